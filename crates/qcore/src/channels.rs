@@ -1,0 +1,324 @@
+//! Per-channel quantization along any axis of a tensor of any rank.
+
+use half::f16;
+use thiserror::Error;
+
+use crate::codes::Code;
+use crate::params::QParams;
+use crate::quantize::{LengthError, QuantizeError, check_codes};
+use crate::range::{Range, RangeError, Scan};
+use crate::scheme::{Scheme, SchemeError};
+
+/// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and inside of it.
+///
+/// Element `(o, c, i)` stands at `(o * channels + c) * inner + i`.
+///
+/// ```
+/// use qcore::{ChannelAxis, Scheme, channel_params, quantize_per_channel};
+///
+/// let weight = [0.127, -0.1, 12.7, 10.0]; // (out, in) = (2, 2), one channel per output
+/// let axis = ChannelAxis::new(&[2, 2], 0)?;
+/// let params = channel_params(&weight, axis, &Scheme::weights_i8())?;
+/// let mut codes = [0_i8; 4];
+/// quantize_per_channel(&weight, axis, &params, &mut codes)?;
+/// assert_eq!(codes, [127, -100, 127, 100]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChannelAxis {
+    outer: usize,
+    channels: usize,
+    inner: usize,
+}
+
+impl ChannelAxis {
+    /// The channels of a tensor of `shape` along `axis`.
+    ///
+    /// # Errors
+    /// When there is no such axis, or the shape has more elements than `usize` counts.
+    pub fn new(shape: &[usize], axis: usize) -> Result<ChannelAxis, AxisError> {
+        let &channels = shape.get(axis).ok_or(AxisError::NoSuchAxis { axis, rank: shape.len() })?;
+        let product = |dims: &[usize]| {
+            dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).ok_or(AxisError::TooLarge)
+        };
+        // The whole product first: a 0 elsewhere must not hide an overflow in `len`.
+        product(shape)?;
+        Ok(ChannelAxis { outer: product(&shape[..axis])?, channels, inner: product(&shape[axis + 1..])? })
+    }
+
+    /// The number of channels.
+    #[must_use]
+    pub fn channels(self) -> usize {
+        self.channels
+    }
+
+    /// The product of the dimensions before the axis.
+    #[must_use]
+    pub fn outer(self) -> usize {
+        self.outer
+    }
+
+    /// The product of the dimensions after the axis: the length of a channel's contiguous runs.
+    #[must_use]
+    pub fn inner(self) -> usize {
+        self.inner
+    }
+
+    /// The number of elements of the tensor.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.outer * self.channels * self.inner
+    }
+
+    /// Whether the tensor has no elements.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The channel that the element at `index` of the data belongs to.
+    fn channel_of(self, index: usize) -> usize {
+        index / self.inner % self.channels
+    }
+
+    fn check_data(self, len: usize) -> Result<(), ChannelError> {
+        match len == self.len() {
+            true => Ok(()),
+            false => Err(ChannelError::Data { expected: self.len(), got: len }),
+        }
+    }
+
+    fn check_params(self, params: &[QParams]) -> Result<(), ChannelError> {
+        match params.len() == self.channels {
+            true => Ok(()),
+            false => Err(ChannelError::Params { expected: self.channels, got: params.len() }),
+        }
+    }
+}
+
+/// The range of each channel.
+///
+/// # Errors
+/// When `x` has another length than the axis says, a channel has no elements, or a value is not finite: the error
+/// names the channel and the index in `x`.
+pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, ChannelError> {
+    axis.check_data(x.len())?;
+    if axis.channels > 0 && axis.is_empty() {
+        return Err(ChannelError::Range { channel: 0, source: RangeError::Empty });
+    }
+    if let Some(index) = x.iter().position(|v| !v.is_finite()) {
+        let source = RangeError::NonFinite { index, value: x[index] };
+        return Err(ChannelError::Range { channel: axis.channel_of(index), source });
+    }
+    let mut ranges: Vec<Option<Range>> = vec![None; axis.channels];
+    if axis.inner > 0 && axis.channels > 0 {
+        for (run, values) in x.chunks_exact(axis.inner).enumerate() {
+            let range = &mut ranges[run % axis.channels];
+            // Along the last axis every run is one value, which is not worth a scan.
+            let found = if let [v] = *values { Range::new(v, v).ok() } else { Scan::of(values).range() };
+            *range = match (*range, found) {
+                (Some(a), Some(b)) => Some(a.merge(b)),
+                (a, b) => a.or(b),
+            };
+        }
+    }
+    let named = |(channel, range): (usize, Option<Range>)| {
+        range.ok_or(ChannelError::Range { channel, source: RangeError::Empty })
+    };
+    ranges.into_iter().enumerate().map(named).collect()
+}
+
+/// The parameters of each channel: [`Scheme::choose`] on its range.
+///
+/// # Errors
+/// As [`channel_ranges`], or when the scheme has no parameters for a channel's range.
+pub fn channel_params(x: &[f32], axis: ChannelAxis, scheme: &Scheme) -> Result<Vec<QParams>, ChannelError> {
+    let choose = |(channel, range): (usize, &Range)| {
+        scheme.choose(*range).map_err(|source| ChannelError::Scheme { channel, source })
+    };
+    channel_ranges(x, axis)?.iter().enumerate().map(choose).collect()
+}
+
+/// `out = params[channel].quantize(x)`, element by element. Total over the values, as
+/// [`quantize_slice`](crate::quantize_slice).
+///
+/// # Errors
+/// When a length is not what the axis says, or a channel's codes do not fit `C`.
+pub fn quantize_per_channel<C: Code>(
+    x: &[f32],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [C],
+) -> Result<(), ChannelError> {
+    check_codes_per_channel::<C>(params)?;
+    map_per_channel(x, axis, params, out, |p, v| C::from_clamped(p.quantize(v)))
+}
+
+/// [`quantize_per_channel`] by [`QParams::quantize_in_f16`]: f16 weights in their own precision, as rotalabs_accel.
+///
+/// # Errors
+/// As [`quantize_per_channel`].
+pub fn quantize_per_channel_in_f16<C: Code>(
+    x: &[f16],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [C],
+) -> Result<(), ChannelError> {
+    check_codes_per_channel::<C>(params)?;
+    map_per_channel(x, axis, params, out, |p, v| C::from_clamped(p.quantize_in_f16(v)))
+}
+
+/// `out = params[channel].dequantize(q)`, element by element.
+///
+/// # Errors
+/// When a length is not what the axis says.
+pub fn dequantize_per_channel<C: Code>(
+    q: &[C],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [f32],
+) -> Result<(), ChannelError> {
+    map_per_channel(q, axis, params, out, |p, code| p.dequantize(code.widen()))
+}
+
+fn check_codes_per_channel<C: Code>(params: &[QParams]) -> Result<(), ChannelError> {
+    for (channel, p) in params.iter().enumerate() {
+        check_codes::<C>(p).map_err(|source| ChannelError::Quantize { channel, source })?;
+    }
+    Ok(())
+}
+
+/// Applies `f` to each element with its channel's parameters.
+#[inline(always)]
+fn map_per_channel<T: Copy, U>(
+    input: &[T],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [U],
+    f: impl Fn(&QParams, T) -> U,
+) -> Result<(), ChannelError> {
+    axis.check_data(input.len())?;
+    axis.check_params(params)?;
+    LengthError::check(input.len(), out.len())?;
+    if axis.is_empty() {
+        return Ok(());
+    }
+    for (run, (from, to)) in input.chunks_exact(axis.inner).zip(out.chunks_exact_mut(axis.inner)).enumerate()
+    {
+        let p = params[run % axis.channels];
+        for (u, &t) in to.iter_mut().zip(from) {
+            *u = f(&p, t);
+        }
+    }
+    Ok(())
+}
+
+/// A shape and an axis that do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AxisError {
+    /// The tensor has too few axes.
+    #[error("no axis {axis} in a tensor of rank {rank}")]
+    NoSuchAxis {
+        /// What was asked for.
+        axis: usize,
+        /// How many axes there are.
+        rank: usize,
+    },
+    /// The number of elements overflows.
+    #[error("the shape has more elements than can be counted")]
+    TooLarge,
+}
+
+/// Why per-channel quantization fails.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The data have another length than the shape says.
+    #[error("the shape has {expected} elements, the data {got}")]
+    Data {
+        /// By the shape.
+        expected: usize,
+        /// Given.
+        got: usize,
+    },
+    /// There are too few or too many parameters.
+    #[error("{expected} channels need as many parameters, got {got}")]
+    Params {
+        /// The number of channels.
+        expected: usize,
+        /// Given.
+        got: usize,
+    },
+    /// Input and output differ in length.
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// A channel has no range. An index in the source counts from the start of the whole data.
+    #[error("channel {channel}: {source}")]
+    Range {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: RangeError,
+    },
+    /// The scheme has no parameters for a channel.
+    #[error("channel {channel}: {source}")]
+    Scheme {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: SchemeError,
+    },
+    /// A channel's codes cannot be stored.
+    #[error("channel {channel}: {source}")]
+    Quantize {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: QuantizeError,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::CodeRange;
+
+    #[test]
+    fn axes_of_shapes() {
+        let axis = ChannelAxis::new(&[2, 3, 4, 5], 1).unwrap();
+        assert_eq!((axis.outer(), axis.channels(), axis.inner(), axis.len()), (2, 3, 20, 120));
+        assert_eq!(ChannelAxis::new(&[], 0), Err(AxisError::NoSuchAxis { axis: 0, rank: 0 }));
+        assert_eq!(ChannelAxis::new(&[2], 1).unwrap_err().to_string(), "no axis 1 in a tensor of rank 1");
+        assert_eq!(ChannelAxis::new(&[usize::MAX, 2], 0), Err(AxisError::TooLarge));
+        assert_eq!(ChannelAxis::new(&[usize::MAX, 2, 0], 2), Err(AxisError::TooLarge));
+    }
+
+    #[test]
+    fn errors_name_the_channel() {
+        let axis = ChannelAxis::new(&[2, 3], 1).unwrap();
+        let error = channel_ranges(&[0.0, 1.0, 2.0, 3.0, f32::NAN, 5.0], axis).unwrap_err();
+        assert_eq!(error.to_string(), "channel 1: value NaN at index 4 is not finite");
+        let huge = [3e38, 0.0, 0.0, -3e38, 0.0, 0.0];
+        let error = channel_params(&huge, axis, &Scheme::onnx_dynamic(CodeRange::U8)).unwrap_err();
+        assert!(matches!(error, ChannelError::Scheme { channel: 0, source: SchemeError::Overflow { .. } }));
+        let params = channel_params(&huge, axis, &Scheme::weights_i8()).unwrap();
+        let error = quantize_per_channel::<u8>(&huge, axis, &params, &mut [0; 6]).unwrap_err();
+        assert!(matches!(error, ChannelError::Quantize { channel: 0, .. }));
+        assert!(channel_ranges(&huge[1..], axis).is_err());
+        assert!(quantize_per_channel::<i8>(&huge, axis, &params[1..], &mut [0; 6]).is_err());
+        assert!(quantize_per_channel::<i8>(&huge, axis, &params, &mut [0; 5]).is_err());
+    }
+
+    #[test]
+    fn empty_tensors() {
+        let none = ChannelAxis::new(&[0, 4], 0).unwrap();
+        assert_eq!(channel_params(&[], none, &Scheme::default()), Ok(vec![]));
+        assert_eq!(quantize_per_channel::<i8>(&[], none, &[], &mut []), Ok(()));
+        for (shape, axis) in [([3, 0], 0), ([0, 3], 1)] {
+            let axis = ChannelAxis::new(&shape, axis).unwrap();
+            let error = channel_ranges(&[], axis).unwrap_err();
+            assert_eq!(error.to_string(), "channel 0: no values, so no range");
+        }
+    }
+}

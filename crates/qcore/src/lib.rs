@@ -1,0 +1,80 @@
+//! The arithmetic of int8 quantization, each formula once: no SIMD, no `unsafe`, no I/O.
+//!
+//! A quantized tensor stores codes `q`, and `x ≈ (q - zero_point) * scale`. The path of a tensor through this crate:
+//!
+//! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
+//! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];
+//! 3. [`quantize_slice`] and [`quantize_per_channel`] make codes, [`dequantize_slice`] and
+//!    [`dequantize_per_channel`] values again;
+//! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`], [`compensate`] and
+//!    [`quantize_biases`] take care of zero points and bias in integers, [`check_accumulator`] of overflow;
+//! 5. [`requantize`] makes the next layer's codes of an accumulator, [`dequantize_acc`] an f32;
+//! 6. [`ErrorMetrics`] and [`sqnr_db`] say what it cost.
+//!
+//! ```
+//! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
+//!
+//! let x = [-1.0, -0.25, 0.0, 0.5, 3.0];
+//! let (codes, p) = quantize_tensor::<u8>(&x, &Scheme::activations_u8())?;
+//! assert_eq!(codes, [0, 48, 64, 96, 255]);
+//!
+//! let mut restored = [0.0; 5];
+//! dequantize_slice(&codes, &p, &mut restored)?;
+//! assert!(ErrorMetrics::of(&x, &restored)?.max_abs_error <= f64::from(p.scale()) / 2.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//!
+//! - Rounding is to nearest, ties to even. A division by the scale is a division. Float steps are f32 in the order
+//!   written, never fused, unless a name says otherwise.
+//! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code) and -inf (the
+//!   smallest). Strict forms report them instead. Nothing panics.
+//! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice has a name
+//!   ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`], [`ZeroPointOrder`]), each combination
+//!   in use a preset ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...), and each preset is tested against
+//!   numbers that torch or numpy computed.
+//! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and free of branches, so
+//!   that a loop around them in code compiled for some instruction set becomes vector code with these very results.
+
+#![forbid(unsafe_code)]
+
+mod bias;
+mod channels;
+mod codes;
+mod compensate;
+mod metrics;
+mod observer;
+mod params;
+mod presets;
+mod quantize;
+mod range;
+mod requantize;
+mod rounding;
+mod scheme;
+
+pub use bias::{
+    BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
+};
+pub use channels::{
+    AxisError, ChannelAxis, ChannelError, channel_params, channel_ranges, dequantize_per_channel,
+    quantize_per_channel, quantize_per_channel_in_f16,
+};
+pub use codes::{Code, CodeRange, CodeRangeError};
+pub use compensate::{
+    AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
+    compensate, compensate_wrapping, fold_zero_point, fold_zero_points,
+};
+pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
+pub use observer::{MinMaxObserver, Observer, ObserverError};
+pub use params::{ParamError, QParams, ZeroPointOrder};
+pub use quantize::{
+    LengthError, QuantizeError, TensorError, dequantize_slice, quantize_slice, quantize_slice_strict,
+    quantize_tensor,
+};
+pub use range::{Range, RangeError};
+pub use requantize::{
+    dequantize_acc, dequantize_acc_bias, output_multiplier, output_multiplier_f64, requantize,
+    requantize_add_then_round, requantize_f64,
+};
+pub use scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor, ZeroScale};

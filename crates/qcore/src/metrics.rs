@@ -1,0 +1,247 @@
+//! How far restored values are from the originals.
+
+use half::f16;
+use thiserror::Error;
+
+/// Values above this share of the largest magnitude are significant: the rule of rotalabs_accel.
+const SIGNIFICANT: f64 = 0.1;
+
+/// The smallest magnitude that a mean relative error divides by: the PyTorch tutorial's.
+const RELATIVE_FLOOR: f64 = 1e-6;
+
+/// What [`ErrorMetrics::snr_db_eps`] adds to the noise power: rotalabs_accel's.
+const NOISE_EPSILON: f64 = 1e-10;
+
+/// The differences `d = original - restored` of two slices, summed up in f64.
+///
+/// A difference is taken in the type of the slices (f32, or rounded to f16), then widened. NaN in either slice makes
+/// every figure NaN.
+///
+/// ```
+/// use qcore::ErrorMetrics;
+///
+/// let metrics = ErrorMetrics::of(&[1.0, -4.0], &[1.5, -4.0])?;
+/// assert_eq!((metrics.max_abs_error, metrics.mean_abs_error), (0.5, 0.25));
+/// assert_eq!((metrics.relative_error_pct, metrics.mean_relative_error_pct), (50.0, 25.0));
+/// assert_eq!(metrics.sqnr_db, 10.0 * (8.5_f64 / 0.125).log10());
+/// # Ok::<(), qcore::MetricsError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ErrorMetrics {
+    /// `max |d|`.
+    pub max_abs_error: f64,
+    /// `mean |d|`.
+    pub mean_abs_error: f64,
+    /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there is none. In percent.
+    /// rotalabs_accel.
+    pub relative_error_pct: f64,
+    /// `100 * mean(|d| / max(|x|, 1e-6))`, in percent. The PyTorch tutorial. Large where values are near 0.
+    pub mean_relative_error_pct: f64,
+    /// `10 * log10(mean(x^2) / mean(d^2))`: the signal-to-quantization-noise ratio in dB. +inf without noise, -inf
+    /// without signal.
+    pub sqnr_db: f64,
+    /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise. Too low by much
+    /// where the noise power is near 1e-10, as it is for small values. -inf without signal.
+    pub snr_db_eps: f64,
+}
+
+impl ErrorMetrics {
+    /// The figures of two f32 slices, with differences in f32.
+    ///
+    /// # Errors
+    /// When the lengths differ or there are no values.
+    pub fn of(original: &[f32], restored: &[f32]) -> Result<ErrorMetrics, MetricsError> {
+        accumulate(original, restored, |x, r| (f64::from(x), f64::from(x - r)))
+    }
+
+    /// The figures of two f16 slices, with differences rounded to f16.
+    ///
+    /// # Errors
+    /// When the lengths differ or there are no values.
+    pub fn of_f16(original: &[f16], restored: &[f16]) -> Result<ErrorMetrics, MetricsError> {
+        // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again changes nothing.
+        accumulate(original, restored, |x, r| (x.to_f64(), f16::from_f32(x.to_f32() - r.to_f32()).to_f64()))
+    }
+
+    /// The figures of two f32 slices, with differences in f64, where they are exact or nearly.
+    ///
+    /// # Errors
+    /// When the lengths differ or there are no values.
+    pub fn of_in_f64(original: &[f32], restored: &[f32]) -> Result<ErrorMetrics, MetricsError> {
+        accumulate(original, restored, |x, r| (f64::from(x), f64::from(x) - f64::from(r)))
+    }
+}
+
+/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64: +inf if the slices are equal, -inf if the
+/// reference is 0 and `other` is not.
+///
+/// # Errors
+/// When the lengths differ or there are no values.
+///
+/// ```
+/// assert_eq!(qcore::sqnr_db(&[3.0, 4.0], &[3.0, 4.5])?, 20.0);
+/// # Ok::<(), qcore::MetricsError>(())
+/// ```
+pub fn sqnr_db(reference: &[f32], other: &[f32]) -> Result<f64, MetricsError> {
+    ErrorMetrics::of_in_f64(reference, other).map(|metrics| metrics.sqnr_db)
+}
+
+/// The share of rows whose largest value stands in the same place in both: agreement of classifications. Of equal
+/// values the first counts; NaN is never the largest.
+///
+/// # Errors
+/// When the lengths differ, there are no values, or they are no whole number of rows.
+///
+/// ```
+/// let agreement = qcore::agreement(&[0.1, 0.9, 0.8, 0.2], &[0.3, 0.7, 0.4, 0.6], 2)?;
+/// assert_eq!(agreement, 0.5);
+/// # Ok::<(), qcore::MetricsError>(())
+/// ```
+pub fn agreement(a: &[f32], b: &[f32], row_len: usize) -> Result<f64, MetricsError> {
+    check_lengths(a.len(), b.len())?;
+    if row_len == 0 || !a.len().is_multiple_of(row_len) {
+        return Err(MetricsError::Rows { len: a.len(), row_len });
+    }
+    let same =
+        a.chunks_exact(row_len).zip(b.chunks_exact(row_len)).filter(|(a, b)| argmax(a) == argmax(b)).count();
+    Ok(same as f64 / (a.len() / row_len) as f64)
+}
+
+/// The index of the largest value; 0 if nothing is larger than another.
+fn argmax(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, &v) in row.iter().enumerate() {
+        if v > row[best] || (row[best].is_nan() && !v.is_nan()) {
+            best = i;
+        }
+    }
+    best
+}
+
+/// All figures; `widen` gives the original and the difference of one pair.
+fn accumulate<T: Copy>(
+    original: &[T],
+    restored: &[T],
+    widen: impl Fn(T, T) -> (f64, f64),
+) -> Result<ErrorMetrics, MetricsError> {
+    check_lengths(original.len(), restored.len())?;
+    let pairs = || original.iter().zip(restored).map(|(&x, &r)| widen(x, r));
+    // Significance needs the largest magnitude first, so there are two passes over the slices.
+    let threshold = SIGNIFICANT * pairs().fold(0.0, |max: f64, (x, _)| max.max(x.abs()));
+    let (mut max_abs, mut sum_abs, mut relative, mut sum_relative) = (0.0_f64, 0.0, 0.0_f64, 0.0);
+    let (mut signal, mut noise) = (0.0, 0.0);
+    for (x, d) in pairs() {
+        let (magnitude, error) = (x.abs(), d.abs());
+        max_abs = max_abs.max(error);
+        sum_abs += error;
+        if magnitude > threshold {
+            relative = relative.max(error / magnitude);
+        }
+        sum_relative += error / magnitude.max(RELATIVE_FLOOR);
+        signal += x * x;
+        noise += d * d;
+    }
+    let n = original.len() as f64;
+    // `f64::max` drops NaN, sums keep it.
+    let nan = if sum_abs.is_nan() { f64::NAN } else { 0.0 };
+    Ok(ErrorMetrics {
+        max_abs_error: max_abs + nan,
+        mean_abs_error: sum_abs / n,
+        relative_error_pct: 100.0 * relative + nan,
+        mean_relative_error_pct: 100.0 * sum_relative / n,
+        sqnr_db: decibels(signal / n, noise / n) + nan,
+        snr_db_eps: decibels(signal / n, noise / n + NOISE_EPSILON) + nan,
+    })
+}
+
+/// `10 * log10(signal / noise)`, with 0 / 0 as +inf: no noise at all.
+fn decibels(signal: f64, noise: f64) -> f64 {
+    if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
+}
+
+fn check_lengths(original: usize, restored: usize) -> Result<(), MetricsError> {
+    match (original, restored) {
+        (0, 0) => Err(MetricsError::Empty),
+        _ if original == restored => Ok(()),
+        _ => Err(MetricsError::Length { original, restored }),
+    }
+}
+
+/// Slices that cannot be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MetricsError {
+    /// They differ in length.
+    #[error("the slices compared must be of one length, got {original} and {restored}")]
+    Length {
+        /// The length of the first.
+        original: usize,
+        /// The length of the second.
+        restored: usize,
+    },
+    /// There are no values.
+    #[error("no values to compare")]
+    Empty,
+    /// They do not divide into rows.
+    #[error("{len} values are no whole number of rows of {row_len}")]
+    Rows {
+        /// The number of values.
+        len: usize,
+        /// The length of a row.
+        row_len: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_cannot_be_compared() {
+        assert_eq!(ErrorMetrics::of(&[], &[]), Err(MetricsError::Empty));
+        assert_eq!(
+            sqnr_db(&[1.0], &[]).unwrap_err().to_string(),
+            "the slices compared must be of one length, got 1 and 0"
+        );
+        assert!(matches!(agreement(&[1.0; 3], &[1.0; 3], 2), Err(MetricsError::Rows { .. })));
+        assert!(matches!(agreement(&[1.0; 3], &[1.0; 3], 0), Err(MetricsError::Rows { .. })));
+    }
+
+    #[test]
+    fn nothing_hides_nan() {
+        for (x, r) in [(f32::NAN, 0.0), (0.0, f32::NAN), (f32::INFINITY, f32::INFINITY)] {
+            let m = ErrorMetrics::of(&[1.0, x, 2.0], &[1.0, r, 2.0]).unwrap();
+            for figure in [m.max_abs_error, m.mean_abs_error, m.relative_error_pct, m.mean_relative_error_pct]
+            {
+                assert!(figure.is_nan(), "{m:?}");
+            }
+            assert!(m.sqnr_db.is_nan() && m.snr_db_eps.is_nan(), "{m:?}");
+        }
+    }
+
+    #[test]
+    fn a_difference_is_taken_in_the_type_of_the_slices() {
+        let (x, r) = ([2048.0, 1.0], [0.25, 1.0]);
+        assert_eq!(ErrorMetrics::of(&x, &r).unwrap().max_abs_error, 2047.75);
+        // Between 1024 and 2048 an f16 is an integer.
+        let m = ErrorMetrics::of_f16(&x.map(f16::from_f32), &r.map(f16::from_f32)).unwrap();
+        assert_eq!(m.max_abs_error, 2048.0);
+        let (x, r) = ([16_777_216.0], [0.25]);
+        assert_eq!(ErrorMetrics::of(&x, &r).unwrap().max_abs_error, 16_777_216.0);
+        assert_eq!(ErrorMetrics::of_in_f64(&x, &r).unwrap().max_abs_error, 16_777_215.75);
+    }
+
+    #[test]
+    fn no_noise_and_no_signal() {
+        assert_eq!(sqnr_db(&[1.0], &[1.0]), Ok(f64::INFINITY));
+        assert_eq!(sqnr_db(&[0.0], &[1.0]), Ok(f64::NEG_INFINITY));
+        assert_eq!(sqnr_db(&[0.0], &[0.0]), Ok(f64::INFINITY));
+    }
+
+    #[test]
+    fn the_first_of_equals_is_the_largest() {
+        assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
+        assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN]), 1);
+        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 1);
+    }
+}

@@ -1,0 +1,282 @@
+//! The parameters of one quantized tensor (or channel), and the arithmetic on one value.
+
+use half::f16;
+use thiserror::Error;
+
+use crate::codes::CodeRange;
+use crate::rounding::round_clamped;
+
+/// Whether the zero point is added after or before rounding. The two differ at ties when the zero point is odd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ZeroPointOrder {
+    /// `round(x / scale) + zero_point`: ONNX, PyTorch, FBGEMM, the quantize step of MIT 6.5940 lab 2. The default.
+    #[default]
+    RoundThenAdd,
+    /// `round(x / scale + zero_point)`: TinyTorch, the requantize step of MIT 6.5940 lab 2.
+    AddThenRound,
+}
+
+/// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
+///
+/// Valid by construction: the scale is finite and greater than 0 (or 0, for [additive epsilon]), the zero point is one
+/// of the codes.
+///
+/// ```
+/// use qcore::{CodeRange, QParams};
+///
+/// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+/// assert_eq!(p.quantize(3.0), 16);
+/// assert_eq!(p.dequantize(16), 3.0);
+/// assert_eq!(p.quantize(0.25), 10); // the quotient 0.5 is a tie: to even
+/// assert_eq!(p.quantize(f32::NAN), 10);
+/// assert_eq!((p.quantize(f32::NEG_INFINITY), p.quantize(f32::INFINITY)), (0, 255));
+/// # Ok::<(), qcore::ParamError>(())
+/// ```
+///
+/// [additive epsilon]: crate::ZeroScale::AddEpsilon
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QParams {
+    scale_f64: f64,
+    scale: f32,
+    divisor: f32,
+    zero_point: i32,
+    codes: CodeRange,
+    order: ZeroPointOrder,
+}
+
+impl QParams {
+    /// Parameters with the default order, divided by the scale itself.
+    ///
+    /// # Errors
+    /// Unless `scale` is finite and greater than 0 and `zero_point` is one of `codes`.
+    pub fn new(scale: f32, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
+        QParams::with_f64_scale(f64::from(scale), zero_point, codes)
+    }
+
+    /// As [`new`](QParams::new), from a scale kept in f64 (TinyTorch, MIT 6.5940 lab 2). Values are divided and
+    /// multiplied by its f32 rounding; [`scale_f64`](QParams::scale_f64) gives it back unrounded.
+    ///
+    /// # Errors
+    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of `codes`.
+    pub fn with_f64_scale(scale: f64, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
+        QParams::with_divisor(scale, scale as f32, zero_point, codes)
+    }
+
+    /// The general form, for the schemes whose divisor is not the scale.
+    pub(crate) fn with_divisor(
+        scale_f64: f64,
+        divisor: f32,
+        zero_point: i32,
+        codes: CodeRange,
+    ) -> Result<QParams, ParamError> {
+        let scale = scale_f64 as f32;
+        // A scale of 0 is allowed only where the divisor makes up for it.
+        let positive = scale > 0.0 || (scale == 0.0 && divisor > 0.0);
+        if !(positive && scale.is_finite() && divisor > 0.0) {
+            return Err(ParamError::Scale { scale: scale_f64 });
+        }
+        if !codes.contains(zero_point) {
+            return Err(ParamError::ZeroPoint { zero_point, min: codes.min(), max: codes.max() });
+        }
+        Ok(QParams { scale_f64, scale, divisor, zero_point, codes, order: ZeroPointOrder::default() })
+    }
+
+    /// The same parameters with another order of rounding and adding the zero point.
+    #[must_use]
+    pub fn with_order(self, order: ZeroPointOrder) -> QParams {
+        QParams { order, ..self }
+    }
+
+    /// The scale: the value of one step, in the units of the data. What [`dequantize`](QParams::dequantize) uses.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The scale before its rounding to f32, for schemes that keep it in f64; for others, the same as `scale`.
+    #[must_use]
+    pub fn scale_f64(&self) -> f64 {
+        self.scale_f64
+    }
+
+    /// The code that stands for the value 0.
+    #[must_use]
+    pub fn zero_point(&self) -> i32 {
+        self.zero_point
+    }
+
+    /// The codes that values are clamped to.
+    #[must_use]
+    pub fn codes(&self) -> CodeRange {
+        self.codes
+    }
+
+    /// What values are divided by. It is the scale, except for [`ZeroScale::AddEpsilon`](crate::ZeroScale) (scale +
+    /// epsilon) and for a constant tensor under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) (+inf: every finite
+    /// value becomes the zero point).
+    #[must_use]
+    pub fn divisor(&self) -> f32 {
+        self.divisor
+    }
+
+    /// When the zero point is added.
+    #[must_use]
+    pub fn order(&self) -> ZeroPointOrder {
+        self.order
+    }
+
+    /// `clamp(round_ties_even(x / divisor) + zero_point, min, max)`, in f32; for
+    /// [`AddThenRound`](ZeroPointOrder::AddThenRound), `clamp(round_ties_even(x / divisor + zero_point), min, max)`.
+    ///
+    /// Total: NaN becomes the zero point, +inf the largest code, -inf the smallest.
+    #[inline(always)]
+    #[must_use]
+    pub fn quantize(&self, x: f32) -> i32 {
+        self.round_quotient(x / self.divisor)
+    }
+
+    /// As [`quantize`](QParams::quantize), with `x * (1 / divisor)` in place of the division: faster where division is
+    /// slow, but it can be one code off at and next to ties. ONNX and PyTorch define the division.
+    ///
+    /// ```
+    /// # use qcore::{CodeRange, QParams};
+    /// let p = QParams::new(0.01, 0, CodeRange::I8)?;
+    /// assert_eq!(p.quantize(0.045), 5); // the quotient is just above 4.5
+    /// assert_eq!(p.quantize_by_reciprocal(0.045), 4); // the product is 4.5 and goes to even
+    /// # Ok::<(), qcore::ParamError>(())
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub fn quantize_by_reciprocal(&self, x: f32) -> i32 {
+        self.round_quotient(x * (1.0 / self.divisor))
+    }
+
+    /// As [`quantize`](QParams::quantize), with the quotient rounded to f16 before it is rounded to an integer: f16
+    /// tensors quantized in their own precision, as rotalabs_accel does to a half-precision model.
+    /// Meant for scales chosen with [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
+    #[inline(always)]
+    #[must_use]
+    pub fn quantize_in_f16(&self, x: f16) -> i32 {
+        self.round_quotient(f16::from_f32(x.to_f32() / self.divisor).to_f32())
+    }
+
+    /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no branch:
+    /// `before` or `after` is 0, and adding 0 changes nothing.
+    #[inline(always)]
+    fn round_quotient(&self, quotient: f32) -> i32 {
+        let (before, after) = match self.order {
+            ZeroPointOrder::RoundThenAdd => (0, self.zero_point),
+            ZeroPointOrder::AddThenRound => (self.zero_point, 0),
+        };
+        let v = quotient + before as f32;
+        let v = if v.is_nan() { before as f32 } else { v };
+        // Clamped before rounding: the bounds are integers, so it is the same (see `rounding`).
+        round_clamped(v, (self.codes.min() - after) as f32, (self.codes.max() - after) as f32) + after
+    }
+
+    /// `(f32(q) - f32(zero_point)) * scale`, in f32.
+    ///
+    /// Beyond the codes it is the same formula. It can round to infinity for a tensor that reaches `f32::MAX`, since
+    /// the scale is itself rounded, perhaps upward.
+    #[inline(always)]
+    #[must_use]
+    pub fn dequantize(&self, q: i32) -> f32 {
+        (q as f32 - self.zero_point as f32) * self.scale
+    }
+
+    /// `dequantize(quantize(x))`: the value that `x` is restored as.
+    #[inline(always)]
+    #[must_use]
+    pub fn fake_quantize(&self, x: f32) -> f32 {
+        self.dequantize(self.quantize(x))
+    }
+}
+
+/// Values that are no quantization parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ParamError {
+    /// The scale is 0, negative, infinite or NaN, as f32.
+    #[error("the scale must be finite and greater than 0 as f32, got {scale:e}")]
+    Scale {
+        /// What was given.
+        scale: f64,
+    },
+    /// The zero point is not one of the codes.
+    #[error("the zero point must be a code, {min} to {max}, got {zero_point}")]
+    ZeroPoint {
+        /// What was given.
+        zero_point: i32,
+        /// The smallest code.
+        min: i32,
+        /// The largest code.
+        max: i32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_a_scale_or_a_zero_point() {
+        for scale in [0.0, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(
+                matches!(QParams::new(scale, 0, CodeRange::I8), Err(ParamError::Scale { .. })),
+                "{scale}"
+            );
+        }
+        for scale in [1e-60, 1e60] {
+            assert!(QParams::with_f64_scale(scale, 0, CodeRange::I8).is_err(), "{scale}");
+        }
+        for zero_point in [-129, 128, i32::MIN, i32::MAX] {
+            let error = QParams::new(1.0, zero_point, CodeRange::I8).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("the zero point must be a code, -128 to 127, got {zero_point}")
+            );
+        }
+        assert!(QParams::new(f32::from_bits(1), -128, CodeRange::I8).is_ok());
+    }
+
+    #[test]
+    fn both_orders_equal_their_formulas_around_ties() {
+        for zero_point in -128..=127 {
+            let p = QParams::new(0.25, zero_point, CodeRange::I8).unwrap();
+            let z = zero_point as f32;
+            for k in -1100..=1100 {
+                let tie = k as f32 / 8.0;
+                for x in [tie, tie.next_up(), tie.next_down()] {
+                    let after = ((x / 0.25).round_ties_even() + z).clamp(-128.0, 127.0) as i32;
+                    let before = (x / 0.25 + z).round_ties_even().clamp(-128.0, 127.0) as i32;
+                    assert_eq!(p.quantize(x), after, "{x} {zero_point}");
+                    assert_eq!(
+                        p.with_order(ZeroPointOrder::AddThenRound).quantize(x),
+                        before,
+                        "{x} {zero_point}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_input_has_a_result() {
+        let tiny = f32::from_bits(1);
+        for order in [ZeroPointOrder::RoundThenAdd, ZeroPointOrder::AddThenRound] {
+            for scale in [tiny, f32::MIN_POSITIVE, 0.1, 1.0, f32::MAX] {
+                for zero_point in [0, 1, 77, 255] {
+                    let p = QParams::new(scale, zero_point, CodeRange::U8).unwrap().with_order(order);
+                    assert_eq!(p.quantize(f32::NAN), zero_point);
+                    assert_eq!(p.quantize(-f32::NAN), zero_point);
+                    assert_eq!(p.quantize(f32::INFINITY), 255);
+                    assert_eq!(p.quantize(f32::NEG_INFINITY), 0);
+                    assert_eq!((p.quantize(0.0), p.quantize(-0.0)), (zero_point, zero_point));
+                    assert_eq!(p.quantize_by_reciprocal(f32::NAN), zero_point);
+                    assert_eq!(p.quantize_in_f16(f16::NAN), zero_point);
+                    assert_eq!(p.quantize_in_f16(f16::NEG_INFINITY), 0);
+                }
+            }
+        }
+    }
+}

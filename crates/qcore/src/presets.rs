@@ -1,0 +1,147 @@
+//! The schemes in use, each named after what it reproduces. A new convention is one function here; if it needs a choice
+//! that does not exist yet, a variant of the enum in `scheme.rs` that it concerns.
+
+use crate::codes::CodeRange;
+use crate::params::ZeroPointOrder;
+use crate::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
+
+const SYMMETRIC: Kind = Kind::Symmetric { divisor: SymmetricDivisor::MaxCode };
+const AS_OBSERVED: Kind = Kind::Affine { range: AffineRange::AsObserved };
+const WITH_ZERO: Kind = Kind::Affine { range: AffineRange::ExtendedToZero };
+
+/// Ours.
+impl Scheme {
+    /// Our default for weights: symmetric, `scale = f32(max|w| / 127)` with the division in f64.
+    ///
+    /// -128 never occurs among the values that the range was observed on. Defined for every finite range: the scale is
+    /// normal, its reciprocal finite.
+    #[must_use]
+    pub const fn weights_i8() -> Scheme {
+        Scheme {
+            codes: CodeRange::I8,
+            kind: SYMMETRIC,
+            scale: ScaleArithmetic::F64StoredF32,
+            zero_scale: ZeroScale::SubnormalIsOne,
+            order: ZeroPointOrder::RoundThenAdd,
+        }
+    }
+
+    /// Our default for activations: affine over the range extended to 0, codes 0..=255, scale computed in f64 and
+    /// stored as f32. Defined for every finite range.
+    #[must_use]
+    pub const fn activations_u8() -> Scheme {
+        Scheme { codes: CodeRange::U8, kind: WITH_ZERO, ..Scheme::weights_i8() }
+    }
+
+    /// As [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128 lower.
+    #[must_use]
+    pub const fn activations_i8() -> Scheme {
+        Scheme { codes: CodeRange::I8, kind: WITH_ZERO, ..Scheme::weights_i8() }
+    }
+}
+
+/// Those of libraries and courses.
+impl Scheme {
+    /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, 1 if that is 0. Per channel it is
+    /// also what rotalabs_accel does to weights widened to f32.
+    #[must_use]
+    pub const fn tutorial_symmetric(codes: CodeRange) -> Scheme {
+        Scheme {
+            codes,
+            kind: SYMMETRIC,
+            scale: ScaleArithmetic::F32,
+            zero_scale: ZeroScale::One,
+            order: ZeroPointOrder::RoundThenAdd,
+        }
+    }
+
+    /// `asymmetric_quantize` of the PyTorch tutorial: affine over the range as observed, in f32. Meant for unsigned
+    /// codes and ranges that contain 0; see [`AffineRange::AsObserved`].
+    #[must_use]
+    pub const fn tutorial_affine(codes: CodeRange) -> Scheme {
+        Scheme { kind: AS_OBSERVED, ..Scheme::tutorial_symmetric(codes) }
+    }
+
+    /// ONNX DynamicQuantizeLinear: affine over the range extended to 0, in f32. ONNX defines it for
+    /// [`CodeRange::U8`], and an all-zero tensor not at all; its scale is 1 here.
+    #[must_use]
+    pub const fn onnx_dynamic(codes: CodeRange) -> Scheme {
+        Scheme { kind: WITH_ZERO, ..Scheme::tutorial_symmetric(codes) }
+    }
+
+    /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64; the zero point is added before rounding;
+    /// a range narrower than 1e-8 is constant and becomes all 0.
+    #[must_use]
+    pub const fn tinytorch() -> Scheme {
+        Scheme {
+            codes: CodeRange::I8,
+            kind: AS_OBSERVED,
+            scale: ScaleArithmetic::F64,
+            zero_scale: ZeroScale::ConstantIsZero { below: 1e-8 },
+            order: ZeroPointOrder::AddThenRound,
+        }
+    }
+
+    /// `linear_quantize` of MIT 6.5940 lab 2, for activations: affine over the range as observed, in f64. A constant
+    /// tensor, which the lab divides by 0 for, is an error.
+    #[must_use]
+    pub const fn lab2_linear(codes: CodeRange) -> Scheme {
+        Scheme {
+            codes,
+            kind: AS_OBSERVED,
+            scale: ScaleArithmetic::F64,
+            zero_scale: ZeroScale::Reject,
+            order: ZeroPointOrder::RoundThenAdd,
+        }
+    }
+
+    /// The weights of MIT 6.5940 lab 2, per output channel: symmetric, `scale = f32(max(max|w|, 5e-7) / qmax)`.
+    #[must_use]
+    pub const fn lab2_weights(codes: CodeRange) -> Scheme {
+        Scheme {
+            codes,
+            kind: SYMMETRIC,
+            scale: ScaleArithmetic::F64StoredF32,
+            zero_scale: ZeroScale::FloorMagnitude(5e-7),
+            order: ZeroPointOrder::RoundThenAdd,
+        }
+    }
+
+    /// The rowwise exercise as solved: symmetric, in f32; divides by `scale + 1e-10` but stores the scale alone.
+    #[must_use]
+    pub const fn rowwise_epsilon() -> Scheme {
+        Scheme { zero_scale: ZeroScale::AddEpsilon(1e-10), ..Scheme::tutorial_symmetric(CodeRange::I8) }
+    }
+
+    /// The rowwise exercise as described: symmetric, in f32; a row of zeros, which it leaves undefined, is an error.
+    #[must_use]
+    pub const fn rowwise_described() -> Scheme {
+        Scheme { zero_scale: ZeroScale::Reject, ..Scheme::tutorial_symmetric(CodeRange::I8) }
+    }
+
+    /// rotalabs_accel on f16 weights in their own precision. (Widened to f32 first, it is
+    /// [`tutorial_symmetric`](Scheme::tutorial_symmetric).) Quantize with
+    /// [`quantize_per_channel_in_f16`](crate::quantize_per_channel_in_f16).
+    #[must_use]
+    pub const fn rotalabs_native_f16() -> Scheme {
+        Scheme { scale: ScaleArithmetic::F16, ..Scheme::tutorial_symmetric(CodeRange::I8) }
+    }
+
+    /// PyTorch's observers, `affine` schemes: the range extended to 0, in f32, the scale at least 2^-23. PyTorch's
+    /// reduced range is [`CodeRange::unsigned`]\(7) or [`CodeRange::signed`]\(7).
+    #[must_use]
+    pub const fn pytorch_affine(codes: CodeRange) -> Scheme {
+        Scheme { zero_scale: ZeroScale::FloorScale(f32::EPSILON), ..Scheme::onnx_dynamic(codes) }
+    }
+
+    /// PyTorch's observers, `symmetric` schemes: `scale = max|x| / ((qmax - qmin) / 2)`, at least 2^-23; zero point 0,
+    /// or 128 for 0..=255.
+    #[must_use]
+    pub const fn pytorch_symmetric(codes: CodeRange) -> Scheme {
+        Scheme {
+            kind: Kind::Symmetric { divisor: SymmetricDivisor::HalfRange },
+            zero_scale: ZeroScale::FloorScale(f32::EPSILON),
+            ..Scheme::tutorial_symmetric(codes)
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Quantizing and dequantizing slices: the one-value functions of [`QParams`], in a loop.
+
+use thiserror::Error;
+
+use crate::codes::{Code, CodeRange};
+use crate::params::QParams;
+use crate::range::{Range, RangeError};
+use crate::scheme::{Scheme, SchemeError};
+
+/// `out[i] = p.quantize(x[i])`. Total over the values: NaN becomes the zero point, infinities the extreme codes.
+///
+/// The loop is always inlined, so that a caller compiled for AVX2 or AVX-512 has this very definition in its vector
+/// instructions, and the same codes.
+///
+/// # Errors
+/// When the lengths differ, or `p.codes()` do not fit `C`.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, dequantize_slice, quantize_slice};
+///
+/// let p = QParams::new(0.5, 0, CodeRange::I8)?;
+/// let mut codes = [0_i8; 4];
+/// quantize_slice(&[0.0, 0.5, -1.2, 1e9], &p, &mut codes)?;
+/// assert_eq!(codes, [0, 1, -2, 127]);
+///
+/// let mut restored = [0.0; 4];
+/// dequantize_slice(&codes, &p, &mut restored)?;
+/// assert_eq!(restored, [0.0, 0.5, -1.0, 63.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
+    LengthError::check(x.len(), out.len())?;
+    check_codes::<C>(p)?;
+    let p = *p;
+    for (code, &v) in out.iter_mut().zip(x) {
+        *code = C::from_clamped(p.quantize(v));
+    }
+    Ok(())
+}
+
+/// [`quantize_slice`] that refuses values that are not finite.
+///
+/// # Errors
+/// Also when a value is NaN or infinite: the error says which is the first, and nothing is written.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, QuantizeError, quantize_slice_strict};
+///
+/// let p = QParams::new(0.5, 0, CodeRange::I8)?;
+/// let mut codes = [7_i8; 2];
+/// let error = quantize_slice_strict(&[1.0, f32::INFINITY], &p, &mut codes).unwrap_err();
+/// assert_eq!(error.to_string(), "value inf at index 1 is not finite");
+/// assert_eq!(codes, [7, 7]);
+/// # Ok::<(), qcore::ParamError>(())
+/// ```
+#[inline(always)]
+pub fn quantize_slice_strict<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
+    match x.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(QuantizeError::NonFinite { index, value: x[index] }),
+        None => quantize_slice(x, p, out),
+    }
+}
+
+/// `out[i] = p.dequantize(q[i])`.
+///
+/// # Errors
+/// When the lengths differ.
+#[inline(always)]
+pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Result<(), LengthError> {
+    LengthError::check(q.len(), out.len())?;
+    let p = *p;
+    for (v, &code) in out.iter_mut().zip(q) {
+        *v = p.dequantize(code.widen());
+    }
+    Ok(())
+}
+
+/// Observes the range of a whole tensor, chooses its parameters and quantizes it.
+///
+/// # Errors
+/// When `x` is empty or holds a value that is not finite, when the scheme has no parameters for its range, or when the
+/// scheme's codes do not fit `C`.
+///
+/// ```
+/// use qcore::{Scheme, quantize_tensor};
+///
+/// let (codes, p) = quantize_tensor::<i8>(&[0.5, -1.27, 1.0], &Scheme::weights_i8())?;
+/// assert_eq!(codes, [50, -127, 100]);
+/// assert_eq!(p.scale(), 0.01);
+/// # Ok::<(), qcore::TensorError>(())
+/// ```
+pub fn quantize_tensor<C: Code>(x: &[f32], scheme: &Scheme) -> Result<(Vec<C>, QParams), TensorError> {
+    let p = scheme.choose(Range::of(x)?)?;
+    let mut codes = vec![C::default(); x.len()];
+    quantize_slice(x, &p, &mut codes)?;
+    Ok((codes, p))
+}
+
+/// Refuses parameters whose codes the type cannot store.
+pub(crate) fn check_codes<C: Code>(p: &QParams) -> Result<(), QuantizeError> {
+    match C::RANGE.contains_range(p.codes()) {
+        true => Ok(()),
+        false => Err(QuantizeError::Codes { codes: p.codes(), storage: C::RANGE }),
+    }
+}
+
+/// Input and output differ in length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("input and output must be of one length, got {input} and {output}")]
+#[non_exhaustive]
+pub struct LengthError {
+    /// The length of the input.
+    pub input: usize,
+    /// The length of the output.
+    pub output: usize,
+}
+
+impl LengthError {
+    /// Compares two lengths.
+    #[inline(always)]
+    pub(crate) fn check(input: usize, output: usize) -> Result<(), LengthError> {
+        if input == output { Ok(()) } else { Err(LengthError { input, output }) }
+    }
+}
+
+/// Why a slice cannot be quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// Input and output differ in length.
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// The parameters' codes do not fit the type that is to store them.
+    #[error("codes {} to {} do not fit a type of {} to {}", codes.min(), codes.max(), storage.min(), storage.max())]
+    Codes {
+        /// The parameters' codes.
+        codes: CodeRange,
+        /// What the type can store.
+        storage: CodeRange,
+    },
+    /// A value is NaN or infinite (strict forms only).
+    #[error("value {value} at index {index} is not finite")]
+    NonFinite {
+        /// The first such index.
+        index: usize,
+        /// The value there.
+        value: f32,
+    },
+}
+
+/// Why a tensor cannot be quantized by a scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// It has no range.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// The scheme has no parameters for its range.
+    #[error(transparent)]
+    Scheme(#[from] SchemeError),
+    /// Its codes cannot be stored.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::ZeroPointOrder;
+
+    #[test]
+    fn body_and_tail_agree_at_every_length_and_offset() {
+        // Ties, their neighbours and every special value, so that a tail with another rounding would show.
+        let specials = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::from_bits(1)];
+        let x: Vec<f32> = (0..200)
+            .map(|i| match i % 3 {
+                0 => (i - 100) as f32 * 0.125,
+                1 => ((i - 100) as f32 * 0.125).next_up(),
+                _ => specials[i as usize / 3 % specials.len()],
+            })
+            .collect();
+        for order in [ZeroPointOrder::RoundThenAdd, ZeroPointOrder::AddThenRound] {
+            let p = QParams::new(0.25, 3, CodeRange::I8).unwrap().with_order(order);
+            for len in 0..=130 {
+                for offset in [0, 1, 7, 64] {
+                    let x = &x[offset..offset + len];
+                    let mut codes = vec![0_i8; len];
+                    quantize_slice(x, &p, &mut codes).unwrap();
+                    let one_by_one: Vec<i8> = x.iter().map(|&v| p.quantize(v) as i8).collect();
+                    assert_eq!(codes, one_by_one);
+                    let mut restored = vec![0.0; len];
+                    dequantize_slice(&codes, &p, &mut restored).unwrap();
+                    let one_by_one: Vec<f32> = codes.iter().map(|&q| p.dequantize(q.into())).collect();
+                    assert_eq!(restored, one_by_one);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_and_code_types_are_checked() {
+        let p = QParams::new(1.0, 0, CodeRange::I8).unwrap();
+        let error = quantize_slice::<i8>(&[1.0], &p, &mut []).unwrap_err();
+        assert_eq!(error.to_string(), "input and output must be of one length, got 1 and 0");
+        let error = quantize_slice::<u8>(&[1.0], &p, &mut [0]).unwrap_err();
+        assert_eq!(error.to_string(), "codes -128 to 127 do not fit a type of 0 to 255");
+        assert!(dequantize_slice(&[1_u8], &p, &mut []).is_err());
+        assert_eq!(quantize_slice_strict::<i8>(&[], &p, &mut []), Ok(()));
+    }
+}

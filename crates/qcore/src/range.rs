@@ -1,0 +1,211 @@
+//! The smallest and the largest of a set of values.
+
+use thiserror::Error;
+
+/// The smallest and the largest of some values: both finite, `min <= max`.
+///
+/// ```
+/// use qcore::{Range, RangeError};
+///
+/// let range = Range::of(&[0.5, 2.0, 1.0])?;
+/// assert_eq!((range.min(), range.max()), (0.5, 2.0));
+/// assert_eq!(range.extended_to_zero(), Range::new(0.0, 2.0)?);
+/// assert!(matches!(Range::of(&[1.0, f32::NAN]), Err(RangeError::NonFinite { index: 1, .. })));
+/// assert_eq!(Range::of_finite(&[1.0, f32::NAN]), Some(Range::new(1.0, 1.0)?));
+/// # Ok::<(), RangeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    min: f32,
+    max: f32,
+}
+
+impl Range {
+    /// The range from `min` to `max`.
+    ///
+    /// # Errors
+    /// Unless both are finite and `min <= max`.
+    pub fn new(min: f32, max: f32) -> Result<Range, RangeError> {
+        // Adding 0 turns -0.0 into 0.0, so that equal ranges have equal bits.
+        match min.is_finite() && max.is_finite() && min <= max {
+            true => Ok(Range { min: min + 0.0, max: max + 0.0 }),
+            false => Err(RangeError::Bounds { min, max }),
+        }
+    }
+
+    /// The range of values that should all be finite.
+    ///
+    /// # Errors
+    /// When there is no value, or one is NaN or infinite: the error says which.
+    #[inline(always)] // see `Scan::of`
+    pub fn of(values: &[f32]) -> Result<Range, RangeError> {
+        let scan = Scan::of(values);
+        if scan.finite < values.len() {
+            return Err(first_non_finite(values));
+        }
+        scan.range().ok_or(RangeError::Empty)
+    }
+
+    /// The range of those values that are finite; `None` when there are none.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_finite(values: &[f32]) -> Option<Range> {
+        Scan::of(values).range()
+    }
+
+    /// The smallest value.
+    #[must_use]
+    pub fn min(self) -> f32 {
+        self.min
+    }
+
+    /// The largest value.
+    #[must_use]
+    pub fn max(self) -> f32 {
+        self.max
+    }
+
+    /// The smallest range that holds both.
+    #[must_use]
+    pub fn merge(self, other: Range) -> Range {
+        Range { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
+    /// The smallest range that holds this one and 0, so that 0 is restored exactly: ONNX, PyTorch.
+    #[must_use]
+    pub fn extended_to_zero(self) -> Range {
+        self.merge(Range { min: 0.0, max: 0.0 })
+    }
+
+    /// The largest magnitude, `max(|min|, |max|)`.
+    #[must_use]
+    pub fn abs_max(self) -> f32 {
+        self.min.abs().max(self.max.abs())
+    }
+}
+
+/// Values that have no range.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum RangeError {
+    /// There are no values.
+    #[error("no values, so no range")]
+    Empty,
+    /// A value is NaN or infinite.
+    #[error("value {value} at index {index} is not finite")]
+    NonFinite {
+        /// Where.
+        index: usize,
+        /// What.
+        value: f32,
+    },
+    /// Bounds that are not finite or not in order.
+    #[error("the bounds must be finite and in order, got {min} and {max}")]
+    Bounds {
+        /// The lower bound given.
+        min: f32,
+        /// The upper bound given.
+        max: f32,
+    },
+}
+
+/// The error of a slice that is known to hold a value that is not finite.
+#[cold]
+fn first_non_finite(values: &[f32]) -> RangeError {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => RangeError::NonFinite { index, value: values[index] },
+        None => RangeError::Empty,
+    }
+}
+
+/// Minimum, maximum and number of the finite values of a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Scan {
+    min: f32,
+    max: f32,
+    pub(crate) finite: usize,
+}
+
+impl Scan {
+    /// Scans in independent lanes: float minima may not be reordered by the compiler, so it vectorizes the loop only
+    /// if the lanes are written down. Inlined always, so that a caller compiled for AVX gets AVX here too.
+    #[inline(always)]
+    pub(crate) fn of(values: &[f32]) -> Scan {
+        const LANES: usize = 32;
+        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let mut finite = 0;
+        let mut lane = |i: usize, v: f32, count: &mut [u32; LANES]| {
+            let keep = v.abs() < f32::INFINITY;
+            count[i] += u32::from(keep);
+            let (low, high) = if keep { (v, v) } else { (f32::INFINITY, f32::NEG_INFINITY) };
+            min[i] = if low < min[i] { low } else { min[i] };
+            max[i] = if high > max[i] { high } else { max[i] };
+        };
+        // Blocks, so that a lane's count of finite values fits u32 whatever the length.
+        for block in values.chunks(1 << 16) {
+            let mut count = [0_u32; LANES];
+            let (body, tail) = block.as_chunks::<LANES>();
+            for chunk in body {
+                for (i, &v) in chunk.iter().enumerate() {
+                    lane(i, v, &mut count);
+                }
+            }
+            for (i, &v) in tail.iter().enumerate() {
+                lane(i, v, &mut count);
+            }
+            finite += count.iter().sum::<u32>() as usize;
+        }
+        Scan {
+            min: min.into_iter().fold(f32::INFINITY, |a, b| if b < a { b } else { a }),
+            max: max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a }),
+            finite,
+        }
+    }
+
+    /// The range of the finite values, if there are any.
+    pub(crate) fn range(self) -> Option<Range> {
+        Range::new(self.min, self.max).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_extremes_and_the_offender_at_every_position() {
+        for len in 1..=130 {
+            for at in 0..len {
+                let mut values: Vec<f32> = (0..len).map(|i| 1.0 + i as f32).collect();
+                values[at] = -5.0;
+                let highest = if at == len - 1 { (len - 1) as f32 } else { len as f32 };
+                let expected = Range::new(-5.0, highest.max(-5.0)).unwrap();
+                let expected = if len == 1 { Range::new(-5.0, -5.0).unwrap() } else { expected };
+                assert_eq!(Range::of(&values), Ok(expected));
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    values[at] = bad;
+                    let found = Range::of(&values).unwrap_err();
+                    assert!(matches!(found, RangeError::NonFinite { index, .. } if index == at), "{found}");
+                    assert_eq!(Range::of_finite(&values).is_none(), len == 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_has_no_range() {
+        assert_eq!(Range::of(&[]), Err(RangeError::Empty));
+        assert_eq!(Range::of_finite(&[f32::NAN, f32::INFINITY]), None);
+        for (min, max) in [(1.0, 0.0), (f32::NAN, 0.0), (0.0, f32::INFINITY)] {
+            assert!(matches!(Range::new(min, max), Err(RangeError::Bounds { .. })));
+        }
+    }
+
+    #[test]
+    fn minus_zero_is_zero() {
+        let range = Range::of(&[-0.0, 0.0, -0.0]).unwrap();
+        assert_eq!((range.min().to_bits(), range.max().to_bits()), (0, 0));
+        assert_eq!(Range::new(-3.0, -1.0).unwrap().extended_to_zero().max(), 0.0);
+        assert_eq!(Range::new(-3.0, -1.0).unwrap().abs_max(), 3.0);
+    }
+}

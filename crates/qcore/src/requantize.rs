@@ -1,0 +1,218 @@
+//! From the int32 accumulator to the codes of the next layer, or to f32.
+//!
+//! `y = clamp(round(acc * multiplier) + zero_point, min, max)` with `multiplier = s_x * s_w / s_y`. The order of float
+//! operations is part of each definition: f32 unless named otherwise, nothing fused, nothing reassociated. The
+//! per-value functions are branch-free and always inlined, so that a kernel that calls them in a loop compiles this very
+//! definition to its own vector instructions.
+
+use crate::rounding::{LIMIT, round_clamped, round_clamped_f64};
+
+/// `(s_x * s_w) / s_y`, each step in f32: input scale, weight scale of the channel, output scale.
+///
+/// ```
+/// assert_eq!(qcore::output_multiplier(0.5, 0.25, 2.0), 0.0625);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn output_multiplier(s_x: f32, s_w: f32, s_y: f32) -> f32 {
+    (s_x * s_w) / s_y
+}
+
+/// [`output_multiplier`] in f64, for [`requantize_f64`].
+#[inline(always)]
+#[must_use]
+pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {
+    (s_x * s_w) / s_y
+}
+
+/// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. The default, and the order of FBGEMM, ONNX
+/// Runtime and ONNX QLinearMatMul.
+///
+/// Defined for every `acc`, i32::MIN and MAX too, every multiplier (a product that is NaN gives `min`) and all bounds
+/// of integer outputs of up to 22 bits; a bound further than 2^22 from the zero point acts as if it stood there.
+///
+/// ```
+/// use qcore::requantize;
+///
+/// assert_eq!(requantize(5, 0.5, 3, -128, 127), 5); // 2.5 goes to 2
+/// assert_eq!(requantize(7, 0.5, 3, -128, 127), 7); // 3.5 goes to 4
+/// assert_eq!(requantize(i32::MIN, 1.0, 3, -128, 127), -128);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32) -> i32 {
+    // Clamping to min - z and max - z before rounding equals clamping after, since those are integers; and it makes
+    // the rest of the computation small enough for one addition to round. The bounds are the same for a whole channel,
+    // so their part leaves the loop.
+    let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
+    let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
+    round_clamped(acc as f32 * multiplier, lo, hi).wrapping_add(zero_point)
+}
+
+/// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`: MIT 6.5940 lab 2. With an odd zero
+/// point, ties go the other way than in [`requantize`].
+///
+/// Defined as [`requantize`]; bounds beyond ±2^22 act as if they stood there.
+///
+/// ```
+/// assert_eq!(qcore::requantize_add_then_round(5, 0.5, 3, -128, 127), 6); // 5.5 goes to 6
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_add_then_round(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32) -> i32 {
+    let (lo, hi) = (min.clamp(-LIMIT, LIMIT) as f32, max.clamp(-LIMIT, LIMIT) as f32);
+    round_clamped(acc as f32 * multiplier + zero_point as f32, lo, hi)
+}
+
+/// `clamp(round_ties_even(f64(acc) * multiplier) + zero_point, min, max)`, in f64: the most exact, for reference. Every
+/// `acc`, zero point and bound is exact in it. A product that is NaN gives `min`.
+///
+/// ```
+/// assert_eq!(qcore::requantize_f64(16_777_217, 1.0, 0, i32::MIN, i32::MAX), 16_777_217); // not an f32
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_f64(acc: i32, multiplier: f64, zero_point: i32, min: i32, max: i32) -> i32 {
+    let z = f64::from(zero_point);
+    // Modulo 2^32 suffices: the sum lies in min..=max.
+    round_clamped_f64(f64::from(acc) * multiplier, f64::from(min) - z, f64::from(max) - z)
+        .wrapping_add(zero_point)
+}
+
+/// `f32(acc) * scale` with `scale = s_x * s_w`: an accumulator restored.
+///
+/// ```
+/// assert_eq!(qcore::dequantize_acc(-6, 0.125), -0.75);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn dequantize_acc(acc: i32, scale: f32) -> f32 {
+    acc as f32 * scale
+}
+
+/// `f32(acc) * scale + bias`, in that order, each step in f32, not fused: a layer with its bias in f32.
+///
+/// ```
+/// assert_eq!(qcore::dequantize_acc_bias(-6, 0.125, 1.0), 0.25);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn dequantize_acc_bias(acc: i32, scale: f32, bias: f32) -> f32 {
+    dequantize_acc(acc, scale) + bias
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCUMULATORS: [i32; 15] = [
+        i32::MIN,
+        i32::MIN + 1,
+        -16_777_217,
+        -65_536,
+        -129,
+        -128,
+        -1,
+        0,
+        1,
+        127,
+        128,
+        65_535,
+        16_777_217,
+        i32::MAX - 1,
+        i32::MAX,
+    ];
+    const BOUNDS: [(i32, i32); 7] =
+        [(-128, 127), (0, 255), (-127, 127), (-8, 7), (3, 255), (-5, -5), (0, 1 << 16)];
+
+    /// The definition with the clamp where the formula has it, after rounding, and everything wide.
+    fn clamp_last(product: f64, zero_point: i32, min: i32, max: i32) -> i32 {
+        (product.round_ties_even() + f64::from(zero_point)).clamp(min.into(), max.into()) as i32
+    }
+
+    #[test]
+    fn clamping_before_rounding_equals_clamping_after_around_every_tie() {
+        for (min, max) in BOUNDS {
+            for zero_point in [-128, -37, -1, 0, 1, 3, 127, 255] {
+                // A quarter of every integer in reach: ties, and their neighbours to both sides.
+                for acc in -4096..=4096 {
+                    for m in [0.25_f32, 0.125, 0.25_f32.next_up(), 0.25_f32.next_down()] {
+                        let product = acc as f32 * m;
+                        let expected = clamp_last(product.into(), zero_point, min, max);
+                        assert_eq!(
+                            requantize(acc, m, zero_point, min, max),
+                            expected,
+                            "{acc} {m} {zero_point}"
+                        );
+                        let sum = product + zero_point as f32;
+                        let expected = clamp_last(sum.into(), 0, min, max);
+                        assert_eq!(
+                            requantize_add_then_round(acc, m, zero_point, min, max),
+                            expected,
+                            "{acc} {m}"
+                        );
+                        let expected = clamp_last(f64::from(acc) * f64::from(m), zero_point, min, max);
+                        assert_eq!(
+                            requantize_f64(acc, m.into(), zero_point, min, max),
+                            expected,
+                            "{acc} {m}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_accumulator_and_multiplier_has_a_result() {
+        let multipliers = [
+            0.0,
+            f32::from_bits(1),
+            1e-30,
+            1e-9,
+            1.0 / 3.0,
+            0.999_999_9,
+            1.0,
+            1.5,
+            1e9,
+            1e30,
+            f32::MAX,
+            -0.5,
+        ];
+        for acc in ACCUMULATORS {
+            for m in multipliers {
+                for (min, max) in BOUNDS {
+                    for z in [min, 0, max] {
+                        let expected = clamp_last((acc as f32 * m).into(), z, min, max);
+                        assert_eq!(requantize(acc, m, z, min, max), expected, "{acc} {m} {z}");
+                        let expected = clamp_last((acc as f32 * m + z as f32).into(), 0, min, max);
+                        assert_eq!(requantize_add_then_round(acc, m, z, min, max), expected, "{acc} {m} {z}");
+                        let expected = clamp_last(f64::from(acc) * f64::from(m), z, min, max);
+                        assert_eq!(requantize_f64(acc, m.into(), z, min, max), expected, "{acc} {m} {z}");
+                    }
+                }
+            }
+        }
+        assert_eq!(requantize(0, f32::INFINITY, 5, -128, 127), -128); // 0 * inf is NaN
+    }
+
+    #[test]
+    fn f64_takes_all_of_i32() {
+        for acc in ACCUMULATORS {
+            assert_eq!(requantize_f64(acc, 1.0, 0, i32::MIN, i32::MAX), acc);
+            for z in [i32::MIN, -1, 1, i32::MAX] {
+                let exact = (i64::from(acc) + i64::from(z)).clamp(i32::MIN.into(), i32::MAX.into());
+                assert_eq!(i64::from(requantize_f64(acc, 1.0, z, i32::MIN, i32::MAX)), exact);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_bounds_do_not_panic() {
+        for (z, min, max) in [(i32::MIN, i32::MAX, i32::MIN), (i32::MAX, i32::MIN, i32::MAX), (0, 1, -1)] {
+            let _ = requantize(1, f32::NAN, z, min, max);
+            let _ = requantize_add_then_round(1, f32::NAN, z, min, max);
+            let _ = requantize_f64(1, f64::NAN, z, min, max);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Schemes: how scale and zero point follow from a range.
+//!
+//! The libraries and courses of this field disagree on divisors, precisions and degenerate inputs. Each choice is a
+//! named value here, and each combination in use is a named scheme in `presets.rs`.
+
+use half::f16;
+use thiserror::Error;
+
+use crate::codes::CodeRange;
+use crate::params::{ParamError, QParams, ZeroPointOrder};
+use crate::range::Range;
+
+/// How a [`Range`] becomes [`QParams`]. The default is [`Scheme::weights_i8`].
+///
+/// ```
+/// use qcore::{CodeRange, Range, Scheme};
+///
+/// let range = Range::new(-1.0, 3.0)?;
+/// let p = Scheme::activations_u8().choose(range)?;
+/// assert_eq!((p.scale(), p.zero_point()), (4.0 / 255.0, 64));
+///
+/// let four_bits = Scheme { codes: CodeRange::signed(4)?, ..Scheme::default() };
+/// assert_eq!(four_bits.choose(range)?.scale(), 3.0 / 7.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scheme {
+    /// The codes that values are clamped to.
+    pub codes: CodeRange,
+    /// Whether the zero point is fixed or follows from the range.
+    pub kind: Kind,
+    /// The precision that scale and zero point are computed in.
+    pub scale: ScaleArithmetic,
+    /// What is done where the scale would be 0, or nearly.
+    pub zero_scale: ZeroScale,
+    /// Whether values are rounded before or after the zero point is added.
+    pub order: ZeroPointOrder,
+}
+
+/// Whether the zero point is fixed or follows from the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for signed codes, 128 for
+    /// 0..=255. Weights, nearly everywhere.
+    Symmetric {
+        /// The number of steps that `max|x|` is divided into.
+        divisor: SymmetricDivisor,
+    },
+    /// `scale = (max - min) / (qmax - qmin)`, `zero_point = clamp(round(qmin - min / scale), qmin, qmax)`.
+    /// Activations.
+    Affine {
+        /// The range that is divided.
+        range: AffineRange,
+    },
+}
+
+/// The divisor of a symmetric scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SymmetricDivisor {
+    /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite, the
+    /// PyTorch tutorial, MIT 6.5940 lab 2: nearly all.
+    MaxCode,
+    /// `(qmax - qmin) / 2`, 127.5 for eight bits: -128 is used too, and `+max|x|` is clamped. PyTorch's observers.
+    HalfRange,
+}
+
+/// The range of an affine scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AffineRange {
+    /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
+    /// 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
+    AsObserved,
+    /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers; ours.
+    ExtendedToZero,
+}
+
+/// The precision that scale and zero point are computed in. Values are divided by the scale in f32 under all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScaleArithmetic {
+    /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is an error.
+    /// ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch tutorial.
+    F32,
+    /// In f64, and kept so: the zero point follows from the unrounded scale. TinyTorch, MIT 6.5940 lab 2
+    /// (activations), where a scale is a Python float.
+    F64,
+    /// In f64, then rounded to f32; the zero point follows from the rounded scale, in f64. No range overflows.
+    /// MIT 6.5940 lab 2 (weights); ours.
+    F64StoredF32,
+    /// Magnitude or range and scale are each rounded to f16. Quantize with
+    /// [`quantize_in_f16`](QParams::quantize_in_f16). rotalabs_accel on a half-precision model.
+    F16,
+}
+
+/// What is done where all values are (nearly) equal or (nearly) 0, so that the scale, rounded to f32, would be 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ZeroScale {
+    /// A scale of 0 becomes 1. The PyTorch tutorial.
+    One,
+    /// A scale that is 0 or subnormal becomes 1, so that its reciprocal is finite too; all codes are then the zero
+    /// point. Ours.
+    SubnormalIsOne,
+    /// Values are divided by `scale + epsilon` (f32); the stored scale stays as it is, even 0, and then restores 0.
+    /// Rows with a scale near epsilon lose precision. The rowwise exercise, with 1e-10.
+    AddEpsilon(f32),
+    /// The magnitude (symmetric) or width (affine) is at least this before it is divided. MIT 6.5940 lab 2, with 5e-7.
+    FloorMagnitude(f32),
+    /// The scale is at least this. PyTorch's observers, with 2^-23.
+    FloorScale(f32),
+    /// A range narrower than this is taken as constant: scale 1, zero point 0, and every value becomes code 0, so
+    /// that a constant other than 0 is lost. TinyTorch, with 1e-8.
+    ConstantIsZero {
+        /// The width, in f64, below which a range is constant.
+        below: f64,
+    },
+    /// A scale of 0 is an error, for schemes that define nothing else.
+    Reject,
+}
+
+impl Default for Scheme {
+    fn default() -> Scheme {
+        Scheme::weights_i8()
+    }
+}
+
+impl Scheme {
+    /// The parameters for values in `range`.
+    ///
+    /// # Errors
+    /// When the scale is not finite (f32 or f16 arithmetic and a huge range), or is 0 under [`ZeroScale::Reject`].
+    pub fn choose(&self, range: Range) -> Result<QParams, SchemeError> {
+        let range = match self.kind {
+            Kind::Affine { range: AffineRange::ExtendedToZero } => range.extended_to_zero(),
+            Kind::Affine { range: AffineRange::AsObserved } | Kind::Symmetric { .. } => range,
+        };
+        if let ZeroScale::ConstantIsZero { below } = self.zero_scale
+            && f64::from(range.max()) - f64::from(range.min()) < below
+        {
+            // Dividing by infinity makes every value 0, whatever the constant: no special case for callers.
+            return self.params(range, 1.0, f32::INFINITY, 0);
+        }
+        let scale = self.replace_zero(range, self.scale_of(range))?;
+        // f32 for values, unrounded for the zero point.
+        let (divisor, exact_divisor) = match self.zero_scale {
+            ZeroScale::AddEpsilon(epsilon) => (scale as f32 + epsilon, f64::from(scale as f32 + epsilon)),
+            _ => (scale as f32, scale),
+        };
+        let zero_point = match self.kind {
+            Kind::Symmetric { .. } => self.codes.middle(),
+            Kind::Affine { .. } => self.zero_point_of(range.min(), exact_divisor),
+        };
+        self.params(range, scale, divisor, zero_point)
+    }
+
+    /// Magnitude or width of the range, divided into steps, in the scheme's precision.
+    fn scale_of(&self, range: Range) -> f64 {
+        let codes = self.codes;
+        let (low, high, steps) = match self.kind {
+            Kind::Symmetric { divisor: SymmetricDivisor::MaxCode } => {
+                (0.0, range.abs_max(), f64::from(codes.max() - codes.middle()))
+            }
+            Kind::Symmetric { divisor: SymmetricDivisor::HalfRange } => {
+                (0.0, range.abs_max(), f64::from(codes.steps()) / 2.0)
+            }
+            Kind::Affine { .. } => (range.min(), range.max(), f64::from(codes.steps())),
+        };
+        let floor = match self.zero_scale {
+            ZeroScale::FloorMagnitude(floor) => floor,
+            _ => 0.0,
+        };
+        match self.scale {
+            ScaleArithmetic::F32 => f64::from((high - low).max(floor) / steps as f32),
+            ScaleArithmetic::F64 => (f64::from(high) - f64::from(low)).max(f64::from(floor)) / steps,
+            ScaleArithmetic::F64StoredF32 => {
+                let scale = (f64::from(high) - f64::from(low)).max(f64::from(floor)) / steps;
+                f64::from(scale as f32)
+            }
+            ScaleArithmetic::F16 => {
+                let width = f16::from_f32((high - low).max(floor));
+                f16::from_f32(width.to_f32() / steps as f32).to_f64()
+            }
+        }
+    }
+
+    /// Applies the rule for scales that are 0, as f32, or close to it.
+    fn replace_zero(&self, range: Range, scale: f64) -> Result<f64, SchemeError> {
+        let rounded = scale as f32;
+        match self.zero_scale {
+            ZeroScale::One | ZeroScale::FloorMagnitude(_) | ZeroScale::ConstantIsZero { .. }
+                if rounded == 0.0 =>
+            {
+                Ok(1.0)
+            }
+            ZeroScale::SubnormalIsOne if rounded < f32::MIN_POSITIVE => Ok(1.0),
+            ZeroScale::FloorScale(floor) => Ok(scale.max(f64::from(floor))),
+            ZeroScale::Reject if rounded == 0.0 => {
+                Err(SchemeError::ZeroScale { min: range.min(), max: range.max() })
+            }
+            _ => Ok(scale),
+        }
+    }
+
+    /// The code that 0 becomes, `clamp(round(qmin - min / scale), qmin, qmax)`.
+    fn zero_point_of(&self, min: f32, divisor: f64) -> i32 {
+        let (qmin, qmax) = (f64::from(self.codes.min()), f64::from(self.codes.max()));
+        let exact = match self.scale {
+            // The quotient is rounded before it is subtracted. Both are integers then, so f64 changes nothing.
+            ScaleArithmetic::F32 | ScaleArithmetic::F16 => {
+                qmin - f64::from((min / divisor as f32).round_ties_even())
+            }
+            ScaleArithmetic::F64 | ScaleArithmetic::F64StoredF32 => {
+                (qmin - f64::from(min) / divisor).round_ties_even()
+            }
+        };
+        exact.clamp(qmin, qmax) as i32
+    }
+
+    fn params(
+        &self,
+        range: Range,
+        scale: f64,
+        divisor: f32,
+        zero_point: i32,
+    ) -> Result<QParams, SchemeError> {
+        match QParams::with_divisor(scale, divisor, zero_point, self.codes) {
+            Ok(params) => Ok(params.with_order(self.order)),
+            Err(ParamError::Scale { scale }) if scale as f32 == f32::INFINITY => {
+                Err(SchemeError::Overflow { min: range.min(), max: range.max(), arithmetic: self.scale })
+            }
+            Err(error) => Err(SchemeError::Params(error)),
+        }
+    }
+}
+
+/// Ranges that a scheme has no parameters for.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum SchemeError {
+    /// The width of the range overflows the scheme's arithmetic.
+    #[error("the scale of the range {min:e} to {max:e} overflows in {arithmetic:?} arithmetic")]
+    Overflow {
+        /// The smallest value.
+        min: f32,
+        /// The largest value.
+        max: f32,
+        /// The precision that it overflows in.
+        arithmetic: ScaleArithmetic,
+    },
+    /// The scale is 0 and the scheme has no rule for it.
+    #[error("the scale of the range {min:e} to {max:e} is 0, and the scheme rejects that")]
+    ZeroScale {
+        /// The smallest value.
+        min: f32,
+        /// The largest value.
+        max: f32,
+    },
+    /// A field of the scheme leads to impossible parameters, such as a negative epsilon.
+    #[error(transparent)]
+    Params(#[from] ParamError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: [fn() -> Scheme; 3] =
+        [Scheme::weights_i8, Scheme::activations_u8, Scheme::activations_i8];
+
+    #[test]
+    fn defaults_are_defined_for_every_finite_range() {
+        let tiny = f32::from_bits(1);
+        let ends = [
+            -f32::MAX,
+            -1e30,
+            -1.0,
+            -1e-30,
+            -f32::MIN_POSITIVE,
+            -tiny,
+            0.0,
+            tiny,
+            1e-38,
+            0.3,
+            1e30,
+            f32::MAX,
+        ];
+        for scheme in DEFAULTS.map(|scheme| scheme()) {
+            for (i, &min) in ends.iter().enumerate() {
+                for &max in &ends[i..] {
+                    let p = scheme.choose(Range::new(min, max).unwrap()).unwrap();
+                    assert!(p.scale().is_normal() && p.scale().recip().is_finite(), "{min:e} {max:e} {p:?}");
+                    assert_eq!(p.fake_quantize(0.0), 0.0, "0 is restored exactly: {min:e} {max:e} {p:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_never_become_minus_128() {
+        for bits in (0..0x7f80_0000_u32).step_by(100_003) {
+            let value = f32::from_bits(bits);
+            let p = Scheme::weights_i8().choose(Range::new(-value, 0.0).unwrap()).unwrap();
+            assert!(p.quantize(-value) >= -127, "{value:e}");
+        }
+    }
+
+    #[test]
+    fn f32_arithmetic_reports_overflow() {
+        let range = Range::new(-3e38, 3e38).unwrap();
+        let error = Scheme::onnx_dynamic(CodeRange::U8).choose(range).unwrap_err();
+        assert_eq!(error.to_string(), "the scale of the range -3e38 to 3e38 overflows in F32 arithmetic");
+        let f16 = Scheme::rotalabs_native_f16().choose(Range::new(0.0, 1e6).unwrap());
+        assert!(matches!(f16, Err(SchemeError::Overflow { .. })));
+    }
+
+    #[test]
+    fn nonsense_in_a_public_field_is_an_error_or_harmless() {
+        for bad in [f32::NAN, -1.0, f32::INFINITY, f32::NEG_INFINITY] {
+            for rule in
+                [ZeroScale::AddEpsilon(bad), ZeroScale::FloorMagnitude(bad), ZeroScale::FloorScale(bad)]
+            {
+                for kind in [
+                    Kind::Symmetric { divisor: SymmetricDivisor::MaxCode },
+                    Kind::Affine { range: AffineRange::AsObserved },
+                ] {
+                    let scheme = Scheme { zero_scale: rule, kind, ..Scheme::default() };
+                    for range in [Range::new(0.0, 0.0).unwrap(), Range::new(-1.0, 2.0).unwrap()] {
+                        if let Ok(p) = scheme.choose(range) {
+                            assert!(
+                                p.scale().is_finite() && p.codes().contains(p.zero_point()),
+                                "{scheme:?} {p:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_is_lost_under_the_rule_that_says_so() {
+        let p = Scheme::tinytorch().choose(Range::new(5.0, 5.0).unwrap()).unwrap();
+        assert_eq!((p.scale(), p.zero_point(), p.quantize(5.0), p.dequantize(0)), (1.0, 0, 0, 0.0));
+    }
+
+    #[test]
+    fn a_rejected_zero_scale_is_an_error() {
+        let error = Scheme::lab2_linear(CodeRange::I8).choose(Range::new(5.0, 5.0).unwrap()).unwrap_err();
+        assert_eq!(error, SchemeError::ZeroScale { min: 5.0, max: 5.0 });
+    }
+}

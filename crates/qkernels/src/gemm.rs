@@ -1,0 +1,171 @@
+//! The product: checks, the channels' offsets, then the loop nest, on one thread or several.
+
+use qcore::Code;
+
+use crate::activation::{Activation, Activations};
+use crate::kernel::{ActivationForm, Kernel};
+use crate::nest::{Part, Product};
+use crate::packed::PackedWeights;
+use crate::stage::{Output, OutputStage, StageError};
+use crate::threads::{self, Threads};
+use crate::vectorize::Task;
+use crate::view::MatMut;
+use crate::workspace::{Arena, Workspace};
+
+/// Why a product could not be computed. Nothing was written then.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GemmError {
+    /// Activations and weights disagree on k.
+    #[error("expected k = {expected} columns of activations, got {got}")]
+    Depth {
+        /// k of the weights.
+        expected: usize,
+        /// Columns of the activations.
+        got: usize,
+    },
+    /// The output has another shape than the product.
+    #[error("expected a {m} x {n} output, got {rows} x {cols}")]
+    OutputShape {
+        /// Rows of the activations.
+        m: usize,
+        /// Output channels of the weights.
+        n: usize,
+        /// Rows of the output.
+        rows: usize,
+        /// Columns of the output.
+        cols: usize,
+    },
+    /// The sums of a channel might exceed int32.
+    #[error("sums of channel {channel} may reach {bound} in magnitude, more than int32 holds")]
+    Overflow {
+        /// The output channel.
+        channel: usize,
+        /// Largest |a - zero_point| times the channel's sum of |w|, plus |bias|.
+        bound: i64,
+    },
+    /// The output stage does not fit the weights.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// Computes `out[i][j] = stage(sum_k (a[i][k] - zero_point) * w[j][k])`, exactly, in int32.
+///
+/// `a` is (m, k), `out` (m, n); `w` fixes n, k and the kernel. Each element of `out` has the same bits whatever the kernel,
+/// the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call allocates nothing.
+///
+/// ```
+/// use qkernels::{Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
+/// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3, 4, 5, -6], 2, 3)?, Kernel::select()?)?;
+/// let a = Activations::new(MatRef::new(&[130u8, 128, 129], 1, 3)?, 128); // the values 2, 0, 1
+/// let mut y = [0i32; 2];
+/// gemm(a, &w, &Int32::new(), MatMut::new(&mut y, 1, 2)?, Threads::Serial, &mut Workspace::new())?;
+/// assert_eq!(y, [2 * 1 + 1 * 3, 2 * 4 - 1 * 6]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`GemmError`] if shapes disagree, the stage has the wrong number of entries, or a sum might leave int32.
+pub fn gemm<'a, A: Activation, S: OutputStage>(
+    a: impl Into<Activations<'a, A>>,
+    w: &PackedWeights,
+    stage: &S,
+    out: MatMut<'_, Output<S>>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), GemmError> {
+    let a = a.into();
+    let (m, n, k) = (a.view.rows(), w.n(), w.k());
+    if a.view.cols() != k {
+        return Err(GemmError::Depth { expected: k, got: a.view.cols() });
+    }
+    if (out.rows(), out.cols()) != (m, n) {
+        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() });
+    }
+    stage.check(n)?;
+    check_sums(&a, w, stage.bias())?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+
+    let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
+    let Workspace { offsets, arenas } = workspace;
+    let offsets = channel_offsets(&a, w, stage.bias(), offsets);
+    if arenas.len() < parts {
+        arenas.resize_with(parts, Arena::default);
+    }
+    let arenas = &mut arenas[..parts];
+    let product = Product { a: a.view, w, stage, offsets };
+    let whole = Part { rows: 0..m, panels: 0..w.layout().panels() };
+    if parts == 1 {
+        threads::run(&product, whole, out, arenas);
+    } else {
+        threads.enter(|| threads::run(&product, whole, out, arenas));
+    }
+    Ok(())
+}
+
+/// No sum can leave int32: for each channel, largest |a - zero_point| times sum |w|, plus |bias|.
+fn check_sums<A: Activation>(
+    a: &Activations<'_, A>,
+    w: &PackedWeights,
+    bias: Option<&[i32]>,
+) -> Result<(), GemmError> {
+    let magnitude = a.largest_magnitude();
+    let bound = |abs_sum: i32, bias: u32| magnitude * i64::from(abs_sum) + i64::from(bias);
+    let largest_bias = bias.unwrap_or_default().iter().map(|bias| bias.unsigned_abs()).max().unwrap_or(0);
+    if bound(w.largest_abs_sum(), largest_bias) <= i64::from(i32::MAX) {
+        return Ok(());
+    }
+    for (channel, &abs_sum) in w.channel_abs_sums().iter().enumerate() {
+        let bound = bound(abs_sum, bias.map_or(0, |bias| bias[channel].unsigned_abs()));
+        if bound > i64::from(i32::MAX) {
+            return Err(GemmError::Overflow { channel, bound });
+        }
+    }
+    Ok(())
+}
+
+/// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
+///
+/// The kernel's sums, with activations shifted to u8, may wrap as well; the total does not, by `check_sums`.
+fn channel_offsets<'o, A: Activation>(
+    a: &Activations<'_, A>,
+    w: &PackedWeights,
+    bias: Option<&[i32]>,
+    offsets: &'o mut Vec<i32>,
+) -> &'o [i32] {
+    let shift = match w.kernel().desc().form {
+        ActivationForm::U8 => A::SHIFT,
+        ActivationForm::I16 => 0,
+    };
+    let origin = a.zero_point.wrapping_add(shift);
+    let terms = w.channel_sums().iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
+    offsets.clear();
+    match bias {
+        None => offsets.extend(terms),
+        Some(bias) => offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term))),
+    }
+    offsets
+}
+
+/// Quantizes `x` with `params`, in the vector code of `kernel`'s level: the same bits as [`qcore::quantize_slice`].
+///
+/// # Errors
+/// As [`qcore::quantize_slice`].
+pub fn quantize<C: Code>(
+    kernel: Kernel,
+    x: &[f32],
+    params: &qcore::QParams,
+    out: &mut [C],
+) -> Result<(), qcore::QuantizeError> {
+    struct Quantize<'q, C>(&'q [f32], &'q qcore::QParams, &'q mut [C]);
+    impl<C: Code> Task for Quantize<'_, C> {
+        type Output = Result<(), qcore::QuantizeError>;
+        #[inline(always)]
+        fn run(self) -> Self::Output {
+            qcore::quantize_slice(self.0, self.1, self.2)
+        }
+    }
+    kernel.vectorize(Quantize(x, params, out))
+}

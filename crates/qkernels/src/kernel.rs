@@ -1,0 +1,204 @@
+//! A kernel as a row of data, the token that proves that the CPU can run it, and the one place that calls it.
+
+use core::fmt;
+
+use crate::detect::{Feature, Features};
+use crate::kernels;
+use crate::vectorize::{Level, Task};
+
+/// How a kernel wants the elements of `a`: always rows of adjacent elements, four bytes at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ActivationForm {
+    /// u8. An i8 row is shifted by 128 on its way in, and `128 * sum of the weights` taken off again in int32.
+    U8,
+    /// i16, holding u8 and i8 alike.
+    I16,
+}
+
+impl ActivationForm {
+    /// Bytes per element.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            ActivationForm::U8 => 1,
+            ActivationForm::I16 => 2,
+        }
+    }
+}
+
+/// One kernel: its register tile, what it needs, and its body. Rows of this make up the table in [`crate::kernels`].
+#[derive(Debug)]
+pub struct KernelDesc {
+    /// File stem and tile, for example `avx2_6x16`: the name in every report, test, bench and override.
+    pub name: &'static str,
+    /// The stem alone, which an override may also give: the first supported row of that family.
+    pub family: &'static str,
+    /// Most rows of `a` in a tile.
+    pub mr: usize,
+    /// Columns of a packed panel of weights, and so of a full tile.
+    pub nr: usize,
+    /// Columns of one vector: the last panel of a matrix is narrowed to a multiple of it.
+    pub vector_columns: usize,
+    /// Consecutive k whose products one instruction sums; packed weights are padded to a multiple of it with zeros.
+    pub kr: usize,
+    /// The form of `a`.
+    pub form: ActivationForm,
+    /// CPU features that the body and `level` are compiled for.
+    pub features: &'static [Feature],
+    /// The vector level of the element-wise code around the kernel.
+    pub(crate) level: Level,
+    /// The body.
+    pub(crate) run: unsafe fn(&mut Tile<'_>),
+    /// The body's products without its loads: what the CPU could do at most.
+    pub(crate) peak: PeakLoop,
+}
+
+/// A loop of a kernel's multiply instruction on independent registers, which nothing but the instruction itself limits.
+#[derive(Debug)]
+pub(crate) struct PeakLoop {
+    /// Operations (a multiplication and an addition are two) of one iteration.
+    pub(crate) operations: u64,
+    /// Runs that many iterations. The result depends on all of them, so that none can be left out.
+    pub(crate) run: unsafe fn(u64) -> i32,
+}
+
+/// One call of a kernel: `acc[i][j] (+)= sum_k a[i][k] * b[k][j]` in wrapping int32.
+#[derive(Debug)]
+pub(crate) struct Tile<'t> {
+    /// Row i starts at byte `i * a_stride` and has at least `4 * groups` readable bytes.
+    pub(crate) a: &'t [u8],
+    /// Bytes between the starts of two rows.
+    pub(crate) a_stride: usize,
+    /// Rows of the tile, 1 to mr.
+    pub(crate) rows: usize,
+    /// A packed panel: for each group of kr consecutive k, for each column, kr weights.
+    pub(crate) b: &'t [i8],
+    /// Columns of the panel, a multiple of the kernel's vector columns and at most nr.
+    pub(crate) columns: usize,
+    /// Groups of kr consecutive k, each four bytes of a row of `a`.
+    pub(crate) groups: usize,
+    /// `rows * columns` sums, row by row.
+    pub(crate) acc: &'t mut [i32],
+    /// Whether to add to what `acc` holds instead of overwriting it.
+    pub(crate) accumulate: bool,
+}
+
+/// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.
+///
+/// ```
+/// let kernel = qkernels::Kernel::select()?;
+/// println!("{kernel}: {} x {} tile", kernel.desc().mr, kernel.desc().nr);
+/// # Ok::<(), qkernels::SelectError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(&'static KernelDesc);
+
+impl Kernel {
+    /// The token for `desc`, or the first feature that this CPU lacks.
+    ///
+    /// # Errors
+    /// The missing feature.
+    pub fn new(desc: &'static KernelDesc) -> Result<Self, Feature> {
+        match Features::of_this_cpu().first_missing(desc.features) {
+            Some(missing) => Err(missing),
+            None => Ok(Self(desc)),
+        }
+    }
+
+    /// Every kernel that this CPU can run, in order of preference.
+    pub fn available() -> impl Iterator<Item = Kernel> {
+        kernels::all().filter_map(|desc| Kernel::new(desc).ok())
+    }
+
+    /// The kernel's row of the table.
+    pub fn desc(self) -> &'static KernelDesc {
+        self.0
+    }
+
+    /// File stem and tile, for example `avx2_6x16`.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// Runs the body on one tile.
+    pub(crate) fn run(self, tile: &mut Tile<'_>) {
+        // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
+        // exists only because `Kernel::new` found all of them.
+        unsafe { (self.0.run)(tile) }
+    }
+
+    /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns the number of
+    /// operations done (2 for a product and its addition). Timed, it gives the peak of this CPU for this kernel, which
+    /// benches state beside every figure.
+    pub fn run_peak_loop(self, iterations: u64) -> u64 {
+        // SAFETY: as for `run`.
+        let sum = unsafe { (self.0.peak.run)(iterations) };
+        core::hint::black_box(sum);
+        iterations * self.0.peak.operations
+    }
+
+    /// Runs element-wise code compiled for this kernel's vector level.
+    pub(crate) fn vectorize<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists only because
+        // `Kernel::new` found all of them.
+        unsafe { self.0.level.run(task) }
+    }
+}
+
+impl PartialEq for KernelDesc {
+    /// Names are unique in the table.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for KernelDesc {}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kernel").field(&self.0.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_family_and_the_tile() {
+        for desc in kernels::all() {
+            assert_eq!(desc.name, format!("{}_{}x{}", desc.family, desc.mr, desc.nr));
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: Vec<_> = kernels::all().map(|desc| desc.name).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name} twice");
+        }
+    }
+
+    #[test]
+    fn the_vector_level_is_part_of_the_features() {
+        for desc in kernels::all() {
+            for feature in desc.level.features() {
+                assert!(desc.features.contains(feature), "{} lacks {feature}", desc.name);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_made_of_whole_vectors_and_quads() {
+        for desc in kernels::all() {
+            assert_eq!(desc.nr % desc.vector_columns, 0, "{}", desc.name);
+            assert_eq!(desc.kr * desc.form.bytes(), 4, "{}", desc.name);
+        }
+    }
+}

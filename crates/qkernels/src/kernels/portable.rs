@@ -1,0 +1,69 @@
+//! Plain Rust for every CPU: the kernel of last resort, and the one to read first.
+//!
+//! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a dot product: the one
+//! form that compilers turn into vector multiply-adds on any target (`pmaddwd` on the x86-64 baseline).
+
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
+use crate::vectorize::Level;
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "portable_4x1",
+    family: "portable",
+    mr: 4,
+    nr: 1,
+    vector_columns: 1,
+    kr: 2,
+    form: ActivationForm::I16,
+    features: &[],
+    level: Level::Baseline,
+    run,
+    peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
+};
+
+/// Depth of the peak loop's tile.
+const PEAK_K: usize = 1024;
+
+fn run(tile: &mut Tile<'_>) {
+    match tile.rows {
+        1 => body::<1>(tile),
+        2 => body::<2>(tile),
+        3 => body::<3>(tile),
+        _ => body::<4>(tile),
+    }
+}
+
+fn body<const M: usize>(tile: &mut Tile<'_>) {
+    let k = 2 * tile.groups;
+    let a: [&[[u8; 2]]; M] = core::array::from_fn(|i| &tile.a[i * tile.a_stride..].as_chunks::<2>().0[..k]);
+    let mut acc = [0i32; M];
+    for (p, &w) in (0..k).zip(tile.b) {
+        for i in 0..M {
+            let x = i16::from_ne_bytes(a[i][p]);
+            acc[i] = acc[i].wrapping_add(i32::from(x) * i32::from(w));
+        }
+    }
+    for (y, acc) in tile.acc.iter_mut().zip(acc) {
+        *y = if tile.accumulate { y.wrapping_add(acc) } else { acc };
+    }
+}
+
+/// There is no instruction to name, so this is the body on a tile that fits the L1 cache.
+fn peak(iterations: u64) -> i32 {
+    let a = core::hint::black_box([3u8; 4 * 2 * PEAK_K]);
+    let b = core::hint::black_box([-5i8; PEAK_K]);
+    let mut acc = [0; 4];
+    for _ in 0..iterations {
+        let groups = PEAK_K / 2;
+        run(&mut Tile {
+            a: &a,
+            a_stride: 2 * PEAK_K,
+            rows: 4,
+            b: &b,
+            columns: 1,
+            groups,
+            acc: &mut acc,
+            accumulate: true,
+        });
+    }
+    acc.iter().fold(0, |sum, acc| sum.wrapping_add(*acc))
+}

@@ -1,0 +1,9 @@
+//! The x86-64 kernels, best first.
+
+use crate::kernel::KernelDesc;
+
+mod avx2;
+mod avx512_vnni;
+mod simd;
+
+pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx2::KERNEL];

@@ -1,0 +1,55 @@
+//! Exact int8 x int8 -> int32 matrix products with fused output stages, on the best instructions of the CPU at hand.
+//!
+//! - [`MatRef`], [`MatMut`]: the caller's matrices, any strides, any alignment.
+//! - [`PackedWeights`]: i8 weights in the order in which a kernel reads them, with their sums.
+//! - [`gemm`]: the product of u8 or i8 [`Activations`] with them, through an output stage ([`Int32`], [`Dequantize`],
+//!   [`Requantize`]), on the calling thread or a pool ([`Threads`]).
+//! - [`Kernel`], [`report`]: which kernel runs, and why. `QKERNELS_ISA=avx2` (or another family) forces one.
+//!
+//! # The promise
+//! int32 results equal the mathematical sum on every kernel, for the full range of both operands, and the same row has the
+//! same bits whatever the kernel, the number of threads, the batch that it stands in and the strides. Where a sum could
+//! leave int32, packing or the product says so instead of wrapping. Output stages equal qcore's scalar functions bit for
+//! bit.
+//!
+//! ```
+//! use qkernels::{Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales, Threads, Workspace, gemm};
+//! let w = [12i8, -7, 3, 4, 5, -6]; // (n = 2, k = 3)
+//! let weights = PackedWeights::from_nk(MatRef::new(&w, 2, 3)?, Kernel::select()?)?;
+//! let x = [200u8, 10, 0, 255, 1, 9]; // (m = 2, k = 3)
+//! let mut y = [0u8; 4];
+//! let stage = Requantize::new(Scales::PerChannel(&[0.05, 0.1]))?.with_relu();
+//! gemm(MatRef::new(&x, 2, 3)?, &weights, &stage, MatMut::new(&mut y, 2, 2)?, Threads::Serial, &mut Workspace::new())?;
+//! assert_eq!(y, [116, 85, 154, 97]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod activation;
+mod blocking;
+mod detect;
+#[cfg(feature = "float")]
+pub mod float;
+mod gemm;
+mod kernel;
+pub mod kernels;
+mod nest;
+mod pack;
+mod packed;
+pub mod reference;
+mod select;
+mod stage;
+mod threads;
+mod vectorize;
+mod view;
+mod workspace;
+
+pub use activation::{Activation, Activations};
+pub use detect::{Feature, Features};
+pub use gemm::{GemmError, gemm, quantize};
+pub use kernel::{ActivationForm, Kernel, KernelDesc};
+pub use packed::{PackError, PackedWeights};
+pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
+pub use stage::{Dequantize, Int32, Output, OutputStage, Requantize, Scales, StageError};
+pub use threads::Threads;
+pub use view::{MatMut, MatRef, ViewError};
+pub use workspace::Workspace;

@@ -1,0 +1,141 @@
+//! The loop nest of BLIS around a kernel, once for all kernels, element types and output stages.
+//!
+//! ```text
+//! loop 5  jc: nc columns     their panels stay in L3
+//! loop 4  ic: mc rows        `a` in the kernel's form, in L2        (BLIS has pc outside of ic; here the int32 sums of a
+//! loop 3  pc: kc of k                                                block must outlive pc, so ic comes first)
+//! loop 2  jr: one panel      nr columns of weights, in L1
+//! loop 1  ir: one tile       mr rows; sums in registers, then the output stage from L1
+//! ```
+
+use core::ops::Range;
+
+use crate::activation::{Activation, Rows};
+use crate::blocking::{Blocking, TYPICAL};
+use crate::kernel::{Kernel, Tile};
+use crate::packed::PackedWeights;
+use crate::stage::{Output, OutputStage};
+use crate::vectorize::Task;
+use crate::view::{MatMut, MatRef};
+use crate::workspace::Arena;
+
+/// What all parts of one product share.
+#[derive(Debug)]
+pub(crate) struct Product<'p, A, S> {
+    pub(crate) a: MatRef<'p, A>,
+    pub(crate) w: &'p PackedWeights,
+    pub(crate) stage: &'p S,
+    /// Added to the sums of each channel.
+    pub(crate) offsets: &'p [i32],
+}
+
+/// The rows and panels of a product that one thread computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) rows: Range<usize>,
+    pub(crate) panels: Range<usize>,
+}
+
+impl<A: Activation, S: OutputStage> Product<'_, A, S> {
+    /// Computes `part` into `out`, which holds just its rows and columns.
+    pub(crate) fn run(&self, part: &Part, mut out: MatMut<'_, Output<S>>, arena: &mut Arena) {
+        let (kernel, layout) = (self.w.kernel(), self.w.layout());
+        let desc = kernel.desc();
+        let columns = part.panels.len() * desc.nr;
+        let Blocking { mc, nc, kc } = Blocking::new(&TYPICAL, desc, (part.rows.len(), columns, layout.k));
+        let (panels_per_block, groups_per_block) = (nc / desc.nr, kc / desc.kr);
+        let k_blocks = layout.groups().div_ceil(groups_per_block).max(1);
+        let slots = if k_blocks == 1 { 1 } else { mc / desc.mr * panels_per_block };
+        let slot_len = desc.mr * desc.nr;
+        if arena.acc.len() < slots * slot_len {
+            arena.acc.resize(slots * slot_len, 0);
+        }
+        for jc in part.panels.clone().step_by(panels_per_block) {
+            let panels = jc..(jc + panels_per_block).min(part.panels.end);
+            for ic in part.rows.clone().step_by(mc) {
+                let rows = ic..(ic + mc).min(part.rows.end);
+                let Some(a) = self.a.row_range(rows.clone()) else { return };
+                let a = match Rows::in_place(&a, kernel) {
+                    Some(rows) => rows,
+                    None => Rows::copied(&a, kernel, &mut arena.a),
+                };
+                for pc in 0..k_blocks {
+                    let groups = pc * groups_per_block..((pc + 1) * groups_per_block).min(layout.groups());
+                    for (jr, p) in panels.clone().enumerate() {
+                        let b = self.w.panel(p, groups.clone());
+                        for (ir, i) in rows.clone().step_by(desc.mr).enumerate() {
+                            let tile_rows = desc.mr.min(rows.end - i);
+                            let slot = if k_blocks == 1 { 0 } else { ir * panels_per_block + jr };
+                            let tile_columns = layout.columns(p);
+                            let acc = &mut arena.acc[slot * slot_len..][..tile_rows * tile_columns];
+                            let a = a.skip_rows(i - ic);
+                            kernel.run(&mut Tile {
+                                a: a.bytes.get(4 * groups.start..).unwrap_or_default(),
+                                a_stride: a.stride,
+                                rows: tile_rows,
+                                b,
+                                columns: tile_columns,
+                                groups: groups.len(),
+                                acc,
+                                accumulate: pc > 0,
+                            });
+                            if pc + 1 == k_blocks {
+                                let place = Place {
+                                    row: i - part.rows.start,
+                                    column: (p - part.panels.start) * desc.nr,
+                                    channels: p * desc.nr..p * desc.nr + layout.used_columns(p),
+                                };
+                                self.store(kernel, acc, tile_columns, place, &mut out);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies the output stage to a finished tile.
+    fn store(
+        &self,
+        kernel: Kernel,
+        acc: &[i32],
+        acc_stride: usize,
+        place: Place,
+        out: &mut MatMut<'_, Output<S>>,
+    ) {
+        let offsets = &self.offsets[place.channels.clone()];
+        kernel.vectorize(StoreTile { stage: self.stage, acc, acc_stride, offsets, place, out });
+    }
+}
+
+/// Where a tile belongs: its first row and column of `out`, and its output channels.
+#[derive(Debug)]
+struct Place {
+    row: usize,
+    column: usize,
+    channels: Range<usize>,
+}
+
+struct StoreTile<'t, 'o, S: OutputStage> {
+    stage: &'t S,
+    acc: &'t [i32],
+    acc_stride: usize,
+    offsets: &'t [i32],
+    place: Place,
+    out: &'t mut MatMut<'o, Output<S>>,
+}
+
+impl<S: OutputStage> Task for StoreTile<'_, '_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Place { row, column, channels } = self.place;
+        for (i, acc) in self.acc.chunks_exact(self.acc_stride).enumerate() {
+            if let Some(out) = self.out.row_mut(row + i) {
+                let out = &mut out[column..][..channels.len()];
+                self.stage.store_row(channels.start, &acc[..channels.len()], self.offsets, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Weights in the order in which a kernel reads them.
+//!
+//! ```text
+//!            panel 0: nr columns        panel 1          last panel: whole vectors only
+//!          |<------------------->|<----------------->|<---------->|
+//! group 0   c0k0 c0k1 .. c1k0 c1k1 ..                              kr consecutive k of each column, column by column
+//! group 1   c0k4 c0k5 ..
+//! ...       a panel is contiguous, group after group; panels follow each other
+//! ```
+//!
+//! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on blocking: a block of k is a
+//! range of a panel's groups.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::kernel::KernelDesc;
+use crate::view::MatRef;
+
+/// Where the panels of an (n, k) matrix of weights lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PanelLayout {
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    nr: usize,
+    vector_columns: usize,
+    kr: usize,
+}
+
+impl PanelLayout {
+    pub(crate) fn new(desc: &KernelDesc, n: usize, k: usize) -> Self {
+        Self { n, k, nr: desc.nr, vector_columns: desc.vector_columns, kr: desc.kr }
+    }
+
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(self.nr)
+    }
+
+    /// Groups of kr consecutive k.
+    pub(crate) fn groups(&self) -> usize {
+        self.k.div_ceil(self.kr)
+    }
+
+    /// Columns of panel `p` that are columns of the matrix.
+    pub(crate) fn used_columns(&self, p: usize) -> usize {
+        self.nr.min(self.n - p * self.nr)
+    }
+
+    /// Columns of panel `p` with its padding.
+    pub(crate) fn columns(&self, p: usize) -> usize {
+        self.used_columns(p).next_multiple_of(self.vector_columns)
+    }
+
+    /// Bytes of all panels, or `None` where that overflows.
+    pub(crate) fn bytes(&self) -> Option<usize> {
+        let columns = self.n.checked_next_multiple_of(self.vector_columns)?;
+        columns.checked_mul(self.k.checked_next_multiple_of(self.kr)?)
+    }
+
+    /// The bytes of the groups `groups` of panel `p`.
+    pub(crate) fn range(&self, p: usize, groups: core::ops::Range<usize>) -> core::ops::Range<usize> {
+        let start = p * self.nr * self.groups() * self.kr;
+        let group_bytes = self.columns(p) * self.kr;
+        start + groups.start * group_bytes..start + groups.end * group_bytes
+    }
+}
+
+/// A line of a cache: what packed panels are aligned to.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([i8; 64]);
+
+/// Packed panels, aligned to cache lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels(Vec<Line>);
+
+impl Panels {
+    /// `bytes` zeros.
+    fn zeroed(bytes: usize) -> Self {
+        Self(vec![Line::zeroed(); bytes.div_ceil(64)])
+    }
+
+    pub(crate) fn as_slice(&self) -> &[i8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// The weights `w` (n, k) as panels of `bytes` bytes in all.
+pub(crate) fn pack(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, i8>) -> Panels {
+    let mut panels = Panels::zeroed(bytes);
+    let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut panels.0);
+    for p in 0..layout.panels() {
+        let panel = &mut packed[layout.range(p, 0..layout.groups())];
+        let group_bytes = layout.columns(p) * layout.kr;
+        for column in 0..layout.used_columns(p) {
+            let row = p * layout.nr + column;
+            let groups = panel
+                .chunks_exact_mut(group_bytes)
+                .map(|group| &mut group[column * layout.kr..][..layout.kr]);
+            if let Some(row) = w.contiguous_row(row) {
+                for (to, from) in groups.zip(row.chunks(layout.kr)) {
+                    to[..from.len()].copy_from_slice(from);
+                }
+            } else {
+                for (to, from) in groups.flatten().zip(w.row_elements(row)) {
+                    *to = from;
+                }
+            }
+        }
+    }
+    panels
+}
+
+/// The weights (n, k), row-major, that `pack` was given.
+pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels) -> Vec<i8> {
+    let mut w = Vec::with_capacity(layout.n * layout.k);
+    for p in 0..layout.panels() {
+        let panel = &panels.as_slice()[layout.range(p, 0..layout.groups())];
+        for column in 0..layout.used_columns(p) {
+            let groups = panel.chunks_exact(layout.columns(p) * layout.kr);
+            w.extend(groups.flat_map(|group| &group[column * layout.kr..][..layout.kr]).take(layout.k));
+        }
+    }
+    w
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels;
+
+    /// The layouts of all kernels, and of tiles that no kernel has.
+    fn layouts(n: usize, k: usize) -> impl Iterator<Item = PanelLayout> {
+        let odd = [(1, 1, 1), (5, 5, 3), (6, 3, 2), (10, 2, 8)].map(|(nr, vector_columns, kr)| PanelLayout {
+            n,
+            k,
+            nr,
+            vector_columns,
+            kr,
+        });
+        kernels::all().map(move |desc| PanelLayout::new(desc, n, k)).chain(odd)
+    }
+
+    /// A matrix (n, k) in which neighbours differ.
+    fn numbered(n: usize, k: usize) -> Vec<i8> {
+        (0..n * k).map(|i| (i % 251) as u8 as i8).collect()
+    }
+
+    #[test]
+    fn unpacking_restores_the_weights_from_both_orientations() {
+        for (n, k) in [(1, 1), (1, 5), (7, 3), (16, 8), (17, 9), (50, 6), (100, 33)] {
+            for layout in layouts(n, k) {
+                let bytes = layout.bytes().unwrap();
+                let nk = numbered(n, k);
+                let kn: Vec<i8> = (0..k * n).map(|i| nk[i % n * k + i / n]).collect();
+                let from_nk = pack(&layout, bytes, &MatRef::new(&nk, n, k).unwrap());
+                let from_kn = pack(&layout, bytes, &MatRef::new(&kn, k, n).unwrap().transposed());
+                assert_eq!(from_nk.as_slice(), from_kn.as_slice(), "{layout:?}");
+                assert_eq!(unpack(&layout, &from_nk), nk, "{layout:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_zero() {
+        for layout in layouts(50, 9) {
+            let ones = [1i8; 50 * 9];
+            let panels = pack(&layout, layout.bytes().unwrap(), &MatRef::new(&ones, 50, 9).unwrap());
+            let sum: usize = panels.as_slice().iter().map(|&w| usize::from(w.cast_unsigned())).sum();
+            assert_eq!(sum, ones.len(), "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn panels_tile_the_bytes_without_gaps() {
+        for layout in layouts(145, 7) {
+            let mut next = 0;
+            for p in 0..layout.panels() {
+                let range = layout.range(p, 0..layout.groups());
+                assert_eq!(range.start, next, "{layout:?} panel {p}");
+                next = range.end;
+            }
+            assert_eq!(Some(next), layout.bytes(), "{layout:?}");
+        }
+    }
+}

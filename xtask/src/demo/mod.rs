@@ -1,0 +1,3 @@
+//! The demonstrations, a file each.
+
+pub(crate) mod mnist;

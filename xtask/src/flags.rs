@@ -1,0 +1,76 @@
+//! All commands and options in one place.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Demos, kernel listing and repository checks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a demonstration on real data.
+    Demo {
+        #[command(subcommand)]
+        demo: Demo,
+    },
+    /// List the kernels, whether this CPU has them, and which one runs.
+    ///
+    /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
+    Kernels,
+    /// Check what the compiler does not: where unsafe is, file lengths, names, links.
+    Tidy,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Demo {
+    /// Quantize a trained MNIST network and compare it with its f32 original.
+    ///
+    /// Calibrates on 500 images, turns the network into an integer-only model, saves and loads it, runs 2,500 test images
+    /// through both, and prints accuracy, agreement, error, size and speed.
+    Mnist(Mnist),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mnist {
+    /// Width of the first hidden layer: 784-256-128-10 or 784-512-512-10.
+    #[arg(long, value_enum, default_value = "256")]
+    pub(crate) model: Model,
+    /// Codes of the activations.
+    #[arg(long, value_enum, default_value = "u8")]
+    pub(crate) activations: Codes,
+    /// One weight scale for a whole layer instead of one for each output channel.
+    #[arg(long)]
+    pub(crate) per_tensor: bool,
+    /// Threads of both models.
+    #[arg(long, default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
+    /// Also write the int8 model to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Folder with the trained networks and the images.
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist"), hide_default_value = true)]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Model {
+    /// 784-256-128-10, 235,146 parameters
+    #[value(name = "256")]
+    Mlp256,
+    /// 784-512-512-10, 669,706 parameters
+    #[value(name = "512")]
+    Mlp512,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Codes {
+    U8,
+    I8,
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask`: everything around the library that is not the library.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod flags;
+mod kernels;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use flags::{Command, Demo, Flags};
+
+fn main() -> ExitCode {
+    let result = match Flags::parse().command {
+        Command::Demo { demo: Demo::Mnist(flags) } => demo::mnist::run(&flags),
+        Command::Kernels => kernels::run(),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
