@@ -1,17 +1,14 @@
 //! The left operand: u8 or i8 activations with their zero point, and how a block of their rows reaches a kernel.
 
 use bytemuck::Pod;
+use qcore::Code;
 
 use crate::kernel::{ActivationForm, Kernel};
 use crate::vectorize::Task;
 use crate::view::MatRef;
 
 /// Element type of activations: u8 or i8.
-pub trait Activation: Pod + Send + Sync + sealed::Sealed {
-    /// Smallest value.
-    const MIN: i32;
-    /// Largest value.
-    const MAX: i32;
+pub trait Activation: Code + Pod {
     /// What is added to a value in the u8 form of a kernel: 0 or 128.
     const SHIFT: i32;
     /// The value plus `SHIFT`.
@@ -23,8 +20,6 @@ pub trait Activation: Pod + Send + Sync + sealed::Sealed {
 }
 
 impl Activation for u8 {
-    const MIN: i32 = 0;
-    const MAX: i32 = 255;
     const SHIFT: i32 = 0;
     #[inline(always)]
     fn shifted(self) -> u8 {
@@ -37,8 +32,6 @@ impl Activation for u8 {
 }
 
 impl Activation for i8 {
-    const MIN: i32 = -128;
-    const MAX: i32 = 127;
     const SHIFT: i32 = 128;
     #[inline(always)]
     fn shifted(self) -> u8 {
@@ -48,12 +41,6 @@ impl Activation for i8 {
     fn word(self) -> i16 {
         i16::from(self)
     }
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for u8 {}
-    impl Sealed for i8 {}
 }
 
 /// Activations (m, k) and their zero point: the real value of an element q is `scale * (q - zero_point)`.
@@ -76,12 +63,6 @@ impl<'a, A: Activation> Activations<'a, A> {
     /// The codes of `view` with zero point `zero_point`, which may lie outside of the codes' range.
     pub fn new(view: MatRef<'a, A>, zero_point: i32) -> Self {
         Self { view, zero_point }
-    }
-
-    /// The largest |q - zero_point| that any code can have.
-    pub(crate) fn largest_magnitude(&self) -> i64 {
-        let zero_point = i64::from(self.zero_point);
-        (i64::from(A::MIN) - zero_point).abs().max((i64::from(A::MAX) - zero_point).abs())
     }
 }
 
@@ -193,15 +174,6 @@ fn copy_row<A: Activation, const BYTES: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_magnitude_counts_the_zero_point() {
-        let q = [0u8; 1];
-        let view = MatRef::new(&q, 1, 1).unwrap();
-        assert_eq!(Activations::new(view, 0).largest_magnitude(), 255);
-        assert_eq!(Activations::new(view, 200).largest_magnitude(), 200);
-        assert_eq!(Activations::new(view, i32::MIN).largest_magnitude(), 255 + (1 << 31));
-    }
 
     #[test]
     fn copied_rows_never_start_in_one_set() {

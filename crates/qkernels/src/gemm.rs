@@ -1,6 +1,6 @@
 //! The product: checks, the channels' offsets, then the loop nest, on one thread or several.
 
-use qcore::Code;
+use qcore::{AccumulatorError, Code, check_accumulator};
 
 use crate::activation::{Activation, Activations};
 use crate::kernel::{ActivationForm, Kernel};
@@ -37,13 +37,8 @@ pub enum GemmError {
         cols: usize,
     },
     /// The sums of a channel might exceed int32.
-    #[error("sums of channel {channel} may reach {bound} in magnitude, more than int32 holds")]
-    Overflow {
-        /// The output channel.
-        channel: usize,
-        /// Largest |a - zero_point| times the channel's sum of |w|, plus |bias|.
-        bound: i64,
-    },
+    #[error(transparent)]
+    Overflow(#[from] AccumulatorError),
     /// The output stage does not fit the weights.
     #[error(transparent)]
     Stage(#[from] StageError),
@@ -105,23 +100,20 @@ pub fn gemm<'a, A: Activation, S: OutputStage>(
     Ok(())
 }
 
-/// No sum can leave int32: for each channel, largest |a - zero_point| times sum |w|, plus |bias|.
+/// No sum can leave int32, by qcore's bound for each channel.
 fn check_sums<A: Activation>(
     a: &Activations<'_, A>,
     w: &PackedWeights,
     bias: Option<&[i32]>,
-) -> Result<(), GemmError> {
-    let magnitude = a.largest_magnitude();
-    let bound = |abs_sum: i32, bias: u32| magnitude * i64::from(abs_sum) + i64::from(bias);
-    let largest_bias = bias.unwrap_or_default().iter().map(|bias| bias.unsigned_abs()).max().unwrap_or(0);
-    if bound(w.largest_abs_sum(), largest_bias) <= i64::from(i32::MAX) {
+) -> Result<(), AccumulatorError> {
+    let largest_a = A::RANGE.largest_distance(a.zero_point);
+    // One test for all channels nearly always suffices; only its failure asks which channel it is.
+    let largest_bias = bias.unwrap_or_default().iter().copied().max_by_key(|bias| bias.unsigned_abs());
+    if check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), largest_bias.unwrap_or(0)).is_ok() {
         return Ok(());
     }
     for (channel, &abs_sum) in w.channel_abs_sums().iter().enumerate() {
-        let bound = bound(abs_sum, bias.map_or(0, |bias| bias[channel].unsigned_abs()));
-        if bound > i64::from(i32::MAX) {
-            return Err(GemmError::Overflow { channel, bound });
-        }
+        check_accumulator(channel, largest_a, u64::from(abs_sum), bias.map_or(0, |bias| bias[channel]))?;
     }
     Ok(())
 }

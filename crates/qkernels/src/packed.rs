@@ -16,8 +16,8 @@ pub enum PackError {
         /// Depth.
         k: usize,
     },
-    /// The weights of a channel are so many that no activation but 0 could be multiplied in int32.
-    #[error("sum of |w| over the k = {k} weights of channel {channel} is {abs_sum}, more than int32 holds")]
+    /// The weights of a channel are so many that their sums leave 32 bits.
+    #[error("sum of |w| over the k = {k} weights of channel {channel} is {abs_sum}, more than 32 bits hold")]
     Overflow {
         /// The output channel.
         channel: usize,
@@ -44,15 +44,15 @@ pub struct PackedWeights {
     layout: PanelLayout,
     panels: Panels,
     channel_sums: Vec<i32>,
-    channel_abs_sums: Vec<i32>,
-    largest_abs_sum: i32,
+    channel_abs_sums: Vec<u32>,
+    largest_abs_sum: u32,
 }
 
 impl PackedWeights {
     /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides.
     ///
     /// # Errors
-    /// [`PackError`] if the packed size overflows, or a channel's sum of |w| exceeds int32.
+    /// [`PackError`] if the packed size overflows, or a channel's sums leave 32 bits.
     pub fn from_nk(w: MatRef<'_, i8>, kernel: Kernel) -> Result<Self, PackError> {
         let (n, k) = (w.rows(), w.cols());
         let layout = PanelLayout::new(kernel.desc(), n, k);
@@ -99,12 +99,12 @@ impl PackedWeights {
     }
 
     /// `sum_k |w[n][k]|` of each output channel.
-    pub fn channel_abs_sums(&self) -> &[i32] {
+    pub fn channel_abs_sums(&self) -> &[u32] {
         &self.channel_abs_sums
     }
 
     /// The largest of the channels' sums of |w|.
-    pub fn largest_abs_sum(&self) -> i32 {
+    pub fn largest_abs_sum(&self) -> u32 {
         self.largest_abs_sum
     }
 
@@ -129,7 +129,7 @@ impl PackedWeights {
 }
 
 /// For each channel, the sum of its weights and of their magnitudes.
-fn sums(w: &MatRef<'_, i8>) -> Result<(Vec<i32>, Vec<i32>), PackError> {
+fn sums(w: &MatRef<'_, i8>) -> Result<(Vec<i32>, Vec<u32>), PackError> {
     let k = w.cols();
     let mut sums = Vec::with_capacity(w.rows());
     let mut abs_sums = Vec::with_capacity(w.rows());
@@ -140,9 +140,8 @@ fn sums(w: &MatRef<'_, i8>) -> Result<(Vec<i32>, Vec<i32>), PackError> {
             abs_sum += u64::from(weight.unsigned_abs());
         }
         let overflow = PackError::Overflow { channel, k, abs_sum };
-        // |sum| <= abs_sum, so both fit or neither is used.
         sums.push(i32::try_from(sum).map_err(|_| overflow)?);
-        abs_sums.push(i32::try_from(abs_sum).map_err(|_| overflow)?);
+        abs_sums.push(u32::try_from(abs_sum).map_err(|_| overflow)?);
     }
     Ok((sums, abs_sums))
 }
