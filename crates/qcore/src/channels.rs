@@ -88,10 +88,10 @@ impl ChannelAxis {
         }
     }
 
-    fn check_params(self, params: &[QParams]) -> Result<(), ChannelError> {
-        match params.len() == self.channels {
+    fn check_params(self, got: usize) -> Result<(), ChannelError> {
+        match got == self.channels {
             true => Ok(()),
-            false => Err(ChannelError::Params { expected: self.channels, got: params.len() }),
+            false => Err(ChannelError::Params { expected: self.channels, got }),
         }
     }
 }
@@ -197,18 +197,33 @@ fn map_per_channel<T: Copy, U>(
     out: &mut [U],
     f: impl Fn(&QParams, T) -> U,
 ) -> Result<(), ChannelError> {
+    map_channels(input, axis, params, out, |p, from, to| {
+        // A copy, so that the compiler sees that writing to `out` does not change it.
+        let p = *p;
+        for (u, &t) in to.iter_mut().zip(from) {
+            *u = f(&p, t);
+        }
+    })
+}
+
+/// Applies `f` to each run of one channel's neighbouring elements, with what belongs to the channel.
+#[inline(always)]
+pub(crate) fn map_channels<P, T, U>(
+    input: &[T],
+    axis: ChannelAxis,
+    params: &[P],
+    out: &mut [U],
+    f: impl Fn(&P, &[T], &mut [U]),
+) -> Result<(), ChannelError> {
     axis.check_data(input.len())?;
-    axis.check_params(params)?;
+    axis.check_params(params.len())?;
     LengthError::check(input.len(), out.len())?;
     if axis.is_empty() {
         return Ok(());
     }
     for (run, (from, to)) in input.chunks_exact(axis.inner).zip(out.chunks_exact_mut(axis.inner)).enumerate()
     {
-        let p = params[run % axis.channels];
-        for (u, &t) in to.iter_mut().zip(from) {
-            *u = f(&p, t);
-        }
+        f(&params[run % axis.channels], from, to);
     }
     Ok(())
 }

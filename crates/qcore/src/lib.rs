@@ -43,6 +43,7 @@ mod bias;
 mod channels;
 mod codes;
 mod compensate;
+mod fixed_point;
 mod metrics;
 mod observer;
 mod params;
@@ -50,6 +51,7 @@ mod presets;
 mod quantize;
 mod range;
 mod requantize;
+mod requantizer;
 mod rounding;
 mod scheme;
 
@@ -65,6 +67,10 @@ pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
     compensate, compensate_wrapping, fold_zero_point, fold_zero_points,
 };
+pub use fixed_point::{
+    MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
+    requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
+};
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
 pub use observer::{MinMaxObserver, Observer, ObserverError};
 pub use params::{ParamError, QParams, ZeroPointOrder};
@@ -75,6 +81,9 @@ pub use quantize::{
 pub use range::{Range, RangeError};
 pub use requantize::{
     dequantize_acc, dequantize_acc_bias, output_multiplier, output_multiplier_f64, requantize,
-    requantize_add_then_round, requantize_f64,
+    requantize_add_then_round, requantize_add_then_round_f64, requantize_f64,
+};
+pub use requantizer::{
+    RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,
 };
 pub use scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor, ZeroScale};

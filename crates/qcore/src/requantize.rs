@@ -26,7 +26,7 @@ pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {
 }
 
 /// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. The default, and the order of FBGEMM, ONNX
-/// Runtime and ONNX QLinearMatMul.
+/// Runtime and XNNPACK.
 ///
 /// Defined for every `acc`, i32::MIN and MAX too, every multiplier (a product that is NaN gives `min`) and all bounds
 /// of integer outputs of up to 22 bits; a bound further than 2^22 from the zero point acts as if it stood there.
@@ -77,6 +77,20 @@ pub fn requantize_f64(acc: i32, multiplier: f64, zero_point: i32, min: i32, max:
     // Modulo 2^32 suffices: the sum lies in min..=max.
     round_clamped_f64(f64::from(acc) * multiplier, f64::from(min) - z, f64::from(max) - z)
         .wrapping_add(zero_point)
+}
+
+/// `clamp(round_ties_even(f64(acc) * multiplier + zero_point), min, max)`, in f64: ONNX's reference implementation of
+/// QLinearMatMul, where numpy makes f64 of int32 times f32. Its multiplier is [`output_multiplier`], widened.
+///
+/// Every `acc`, zero point and bound is exact in it. A product that is NaN gives `min`.
+///
+/// ```
+/// assert_eq!(qcore::requantize_add_then_round_f64(5, 0.5, 3, -128, 127), 6); // 5.5 goes to 6
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_add_then_round_f64(acc: i32, multiplier: f64, zero_point: i32, min: i32, max: i32) -> i32 {
+    round_clamped_f64(f64::from(acc) * multiplier + f64::from(zero_point), min.into(), max.into())
 }
 
 /// `f32(acc) * scale` with `scale = s_x * s_w`: an accumulator restored.
@@ -189,6 +203,9 @@ mod tests {
                         assert_eq!(requantize_add_then_round(acc, m, z, min, max), expected, "{acc} {m} {z}");
                         let expected = clamp_last(f64::from(acc) * f64::from(m), z, min, max);
                         assert_eq!(requantize_f64(acc, m.into(), z, min, max), expected, "{acc} {m} {z}");
+                        let sum = f64::from(acc) * f64::from(m) + f64::from(z);
+                        let expected = clamp_last(sum, 0, min, max);
+                        assert_eq!(requantize_add_then_round_f64(acc, m.into(), z, min, max), expected);
                     }
                 }
             }

@@ -4,11 +4,13 @@ mod fixture;
 
 use fixture::{Case, Group};
 use qcore::{
-    ChannelAxis, Code, CodeRange, ErrorMetrics, QParams, Scheme, ZeroPointTerms, channel_params,
-    check_accumulator, code_abs_sum, code_sum, compensate, compensate_wrapping, dequantize_acc_bias,
-    dequantize_per_channel, dequantize_slice, fold_zero_points, output_multiplier, output_multiplier_f64,
-    quantize_biases, quantize_biases_clamped, quantize_per_channel, quantize_slice, quantize_tensor,
-    requantize, requantize_add_then_round, requantize_f64,
+    ChannelAxis, Code, CodeRange, ErrorMetrics, Q31Multiplier, QParams, RequantizeMode, Scheme,
+    ZeroPointTerms, channel_params, check_accumulator, code_abs_sum, code_sum, compensate,
+    compensate_wrapping, dequantize_acc_bias, dequantize_per_channel, dequantize_slice, fold_zero_points,
+    output_multiplier, output_multiplier_f64, quantize_biases, quantize_biases_clamped, quantize_per_channel,
+    quantize_slice, quantize_tensor, requantize, requantize_add_then_round, requantize_double_rounding,
+    requantize_f64, requantize_per_channel, requantize_single_rounding, rounding_divide_by_pot,
+    saturating_rounding_doubling_high_mul,
 };
 
 /// `sum_k a[m, k] * b[n, k] + bias[n]`, with b as (out, in).
@@ -36,7 +38,7 @@ fn scales(params: &[QParams]) -> Vec<f32> {
     params.iter().map(QParams::scale).collect()
 }
 
-/// The three requantizations defined in floats.
+/// The five requantizations that the fixtures have.
 fn check_requantization(case: &Case, s_x: f64, s_w: &[f32], s_y: f64, z_y: i32, codes: CodeRange) {
     let n = s_w.len();
     let m32: Vec<f32> = s_w.iter().map(|&s| output_multiplier(s_x as f32, s, s_y as f32)).collect();
@@ -54,7 +56,33 @@ fn check_requantization(case: &Case, s_x: f64, s_w: &[f32], s_y: f64, z_y: i32, 
     case.check("y_round_then_add_f64", &exact);
     case.check("y_lab_f32", &lab);
     case.check("y_round_then_add_f32", &round_then_add);
-    for (name, codes) in [("y_lab_f32", &lab), ("y_round_then_add_f32", &round_then_add)] {
+    let q31: Vec<Q31Multiplier> = m64.iter().map(|&m| Q31Multiplier::from_real(m).unwrap()).collect();
+    case.check("multiplier_q31", &q31.iter().map(|m| m.multiplier()).collect::<Vec<_>>());
+    case.check("shift", &q31.iter().map(|m| m.shift()).collect::<Vec<_>>());
+    let double = all(&|acc, o| requantize_double_rounding(acc, q31[o], z_y, lo, hi));
+    let single = all(&|acc, o| requantize_single_rounding(acc, q31[o], z_y, lo, hi));
+    case.check("y_tflite_double_rounding", &double);
+    case.check("y_tflite_single_rounding", &single);
+    // The same by name, over the whole slice.
+    let axis = ChannelAxis::new(case.shape("acc"), 1).unwrap();
+    for (mode, codes_by_hand) in [
+        (RequantizeMode::RoundThenAddF64, &exact),
+        (RequantizeMode::AddThenRound, &lab),
+        (RequantizeMode::RoundThenAdd, &round_then_add),
+        (RequantizeMode::DoubleRounding, &double),
+        (RequantizeMode::SingleRounding, &single),
+    ] {
+        let by_channel: Vec<_> = s_w.iter().map(|&s| mode.requantizer(s_x, s.into(), s_y).unwrap()).collect();
+        let mut y = vec![0_i8; acc.len()];
+        requantize_per_channel(&acc, axis, &by_channel, z_y, codes, &mut y).unwrap();
+        assert_eq!(&y, codes_by_hand, "{}: {mode:?}", case.name);
+    }
+    for (name, codes) in [
+        ("y_lab_f32", &lab),
+        ("y_round_then_add_f32", &round_then_add),
+        ("y_tflite_double_rounding", &double),
+        ("y_tflite_single_rounding", &single),
+    ] {
         let differing = codes.iter().zip(&exact).filter(|(a, b)| a != b).count();
         case.check_value(&format!("codes_of_{name}_that_differ_from_y_round_then_add_f64"), differing as f64);
     }
@@ -236,15 +264,32 @@ fn prefixes_of_a_tensor_have_prefixes_of_its_codes() {
     }
 }
 
-/// The rest of the group belongs elsewhere: plain products to the kernels, Q31 arithmetic to whoever adds it.
 #[test]
-fn group_06_is_accounted_for() {
+fn fixed_point_primitives() {
     let group = Group::load("06_quantized_linear");
-    let count = |prefix: &str| group.starting(prefix).count();
-    let here = ["qlinear_", "requantize_ties", "gemm_zero_points_", "dynamic_linear", "tutorial_"].map(count);
-    let elsewhere = ["gemm_i8", "gemm_u8", "gemm_extreme"].map(count).iter().sum::<usize>();
-    let fixed_point =
-        ["fixed_point", "rounding_divide", "saturating_rounding"].map(count).iter().sum::<usize>();
-    assert_eq!((here, elsewhere, fixed_point), ([9, 1, 2, 1, 1], 21, 3));
-    assert_eq!(group.cases().len(), 9 + 1 + 2 + 1 + 1 + 21 + 3);
+    let case = group.case("saturating_rounding_doubling_high_mul");
+    let (a, b) = (case.get::<i32>("a"), case.get::<i32>("b"));
+    let products = a.iter().zip(&b).map(|(&a, &b)| saturating_rounding_doubling_high_mul(a, b));
+    case.check("result", &products.collect::<Vec<_>>());
+
+    let case = group.case("rounding_divide_by_pot");
+    let (x, exponents) = (case.get::<i32>("x"), case.get::<i32>("exponent"));
+    let row = |&e: &i32| x.iter().map(move |&x| rounding_divide_by_pot(x, e as u32));
+    case.check("result", &exponents.iter().flat_map(row).collect::<Vec<_>>());
+
+    let case = group.case("fixed_point_multiply");
+    let multipliers: Vec<Q31Multiplier> =
+        case.get::<f64>("real_multiplier").iter().map(|&m| Q31Multiplier::from_real(m).unwrap()).collect();
+    case.check("multiplier_q31", &multipliers.iter().map(|m| m.multiplier()).collect::<Vec<_>>());
+    case.check("shift", &multipliers.iter().map(|m| m.shift()).collect::<Vec<_>>());
+    let (x, valid) = (case.get::<i32>("x"), case.get::<u8>("valid"));
+    for (label, multiply) in [
+        ("double_rounding", Q31Multiplier::multiply_double_rounding as fn(Q31Multiplier, i32) -> i32),
+        ("single_rounding", Q31Multiplier::multiply_single_rounding),
+    ] {
+        let all = multipliers.iter().flat_map(|&m| x.iter().map(move |&x| multiply(m, x)));
+        // Entries that overflow are not specified; here they saturate.
+        let specified = |(i, got): (usize, i32)| if valid[i] == 1 { got } else { case.get::<i32>(label)[i] };
+        case.check(label, &all.enumerate().map(specified).collect::<Vec<_>>());
+    }
 }

@@ -1,0 +1,347 @@
+//! Requantization in integers: a real multiplier as a 32-bit fraction and a shift, and what libraries make of them.
+//!
+//! All agree on the multiplier and disagree on the rounding, which is why each has its name here:
+//!
+//! ```text
+//! acc * real = acc * multiplier * 2^(shift - 31),  2^30 <= multiplier < 2^31
+//! double rounding: round(acc * multiplier / 2^31), ties up; then round(that * 2^shift), ties away from zero
+//! single rounding: round(acc * multiplier * 2^(shift - 31)), ties up
+//! ```
+//!
+//! Every function saturates where C overflows, and is free of branches, so that a loop around it becomes vector code.
+
+use thiserror::Error;
+
+/// The smallest shift that keeps anything: below it, every product rounds to 0.
+const SHIFT_MIN: i32 = -31;
+
+/// The largest shift for which single rounding has a bit to round.
+const SHIFT_MAX: i32 = 30;
+
+/// `round(a * b / 2^31)`, ties up, saturated: `i32::MIN * i32::MIN` is `i32::MAX`. gemmlowp's
+/// `SaturatingRoundingDoublingHighMul`, NEON's `sqrdmulh`, and the first step of [`requantize_double_rounding`].
+///
+/// gemmlowp writes it with a nudge that depends on the sign and a division that truncates. That is `floor(v + 1/2)`.
+///
+/// ```
+/// use qcore::saturating_rounding_doubling_high_mul;
+///
+/// assert_eq!(saturating_rounding_doubling_high_mul(3, 1 << 30), 2); // 1.5
+/// assert_eq!(saturating_rounding_doubling_high_mul(-3, 1 << 30), -1); // -1.5, up
+/// assert_eq!(saturating_rounding_doubling_high_mul(i32::MIN, i32::MIN), i32::MAX);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
+    // At most 2^62 + 2^30: i64 has room. Only the one product can exceed i32.
+    saturate((i64::from(a) * i64::from(b) + (1 << 30)) >> 31)
+}
+
+/// `round(x / 2^exponent)`, ties away from zero: gemmlowp's `RoundingDivideByPOT`, and the second step of
+/// [`requantize_double_rounding`]. gemmlowp defines it for exponents up to 31; here any has its mathematical result.
+///
+/// ```
+/// use qcore::rounding_divide_by_pot;
+///
+/// assert_eq!([5, 6, 7].map(|x| rounding_divide_by_pot(x, 2)), [1, 2, 2]); // 1.25, 1.5, 1.75
+/// assert_eq!([-5, -6, -7].map(|x| rounding_divide_by_pot(x, 2)), [-1, -2, -2]);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn rounding_divide_by_pot(x: i32, exponent: u32) -> i32 {
+    let exponent = exponent.min(62);
+    let half = (1_i64 << exponent) >> 1;
+    // Adding a half rounds ties up. One less for negative numbers rounds their ties down, and nothing else.
+    let below_zero = i64::from(x < 0) & half.min(1);
+    saturate((i64::from(x) + half - below_zero) >> exponent)
+}
+
+/// `x * 2^shift`, saturated. TensorFlow Lite multiplies by `1 << shift` and overflows.
+#[inline(always)]
+fn saturating_left_shift(x: i32, shift: u32) -> i32 {
+    saturate(i64::from(x) << shift.min(31))
+}
+
+#[inline(always)]
+fn saturate(v: i64) -> i32 {
+    v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+}
+
+/// A real multiplier in fixed point: `multiplier * 2^(shift - 31)`. TensorFlow Lite's `(quantized_multiplier, shift)`.
+///
+/// ```
+/// use qcore::Q31Multiplier;
+///
+/// let half = Q31Multiplier::from_real(0.5)?;
+/// assert_eq!((half.multiplier(), half.shift()), (1 << 30, 0));
+///
+/// // The figures that tell the roundings apart.
+/// let m = Q31Multiplier::new(1_583_594_044, -9)?;
+/// assert_eq!((m.multiply_double_rounding(7984), m.multiply_single_rounding(7984)), (12, 11)); // 11.4991
+/// let m = Q31Multiplier::new(i32::MAX, -4)?;
+/// assert_eq!((m.multiply_double_rounding(-1000), m.multiply_single_rounding(-1000)), (-63, -62));
+/// let m = Q31Multiplier::new(1_527_099_593, -6)?;
+/// assert_eq!((m.multiply_double_rounding(585), m.multiply_single_rounding(585)), (7, 7)); // 6.5000005
+/// # Ok::<(), qcore::MultiplierError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Q31Multiplier {
+    multiplier: i32,
+    shift: i32,
+}
+
+impl Q31Multiplier {
+    /// A multiplier and a shift as some file states them.
+    ///
+    /// # Errors
+    /// Unless `multiplier` is at least 0 and `shift` is -31 to 30.
+    pub const fn new(multiplier: i32, shift: i32) -> Result<Q31Multiplier, MultiplierError> {
+        match multiplier >= 0 && SHIFT_MIN <= shift && shift <= SHIFT_MAX {
+            true => Ok(Q31Multiplier { multiplier, shift }),
+            false => Err(MultiplierError::Q31 { multiplier, shift }),
+        }
+    }
+
+    /// TensorFlow Lite's `QuantizeMultiplier`: `real = fraction * 2^shift` with a fraction in [1/2, 1), then
+    /// `multiplier = round(fraction * 2^31)`, ties away from zero. Below 2^-32 (a shift under -31) it is 0.
+    ///
+    /// # Errors
+    /// When `real` is NaN, negative, or 2^30 and more: TensorFlow Lite rejects the first two, and so large a
+    /// multiplier it clamps.
+    ///
+    /// ```
+    /// use qcore::Q31Multiplier;
+    ///
+    /// let third = Q31Multiplier::from_real(1.0 / 3.0)?;
+    /// assert_eq!((third.multiplier(), third.shift()), (1_431_655_765, -1));
+    /// assert_eq!(Q31Multiplier::from_real(1e-12)?.multiplier(), 0);
+    /// assert!(Q31Multiplier::from_real(-1.0).is_err());
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
+    pub fn from_real(real: f64) -> Result<Q31Multiplier, MultiplierError> {
+        if !(0.0..f64::from(1_u32 << 30)).contains(&real) {
+            return Err(MultiplierError::Real { real });
+        }
+        // A subnormal's exponent field is 0, far below what is kept; -0.0 has a sign.
+        let exponent = (real.to_bits() >> 52 & 0x7ff) as i32;
+        let shift = exponent - 1022;
+        // Two to one side: rounding may carry into the next power of two.
+        if shift < SHIFT_MIN - 1 {
+            return Ok(Q31Multiplier::default());
+        }
+        // `real / 2^shift * 2^31`, exact: only the exponent changes. `round` takes ties away from zero.
+        let fraction = f64::from_bits((real.to_bits() & ((1 << 52) - 1)) | (1022 << 52));
+        let scaled = (fraction * f64::from(1_u32 << 31)).round() as i64;
+        let (scaled, shift) = if scaled == 1 << 31 { (1 << 30, shift + 1) } else { (scaled, shift) };
+        match (shift < SHIFT_MIN, shift > SHIFT_MAX) {
+            (true, _) => Ok(Q31Multiplier::default()),
+            (_, true) => Err(MultiplierError::Real { real }),
+            _ => Ok(Q31Multiplier { multiplier: scaled as i32, shift }),
+        }
+    }
+
+    /// The fraction, in units of 2^-31.
+    #[must_use]
+    pub const fn multiplier(self) -> i32 {
+        self.multiplier
+    }
+
+    /// The power of two: negative shifts right.
+    #[must_use]
+    pub const fn shift(self) -> i32 {
+        self.shift
+    }
+
+    /// The real number that it stands for, exactly.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Q31Multiplier::from_real(0.75)?.to_f64(), 0.75);
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
+    #[must_use]
+    pub fn to_f64(self) -> f64 {
+        f64::from(self.multiplier) * f64::from(self.shift - 31).exp2()
+    }
+
+    /// `round(round(x * 2^max(shift, 0) * multiplier / 2^31) / 2^max(-shift, 0))`, by
+    /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]: the `MultiplyByQuantizedMultiplier` of
+    /// gemmlowp, TensorFlow Lite's reference kernels and CMSIS-NN, by default.
+    ///
+    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that leaves i32 saturates.
+    #[inline(always)]
+    #[must_use]
+    pub fn multiply_double_rounding(self, x: i32) -> i32 {
+        let (left, right) = (self.shift.max(0).unsigned_abs(), self.shift.min(0).unsigned_abs());
+        let high = saturating_rounding_doubling_high_mul(saturating_left_shift(x, left), self.multiplier);
+        rounding_divide_by_pot(high, right)
+    }
+
+    /// `floor((x * multiplier + 2^(30 - shift)) / 2^(31 - shift))`, the nearest integer with ties up: ruy, TensorFlow
+    /// Lite with `TFLITE_SINGLE_ROUNDING`, CMSIS-NN with `CMSIS_NN_USE_SINGLE_ROUNDING`, TOSA.
+    ///
+    /// A result that leaves i32 saturates.
+    #[inline(always)]
+    #[must_use]
+    pub fn multiply_single_rounding(self, x: i32) -> i32 {
+        // 1 to 62 by construction, and masked so that the compiler knows. The sum is below 2^62 + 2^61.
+        let total = (31 - self.shift) as u32 & 63;
+        saturate((i64::from(x) * i64::from(self.multiplier) + ((1_i64 << total) >> 1)) >> total)
+    }
+}
+
+/// `clamp(multiply_double_rounding(acc) + zero_point, min, max)`: gemmlowp, TensorFlow Lite. See
+/// [`Q31Multiplier::multiply_double_rounding`].
+///
+/// ```
+/// use qcore::{Q31Multiplier, requantize_double_rounding};
+///
+/// let half = Q31Multiplier::from_real(0.5)?;
+/// // 2.5 and -2.5: a shift of 0 leaves the first rounding alone, ties up.
+/// assert_eq!([5, -5].map(|acc| requantize_double_rounding(acc, half, 3, -128, 127)), [6, 1]);
+/// let quarter = Q31Multiplier::from_real(0.25)?;
+/// assert_eq!([10, -10].map(|acc| requantize_double_rounding(acc, quarter, 3, -128, 127)), [6, 0]);
+/// # Ok::<(), qcore::MultiplierError>(())
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_double_rounding(acc: i32, m: Q31Multiplier, zero_point: i32, min: i32, max: i32) -> i32 {
+    m.multiply_double_rounding(acc).saturating_add(zero_point).min(max).max(min)
+}
+
+/// `clamp(multiply_single_rounding(acc) + zero_point, min, max)`: ruy, TOSA. See
+/// [`Q31Multiplier::multiply_single_rounding`].
+///
+/// ```
+/// use qcore::{Q31Multiplier, requantize_single_rounding};
+///
+/// let quarter = Q31Multiplier::from_real(0.25)?;
+/// assert_eq!([10, -10].map(|acc| requantize_single_rounding(acc, quarter, 3, -128, 127)), [6, 1]); // ties up
+/// # Ok::<(), qcore::MultiplierError>(())
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_single_rounding(acc: i32, m: Q31Multiplier, zero_point: i32, min: i32, max: i32) -> i32 {
+    m.multiply_single_rounding(acc).saturating_add(zero_point).min(max).max(min)
+}
+
+/// `clamp(floor((acc + 2^(shift - 1)) / 2^shift) + zero_point, min, max)`: a multiplier of `2^-shift`, ties up. The
+/// shift that CMSIS-NN's older `q7` kernels and FPGA designs have in place of a multiplier.
+///
+/// ```
+/// use qcore::requantize_power_of_two;
+///
+/// assert_eq!([5, 6, 7, -6].map(|acc| requantize_power_of_two(acc, 2, 0, -128, 127)), [1, 2, 2, -1]);
+/// assert_eq!(requantize_power_of_two(i32::MIN, 0, 0, -128, 127), -128);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_power_of_two(acc: i32, shift: u32, zero_point: i32, min: i32, max: i32) -> i32 {
+    let shift = shift.min(62);
+    let rounded = (i64::from(acc) + ((1_i64 << shift) >> 1)) >> shift;
+    saturate(rounded).saturating_add(zero_point).min(max).max(min)
+}
+
+/// Numbers that are no fixed-point multiplier.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum MultiplierError {
+    /// A real multiplier that has no fixed-point form.
+    #[error("a multiplier must be at least 0 and less than 2^30, got {real:e}")]
+    Real {
+        /// What was given.
+        real: f64,
+    },
+    /// A fixed-point multiplier out of range.
+    #[error(
+        "a multiplier must be at least 0 and its shift {SHIFT_MIN} to {SHIFT_MAX}, got {multiplier} and {shift}"
+    )]
+    Q31 {
+        /// The multiplier given.
+        multiplier: i32,
+        /// The shift given.
+        shift: i32,
+    },
+    /// A multiplier that is no power of two from 2^-62 to 1.
+    #[error("a multiplier applied as a shift must be a power of two from 2^-62 to 1, got {real:e}")]
+    NotPowerOfTwo {
+        /// What was given.
+        real: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_high_product_is_gemmlowps() {
+        let values = [i32::MIN, i32::MIN + 1, -3, -1, 0, 1, 3, 1 << 30, i32::MAX];
+        for a in values {
+            for b in values {
+                let ab = i64::from(a) * i64::from(b);
+                let nudge = if ab >= 0 { 1 << 30 } else { 1 - (1 << 30) };
+                let expected =
+                    if a == i32::MIN && b == a { i32::MAX } else { ((ab + nudge) / (1 << 31)) as i32 };
+                assert_eq!(saturating_rounding_doubling_high_mul(a, b), expected, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn dividing_rounds_ties_away_from_zero_at_every_exponent() {
+        for x in [i32::MIN, i32::MIN + 1, -7, -6, -5, -2, -1, 0, 1, 2, 5, 6, 7, i32::MAX - 1, i32::MAX] {
+            for exponent in 0..=40 {
+                // Exact in f64; `round` takes ties away from zero.
+                let expected = (f64::from(x) / f64::from(exponent).exp2()).round() as i32;
+                assert_eq!(rounding_divide_by_pot(x, exponent), expected, "{x} {exponent}");
+            }
+            assert_eq!(rounding_divide_by_pot(x, u32::MAX), 0);
+        }
+    }
+
+    #[test]
+    fn real_multipliers_at_the_edges() {
+        let q31 = |real| Q31Multiplier::from_real(real).map(|m| (m.multiplier(), m.shift()));
+        assert_eq!(q31(0.0), Ok((0, 0)));
+        assert_eq!(q31(-0.0), Ok((0, 0)));
+        assert_eq!(q31(f64::from_bits(1)), Ok((0, 0)));
+        assert_eq!(q31((-32_f64).exp2()), Ok((1 << 30, -31)));
+        assert_eq!(q31((-32_f64).exp2().next_down()), Ok((1 << 30, -31)), "rounding carries");
+        assert_eq!(q31((-33_f64).exp2()), Ok((0, 0)));
+        assert_eq!(q31(1.0_f64.next_down()), Ok((1 << 30, 1)), "rounding carries");
+        let below = f64::from((1 << 30) - 1);
+        assert_eq!(q31(below), Ok((((1_i64 << 31) - 2) as i32, 30)));
+        for bad in [f64::NAN, f64::INFINITY, -1e-300, f64::from(1 << 30), f64::from(1 << 30).next_down()] {
+            assert!(q31(bad).is_err(), "{bad}");
+        }
+        for (multiplier, shift) in [(-1, 0), (0, 31), (0, -32), (i32::MIN, i32::MIN)] {
+            let error = Q31Multiplier::new(multiplier, shift).unwrap_err();
+            assert_eq!(error, MultiplierError::Q31 { multiplier, shift });
+        }
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        for x in [i32::MIN, -1, 0, 1, i32::MAX] {
+            for multiplier in [0, 1, 1 << 30, i32::MAX] {
+                for shift in SHIFT_MIN..=SHIFT_MAX {
+                    let m = Q31Multiplier::new(multiplier, shift).unwrap();
+                    let exact = f64::from(x) * m.to_f64();
+                    let limits = (f64::from(i32::MIN), f64::from(i32::MAX));
+                    let single = f64::from(m.multiply_single_rounding(x));
+                    // One f64 rounding of a product of up to 62 bits, then the half.
+                    assert!((single - exact.clamp(limits.0, limits.1)).abs() <= 0.500_001, "{x} {m:?}");
+                    if shift <= 0 {
+                        let double = f64::from(m.multiply_double_rounding(x));
+                        assert!((double - exact).abs() <= 1.0, "{x} {m:?}");
+                    }
+                    for z in [i32::MIN, i32::MAX] {
+                        assert_eq!(requantize_double_rounding(x, m, z, -5, -5), -5);
+                        assert_eq!(requantize_single_rounding(x, m, z, -5, -5), -5);
+                    }
+                }
+            }
+            assert_eq!(requantize_power_of_two(x, u32::MAX, 7, 0, 255), 7);
+        }
+    }
+}
