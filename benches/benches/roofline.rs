@@ -53,9 +53,10 @@ fn int8_rate(kernel: Kernel, shape: &Shape, a: &[u8], w: &[i8], budget: Duration
     let (a, w) = (MatRef::new(a, m, k)?, MatRef::new(w, n, k)?);
     let weights = PackedWeights::from_nk(w, kernel)?;
     let (mut y, mut workspace) = (vec![0i32; m * n], Workspace::new());
-    let mut product =
-        |y: &mut [i32]| gemm(a, &weights, &Int32::new(), MatMut::new(y, m, n)?, Threads::Serial, &mut workspace)
-            .map_err(Box::<dyn std::error::Error>::from);
+    let mut product = |y: &mut [i32]| {
+        gemm(a, &weights, &Int32::new(), MatMut::new(y, m, n)?, Threads::Serial, &mut workspace)
+            .map_err(Box::<dyn std::error::Error>::from)
+    };
     product(&mut y)?;
     if !is_product(a, w, &y) {
         return Err(format!("{kernel} is wrong on {shape}").into());

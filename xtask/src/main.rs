@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../crates/qnn/tests/dataset/mod.rs"]
+mod dataset;
 mod demo;
 mod flags;
 mod kernels;
+mod pace;
 mod tidy;
 
 use std::process::ExitCode;

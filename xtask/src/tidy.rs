@@ -104,7 +104,9 @@ fn contains_unsafe(line: &str) -> bool {
 
 /// Relative links of a document lead somewhere.
 fn check_links(name: &str, path: &Path, text: &str, findings: &mut Vec<String>) {
-    for (line, target) in text.lines().enumerate().flat_map(|(i, line)| links(line).map(move |link| (i + 1, link))) {
+    for (line, target) in
+        text.lines().enumerate().flat_map(|(i, line)| links(line).map(move |link| (i + 1, link)))
+    {
         let file = target.split('#').next().unwrap_or_default();
         let elsewhere = target.contains("://") || target.starts_with("mailto:");
         if !elsewhere && !file.is_empty() && !path.with_file_name(file).exists() {

@@ -159,7 +159,7 @@ fn copy_row<A: Activation, const BYTES: usize>(
     encode: impl Fn(A) -> [u8; BYTES],
 ) {
     let (elements, padding) = row.split_at_mut(a.cols());
-    if let Some(source) = a.contiguous_row(i) {
+    if let Some(source) = a.row_slice(i) {
         for (to, &from) in elements.iter_mut().zip(source) {
             *to = encode(from);
         }

@@ -6,7 +6,7 @@ use crate::activation::{Activation, Activations};
 use crate::kernel::{ActivationForm, Kernel};
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
-use crate::stage::{Output, OutputStage, StageError};
+use crate::stage::{self, Output, OutputStage, StageError};
 use crate::threads::{self, Threads};
 use crate::vectorize::Task;
 use crate::view::MatMut;
@@ -77,7 +77,7 @@ pub fn gemm<'a, A: Activation, S: OutputStage>(
     if (out.rows(), out.cols()) != (m, n) {
         return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() });
     }
-    stage.check(n)?;
+    stage::check(stage, n)?;
     check_sums(&a, w, stage.bias())?;
     if m == 0 || n == 0 {
         return Ok(());

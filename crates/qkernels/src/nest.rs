@@ -12,9 +12,9 @@ use core::ops::Range;
 
 use crate::activation::{Activation, Rows};
 use crate::blocking::{Blocking, TYPICAL};
-use crate::kernel::{Kernel, Tile};
+use crate::kernel::Tile;
 use crate::packed::PackedWeights;
-use crate::stage::{Output, OutputStage};
+use crate::stage::{Output, OutputStage, Place, Sums, store_tile};
 use crate::vectorize::Task;
 use crate::view::{MatMut, MatRef};
 use crate::workspace::Arena;
@@ -85,7 +85,9 @@ impl<A: Activation, S: OutputStage> Product<'_, A, S> {
                                     column: (p - part.panels.start) * desc.nr,
                                     channels: p * desc.nr..p * desc.nr + layout.used_columns(p),
                                 };
-                                self.store(kernel, acc, tile_columns, place, &mut out);
+                                let sums = Sums { acc, stride: tile_columns };
+                                let (stage, offsets, out) = (self.stage, self.offsets, &mut out);
+                                kernel.vectorize(StoreTile { stage, sums, offsets, place, out });
                             }
                         }
                     }
@@ -93,33 +95,11 @@ impl<A: Activation, S: OutputStage> Product<'_, A, S> {
             }
         }
     }
-
-    /// Applies the output stage to a finished tile.
-    fn store(
-        &self,
-        kernel: Kernel,
-        acc: &[i32],
-        acc_stride: usize,
-        place: Place,
-        out: &mut MatMut<'_, Output<S>>,
-    ) {
-        let offsets = &self.offsets[place.channels.clone()];
-        kernel.vectorize(StoreTile { stage: self.stage, acc, acc_stride, offsets, place, out });
-    }
-}
-
-/// Where a tile belongs: its first row and column of `out`, and its output channels.
-#[derive(Debug)]
-struct Place {
-    row: usize,
-    column: usize,
-    channels: Range<usize>,
 }
 
 struct StoreTile<'t, 'o, S: OutputStage> {
     stage: &'t S,
-    acc: &'t [i32],
-    acc_stride: usize,
+    sums: Sums<'t>,
     offsets: &'t [i32],
     place: Place,
     out: &'t mut MatMut<'o, Output<S>>,
@@ -130,12 +110,6 @@ impl<S: OutputStage> Task for StoreTile<'_, '_, S> {
 
     #[inline(always)]
     fn run(self) {
-        let Place { row, column, channels } = self.place;
-        for (i, acc) in self.acc.chunks_exact(self.acc_stride).enumerate() {
-            if let Some(out) = self.out.row_mut(row + i) {
-                let out = &mut out[column..][..channels.len()];
-                self.stage.store_row(channels.start, &acc[..channels.len()], self.offsets, out);
-            }
-        }
+        store_tile(self.stage, self.sums, self.offsets, &self.place, self.out);
     }
 }

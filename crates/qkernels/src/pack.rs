@@ -97,7 +97,7 @@ pub(crate) fn pack(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, i8>) -> Pa
             let groups = panel
                 .chunks_exact_mut(group_bytes)
                 .map(|group| &mut group[column * layout.kr..][..layout.kr]);
-            if let Some(row) = w.contiguous_row(row) {
+            if let Some(row) = w.row_slice(row) {
                 for (to, from) in groups.zip(row.chunks(layout.kr)) {
                     to[..from.len()].copy_from_slice(from);
                 }

@@ -3,7 +3,11 @@
 //! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float operations as the scalar
 //! function, so fused and unfused results are equal bit for bit.
 
+use core::ops::Range;
+
 use qcore::Code;
+
+use crate::view::MatMut;
 
 /// Why an output stage cannot be applied to a product.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -59,13 +63,6 @@ impl Scales<'_> {
     fn check_finite(&self, operand: &'static str) -> Result<(), StageError> {
         check_finite(operand, self.values())
     }
-
-    fn check_len(&self, operand: &'static str, n: usize) -> Result<(), StageError> {
-        match self {
-            Scales::PerTensor(_) => Ok(()),
-            Scales::PerChannel(scales) => check_len(operand, n, scales.len()),
-        }
-    }
 }
 
 fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), StageError> {
@@ -88,7 +85,7 @@ impl<S: sealed::Stage + Sync> OutputStage for S {}
 pub type Output<S> = <S as sealed::Stage>::Out;
 
 pub(crate) mod sealed {
-    use super::StageError;
+    use super::{Channels, Scales};
 
     pub trait Stage {
         type Out: Copy + Send;
@@ -96,13 +93,120 @@ pub(crate) mod sealed {
         /// The int32 bias, which the driver adds to the sums together with the terms of the zero point.
         fn bias(&self) -> Option<&[i32]>;
 
-        /// Whether every per-channel operand has `n` entries.
-        fn check(&self, n: usize) -> Result<(), StageError>;
+        /// Scale or multiplier of each channel.
+        fn factor(&self) -> Scales<'_>;
 
-        /// Stores one row of sums: channel `first + j` is `acc[j] + offset[j]` (wrapping; the bound was checked).
-        /// `acc`, `offset` and `out` are equally long.
-        fn store_row(&self, first: usize, acc: &[i32], offset: &[i32], out: &mut [Self::Out]);
+        /// The f32 bias of each channel.
+        fn float_bias(&self) -> Option<&[f32]>;
+
+        /// What is stored for the complete sums of `L` neighbouring channels of one row.
+        fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [Self::Out; L];
     }
+}
+
+/// Whether every per-channel operand of `stage` has `n` entries.
+pub(crate) fn check<S: OutputStage>(stage: &S, n: usize) -> Result<(), StageError> {
+    if let Some(bias) = stage.bias() {
+        check_len("bias", n, bias.len())?;
+    }
+    if let Some(bias) = stage.float_bias() {
+        check_len("float bias", n, bias.len())?;
+    }
+    match stage.factor() {
+        Scales::PerTensor(_) => Ok(()),
+        Scales::PerChannel(factors) => check_len("scales", n, factors.len()),
+    }
+}
+
+/// The per-channel operands of `L` neighbouring channels, in registers while a tile's rows pass by.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels<const L: usize> {
+    offset: [i32; L],
+    factor: [f32; L],
+    float_bias: [f32; L],
+}
+
+/// The finished sums of a tile: row i at `i * stride`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sums<'t> {
+    pub(crate) acc: &'t [i32],
+    pub(crate) stride: usize,
+}
+
+/// Where a tile belongs: its first row and column of the output, and its output channels.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    pub(crate) channels: Range<usize>,
+}
+
+/// Stores a tile: channel j becomes `stage(acc[j] + offsets[j])`, the sum wrapping (its bound was checked).
+///
+/// Channels go through the stage in chunks of fixed length, so that each step becomes whole vectors, also in the last
+/// columns of a matrix.
+#[inline(always)]
+pub(crate) fn store_tile<S: OutputStage>(
+    stage: &S,
+    sums: Sums<'_>,
+    offsets: &[i32],
+    place: &Place,
+    out: &mut MatMut<'_, Output<S>>,
+) {
+    let columns = place.channels.len();
+    let mut j = 0;
+    while j + 16 <= columns {
+        store_columns::<16, S>(stage, sums, offsets, place, j, out);
+        j += 16;
+    }
+    if j + 8 <= columns {
+        store_columns::<8, S>(stage, sums, offsets, place, j, out);
+        j += 8;
+    }
+    if j + 4 <= columns {
+        store_columns::<4, S>(stage, sums, offsets, place, j, out);
+        j += 4;
+    }
+    while j < columns {
+        store_columns::<1, S>(stage, sums, offsets, place, j, out);
+        j += 1;
+    }
+}
+
+/// Columns `j..j + L` of the tile.
+#[inline(always)]
+fn store_columns<const L: usize, S: OutputStage>(
+    stage: &S,
+    sums: Sums<'_>,
+    offsets: &[i32],
+    place: &Place,
+    j: usize,
+    out: &mut MatMut<'_, Output<S>>,
+) {
+    let channel = place.channels.start + j;
+    let channels = Channels {
+        offset: entries(offsets, channel),
+        factor: match stage.factor() {
+            Scales::PerTensor(factor) => [factor; L],
+            Scales::PerChannel(factors) => entries(factors, channel),
+        },
+        float_bias: stage.float_bias().map_or([0.0; L], |bias| entries(bias, channel)),
+    };
+    for (i, acc) in sums.acc.chunks_exact(sums.stride).enumerate() {
+        let out =
+            out.row_mut(place.row + i).and_then(|row| row.get_mut(place.column + j..)?.first_chunk_mut());
+        if let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) {
+            let sums = core::array::from_fn(|j| acc[j].wrapping_add(channels.offset[j]));
+            *out = stage.apply(&sums, &channels);
+        }
+    }
+}
+
+/// Entries `first..first + L` of a per-channel operand.
+#[inline(always)]
+fn entries<T: Copy + Default, const L: usize>(values: &[T], first: usize) -> [T; L] {
+    // Operands have an entry for each channel (`check`), so the default is never used.
+    values.get(first..).and_then(|values| values.first_chunk()).copied().unwrap_or([T::default(); L])
 }
 
 /// The sums themselves: `y = acc + bias`, int32.
@@ -131,15 +235,17 @@ impl sealed::Stage for Int32<'_> {
         self.bias
     }
 
-    fn check(&self, n: usize) -> Result<(), StageError> {
-        self.bias.map_or(Ok(()), |bias| check_len("bias", n, bias.len()))
+    fn factor(&self) -> Scales<'_> {
+        Scales::PerTensor(1.0)
+    }
+
+    fn float_bias(&self) -> Option<&[f32]> {
+        None
     }
 
     #[inline(always)]
-    fn store_row(&self, _first: usize, acc: &[i32], offset: &[i32], out: &mut [i32]) {
-        for ((y, &acc), &offset) in out.iter_mut().zip(acc).zip(offset) {
-            *y = acc.wrapping_add(offset);
-        }
+    fn apply<const L: usize>(&self, sums: &[i32; L], _: &Channels<L>) -> [i32; L] {
+        *sums
     }
 }
 
@@ -184,11 +290,6 @@ impl<'a> Dequantize<'a> {
     pub fn with_relu(self) -> Self {
         Self { relu: true, ..self }
     }
-
-    #[inline(always)]
-    fn finish(&self, y: f32) -> f32 {
-        if self.relu && y < 0.0 { 0.0 } else { y }
-    }
 }
 
 impl sealed::Stage for Dequantize<'_> {
@@ -198,35 +299,23 @@ impl sealed::Stage for Dequantize<'_> {
         self.bias
     }
 
-    fn check(&self, n: usize) -> Result<(), StageError> {
-        self.scale.check_len("scale", n)?;
-        self.float_bias.map_or(Ok(()), |bias| check_len("float bias", n, bias.len()))?;
-        self.bias.map_or(Ok(()), |bias| check_len("bias", n, bias.len()))
+    fn factor(&self) -> Scales<'_> {
+        self.scale
+    }
+
+    fn float_bias(&self) -> Option<&[f32]> {
+        self.float_bias
     }
 
     #[inline(always)]
-    fn store_row(&self, first: usize, acc: &[i32], offset: &[i32], out: &mut [f32]) {
-        let sums = acc.iter().zip(offset).map(|(acc, offset)| acc.wrapping_add(*offset));
-        match self.scale {
-            Scales::PerTensor(scale) => {
-                for (y, sum) in out.iter_mut().zip(sums) {
-                    *y = qcore::dequantize_acc(sum, scale);
-                }
-            }
-            Scales::PerChannel(scales) => {
-                for ((y, sum), &scale) in out.iter_mut().zip(sums).zip(&scales[first..]) {
-                    *y = qcore::dequantize_acc(sum, scale);
-                }
-            }
-        }
-        if let Some(bias) = self.float_bias {
-            for (y, bias) in out.iter_mut().zip(&bias[first..]) {
-                *y += bias;
-            }
-        }
-        for y in out {
-            *y = self.finish(*y);
-        }
+    fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [f32; L] {
+        let Channels { factor, float_bias, .. } = channels;
+        let y: [f32; L] = if self.float_bias.is_some() {
+            core::array::from_fn(|j| qcore::dequantize_acc_bias(sums[j], factor[j], float_bias[j]))
+        } else {
+            core::array::from_fn(|j| qcore::dequantize_acc(sums[j], factor[j]))
+        };
+        if self.relu { y.map(|y| if y < 0.0 { 0.0 } else { y }) } else { y }
     }
 }
 
@@ -299,30 +388,21 @@ impl<C: Code> sealed::Stage for Requantize<'_, C> {
         self.bias
     }
 
-    fn check(&self, n: usize) -> Result<(), StageError> {
-        self.multiplier.check_len("multiplier", n)?;
-        self.bias.map_or(Ok(()), |bias| check_len("bias", n, bias.len()))
+    fn factor(&self) -> Scales<'_> {
+        self.multiplier
+    }
+
+    fn float_bias(&self) -> Option<&[f32]> {
+        None
     }
 
     #[inline(always)]
-    fn store_row(&self, first: usize, acc: &[i32], offset: &[i32], out: &mut [C]) {
+    fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [C; L] {
         let (zero_point, high) = (self.zero_point.widen(), self.high.widen());
         // A clamp above the zero point leaves nothing for ReLU to do, one below it leaves nothing else.
         let low = if self.relu { self.low.widen().max(zero_point).min(high) } else { self.low.widen() };
-        let code =
-            |sum, multiplier| C::from_clamped(qcore::requantize(sum, multiplier, zero_point, low, high));
-        let sums = acc.iter().zip(offset).map(|(acc, offset)| acc.wrapping_add(*offset));
-        match self.multiplier {
-            Scales::PerTensor(multiplier) => {
-                for (q, sum) in out.iter_mut().zip(sums) {
-                    *q = code(sum, multiplier);
-                }
-            }
-            Scales::PerChannel(multipliers) => {
-                for ((q, sum), &multiplier) in out.iter_mut().zip(sums).zip(&multipliers[first..]) {
-                    *q = code(sum, multiplier);
-                }
-            }
-        }
+        core::array::from_fn(|j| {
+            C::from_clamped(qcore::requantize(sums[j], channels.factor[j], zero_point, low, high))
+        })
     }
 }

@@ -183,9 +183,10 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (0..self.cols).map(move |j| row[j * stride])
     }
 
-    /// Row `i` where its elements are adjacent.
-    pub(crate) fn contiguous_row(&self, i: usize) -> Option<&'a [T]> {
-        (self.col_stride == 1 || self.cols <= 1).then(|| &self.skip_rows(i)[..self.cols])
+    /// Row `i` as a slice; `None` outside of the matrix, or where the elements of a row are not adjacent.
+    pub fn row_slice(&self, i: usize) -> Option<&'a [T]> {
+        let adjacent = self.col_stride == 1 || self.cols <= 1;
+        (i < self.rows && adjacent).then(|| &self.skip_rows(i)[..self.cols])
     }
 }
 
@@ -334,7 +335,7 @@ mod tests {
     fn empty_matrices_need_no_elements() {
         let none: [u8; 0] = [];
         assert_eq!(MatRef::new(&none, 0, 5).unwrap().rows(), 0);
-        assert_eq!(MatRef::new(&none, 5, 0).unwrap().contiguous_row(4), Some(&none[..]));
+        assert_eq!(MatRef::new(&none, 5, 0).unwrap().row_slice(4), Some(&none[..]));
         let mut none: [u8; 0] = [];
         assert_eq!(MatMut::new(&mut none, 3, 0).unwrap().row_mut(2).map(|r| r.len()), Some(0));
     }

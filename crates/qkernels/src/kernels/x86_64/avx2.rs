@@ -54,8 +54,11 @@ fn rows<const V: usize>(tile: &mut Tile<'_>) {
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
     let groups = tile.groups;
-    let a: [&[[u8; 4]]; M] =
-        core::array::from_fn(|i| &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups]);
+    // A loop, not `from_fn`: closures called from code without the target features are not inlined.
+    let mut a: [&[[u8; 4]]; M] = [&[]; M];
+    for (i, row) in a.iter_mut().enumerate() {
+        *row = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
+    }
     let mut acc = [[_mm256_setzero_si256(); V]; M];
     let (out, _) = tile.acc.as_chunks_mut::<LANES>();
     let out = &mut out[..M * V];

@@ -1,0 +1,188 @@
+//! `cargo xtask demo mnist`: a trained network, calibrated on real images, becomes an integer model; what that costs and
+//! saves, on images that nobody trained on.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use qkernels::{MatMut, MatRef, Threads};
+use qnn::{
+    ActivationCodes, FloatMlp, FloatWorkspace, ModelReport, QuantConfig, QuantMlp, QuantWorkspace,
+    WeightGranularity, argmax_rows,
+};
+use rayon::ThreadPoolBuilder;
+
+use crate::dataset::{Digits, PIXELS};
+use crate::flags::{Codes, Mnist, Model};
+use crate::pace::{self, Pace};
+
+/// Images that go through the models together when speed is measured.
+const BATCHES: [usize; 3] = [1, 32, 256];
+
+pub(crate) fn run(flags: &Mnist) -> Result<()> {
+    let file = match flags.model {
+        Model::Mlp256 => "mnist_mlp_784_256_128_10.safetensors",
+        Model::Mlp512 => "mnist_mlp_784_512_512_10.safetensors",
+    };
+    let selection = qkernels::report()?;
+    let pool = ThreadPoolBuilder::new().num_threads(flags.threads.get()).build()?;
+    let threads = if flags.threads.get() == 1 { Threads::Serial } else { Threads::Pool(&pool) };
+
+    let path = flags.data.join(file);
+    let float = FloatMlp::load(&path).with_context(|| path.display().to_string())?;
+    let calibration = read_digits(&flags.data, "mnist_calib_500.safetensors")?;
+    let test = read_digits(&flags.data, "mnist_test_2500.safetensors")?;
+    let images = matrix(&test)?;
+
+    let config = QuantConfig {
+        activations: match flags.activations {
+            Codes::U8 => ActivationCodes::U8,
+            Codes::I8 => ActivationCodes::I8,
+        },
+        weights: if flags.per_tensor { WeightGranularity::PerTensor } else { WeightGranularity::PerChannel },
+        kernel: Some(selection.kernel),
+    };
+    let quantized = float.calibrate([matrix(&calibration)?])?.quantize(&config)?;
+    // What runs from here on went through a file, as it would in an engine.
+    let bytes = quantized.to_bytes()?;
+    let quantized = QuantMlp::from_bytes(&bytes, config.kernel)?;
+
+    let logits = Logits::of(&float, &quantized, images, threads)?;
+    let report = quantized.report(&float, images)?;
+    let speeds = measure(&float, &quantized, images, threads)?;
+
+    println!(
+        "MNIST, {}: {} parameters in {} layers",
+        layout(&float),
+        float.bytes() / 4,
+        float.layers().len()
+    );
+    println!("calibrated on {} images, run on {} others", calibration.len(), test.len());
+    println!("kernel {}: {}; {} thread(s)\n", selection.kernel, selection.reason, flags.threads);
+    print_table(&logits, &report, &test, bytes.len(), &speeds);
+    println!("\nlayer by layer, on the {} test images", report.rows);
+    println!("{report}");
+    if let Some(path) = &flags.save {
+        quantized.save(path).with_context(|| path.display().to_string())?;
+        println!("saved {}", path.display());
+    }
+    Ok(())
+}
+
+fn read_digits(data: &Path, file: &str) -> Result<Digits> {
+    Digits::read(&data.join(file)).map_err(|error| anyhow!(error))
+}
+
+fn matrix(digits: &Digits) -> Result<MatRef<'_, f32>> {
+    Ok(MatRef::new(&digits.inputs, digits.len(), PIXELS)?)
+}
+
+/// Widths of the layers, `784-256-128-10`.
+fn layout(model: &FloatMlp) -> String {
+    let mut widths = vec![model.inputs().to_string()];
+    widths.extend(model.layers().iter().map(|layer| layer.n().to_string()));
+    widths.join("-")
+}
+
+/// The outputs of both models on the test images.
+struct Logits {
+    n: usize,
+    float: Vec<f32>,
+    int8: Vec<f32>,
+}
+
+impl Logits {
+    fn of(float: &FloatMlp, quantized: &QuantMlp, x: MatRef<'_, f32>, threads: Threads<'_>) -> Result<Self> {
+        let (m, n) = (x.rows(), float.outputs());
+        let (mut float_logits, mut int8_logits) = (vec![0.0; m * n], vec![0.0; m * n]);
+        float.forward(x, MatMut::new(&mut float_logits, m, n)?, threads, &mut FloatWorkspace::new())?;
+        quantized.forward(x, MatMut::new(&mut int8_logits, m, n)?, threads, &mut QuantWorkspace::new())?;
+        Ok(Self { n, float: float_logits, int8: int8_logits })
+    }
+
+    fn classes(&self, logits: &[f32]) -> Vec<Option<usize>> {
+        MatRef::new(logits, logits.len() / self.n, self.n)
+            .map(|rows| argmax_rows(rows).collect())
+            .unwrap_or_default()
+    }
+}
+
+/// Images per second of both models at one batch size.
+struct Speed {
+    batch: usize,
+    pace: Pace,
+}
+
+fn measure(
+    float: &FloatMlp,
+    quantized: &QuantMlp,
+    images: MatRef<'_, f32>,
+    threads: Threads<'_>,
+) -> Result<Vec<Speed>> {
+    let style = ProgressStyle::with_template("measuring speed {bar:30} {pos}/{len}")?;
+    let progress = ProgressBar::new((BATCHES.len() * pace::ROUNDS) as u64).with_style(style);
+    let n = float.outputs();
+    let (mut float_workspace, mut workspace) = (FloatWorkspace::new(), QuantWorkspace::new());
+    let mut speeds = Vec::new();
+    for batch in BATCHES {
+        ensure!(
+            batch <= images.rows(),
+            "a batch of {batch} needs as many test images, got {}",
+            images.rows()
+        );
+        let x = images.row_range(0..batch).context("no such rows")?;
+        let (mut float_logits, mut int8_logits) = (vec![0.0; batch * n], vec![0.0; batch * n]);
+        let pace = pace::compare(
+            || {
+                Ok(float.forward(
+                    x,
+                    MatMut::new(&mut float_logits, batch, n)?,
+                    threads,
+                    &mut float_workspace,
+                )?)
+            },
+            || Ok(quantized.forward(x, MatMut::new(&mut int8_logits, batch, n)?, threads, &mut workspace)?),
+            || progress.inc(1),
+        )?;
+        speeds.push(Speed { batch, pace });
+    }
+    progress.finish_and_clear();
+    Ok(speeds)
+}
+
+fn print_table(logits: &Logits, report: &ModelReport, test: &Digits, file_bytes: usize, speeds: &[Speed]) {
+    let (float, int8) = (logits.classes(&logits.float), logits.classes(&logits.int8));
+    let (float_right, int8_right) = (test.correct(float.iter().copied()), test.correct(int8.iter().copied()));
+    let agree = float.iter().zip(&int8).filter(|(float, int8)| float == int8).count();
+    let percent = |count: usize| 100.0 * count as f64 / test.len() as f64;
+
+    println!("{:22} {:>12} {:>12}", "", "f32", "int8");
+    println!("{:22} {:>12} {:>12}   of {}", "right", float_right, int8_right, test.len());
+    println!("{:22} {:>10.2} % {:>10.2} %", "accuracy", percent(float_right), percent(int8_right));
+    println!(
+        "{:22} {:>12} {:>12}   of {} ({:.2} %)",
+        "same prediction",
+        "",
+        agree,
+        test.len(),
+        percent(agree)
+    );
+    println!("{:22} {:>12} {:>9.2} dB", "logits SQNR", "", report.logits_sqnr_db);
+    println!(
+        "{:22} {:>12} {:>12}   {:.2} times smaller",
+        "bytes of the model",
+        report.float_bytes,
+        report.quantized_bytes,
+        report.compression()
+    );
+    println!("{:22} {:>12} {:>12}", "bytes of the file", "", file_bytes);
+    for Speed { batch, pace } in speeds {
+        println!(
+            "{:22} {:>12.0} {:>12.0}   {:.2} times as fast",
+            format!("images/s, batch {batch}"),
+            *batch as f64 / pace.first,
+            *batch as f64 / pace.second,
+            pace.ratio
+        );
+    }
+}
