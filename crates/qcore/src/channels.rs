@@ -4,6 +4,7 @@ use half::f16;
 use thiserror::Error;
 
 use crate::codes::Code;
+use crate::observer::ObserverError;
 use crate::params::QParams;
 use crate::quantize::{LengthError, QuantizeError, check_codes};
 use crate::range::{Range, RangeError, Scan};
@@ -81,14 +82,14 @@ impl ChannelAxis {
         index / self.inner % self.channels
     }
 
-    fn check_data(self, len: usize) -> Result<(), ChannelError> {
+    pub(crate) fn check_data(self, len: usize) -> Result<(), ChannelError> {
         match len == self.len() {
             true => Ok(()),
             false => Err(ChannelError::Data { expected: self.len(), got: len }),
         }
     }
 
-    fn check_params(self, got: usize) -> Result<(), ChannelError> {
+    pub(crate) fn check_params(self, got: usize) -> Result<(), ChannelError> {
         match got == self.channels {
             true => Ok(()),
             false => Err(ChannelError::Params { expected: self.channels, got }),
@@ -283,6 +284,14 @@ pub enum ChannelError {
         channel: usize,
         /// Why.
         source: SchemeError,
+    },
+    /// A channel's observer has no range.
+    #[error("channel {channel}: {source}")]
+    Observer {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: ObserverError,
     },
     /// A channel's codes cannot be stored.
     #[error("channel {channel}: {source}")]

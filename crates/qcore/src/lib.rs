@@ -72,7 +72,10 @@ pub use fixed_point::{
     requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
-pub use observer::{MinMaxObserver, Observer, ObserverError};
+pub use observer::{
+    EntropyObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
+    ObserverError, PerChannelObserver, PercentileObserver, SettingError,
+};
 pub use params::{ParamError, QParams, ZeroPointOrder};
 pub use quantize::{
     LengthError, QuantizeError, TensorError, dequantize_slice, quantize_slice, quantize_slice_strict,

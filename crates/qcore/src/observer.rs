@@ -1,8 +1,23 @@
 //! Observers: the range of values that arrive in batches, in memory that does not grow with them.
 
+mod entropy;
+mod float_counts;
+mod histogram;
+mod moving_average;
+mod mse;
+mod per_channel;
+mod percentile;
+
 use thiserror::Error;
 
 use crate::range::{Range, Scan};
+
+pub use entropy::EntropyObserver;
+pub use histogram::HistogramObserver;
+pub use moving_average::MovingAverageObserver;
+pub use mse::MseObserver;
+pub use per_channel::PerChannelObserver;
+pub use percentile::PercentileObserver;
 
 /// Watches values during calibration and says what range to quantize.
 ///
@@ -92,9 +107,101 @@ pub enum ObserverError {
     },
 }
 
+/// A setting of an observer that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[error("{setting} must be {expected}, got {got}")]
+#[non_exhaustive]
+pub struct SettingError {
+    /// Which setting.
+    pub setting: &'static str,
+    /// What it may be.
+    pub expected: &'static str,
+    /// What was given.
+    pub got: f64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codes::CodeRange;
+    use crate::scheme::Scheme;
+
+    /// Every observer there is; a new one is one line here, and goes through all that follows.
+    fn all() -> Vec<Box<dyn Observer>> {
+        vec![
+            Box::new(MinMaxObserver::default()),
+            Box::new(MovingAverageObserver::default()),
+            Box::new(PercentileObserver::new(99.9).unwrap()),
+            Box::new(PercentileObserver::symmetric(99.9).unwrap()),
+            Box::new(HistogramObserver::default()),
+            Box::new(EntropyObserver::new(CodeRange::I8)),
+            Box::new(MseObserver::new(Scheme::activations_u8())),
+            Box::new(MseObserver::new(Scheme::onnx_dynamic(CodeRange::U8))),
+        ]
+    }
+
+    #[test]
+    fn nothing_finite_breaks_an_observer() {
+        let tiny = f32::from_bits(1);
+        let batches: [&[f32]; 10] = [
+            &[0.0],
+            &[0.0, -0.0, 0.0],
+            &[5.0; 7],
+            &[-3e38; 3],
+            &[1e38, -1e38],
+            &[f32::MAX, -f32::MAX, 0.0],
+            &[tiny],
+            &[tiny, -tiny, 1e-40],
+            &[1.0, 1.0 + f32::EPSILON],
+            &[1e38, 1e-38, 0.0, -1.0],
+        ];
+        let polluted =
+            |batch: &[f32]| [batch, &[f32::NAN, f32::INFINITY], batch, &[f32::NEG_INFINITY]].concat();
+        for first in batches {
+            for second in batches {
+                for (mut observer, mut other) in all().into_iter().zip(all()) {
+                    observer.observe(&[]);
+                    other.observe(&[f32::NAN]);
+                    for batch in [first, second] {
+                        observer.observe(&[batch, batch].concat());
+                        other.observe(&polluted(batch));
+                    }
+                    let range = observer.range().unwrap();
+                    let whole = Range::of(&[first, second].concat()).unwrap();
+                    let bound = whole.extended_to_zero().abs_max();
+                    assert!(range.abs_max() <= bound, "{range:?} of {whole:?}");
+                    assert_eq!(other.range(), Ok(range), "values that are not finite are skipped");
+                    assert_eq!((other.finite(), other.non_finite()), (observer.finite(), 7));
+                    assert!(Scheme::activations_u8().choose(range).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_observer_that_saw_nothing_is_an_error() {
+        for mut observer in all() {
+            assert_eq!(observer.range(), Err(ObserverError::NoData { non_finite: 0 }));
+            observer.observe(&[f32::NAN]);
+            assert_eq!(observer.range(), Err(ObserverError::NoData { non_finite: 1 }));
+        }
+    }
+
+    #[test]
+    fn the_size_of_batches_does_not_matter_where_the_definition_allows() {
+        let values: Vec<f32> = (0..4000).map(|i| ((i * 7919 % 4000) as f32 / 400.0).powi(3) - 90.0).collect();
+        for size in [1, 33, 4000] {
+            for (i, (mut whole, mut parts)) in all().into_iter().zip(all()).enumerate() {
+                // The moving average counts batches, the histogram rebins.
+                if i == 1 || i == 4 {
+                    continue;
+                }
+                whole.observe(&values);
+                values.chunks(size).rev().for_each(|batch| parts.observe(batch));
+                assert_eq!(parts.range(), whole.range(), "observer {i}");
+            }
+        }
+    }
 
     #[test]
     fn batches_are_as_good_as_one() {

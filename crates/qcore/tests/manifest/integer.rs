@@ -1,8 +1,5 @@
-//! The integer path against the reference fixtures of group 06: biases, sums, zero points, requantization.
+//! The integer path, group 06: products, biases, sums, zero points, requantization.
 
-mod fixture;
-
-use fixture::{Case, Group};
 use qcore::{
     ChannelAxis, Code, CodeRange, ErrorMetrics, Q31Multiplier, QParams, RequantizeMode, Scheme,
     ZeroPointTerms, channel_params, check_accumulator, code_abs_sum, code_sum, compensate,
@@ -12,6 +9,42 @@ use qcore::{
     requantize_f64, requantize_per_channel, requantize_single_rounding, rounding_divide_by_pot,
     saturating_rounding_doubling_high_mul,
 };
+
+use safetensors::Dtype;
+
+use crate::Outcome;
+use crate::fixture::Case;
+
+pub(crate) fn run(case: &Case) -> Outcome {
+    let name = case.name.as_str();
+    let starts = |prefix: &str| name.starts_with(prefix);
+    match name {
+        "qlinear_u8_activations_33x127x65" => unsigned_activations(case),
+        "requantize_ties_odd_zero_point" => requantization_at_ties(case),
+        "dynamic_linear_7x45x13" => dynamic_linear(case),
+        "tutorial_quantized_linear_512x256" => tutorial_quantized_linear(case),
+        "fixed_point_multiply" => fixed_point_multiply(case),
+        "saturating_rounding_doubling_high_mul" => high_mul(case),
+        "rounding_divide_by_pot" => divide_by_pot(case),
+        _ if starts("qlinear_") => fully_quantized_linear(case),
+        _ if starts("gemm_zero_points_") => zero_points_on_both_sides(case),
+        _ if starts("gemm_") => products(case),
+        _ => return Outcome::Unknown,
+    }
+    Outcome::Passed
+}
+
+/// Codes multiplied as they are, of either sign.
+fn products(case: &Case) {
+    let (k, n) = (case.shape("a")[1], case.shape("b")[0]);
+    let b = case.get::<i8>("b");
+    let c = match case.dtype("a") {
+        Dtype::I8 => gemm(&case.get::<i8>("a"), &b, &vec![0; n], k),
+        Dtype::U8 => gemm(&case.get::<u8>("a"), &b, &vec![0; n], k),
+        other => panic!("{}: type {other:?}", case.name),
+    };
+    case.check("c", &c);
+}
 
 /// `sum_k a[m, k] * b[n, k] + bias[n]`, with b as (out, in).
 fn gemm<A: Code, B: Code>(a: &[A], b: &[B], bias: &[i32], k: usize) -> Vec<i32> {
@@ -88,77 +121,69 @@ fn check_requantization(case: &Case, s_x: f64, s_w: &[f32], s_y: f64, z_y: i32, 
     }
 }
 
-#[test]
-fn fully_quantized_linear_layers() {
-    let group = Group::load("06_quantized_linear");
-    let mut run = 0;
-    for case in group.starting("qlinear_").filter(|case| case.has("y_float")) {
-        let codes = CodeRange::signed(case.int("bits") as u32).unwrap();
-        let (k, n) = (case.int("k") as usize, case.int("n") as usize);
-        let (q_x, p_x) = quantize_tensor::<i8>(&case.get::<f32>("x"), &Scheme::lab2_linear(codes)).unwrap();
-        case.check("q_x", &q_x);
-        case.check_scalar("x_scale", p_x.scale_f64());
-        case.check_scalar("x_zero_point", p_x.zero_point());
-        let (q_w, p_w) = quantize_weight(case, &Scheme::lab2_weights(codes));
-        let s_w = scales(&p_w);
-        case.check("q_w", &q_w);
-        case.check("w_scales", &s_w);
-        let sums: Vec<i64> = q_w.chunks_exact(k).map(code_sum).collect();
-        case.check("w_row_sums", &sums);
-
-        let q_bias = match case.has("bias") {
-            true => quantize_biases(&case.get::<f32>("bias"), p_x.scale(), &s_w).unwrap(),
-            false => vec![0; n],
-        };
-        if case.has("bias") {
-            assert_eq!(
-                quantize_biases_clamped(&case.get::<f32>("bias"), p_x.scale(), &s_w),
-                Ok(q_bias.clone())
-            );
-        }
-        case.check("q_bias", &q_bias);
-        case.check("bias_scales", &s_w.iter().map(|s| s * p_x.scale()).collect::<Vec<_>>());
-        let shifted = fold_zero_points(&q_bias, p_x.zero_point(), &sums).unwrap();
-        case.check("shifted_bias", &shifted);
-        for (channel, w) in q_w.chunks_exact(k).enumerate() {
-            let largest = codes.largest_distance(p_x.zero_point());
-            check_accumulator(channel, largest, code_abs_sum(w, 0), q_bias[channel]).unwrap();
-        }
-        case.check("acc", &gemm(&q_x, &q_w, &shifted, k));
-
-        let (s_y, z_y) = (case.scalar::<f64>("y_scale"), case.scalar::<i32>("y_zero_point"));
-        if case.name != "qlinear_saturating_output" {
-            let p_y = Scheme::lab2_linear(codes)
-                .choose(qcore::Range::of(&case.get::<f32>("y_float")).unwrap())
-                .unwrap();
-            assert_eq!((p_y.scale_f64(), p_y.zero_point()), (s_y, z_y), "{}", case.name);
-        }
-        check_requantization(case, p_x.scale_f64(), &s_w, s_y, z_y, codes);
-        let p_y = QParams::with_f64_scale(s_y, z_y, codes).unwrap();
-        let mut y = vec![0.0; case.get::<i8>("y_lab_f32").len()];
-        dequantize_slice(&case.get::<i8>("y_lab_f32"), &p_y, &mut y).unwrap();
-        case.check("y_dequantized_lab_f32", &y);
-        let error = ErrorMetrics::of_in_f64(&y, &case.get::<f32>("y_float")).unwrap().max_abs_error;
-        case.check_value("max_abs_error_vs_float_output", error);
-        run += 1;
+fn fully_quantized_linear(case: &Case) {
+    let codes = CodeRange::signed(case.int("bits") as u32).unwrap();
+    let (k, n) = (case.int("k") as usize, case.int("n") as usize);
+    let x = case.get::<f32>("x");
+    let (q_x, p_x) = quantize_tensor::<i8>(&x, &Scheme::lab2_linear(codes)).unwrap();
+    case.check("q_x", &q_x);
+    case.check_scalar("x_scale", p_x.scale_f64());
+    case.check_scalar("x_zero_point", p_x.zero_point());
+    // A slice of any length goes through the same definition: a prefix of the tensor has a prefix of its codes.
+    for len in 0..=x.len().min(130) {
+        let mut prefix = vec![0_i8; len];
+        quantize_slice(&x[..len], &p_x, &mut prefix).unwrap();
+        assert_eq!(prefix, q_x[..len]);
     }
-    assert_eq!(run, 8);
+    let (q_w, p_w) = quantize_weight(case, &Scheme::lab2_weights(codes));
+    let s_w = scales(&p_w);
+    case.check("q_w", &q_w);
+    case.check("w_scales", &s_w);
+    let sums: Vec<i64> = q_w.chunks_exact(k).map(code_sum).collect();
+    case.check("w_row_sums", &sums);
+
+    let q_bias = match case.has("bias") {
+        true => quantize_biases(&case.get::<f32>("bias"), p_x.scale(), &s_w).unwrap(),
+        false => vec![0; n],
+    };
+    if case.has("bias") {
+        assert_eq!(quantize_biases_clamped(&case.get::<f32>("bias"), p_x.scale(), &s_w), Ok(q_bias.clone()));
+    }
+    case.check("q_bias", &q_bias);
+    case.check("bias_scales", &s_w.iter().map(|s| s * p_x.scale()).collect::<Vec<_>>());
+    let shifted = fold_zero_points(&q_bias, p_x.zero_point(), &sums).unwrap();
+    case.check("shifted_bias", &shifted);
+    for (channel, w) in q_w.chunks_exact(k).enumerate() {
+        let largest = codes.largest_distance(p_x.zero_point());
+        check_accumulator(channel, largest, code_abs_sum(w, 0), q_bias[channel]).unwrap();
+    }
+    case.check("acc", &gemm(&q_x, &q_w, &shifted, k));
+
+    let (s_y, z_y) = (case.scalar::<f64>("y_scale"), case.scalar::<i32>("y_zero_point"));
+    if case.name != "qlinear_saturating_output" {
+        let p_y = Scheme::lab2_linear(codes)
+            .choose(qcore::Range::of(&case.get::<f32>("y_float")).unwrap())
+            .unwrap();
+        assert_eq!((p_y.scale_f64(), p_y.zero_point()), (s_y, z_y), "{}", case.name);
+    }
+    check_requantization(case, p_x.scale_f64(), &s_w, s_y, z_y, codes);
+    let p_y = QParams::with_f64_scale(s_y, z_y, codes).unwrap();
+    let mut y = vec![0.0; case.get::<i8>("y_lab_f32").len()];
+    dequantize_slice(&case.get::<i8>("y_lab_f32"), &p_y, &mut y).unwrap();
+    case.check("y_dequantized_lab_f32", &y);
+    let error = ErrorMetrics::of_in_f64(&y, &case.get::<f32>("y_float")).unwrap().max_abs_error;
+    case.check_value("max_abs_error_vs_float_output", error);
 }
 
-#[test]
-fn requantization_at_ties() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("requantize_ties_odd_zero_point");
+fn requantization_at_ties(case: &Case) {
     let s_w: Vec<f32> =
         case.param("w_scales").as_array().unwrap().iter().map(|s| s.as_f64().unwrap() as f32).collect();
     let z_y = case.int("y_zero_point") as i32;
     check_requantization(case, case.float("x_scale"), &s_w, case.float("y_scale"), z_y, CodeRange::I8);
 }
 
-#[test]
-fn unsigned_activations_shift_the_bias_only() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("qlinear_u8_activations_33x127x65");
+/// As with signed codes, 128 higher: only the shifted bias changes.
+fn unsigned_activations(case: &Case) {
     let (x, w) = (case.get::<u8>("q_x_u8"), case.get::<i8>("q_w"));
     let k = case.shape("q_w")[1];
     let sums: Vec<i64> = w.chunks_exact(k).map(code_sum).collect();
@@ -168,40 +193,30 @@ fn unsigned_activations_shift_the_bias_only() {
     case.check("acc", &gemm(&x, &w, &shifted, k));
 }
 
-#[test]
-fn zero_points_on_both_sides() {
-    let group = Group::load("06_quantized_linear");
-    let mut run = 0;
-    for case in group.starting("gemm_zero_points_") {
-        let (a, b) = (case.get::<i8>("a"), case.get::<i8>("b"));
-        let (k, n) = (case.shape("a")[1], case.shape("b")[0]);
-        let (za, zb) = (case.int("za") as i32, case.int("zb") as i32);
-        let sums = |codes: &[i8]| codes.chunks_exact(k).map(|c| code_sum(c) as i32).collect::<Vec<_>>();
-        let (sum_a, sum_b) = (sums(&a), sums(&b));
-        case.check("a_row_sums", &sum_a);
-        case.check("b_row_sums", &sum_b);
-        let sum_ab = gemm(&a, &b, &vec![0; n], k);
-        let expand = |zb: &dyn Fn(usize) -> i32| -> Vec<i32> {
-            let cell = |(i, &sum_ab): (usize, &i32)| {
-                let terms = ZeroPointTerms { k, za, zb: zb(i % n), sum_a: sum_a[i / n], sum_b: sum_b[i % n] };
-                let exact = compensate(sum_ab, terms).unwrap();
-                assert_eq!(compensate_wrapping(sum_ab, terms), exact);
-                exact
-            };
-            sum_ab.iter().enumerate().map(cell).collect()
+fn zero_points_on_both_sides(case: &Case) {
+    let (a, b) = (case.get::<i8>("a"), case.get::<i8>("b"));
+    let (k, n) = (case.shape("a")[1], case.shape("b")[0]);
+    let (za, zb) = (case.int("za") as i32, case.int("zb") as i32);
+    let sums = |codes: &[i8]| codes.chunks_exact(k).map(|c| code_sum(c) as i32).collect::<Vec<_>>();
+    let (sum_a, sum_b) = (sums(&a), sums(&b));
+    case.check("a_row_sums", &sum_a);
+    case.check("b_row_sums", &sum_b);
+    let sum_ab = gemm(&a, &b, &vec![0; n], k);
+    let expand = |zb: &dyn Fn(usize) -> i32| -> Vec<i32> {
+        let cell = |(i, &sum_ab): (usize, &i32)| {
+            let terms = ZeroPointTerms { k, za, zb: zb(i % n), sum_a: sum_a[i / n], sum_b: sum_b[i % n] };
+            let exact = compensate(sum_ab, terms).unwrap();
+            assert_eq!(compensate_wrapping(sum_ab, terms), exact);
+            exact
         };
-        case.check("c", &expand(&|_| zb));
-        let per_channel = case.get::<i32>("zb_per_channel");
-        case.check("c_per_channel", &expand(&|o| per_channel[o]));
-        run += 1;
-    }
-    assert_eq!(run, 2);
+        sum_ab.iter().enumerate().map(cell).collect()
+    };
+    case.check("c", &expand(&|_| zb));
+    let per_channel = case.get::<i32>("zb_per_channel");
+    case.check("c_per_channel", &expand(&|o| per_channel[o]));
 }
 
-#[test]
-fn dynamic_linear() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("dynamic_linear_7x45x13");
+fn dynamic_linear(case: &Case) {
     let (q_x, p_x) =
         quantize_tensor::<u8>(&case.get::<f32>("x"), &Scheme::onnx_dynamic(CodeRange::U8)).unwrap();
     case.check("q_x", &q_x);
@@ -220,10 +235,7 @@ fn dynamic_linear() {
     case.check("y", &acc.iter().enumerate().map(cell).collect::<Vec<_>>());
 }
 
-#[test]
-fn tutorial_quantized_linear() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("tutorial_quantized_linear_512x256");
+fn tutorial_quantized_linear(case: &Case) {
     let (q, params) = quantize_weight(case, &Scheme::tutorial_symmetric(CodeRange::I8));
     case.check("q", &q);
     case.check("scales", &scales(&params));
@@ -249,35 +261,19 @@ fn tutorial_quantized_linear() {
     case.check_value("mean_relative_error_pct", metrics.mean_relative_error_pct);
 }
 
-/// A slice of any length goes through the same definition: each prefix of a fixture's tensor has a prefix of its codes.
-#[test]
-fn prefixes_of_a_tensor_have_prefixes_of_its_codes() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("qlinear_33x127x65");
-    let (x, want) = (case.get::<f32>("x"), case.get::<i8>("q_x"));
-    let p =
-        QParams::with_f64_scale(case.scalar("x_scale"), case.scalar("x_zero_point"), CodeRange::I8).unwrap();
-    for len in 0..=130 {
-        let mut codes = vec![0_i8; len];
-        quantize_slice(&x[..len], &p, &mut codes).unwrap();
-        assert_eq!(codes, want[..len]);
-    }
-}
-
-#[test]
-fn fixed_point_primitives() {
-    let group = Group::load("06_quantized_linear");
-    let case = group.case("saturating_rounding_doubling_high_mul");
+fn high_mul(case: &Case) {
     let (a, b) = (case.get::<i32>("a"), case.get::<i32>("b"));
     let products = a.iter().zip(&b).map(|(&a, &b)| saturating_rounding_doubling_high_mul(a, b));
     case.check("result", &products.collect::<Vec<_>>());
+}
 
-    let case = group.case("rounding_divide_by_pot");
+fn divide_by_pot(case: &Case) {
     let (x, exponents) = (case.get::<i32>("x"), case.get::<i32>("exponent"));
     let row = |&e: &i32| x.iter().map(move |&x| rounding_divide_by_pot(x, e as u32));
     case.check("result", &exponents.iter().flat_map(row).collect::<Vec<_>>());
+}
 
-    let case = group.case("fixed_point_multiply");
+fn fixed_point_multiply(case: &Case) {
     let multipliers: Vec<Q31Multiplier> =
         case.get::<f64>("real_multiplier").iter().map(|&m| Q31Multiplier::from_real(m).unwrap()).collect();
     case.check("multiplier_q31", &multipliers.iter().map(|m| m.multiplier()).collect::<Vec<_>>());

@@ -1,0 +1,108 @@
+//! How often values occur, by sign, exponent and leading mantissa bits.
+//!
+//! Bins that follow the floats themselves need no range to be known in advance and are never moved: batches may come in
+//! any order and any size, two observers merge by adding, and neither 1e38 beside 1e-38 nor a range of zero is a special
+//! case. A bin is 2^-8 of its value wide. Memory is bounded by the number of floats' exponents, and used for those that
+//! occur.
+
+use crate::range::Range;
+
+/// Leading mantissa bits that tell bins apart.
+const MANTISSA_BITS: u32 = 8;
+
+/// The bits of an f32 that one bin does not tell apart.
+const DROPPED_BITS: u32 = f32::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
+
+/// Bins of one sign and exponent.
+type Binade = [u64; 1 << MANTISSA_BITS];
+
+/// One bin that is not empty: its closed range of values, and how many were in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Bin {
+    pub(crate) low: f32,
+    pub(crate) high: f32,
+    pub(crate) count: u64,
+}
+
+/// Counts of finite values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FloatCounts {
+    /// By sign and exponent: grown on demand to at most 512, each allocated when it is met.
+    binades: Vec<Option<Box<Binade>>>,
+}
+
+impl FloatCounts {
+    /// Counts the finite values.
+    pub(crate) fn observe(&mut self, values: &[f32]) {
+        for &v in values.iter().filter(|v| v.is_finite()) {
+            // Adding 0 turns -0.0 into 0.0: one zero, one bin.
+            let key = ((v + 0.0).to_bits() >> DROPPED_BITS) as usize;
+            let (binade, bin) = (key >> MANTISSA_BITS, key % (1 << MANTISSA_BITS));
+            if self.binades.len() <= binade {
+                self.binades.resize(binade + 1, None);
+            }
+            self.binades[binade].get_or_insert_with(|| Box::new([0; 1 << MANTISSA_BITS]))[bin] += 1;
+        }
+    }
+
+    /// Adds another's counts.
+    pub(crate) fn merge(&mut self, other: FloatCounts) {
+        if self.binades.len() < other.binades.len() {
+            self.binades.resize(other.binades.len(), None);
+        }
+        for (mine, theirs) in self.binades.iter_mut().zip(other.binades) {
+            match (mine, theirs) {
+                (Some(mine), Some(theirs)) => {
+                    mine.iter_mut().zip(theirs.iter()).for_each(|(a, b)| *a += b);
+                }
+                (mine @ None, theirs) => *mine = theirs,
+                (Some(_), None) => {}
+            }
+        }
+    }
+
+    /// The bins that are not empty, in ascending order of their values, cut to `range`.
+    pub(crate) fn bins(&self, range: Range) -> Vec<Bin> {
+        let half = 1 << (31 - DROPPED_BITS);
+        // Negative floats descend as their bits ascend.
+        let keys = (half..2 * half).rev().chain(0..half);
+        let bin = |key: usize| -> Option<Bin> {
+            let count = self.binades.get(key >> MANTISSA_BITS)?.as_ref()?[key % (1 << MANTISSA_BITS)];
+            let first = f32::from_bits((key as u32) << DROPPED_BITS);
+            let last = f32::from_bits((key as u32) << DROPPED_BITS | ((1 << DROPPED_BITS) - 1));
+            let (low, high) = (first.min(last).max(range.min()), first.max(last).min(range.max()));
+            (count > 0).then_some(Bin { low, high, count })
+        };
+        keys.filter_map(bin).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_its_bin_and_bins_ascend() {
+        let values: Vec<f32> = (0..=u32::MAX).step_by(100_003).map(f32::from_bits).collect();
+        let range = Range::of_finite(&values).unwrap();
+        let mut counts = FloatCounts::default();
+        counts.observe(&values);
+        let bins = counts.bins(range);
+        let finite = values.iter().filter(|v| v.is_finite()).count() as u64;
+        assert_eq!(bins.iter().map(|bin| bin.count).sum::<u64>(), finite);
+        assert!(bins.windows(2).all(|pair| pair[0].high < pair[1].low));
+        for bin in bins {
+            let inside = values.iter().filter(|&&v| (bin.low..=bin.high).contains(&v)).count() as u64;
+            assert_eq!(inside, bin.count, "{bin:?}");
+        }
+    }
+
+    #[test]
+    fn a_bin_is_narrow() {
+        let mut counts = FloatCounts::default();
+        counts.observe(&[1.0, -1.0, 1e38, 1e-30]);
+        for bin in counts.bins(Range::new(-f32::MAX, f32::MAX).unwrap()) {
+            assert!(bin.high - bin.low <= bin.low.abs().max(bin.high.abs()) / 256.0, "{bin:?}");
+        }
+    }
+}

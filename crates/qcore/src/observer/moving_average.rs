@@ -1,0 +1,116 @@
+//! Minimum and maximum, averaged over batches.
+
+use crate::observer::{MinMaxObserver, Observer, ObserverError, SettingError};
+use crate::range::Range;
+
+/// The extremes of each batch, averaged: the first batch's, then `v + c * (v_batch - v)` in f32 for each that follows.
+/// PyTorch's `MovingAverageMinMaxObserver`; an exponential moving average, so that one wild batch does little.
+///
+/// The result depends on the order of the batches and on their sizes, by definition; hence no merge. A batch without
+/// a finite value changes nothing.
+///
+/// ```
+/// use qcore::{MovingAverageObserver, Observer, Range};
+///
+/// let mut observer = MovingAverageObserver::new(0.5)?;
+/// observer.observe(&[-1.0, 1.0]);
+/// observer.observe(&[-2.0, 3.0]);
+/// assert_eq!(observer.range()?, Range::new(-1.5, 2.0)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MovingAverageObserver {
+    averaging_constant: f32,
+    average: Option<Range>,
+    seen: MinMaxObserver,
+}
+
+impl MovingAverageObserver {
+    /// An observer that moves by `averaging_constant` of the way to each batch's extremes.
+    ///
+    /// # Errors
+    /// Unless `0 < averaging_constant <= 1`.
+    pub fn new(averaging_constant: f32) -> Result<MovingAverageObserver, SettingError> {
+        match 0.0 < averaging_constant && averaging_constant <= 1.0 {
+            true => Ok(MovingAverageObserver {
+                averaging_constant,
+                average: None,
+                seen: MinMaxObserver::default(),
+            }),
+            false => Err(SettingError {
+                setting: "the averaging constant",
+                expected: "greater than 0 and at most 1",
+                got: averaging_constant.into(),
+            }),
+        }
+    }
+
+    fn toward(&self, from: f32, to: f32) -> f32 {
+        let moved = from + self.averaging_constant * (to - from);
+        if moved.is_finite() {
+            return moved;
+        }
+        // Extremes more than `f32::MAX` apart: the difference needs a wider type, the average does not.
+        let (from, to) = (f64::from(from), f64::from(to));
+        (from + f64::from(self.averaging_constant) * (to - from)) as f32
+    }
+}
+
+impl Default for MovingAverageObserver {
+    /// With PyTorch's averaging constant, 0.01.
+    fn default() -> MovingAverageObserver {
+        MovingAverageObserver { averaging_constant: 0.01, average: None, seen: MinMaxObserver::default() }
+    }
+}
+
+impl Observer for MovingAverageObserver {
+    fn observe(&mut self, values: &[f32]) {
+        let mut batch = MinMaxObserver::default();
+        batch.observe(values);
+        self.seen = self.seen.merge(batch);
+        let Ok(batch) = batch.range() else { return };
+        self.average = Some(match self.average {
+            None => batch,
+            Some(average) => {
+                let min = self.toward(average.min(), batch.min());
+                let max = self.toward(average.max(), batch.max());
+                // Rounding could put them in the wrong order, by an ulp.
+                Range::new(min.min(max), max.max(min)).unwrap_or(average)
+            }
+        });
+    }
+
+    fn range(&self) -> Result<Range, ObserverError> {
+        self.average.ok_or(ObserverError::NoData { non_finite: self.non_finite() })
+    }
+
+    fn finite(&self) -> u64 {
+        self.seen.finite()
+    }
+
+    fn non_finite(&self) -> u64 {
+        self.seen.non_finite()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extremes_further_apart_than_f32_reaches() {
+        let mut observer = MovingAverageObserver::new(0.5).unwrap();
+        observer.observe(&[-3e38]);
+        observer.observe(&[3e38]);
+        assert_eq!(observer.range(), Ok(Range::new(0.0, 0.0).unwrap()));
+    }
+
+    #[test]
+    fn refuses_constants_that_are_no_share() {
+        for bad in [0.0, -0.1, 1.1, f32::NAN] {
+            assert!(MovingAverageObserver::new(bad).is_err(), "{bad}");
+        }
+        let error = MovingAverageObserver::new(2.0).unwrap_err();
+        assert_eq!(error.to_string(), "the averaging constant must be greater than 0 and at most 1, got 2");
+    }
+}

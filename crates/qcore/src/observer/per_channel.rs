@@ -1,0 +1,113 @@
+//! One observer for each channel.
+
+use crate::channels::{ChannelAxis, ChannelError};
+use crate::observer::Observer;
+use crate::range::Range;
+
+/// An observer for each channel of a tensor, along any axis: with [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's
+/// `PerChannelMinMaxObserver`; with [`MovingAverageObserver`](crate::MovingAverageObserver), its
+/// `MovingAveragePerChannelMinMaxObserver`.
+///
+/// ```
+/// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver, Range};
+///
+/// let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+/// observer.observe(&[1.0, 10.0, 2.0, 20.0], ChannelAxis::new(&[2, 2], 1)?)?;
+/// observer.observe(&[0.0, 15.0], ChannelAxis::new(&[1, 2], 1)?)?; // batches of any size
+/// assert_eq!(observer.ranges()?, [Range::new(0.0, 2.0)?, Range::new(10.0, 20.0)?]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerChannelObserver<O> {
+    channels: Vec<O>,
+    /// The values of one channel of one batch, gathered.
+    gathered: Vec<f32>,
+}
+
+impl<O: Observer + Clone> PerChannelObserver<O> {
+    /// `channels` copies of an observer.
+    #[must_use]
+    pub fn new(channels: usize, observer: O) -> PerChannelObserver<O> {
+        PerChannelObserver { channels: vec![observer; channels], gathered: vec![] }
+    }
+}
+
+impl<O: Observer> PerChannelObserver<O> {
+    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not finite are counted and
+    /// skipped, as everywhere.
+    ///
+    /// # Errors
+    /// When `values` has another length than the axis says, or another number of channels.
+    pub fn observe(&mut self, values: &[f32], axis: ChannelAxis) -> Result<(), ChannelError> {
+        axis.check_data(values.len())?;
+        axis.check_params(self.channels.len())?;
+        let inner = axis.inner();
+        for (channel, observer) in self.channels.iter_mut().enumerate() {
+            // A batch is one call for each observer, whatever the axis: a moving average counts calls.
+            let runs = (0..axis.outer()).map(|o| (o * axis.channels() + channel) * inner);
+            self.gathered.clear();
+            match axis.outer() {
+                1 => observer.observe(&values[channel * inner..][..inner]),
+                _ => {
+                    runs.for_each(|start| self.gathered.extend_from_slice(&values[start..start + inner]));
+                    observer.observe(&self.gathered);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The range of each channel.
+    ///
+    /// # Errors
+    /// When a channel's observer has none: the error names the channel.
+    pub fn ranges(&self) -> Result<Vec<Range>, ChannelError> {
+        let named = |(channel, observer): (usize, &O)| {
+            observer.range().map_err(|source| ChannelError::Observer { channel, source })
+        };
+        self.channels.iter().enumerate().map(named).collect()
+    }
+
+    /// The observers, one for each channel.
+    #[must_use]
+    pub fn channels(&self) -> &[O] {
+        &self.channels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observer::{MinMaxObserver, MovingAverageObserver};
+
+    #[test]
+    fn any_axis_of_a_tensor_of_rank_four() {
+        let shape = [2, 3, 2, 2];
+        let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        for axis in 0..4 {
+            let channels = ChannelAxis::new(&shape, axis).unwrap();
+            let mut observer = PerChannelObserver::new(shape[axis], MinMaxObserver::default());
+            observer.observe(&values, channels).unwrap();
+            assert_eq!(observer.ranges().unwrap(), crate::channel_ranges(&values, channels).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_one_step_of_a_moving_average() {
+        let axis = ChannelAxis::new(&[2, 1], 1).unwrap();
+        let mut observer = PerChannelObserver::new(1, MovingAverageObserver::new(0.5).unwrap());
+        observer.observe(&[0.0, 4.0], axis).unwrap();
+        assert_eq!(observer.ranges().unwrap(), [Range::new(0.0, 4.0).unwrap()]);
+    }
+
+    #[test]
+    fn errors_name_the_channel() {
+        let axis = ChannelAxis::new(&[2], 0).unwrap();
+        let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+        assert!(observer.observe(&[1.0], axis).is_err());
+        assert!(PerChannelObserver::new(3, MinMaxObserver::default()).observe(&[1.0, 2.0], axis).is_err());
+        observer.observe(&[1.0, f32::NAN], axis).unwrap();
+        let error = observer.ranges().unwrap_err();
+        assert_eq!(error.to_string(), "channel 1: no finite value was observed (1 that are not finite)");
+    }
+}
