@@ -77,6 +77,12 @@ impl ChannelAxis {
         self.len() == 0
     }
 
+    /// The contiguous runs of one channel's elements, of data that have been checked.
+    pub(crate) fn channel_runs<T>(self, data: &[T], channel: usize) -> impl Iterator<Item = &[T]> {
+        let start = move |outer| (outer * self.channels + channel) * self.inner;
+        (0..self.outer).filter_map(move |outer| data.get(start(outer)..)?.get(..self.inner))
+    }
+
     /// The channel that the element at `index` of the data belongs to.
     fn channel_of(self, index: usize) -> usize {
         index / self.inner % self.channels

@@ -41,9 +41,11 @@
 
 mod bias;
 mod channels;
+mod clipped;
 mod codes;
 mod compensate;
 mod fixed_point;
+mod memory;
 mod metrics;
 mod observer;
 mod params;
@@ -62,6 +64,7 @@ pub use channels::{
     AxisError, ChannelAxis, ChannelError, channel_params, channel_ranges, dequantize_per_channel,
     quantize_per_channel, quantize_per_channel_in_f16,
 };
+pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
 pub use codes::{Code, CodeRange, CodeRangeError};
 pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
@@ -71,6 +74,7 @@ pub use fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
     requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
+pub use memory::{WeightStorage, packed_bytes};
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
 pub use observer::{
     EntropyObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,

@@ -3,6 +3,8 @@
 use half::f16;
 use thiserror::Error;
 
+use crate::channels::ChannelAxis;
+
 /// Values above this share of the largest magnitude are significant: the rule of rotalabs_accel.
 const SIGNIFICANT: f64 = 0.1;
 
@@ -23,6 +25,7 @@ const NOISE_EPSILON: f64 = 1e-10;
 /// let metrics = ErrorMetrics::of(&[1.0, -4.0], &[1.5, -4.0])?;
 /// assert_eq!((metrics.max_abs_error, metrics.mean_abs_error), (0.5, 0.25));
 /// assert_eq!((metrics.relative_error_pct, metrics.mean_relative_error_pct), (50.0, 25.0));
+/// assert_eq!(metrics.mean_squared_error, 0.125);
 /// assert_eq!(metrics.sqnr_db, 10.0 * (8.5_f64 / 0.125).log10());
 /// # Ok::<(), qcore::MetricsError>(())
 /// ```
@@ -32,6 +35,8 @@ pub struct ErrorMetrics {
     pub max_abs_error: f64,
     /// `mean |d|`.
     pub mean_abs_error: f64,
+    /// `mean(d^2)`: what the MSE and histogram observers make small.
+    pub mean_squared_error: f64,
     /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there is none. In percent.
     /// rotalabs_accel.
     pub relative_error_pct: f64,
@@ -43,6 +48,9 @@ pub struct ErrorMetrics {
     /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise. Too low by much
     /// where the noise power is near 1e-10, as it is for small values. -inf without signal.
     pub snr_db_eps: f64,
+    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point the same way, whatever
+    /// their length. 1 if both are all 0, 0 if one is.
+    pub cosine_similarity: f64,
 }
 
 impl ErrorMetrics {
@@ -61,6 +69,37 @@ impl ErrorMetrics {
     pub fn of_f16(original: &[f16], restored: &[f16]) -> Result<ErrorMetrics, MetricsError> {
         // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again changes nothing.
         accumulate(original, restored, |x, r| (x.to_f64(), f16::from_f32(x.to_f32() - r.to_f32()).to_f64()))
+    }
+
+    /// The figures of each channel of two f32 tensors, with differences in f32.
+    ///
+    /// # Errors
+    /// When a length is not what the axis says, or a channel has no values.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, ErrorMetrics};
+    ///
+    /// let rows = ChannelAxis::new(&[2, 2], 0)?;
+    /// let metrics = ErrorMetrics::per_channel(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 3.5, 4.0], rows)?;
+    /// assert_eq!([metrics[0].max_abs_error, metrics[1].max_abs_error], [0.0, 0.5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn per_channel(
+        original: &[f32],
+        restored: &[f32],
+        axis: ChannelAxis,
+    ) -> Result<Vec<ErrorMetrics>, MetricsError> {
+        for given in [original.len(), restored.len()] {
+            if given != axis.len() {
+                return Err(MetricsError::Length { original: axis.len(), restored: given });
+            }
+        }
+        let of_channel = |channel| {
+            let gather =
+                |x: &[f32]| -> Vec<f32> { axis.channel_runs(x, channel).flatten().copied().collect() };
+            ErrorMetrics::of(&gather(original), &gather(restored))
+        };
+        (0..axis.channels()).map(of_channel).collect()
     }
 
     /// The figures of two f32 slices, with differences in f64, where they are exact or nearly.
@@ -129,7 +168,7 @@ fn accumulate<T: Copy>(
     // Significance needs the largest magnitude first, so there are two passes over the slices.
     let threshold = SIGNIFICANT * pairs().fold(0.0, |max: f64, (x, _)| max.max(x.abs()));
     let (mut max_abs, mut sum_abs, mut relative, mut sum_relative) = (0.0_f64, 0.0, 0.0_f64, 0.0);
-    let (mut signal, mut noise) = (0.0, 0.0);
+    let (mut signal, mut noise, mut product, mut power) = (0.0, 0.0, 0.0, 0.0);
     for (x, d) in pairs() {
         let (magnitude, error) = (x.abs(), d.abs());
         max_abs = max_abs.max(error);
@@ -140,6 +179,9 @@ fn accumulate<T: Copy>(
         sum_relative += error / magnitude.max(RELATIVE_FLOOR);
         signal += x * x;
         noise += d * d;
+        let r = x - d;
+        product += x * r;
+        power += r * r;
     }
     let n = original.len() as f64;
     // `f64::max` drops NaN, sums keep it.
@@ -147,10 +189,16 @@ fn accumulate<T: Copy>(
     Ok(ErrorMetrics {
         max_abs_error: max_abs + nan,
         mean_abs_error: sum_abs / n,
+        mean_squared_error: noise / n,
         relative_error_pct: 100.0 * relative + nan,
         mean_relative_error_pct: 100.0 * sum_relative / n,
         sqnr_db: decibels(signal / n, noise / n) + nan,
         snr_db_eps: decibels(signal / n, noise / n + NOISE_EPSILON) + nan,
+        cosine_similarity: match (signal == 0.0, power == 0.0) {
+            (true, true) => 1.0,
+            (false, false) => product / (signal.sqrt() * power.sqrt()),
+            _ => 0.0,
+        },
     })
 }
 
@@ -236,6 +284,30 @@ mod tests {
         assert_eq!(sqnr_db(&[1.0], &[1.0]), Ok(f64::INFINITY));
         assert_eq!(sqnr_db(&[0.0], &[1.0]), Ok(f64::NEG_INFINITY));
         assert_eq!(sqnr_db(&[0.0], &[0.0]), Ok(f64::INFINITY));
+    }
+
+    #[test]
+    fn cosines() {
+        let cosine = |x: &[f32], r: &[f32]| ErrorMetrics::of(x, r).unwrap().cosine_similarity;
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert_eq!(cosine(&[3.0, 4.0], &[6.0, 8.0]), 1.0);
+        assert_eq!(cosine(&[3.0], &[-6.0]), -1.0);
+        assert_eq!((cosine(&[0.0], &[0.0]), cosine(&[0.0], &[1.0]), cosine(&[1.0], &[0.0])), (1.0, 0.0, 0.0));
+        assert!((cosine(&[1e38, 1e-38], &[1e38, 0.0]) - 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn channels_along_any_axis() {
+        let (x, r) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 2.0, 3.0, 4.0, 5.0, 8.0]);
+        let errors = |axis| -> Vec<f64> {
+            let axis = ChannelAxis::new(&[3, 2], axis).unwrap();
+            ErrorMetrics::per_channel(&x, &r, axis).unwrap().iter().map(|m| m.max_abs_error).collect()
+        };
+        assert_eq!((errors(0), errors(1)), (vec![0.0, 0.0, 2.0], vec![0.0, 2.0]));
+        let rows = ChannelAxis::new(&[3, 2], 0).unwrap();
+        assert!(ErrorMetrics::per_channel(&x[1..], &r, rows).is_err());
+        let none = ChannelAxis::new(&[3, 0], 0).unwrap();
+        assert_eq!(ErrorMetrics::per_channel(&[], &[], none), Err(MetricsError::Empty));
     }
 
     #[test]

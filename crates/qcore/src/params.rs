@@ -160,6 +160,16 @@ impl QParams {
         self.round_quotient(f16::from_f32(x.to_f32() / self.divisor).to_f32())
     }
 
+    /// Whether clamping changes the code of `x`. NaN is not clamped.
+    pub(crate) fn clips(&self, x: f32) -> bool {
+        let z = self.zero_point as f32;
+        let code = match self.order {
+            ZeroPointOrder::RoundThenAdd => (x / self.divisor).round_ties_even() + z,
+            ZeroPointOrder::AddThenRound => (x / self.divisor + z).round_ties_even(),
+        };
+        code < self.codes.min() as f32 || code > self.codes.max() as f32
+    }
+
     /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no branch:
     /// `before` or `after` is 0, and adding 0 changes nothing.
     #[inline(always)]

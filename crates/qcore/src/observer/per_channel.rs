@@ -41,18 +41,11 @@ impl<O: Observer> PerChannelObserver<O> {
     pub fn observe(&mut self, values: &[f32], axis: ChannelAxis) -> Result<(), ChannelError> {
         axis.check_data(values.len())?;
         axis.check_params(self.channels.len())?;
-        let inner = axis.inner();
         for (channel, observer) in self.channels.iter_mut().enumerate() {
             // A batch is one call for each observer, whatever the axis: a moving average counts calls.
-            let runs = (0..axis.outer()).map(|o| (o * axis.channels() + channel) * inner);
             self.gathered.clear();
-            match axis.outer() {
-                1 => observer.observe(&values[channel * inner..][..inner]),
-                _ => {
-                    runs.for_each(|start| self.gathered.extend_from_slice(&values[start..start + inner]));
-                    observer.observe(&self.gathered);
-                }
-            }
+            axis.channel_runs(values, channel).for_each(|run| self.gathered.extend_from_slice(run));
+            observer.observe(&self.gathered);
         }
         Ok(())
     }
