@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::codes::Code;
 use crate::observer::ObserverError;
 use crate::params::QParams;
-use crate::quantize::{LengthError, QuantizeError, check_codes};
+use crate::quantize::{LengthError, QuantizeError, check_codes, fake_quantize_run, quantize_run};
 use crate::range::{Range, RangeError, Scan};
 use crate::scheme::{Scheme, SchemeError};
 
@@ -45,6 +45,25 @@ impl ChannelAxis {
         // The whole product first: a 0 elsewhere must not hide an overflow in `len`.
         product(shape)?;
         Ok(ChannelAxis { outer: product(&shape[..axis])?, channels, inner: product(&shape[axis + 1..])? })
+    }
+
+    /// Each of `rows` rows of `row_len` is a channel: per token, where a row holds a token's activations.
+    ///
+    /// # Errors
+    /// When there are more elements than `usize` counts.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, Scheme, channel_params, quantize_per_channel};
+    ///
+    /// let (x, tokens) = ([0.5, 1.27, -127.0, 3.2], ChannelAxis::rows(2, 2)?);
+    /// let params = channel_params(&x, tokens, &Scheme::weights_i8())?;
+    /// let mut codes = [0_i8; 4];
+    /// quantize_per_channel(&x, tokens, &params, &mut codes)?;
+    /// assert_eq!(codes, [50, 127, -127, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rows(rows: usize, row_len: usize) -> Result<ChannelAxis, AxisError> {
+        ChannelAxis::new(&[rows, row_len], 0)
     }
 
     /// The number of channels.
@@ -158,7 +177,31 @@ pub fn quantize_per_channel<C: Code>(
     out: &mut [C],
 ) -> Result<(), ChannelError> {
     check_codes_per_channel::<C>(params)?;
-    map_per_channel(x, axis, params, out, |p, v| C::from_clamped(p.quantize(v)))
+    map_channels(x, axis, params, out, |p, x, out| quantize_run(x, p, out))
+}
+
+/// `out = params[channel].fake_quantize(x)`, element by element: what a per-channel quantized weight amounts to.
+///
+/// # Errors
+/// When a length is not what the axis says.
+///
+/// ```
+/// use qcore::{ChannelAxis, CodeRange, QParams, fake_quantize_per_channel};
+///
+/// let params = [QParams::new(1.0, 0, CodeRange::I8)?, QParams::new(0.1, 0, CodeRange::I8)?];
+/// let mut out = [0.0; 4];
+/// fake_quantize_per_channel(&[0.4, 1.2, 0.4, 1.2], ChannelAxis::new(&[2, 2], 0)?, &params, &mut out)?;
+/// assert_eq!(out, [0.0, 1.0, 0.4, 1.2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn fake_quantize_per_channel(
+    x: &[f32],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [f32],
+) -> Result<(), ChannelError> {
+    map_channels(x, axis, params, out, |p, x, out| fake_quantize_run(x, p, out))
 }
 
 /// [`quantize_per_channel`] by [`QParams::quantize_in_f16`]: f16 weights in their own precision, as rotalabs_accel.

@@ -31,9 +31,9 @@
 //! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code) and -inf (the
 //!   smallest). Strict forms report them instead. Nothing panics.
 //! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice has a name
-//!   ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`], [`ZeroPointOrder`]), each combination
-//!   in use a preset ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...), and each preset is tested against
-//!   numbers that torch or numpy computed.
+//!   ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`], [`ZeroPointOrder`], [`Rounding`],
+//!   [`RequantizeMode`]), each combination in use a preset ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...).
+//!   Those of PyTorch, ONNX and the courses are tested against numbers that torch or numpy computed.
 //! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and free of branches, so
 //!   that a loop around them in code compiled for some instruction set becomes vector code with these very results.
 
@@ -45,6 +45,7 @@ mod clipped;
 mod codes;
 mod compensate;
 mod fixed_point;
+mod float;
 mod memory;
 mod metrics;
 mod observer;
@@ -62,7 +63,7 @@ pub use bias::{
 };
 pub use channels::{
     AxisError, ChannelAxis, ChannelError, channel_params, channel_ranges, dequantize_per_channel,
-    quantize_per_channel, quantize_per_channel_in_f16,
+    fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_in_f16,
 };
 pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
 pub use codes::{Code, CodeRange, CodeRangeError};
@@ -74,16 +75,17 @@ pub use fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
     requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
+pub use float::Float;
 pub use memory::{WeightStorage, packed_bytes};
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
 pub use observer::{
     EntropyObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
     ObserverError, PerChannelObserver, PercentileObserver, SettingError,
 };
-pub use params::{ParamError, QParams, ZeroPointOrder};
+pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};
 pub use quantize::{
-    LengthError, QuantizeError, TensorError, dequantize_slice, quantize_slice, quantize_slice_strict,
-    quantize_tensor,
+    LengthError, QuantizeError, TensorError, dequantize_into, dequantize_slice, fake_quantize_slice,
+    quantize_from, quantize_slice, quantize_slice_strict, quantize_tensor,
 };
 pub use range::{Range, RangeError};
 pub use requantize::{

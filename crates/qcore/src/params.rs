@@ -4,7 +4,7 @@ use half::f16;
 use thiserror::Error;
 
 use crate::codes::CodeRange;
-use crate::rounding::round_clamped;
+use crate::rounding::{round_clamped, round_clamped_ties_away};
 
 /// Whether the zero point is added after or before rounding. The two differ at ties when the zero point is odd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,6 +14,16 @@ pub enum ZeroPointOrder {
     RoundThenAdd,
     /// `round(x / scale + zero_point)`: TinyTorch, the requantize step of MIT 6.5940 lab 2.
     AddThenRound,
+}
+
+/// Where a quotient halfway between two integers goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rounding {
+    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX, nearly all. The default.
+    #[default]
+    TiesToEven,
+    /// Away from zero: 0.5 to 1, -2.5 to -3. C's `round`; TensorFlow Lite.
+    TiesAway,
 }
 
 /// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
@@ -42,6 +52,7 @@ pub struct QParams {
     zero_point: i32,
     codes: CodeRange,
     order: ZeroPointOrder,
+    rounding: Rounding,
 }
 
 impl QParams {
@@ -78,13 +89,30 @@ impl QParams {
         if !codes.contains(zero_point) {
             return Err(ParamError::ZeroPoint { zero_point, min: codes.min(), max: codes.max() });
         }
-        Ok(QParams { scale_f64, scale, divisor, zero_point, codes, order: ZeroPointOrder::default() })
+        let (order, rounding) = (ZeroPointOrder::default(), Rounding::default());
+        Ok(QParams { scale_f64, scale, divisor, zero_point, codes, order, rounding })
     }
 
     /// The same parameters with another order of rounding and adding the zero point.
     #[must_use]
     pub fn with_order(self, order: ZeroPointOrder) -> QParams {
         QParams { order, ..self }
+    }
+
+    /// The same parameters with another rounding of ties.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams, Rounding};
+    ///
+    /// let p = QParams::new(1.0, 0, CodeRange::I8)?;
+    /// assert_eq!([0.5, 1.5, -2.5].map(|x| p.quantize(x)), [0, 2, -2]);
+    /// let p = p.with_rounding(Rounding::TiesAway);
+    /// assert_eq!([0.5, 1.5, -2.5].map(|x| p.quantize(x)), [1, 2, -3]);
+    /// # Ok::<(), qcore::ParamError>(())
+    /// ```
+    #[must_use]
+    pub fn with_rounding(self, rounding: Rounding) -> QParams {
+        QParams { rounding, ..self }
     }
 
     /// The scale: the value of one step, in the units of the data. What [`dequantize`](QParams::dequantize) uses.
@@ -125,8 +153,15 @@ impl QParams {
         self.order
     }
 
-    /// `clamp(round_ties_even(x / divisor) + zero_point, min, max)`, in f32; for
-    /// [`AddThenRound`](ZeroPointOrder::AddThenRound), `clamp(round_ties_even(x / divisor + zero_point), min, max)`.
+    /// Where ties go.
+    #[must_use]
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+
+    /// `clamp(round(x / divisor) + zero_point, min, max)`, in f32; for
+    /// [`AddThenRound`](ZeroPointOrder::AddThenRound), `clamp(round(x / divisor + zero_point), min, max)`. Ties go to
+    /// even, unless the [`Rounding`] says otherwise.
     ///
     /// Total: NaN becomes the zero point, +inf the largest code, -inf the smallest.
     #[inline(always)]
@@ -164,10 +199,17 @@ impl QParams {
     pub(crate) fn clips(&self, x: f32) -> bool {
         let z = self.zero_point as f32;
         let code = match self.order {
-            ZeroPointOrder::RoundThenAdd => (x / self.divisor).round_ties_even() + z,
-            ZeroPointOrder::AddThenRound => (x / self.divisor + z).round_ties_even(),
+            ZeroPointOrder::RoundThenAdd => self.rounded(x / self.divisor) + z,
+            ZeroPointOrder::AddThenRound => self.rounded(x / self.divisor + z),
         };
         code < self.codes.min() as f32 || code > self.codes.max() as f32
+    }
+
+    fn rounded(&self, v: f32) -> f32 {
+        match self.rounding {
+            Rounding::TiesToEven => v.round_ties_even(),
+            Rounding::TiesAway => v.round(),
+        }
     }
 
     /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no branch:
@@ -181,7 +223,13 @@ impl QParams {
         let v = quotient + before as f32;
         let v = if v.is_nan() { before as f32 } else { v };
         // Clamped before rounding: the bounds are integers, so it is the same (see `rounding`).
-        round_clamped(v, (self.codes.min() - after) as f32, (self.codes.max() - after) as f32) + after
+        let (lo, hi) = ((self.codes.min() - after) as f32, (self.codes.max() - after) as f32);
+        // The same for a whole slice, so it leaves the loop.
+        let rounded = match self.rounding {
+            Rounding::TiesToEven => round_clamped(v, lo, hi),
+            Rounding::TiesAway => round_clamped_ties_away(v, lo, hi),
+        };
+        rounded + after
     }
 
     /// `(f32(q) - f32(zero_point)) * scale`, in f32.
@@ -267,6 +315,26 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn ties_away_from_zero_equal_their_formula() {
+        for zero_point in [-128, -1, 0, 3, 127] {
+            let p = QParams::new(0.25, zero_point, CodeRange::I8).unwrap().with_rounding(Rounding::TiesAway);
+            let z = zero_point as f32;
+            for k in -1100..=1100 {
+                let tie = k as f32 / 8.0;
+                for x in [tie, tie.next_up(), tie.next_down()] {
+                    let after = ((x / 0.25).round() + z).clamp(-128.0, 127.0) as i32;
+                    let before = (x / 0.25 + z).round().clamp(-128.0, 127.0) as i32;
+                    assert_eq!(p.quantize(x), after, "{x} {zero_point}");
+                    let p = p.with_order(ZeroPointOrder::AddThenRound);
+                    assert_eq!(p.quantize(x), before, "{x} {zero_point}");
+                }
+            }
+            assert_eq!(p.quantize(f32::NAN), zero_point);
+            assert_eq!((p.quantize(f32::NEG_INFINITY), p.quantize(f32::INFINITY)), (-128, 127));
         }
     }
 

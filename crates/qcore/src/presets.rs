@@ -2,7 +2,7 @@
 //! that does not exist yet, a variant of the enum in `scheme.rs` that it concerns.
 
 use crate::codes::CodeRange;
-use crate::params::ZeroPointOrder;
+use crate::params::{Rounding, ZeroPointOrder};
 use crate::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
 
 const SYMMETRIC: Kind = Kind::Symmetric { divisor: SymmetricDivisor::MaxCode };
@@ -23,6 +23,7 @@ impl Scheme {
             scale: ScaleArithmetic::F64StoredF32,
             zero_scale: ZeroScale::SubnormalIsOne,
             order: ZeroPointOrder::RoundThenAdd,
+            rounding: Rounding::TiesToEven,
         }
     }
 
@@ -52,6 +53,7 @@ impl Scheme {
             scale: ScaleArithmetic::F32,
             zero_scale: ZeroScale::One,
             order: ZeroPointOrder::RoundThenAdd,
+            rounding: Rounding::TiesToEven,
         }
     }
 
@@ -79,6 +81,7 @@ impl Scheme {
             scale: ScaleArithmetic::F64,
             zero_scale: ZeroScale::ConstantIsZero { below: 1e-8 },
             order: ZeroPointOrder::AddThenRound,
+            rounding: Rounding::TiesToEven,
         }
     }
 
@@ -92,6 +95,7 @@ impl Scheme {
             scale: ScaleArithmetic::F64,
             zero_scale: ZeroScale::Reject,
             order: ZeroPointOrder::RoundThenAdd,
+            rounding: Rounding::TiesToEven,
         }
     }
 
@@ -104,6 +108,7 @@ impl Scheme {
             scale: ScaleArithmetic::F64StoredF32,
             zero_scale: ZeroScale::FloorMagnitude(5e-7),
             order: ZeroPointOrder::RoundThenAdd,
+            rounding: Rounding::TiesToEven,
         }
     }
 
@@ -142,6 +147,45 @@ impl Scheme {
             kind: Kind::Symmetric { divisor: SymmetricDivisor::HalfRange },
             zero_scale: ZeroScale::FloorScale(f32::EPSILON),
             ..Scheme::tutorial_symmetric(codes)
+        }
+    }
+
+    /// TensorFlow Lite's int8 weights, per output channel: symmetric over -127..=127, `scale = max|w| / 127`, 1 if that
+    /// is 0; ties away from zero.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::tflite_weights().choose(Range::new(-127.0, 100.0)?)?;
+    /// assert_eq!([0.5, -2.5, -1e9].map(|w| p.quantize(w)), [1, -3, -127]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn tflite_weights() -> Scheme {
+        Scheme { rounding: Rounding::TiesAway, ..Scheme::tutorial_symmetric(CodeRange::I8_NARROW) }
+    }
+
+    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from zero for zero point and
+    /// values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older models. An all-zero tensor, for which TensorFlow
+    /// Lite stores a scale of 0, has a scale of 1.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let range = Range::new(-2.0, 2.0)?; // the exact zero point is -0.5
+    /// assert_eq!(Scheme::tflite_activations(CodeRange::I8).choose(range)?.zero_point(), -1);
+    /// assert_eq!(Scheme::tinytorch().choose(range)?.zero_point(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn tflite_activations(codes: CodeRange) -> Scheme {
+        Scheme {
+            codes,
+            kind: WITH_ZERO,
+            scale: ScaleArithmetic::F64TiesAway,
+            zero_scale: ZeroScale::One,
+            order: ZeroPointOrder::RoundThenAdd,
+            rounding: Rounding::TiesAway,
         }
     }
 }

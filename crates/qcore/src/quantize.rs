@@ -3,9 +3,13 @@
 use thiserror::Error;
 
 use crate::codes::{Code, CodeRange};
-use crate::params::QParams;
+use crate::float::Float;
+use crate::params::{QParams, Rounding};
 use crate::range::{Range, RangeError};
 use crate::scheme::{Scheme, SchemeError};
+
+/// Halves are widened and narrowed so many at a time, on the stack.
+const BLOCK: usize = 256;
 
 /// `out[i] = p.quantize(x[i])`. Total over the values: NaN becomes the zero point, infinities the extreme codes.
 ///
@@ -32,9 +36,52 @@ use crate::scheme::{Scheme, SchemeError};
 pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
     LengthError::check(x.len(), out.len())?;
     check_codes::<C>(p)?;
-    let p = *p;
-    for (code, &v) in out.iter_mut().zip(x) {
-        *code = C::from_clamped(p.quantize(v));
+    quantize_run(x, p, out);
+    Ok(())
+}
+
+/// The codes of as many values as the shorter slice has. One loop for each rounding, so that neither pays for the other.
+#[inline(always)]
+pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
+    #[inline(always)]
+    fn each<C: Code>(x: &[f32], p: QParams, out: &mut [C]) {
+        for (code, &v) in out.iter_mut().zip(x) {
+            *code = C::from_clamped(p.quantize(v));
+        }
+    }
+    match p.rounding() {
+        Rounding::TiesToEven => each(x, p.with_rounding(Rounding::TiesToEven), out),
+        Rounding::TiesAway => each(x, p.with_rounding(Rounding::TiesAway), out),
+    }
+}
+
+/// [`quantize_slice`] of any [`Float`]: f16 and bf16 values are widened to f32 first.
+///
+/// # Errors
+/// As [`quantize_slice`].
+///
+/// ```
+/// use half::bf16;
+/// use qcore::{CodeRange, QParams, dequantize_into, quantize_from};
+///
+/// let p = QParams::new(0.5, 0, CodeRange::I8)?;
+/// let mut codes = [0_i8; 3];
+/// quantize_from(&[1.0, -2.5, f32::NAN].map(bf16::from_f32), &p, &mut codes)?;
+/// assert_eq!(codes, [2, -5, 0]);
+///
+/// let mut restored = [bf16::ZERO; 3];
+/// dequantize_into(&codes, &p, &mut restored)?;
+/// assert_eq!(restored.map(f32::from), [1.0, -2.5, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn quantize_from<F: Float, C: Code>(x: &[F], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
+    LengthError::check(x.len(), out.len())?;
+    check_codes::<C>(p)?;
+    let mut wide = [0.0; BLOCK];
+    for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        F::widen_slice(x, &mut wide);
+        quantize_run(&wide, p, out);
     }
     Ok(())
 }
@@ -74,6 +121,70 @@ pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Resul
         *v = p.dequantize(code.widen());
     }
     Ok(())
+}
+
+/// [`dequantize_slice`] to any [`Float`]: computed in f32, then rounded once. What is beyond an f16 becomes infinite.
+///
+/// # Errors
+/// When the lengths differ.
+///
+/// ```
+/// use half::f16;
+/// use qcore::{CodeRange, QParams, dequantize_into};
+///
+/// let p = QParams::new(0.1, 0, CodeRange::I8)?;
+/// let mut restored = [f16::ZERO; 2];
+/// dequantize_into(&[3_i8, -7], &p, &mut restored)?;
+/// assert_eq!(restored, [0.3, -0.7].map(f16::from_f32));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn dequantize_into<C: Code, F: Float>(q: &[C], p: &QParams, out: &mut [F]) -> Result<(), LengthError> {
+    LengthError::check(q.len(), out.len())?;
+    let (mut wide, p) = ([0.0; BLOCK], *p);
+    for (q, out) in q.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        for (v, &code) in wide.iter_mut().zip(q) {
+            *v = p.dequantize(code.widen());
+        }
+        F::narrow_slice(&wide, out);
+    }
+    Ok(())
+}
+
+/// `out[i] = p.fake_quantize(x[i])`: the values that quantization leaves, without keeping the codes. What
+/// quantization-aware training and a simulated quantized model compute; PyTorch's `fake_quantize_per_tensor_affine`.
+///
+/// # Errors
+/// When the lengths differ.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, fake_quantize_slice};
+///
+/// let p = QParams::new(0.5, 0, CodeRange::I8)?;
+/// let mut out = [0.0; 4];
+/// fake_quantize_slice(&[0.3, -0.3, 1e9, f32::NAN], &p, &mut out)?;
+/// assert_eq!(out, [0.5, -0.5, 63.5, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn fake_quantize_slice(x: &[f32], p: &QParams, out: &mut [f32]) -> Result<(), LengthError> {
+    LengthError::check(x.len(), out.len())?;
+    fake_quantize_run(x, p, out);
+    Ok(())
+}
+
+#[inline(always)]
+pub(crate) fn fake_quantize_run(x: &[f32], p: &QParams, out: &mut [f32]) {
+    #[inline(always)]
+    fn each(x: &[f32], p: QParams, out: &mut [f32]) {
+        for (restored, &v) in out.iter_mut().zip(x) {
+            *restored = p.fake_quantize(v);
+        }
+    }
+    match p.rounding() {
+        Rounding::TiesToEven => each(x, p.with_rounding(Rounding::TiesToEven), out),
+        Rounding::TiesAway => each(x, p.with_rounding(Rounding::TiesAway), out),
+    }
 }
 
 /// Observes the range of a whole tensor, chooses its parameters and quantizes it.
@@ -166,6 +277,8 @@ pub enum TensorError {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::params::ZeroPointOrder;
 
@@ -196,6 +309,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn halves_take_the_way_through_f32() {
+        let x: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+        let p = QParams::new(0.37, -5, CodeRange::I8).unwrap().with_rounding(Rounding::TiesAway);
+        for len in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, x.len()] {
+            let (mut codes, mut want) = (vec![0_i8; len], vec![0_i8; len]);
+            quantize_from(&x[..len], &p, &mut codes).unwrap();
+            quantize_slice(&wide[..len], &p, &mut want).unwrap();
+            assert_eq!(codes, want);
+            let mut restored = vec![bf16::ZERO; len];
+            dequantize_into(&codes, &p, &mut restored).unwrap();
+            assert!(restored.iter().zip(&codes).all(|(r, &q)| *r == bf16::from_f32(p.dequantize(q.into()))));
+        }
+        assert!(quantize_from::<f16, i8>(&x[..1], &p, &mut []).is_err());
+        assert!(quantize_from::<f16, u8>(&x[..1], &p, &mut [0]).is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::float::Float;
+
 /// The smallest and the largest of some values: both finite, `min <= max`.
 ///
 /// ```
@@ -44,6 +46,35 @@ impl Range {
             return Err(first_non_finite(values));
         }
         scan.range().ok_or(RangeError::Empty)
+    }
+
+    /// [`of`](Range::of) any [`Float`].
+    ///
+    /// # Errors
+    /// As [`of`](Range::of).
+    ///
+    /// ```
+    /// use half::f16;
+    /// use qcore::Range;
+    ///
+    /// assert_eq!(Range::of_floats(&[0.5, -2.0].map(f16::from_f32))?, Range::new(-2.0, 0.5)?);
+    /// # Ok::<(), qcore::RangeError>(())
+    /// ```
+    pub fn of_floats<F: Float>(values: &[F]) -> Result<Range, RangeError> {
+        const BLOCK: usize = 1024;
+        let (mut wide, mut whole) = ([0.0; BLOCK], None);
+        for (block, values) in values.chunks(BLOCK).enumerate() {
+            let wide = &mut wide[..values.len()];
+            F::widen_slice(values, wide);
+            let range = Range::of(wide).map_err(|error| match error {
+                RangeError::NonFinite { index, value } => {
+                    RangeError::NonFinite { index: block * BLOCK + index, value }
+                }
+                other => other,
+            })?;
+            whole = Some(whole.map_or(range, |whole: Range| whole.merge(range)));
+        }
+        whole.ok_or(RangeError::Empty)
     }
 
     /// The range of those values that are finite; `None` when there are none.
@@ -190,6 +221,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn floats_of_any_type_have_the_range_of_their_values() {
+        let values: Vec<half::f16> =
+            (0..3000).map(|i| half::f16::from_f32((i % 777) as f32 - 55.0)).collect();
+        assert_eq!(Range::of_floats(&values), Range::new(-55.0, 721.0));
+        let mut values = values;
+        values[2049] = half::f16::INFINITY;
+        assert!(matches!(Range::of_floats(&values), Err(RangeError::NonFinite { index: 2049, .. })));
+        assert_eq!(Range::of_floats::<half::bf16>(&[]), Err(RangeError::Empty));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Rounding to the nearest integer, ties to even, as one addition.
+//! Rounding to the nearest integer as one addition, ties to even; and from that, ties away from zero.
 //!
 //! Adding 1.5 * 2^23 to a small f32 leaves no bits for a fraction, so the addition itself rounds, in the mode that
 //! Rust guarantees: to nearest, ties to even. The integer then stands in the low bits of the sum. Unlike
@@ -23,6 +23,19 @@ pub(crate) fn round_clamped(v: f32, lo: f32, hi: f32) -> i32 {
     let v = if v > lo { v } else { lo };
     let v = if v < hi { v } else { hi };
     ((v + MAGIC_F32).to_bits() as i32).wrapping_sub(MAGIC_F32.to_bits() as i32)
+}
+
+/// [`round_clamped`] with ties away from zero.
+#[inline(always)]
+pub(crate) fn round_clamped_ties_away(v: f32, lo: f32, hi: f32) -> i32 {
+    let v = if v > lo { v } else { lo };
+    let v = if v < hi { v } else { hi };
+    let even = v + MAGIC_F32 - MAGIC_F32;
+    // Exact. Where a tie went toward zero, what is left has the value's own sign.
+    let left = v - even;
+    let up = i32::from(left == 0.5 && v > 0.0);
+    let down = i32::from(left == -0.5 && v < 0.0);
+    round_clamped(v, lo, hi) + up - down
 }
 
 /// [`round_clamped`] in f64, modulo 2^32. The bounds are integers within ±2^51.
@@ -64,6 +77,8 @@ mod tests {
                     tie.next_up().next_up(),
                 ] {
                     assert_eq!(round_clamped(v, lo, hi), round_then_clamp(v, lo, hi), "{v} in {lo}..={hi}");
+                    let away = v.round().clamp(lo, hi) as i32;
+                    assert_eq!(round_clamped_ties_away(v, lo, hi), away, "{v} in {lo}..={hi}");
                     assert_eq!(
                         round_clamped_f64(v.into(), lo.into(), hi.into()),
                         round_then_clamp(v, lo, hi),
@@ -82,6 +97,8 @@ mod tests {
             let v = f32::from_bits(bits);
             if !v.is_nan() {
                 assert_eq!(round_clamped(v, -limit, limit), round_then_clamp(v, -limit, limit), "{v}");
+                let away = v.round().clamp(-limit, limit) as i32;
+                assert_eq!(round_clamped_ties_away(v, -limit, limit), away, "{v}");
             }
         }
     }

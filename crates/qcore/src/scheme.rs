@@ -7,7 +7,7 @@ use half::f16;
 use thiserror::Error;
 
 use crate::codes::CodeRange;
-use crate::params::{ParamError, QParams, ZeroPointOrder};
+use crate::params::{ParamError, QParams, Rounding, ZeroPointOrder};
 use crate::range::Range;
 
 /// How a [`Range`] becomes [`QParams`]. The default is [`Scheme::weights_i8`].
@@ -35,6 +35,8 @@ pub struct Scheme {
     pub zero_scale: ZeroScale,
     /// Whether values are rounded before or after the zero point is added.
     pub order: ZeroPointOrder,
+    /// Where values halfway between two codes go.
+    pub rounding: Rounding,
 }
 
 /// Whether the zero point is fixed or follows from the range.
@@ -86,6 +88,10 @@ pub enum ScaleArithmetic {
     /// In f64, then rounded to f32; the zero point follows from the rounded scale, in f64. No range overflows.
     /// MIT 6.5940 lab 2 (weights); ours.
     F64StoredF32,
+    /// In f64, and kept so; the zero point follows from the end of the range where less is rounded,
+    /// `qmin - min / scale` or `qmax - max / scale`, and its ties go away from zero. TensorFlow Lite's
+    /// `ChooseQuantizationParams`.
+    F64TiesAway,
     /// Magnitude or range and scale are each rounded to f16. Quantize with
     /// [`quantize_in_f16`](QParams::quantize_in_f16). rotalabs_accel on a half-precision model.
     F16,
@@ -146,7 +152,7 @@ impl Scheme {
         };
         let zero_point = match self.kind {
             Kind::Symmetric { .. } => self.codes.middle(),
-            Kind::Affine { .. } => self.zero_point_of(range.min(), exact_divisor),
+            Kind::Affine { .. } => self.zero_point_of(range, exact_divisor),
         };
         self.params(range, scale, divisor, zero_point)
     }
@@ -169,7 +175,9 @@ impl Scheme {
         };
         match self.scale {
             ScaleArithmetic::F32 => f64::from((high - low).max(floor) / steps as f32),
-            ScaleArithmetic::F64 => (f64::from(high) - f64::from(low)).max(f64::from(floor)) / steps,
+            ScaleArithmetic::F64 | ScaleArithmetic::F64TiesAway => {
+                (f64::from(high) - f64::from(low)).max(f64::from(floor)) / steps
+            }
             ScaleArithmetic::F64StoredF32 => {
                 let scale = (f64::from(high) - f64::from(low)).max(f64::from(floor)) / steps;
                 f64::from(scale as f32)
@@ -200,7 +208,8 @@ impl Scheme {
     }
 
     /// The code that 0 becomes, `clamp(round(qmin - min / scale), qmin, qmax)`.
-    fn zero_point_of(&self, min: f32, divisor: f64) -> i32 {
+    fn zero_point_of(&self, range: Range, divisor: f64) -> i32 {
+        let (min, max) = (range.min(), range.max());
         let (qmin, qmax) = (f64::from(self.codes.min()), f64::from(self.codes.max()));
         let exact = match self.scale {
             // The quotient is rounded before it is subtracted. Both are integers then, so f64 changes nothing.
@@ -209,6 +218,11 @@ impl Scheme {
             }
             ScaleArithmetic::F64 | ScaleArithmetic::F64StoredF32 => {
                 (qmin - f64::from(min) / divisor).round_ties_even()
+            }
+            ScaleArithmetic::F64TiesAway => {
+                let (low, high) = (f64::from(min) / divisor, f64::from(max) / divisor);
+                let from_min = qmin.abs() + low.abs() < qmax.abs() + high.abs();
+                if from_min { (qmin - low).round() } else { (qmax - high).round() }
             }
         };
         exact.clamp(qmin, qmax) as i32
@@ -222,7 +236,7 @@ impl Scheme {
         zero_point: i32,
     ) -> Result<QParams, SchemeError> {
         match QParams::with_divisor(scale, divisor, zero_point, self.codes) {
-            Ok(params) => Ok(params.with_order(self.order)),
+            Ok(params) => Ok(params.with_order(self.order).with_rounding(self.rounding)),
             Err(ParamError::Scale { scale }) if scale as f32 == f32::INFINITY => {
                 Err(SchemeError::Overflow { min: range.min(), max: range.max(), arithmetic: self.scale })
             }
