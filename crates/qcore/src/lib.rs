@@ -40,15 +40,18 @@
 #![forbid(unsafe_code)]
 
 mod bias;
+mod bias_scale;
 mod channels;
 mod clipped;
 mod codes;
 mod compensate;
 mod fixed_point;
 mod float;
+mod groups;
 mod memory;
 mod metrics;
 mod observer;
+mod pack_bits;
 mod params;
 mod presets;
 mod quantize;
@@ -61,6 +64,7 @@ mod scheme;
 pub use bias::{
     BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
 };
+pub use bias_scale::{FittedScale, NoFittingScale, WeightChannel};
 pub use channels::{
     AxisError, ChannelAxis, ChannelError, channel_params, channel_ranges, dequantize_per_channel,
     fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_in_f16,
@@ -76,12 +80,14 @@ pub use fixed_point::{
     requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
 pub use float::Float;
+pub use groups::{GroupError, Groups, dequantize_per_group, group_params, quantize_per_group};
 pub use memory::{WeightStorage, packed_bytes};
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
 pub use observer::{
     EntropyObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
     ObserverError, PerChannelObserver, PercentileObserver, SettingError,
 };
+pub use pack_bits::{PackError, pack_codes, unpack_codes};
 pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};
 pub use quantize::{
     LengthError, QuantizeError, TensorError, dequantize_into, dequantize_slice, fake_quantize_slice,

@@ -1,0 +1,164 @@
+//! Codes of 2 to 8 bits, packed without gaps.
+//!
+//! The codes are a stream of bits, the first code in the lowest bits of the first byte: two 4-bit codes to a byte with
+//! the even one low (ONNX's INT4), four 2-bit codes to a byte, eight 3-bit codes to three bytes. Signed codes are in two's
+//! complement. Bits that are left over are 0, so that equal codes are equal bytes.
+
+use thiserror::Error;
+
+use crate::codes::{Code, CodeRange, CodeRangeError};
+use crate::memory::packed_bytes;
+
+/// So many codes fill a whole number of bytes, whatever their width.
+const CODES: usize = 8;
+
+/// Packs codes of `bits` bits into [`packed_bytes`]`(codes.len(), bits)` bytes: `i8` codes of
+/// [`CodeRange::signed`]`(bits)`, `u8` codes of [`CodeRange::unsigned`]`(bits)`. Lossless.
+///
+/// # Errors
+/// Unless `bits` is 2 to 8, `out` has as many bytes as needed, and every code fits: the error says which does not.
+///
+/// ```
+/// use qcore::{pack_codes, unpack_codes};
+///
+/// let mut packed = [0; 2];
+/// pack_codes(&[-8_i8, 7, -1], 4, &mut packed)?;
+/// assert_eq!(packed, [0x78, 0x0f]);
+///
+/// let mut codes = [0_i8; 3];
+/// unpack_codes(&packed, 4, &mut codes)?;
+/// assert_eq!(codes, [-8, 7, -1]);
+/// # Ok::<(), qcore::PackError>(())
+/// ```
+pub fn pack_codes<C: Code>(codes: &[C], bits: u32, out: &mut [u8]) -> Result<(), PackError> {
+    let range = code_range::<C>(bits)?;
+    check_bytes(codes.len(), bits, out.len())?;
+    if let Some(index) = codes.iter().position(|code| !range.contains(code.widen())) {
+        return Err(PackError::Code {
+            index,
+            code: codes[index].widen(),
+            min: range.min(),
+            max: range.max(),
+        });
+    }
+    let mask = (1_u64 << bits) - 1;
+    for (codes, out) in codes.chunks(CODES).zip(out.chunks_mut(bits as usize)) {
+        let word = |word: u64, (i, code): (usize, &C)| {
+            word | (i64::from(code.widen()) as u64 & mask) << (i as u32 * bits)
+        };
+        let bytes = codes.iter().enumerate().fold(0, word).to_le_bytes();
+        out.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte);
+    }
+    Ok(())
+}
+
+/// Undoes [`pack_codes`]: `out.len()` codes of `bits` bits.
+///
+/// # Errors
+/// Unless `bits` is 2 to 8 and `packed` has as many bytes as that many codes take.
+pub fn unpack_codes<C: Code>(packed: &[u8], bits: u32, out: &mut [C]) -> Result<(), PackError> {
+    let range = code_range::<C>(bits)?;
+    check_bytes(out.len(), bits, packed.len())?;
+    // A field moved to the top of a word and back down takes its sign along, or zeros.
+    let unused = 64 - bits;
+    for (out, packed) in out.chunks_mut(CODES).zip(packed.chunks(bits as usize)) {
+        let word = packed.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        for (i, code) in out.iter_mut().enumerate() {
+            let top = word >> (i as u32 * bits) << unused;
+            let value = if range.min() < 0 { (top as i64 >> unused) as i32 } else { (top >> unused) as i32 };
+            *code = C::from_clamped(value);
+        }
+    }
+    Ok(())
+}
+
+fn code_range<C: Code>(bits: u32) -> Result<CodeRange, CodeRangeError> {
+    if C::RANGE.min() < 0 { CodeRange::signed(bits) } else { CodeRange::unsigned(bits) }
+}
+
+fn check_bytes(codes: usize, bits: u32, got: usize) -> Result<(), PackError> {
+    let expected = packed_bytes(codes as u64, bits);
+    match expected == got as u64 {
+        true => Ok(()),
+        false => Err(PackError::Bytes { codes, bits, expected, got }),
+    }
+}
+
+/// Codes that cannot be packed or unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// There are no codes of this width.
+    #[error(transparent)]
+    Bits(#[from] CodeRangeError),
+    /// The bytes are too few or too many.
+    #[error("{codes} codes of {bits} bits take {expected} bytes, got {got}")]
+    Bytes {
+        /// The number of codes.
+        codes: usize,
+        /// The bits of one.
+        bits: u32,
+        /// The bytes that they take.
+        expected: u64,
+        /// The bytes given.
+        got: usize,
+    },
+    /// A code needs more bits.
+    #[error("code {code} at index {index} is not in {min} to {max}")]
+    Code {
+        /// Where.
+        index: usize,
+        /// What.
+        code: i32,
+        /// The smallest code of this width.
+        min: i32,
+        /// The largest code of this width.
+        max: i32,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip<C: Code + PartialEq + std::fmt::Debug>(bits: u32) {
+        let range = code_range::<C>(bits).unwrap();
+        let all = (range.min()..=range.max()).cycle().map(C::from_clamped);
+        for len in 0..=130 {
+            let codes: Vec<C> = all.clone().skip(len * 3).take(len).collect();
+            let mut packed = vec![0xff; packed_bytes(len as u64, bits) as usize];
+            pack_codes(&codes, bits, &mut packed).unwrap();
+            let mut unpacked = vec![C::default(); len];
+            unpack_codes(&packed, bits, &mut unpacked).unwrap();
+            assert_eq!(unpacked, codes);
+            // Bit by bit, as the layout says, and zeros after the last.
+            for bit in 0..packed.len() * 8 {
+                let (code, within) = (bit / bits as usize, bit % bits as usize);
+                let expected = codes.get(code).map_or(0, |code| code.widen() >> within & 1);
+                assert_eq!(i32::from(packed[bit / 8] >> (bit % 8) & 1), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_of_every_width_survives() {
+        for bits in 2..=8 {
+            round_trip::<i8>(bits);
+            round_trip::<u8>(bits);
+        }
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        let error = pack_codes(&[0_i8, 8], 4, &mut [0]).unwrap_err();
+        assert_eq!(error.to_string(), "code 8 at index 1 is not in -8 to 7");
+        assert!(matches!(pack_codes(&[16_u8], 4, &mut [0]), Err(PackError::Code { .. })));
+        let error = pack_codes(&[0_i8; 3], 3, &mut [0]).unwrap_err();
+        assert_eq!(error.to_string(), "3 codes of 3 bits take 2 bytes, got 1");
+        assert!(unpack_codes::<u8>(&[0; 2], 4, &mut [0; 2]).is_err());
+        for bits in [0, 1, 9, 64, u32::MAX] {
+            assert!(matches!(pack_codes(&[0_u8], bits, &mut [0]), Err(PackError::Bits(_))));
+            assert!(matches!(unpack_codes::<i8>(&[0], bits, &mut [0]), Err(PackError::Bits(_))));
+        }
+    }
+}
