@@ -29,6 +29,36 @@ fn finite() -> impl Strategy<Value = f32> {
     bits().prop_map(|v| if v.is_finite() { v } else { 1.0 })
 }
 
+/// The presets whose values are f32: all but the one that computes in f16.
+fn presets(bits: u32) -> Vec<(&'static str, Scheme)> {
+    let (signed, unsigned) = (CodeRange::signed(bits).unwrap(), CodeRange::unsigned(bits).unwrap());
+    let mut presets = vec![
+        ("weights_i8", Scheme::weights_i8()),
+        ("activations_u8", Scheme::activations_u8()),
+        ("activations_i8", Scheme::activations_i8()),
+        ("tinytorch", Scheme::tinytorch()),
+        ("rowwise_epsilon", Scheme::rowwise_epsilon()),
+        ("rowwise_described", Scheme::rowwise_described()),
+        ("tflite_weights", Scheme::tflite_weights()),
+    ];
+    for codes in [signed, unsigned] {
+        presets.extend([
+            ("tutorial_affine", Scheme::tutorial_affine(codes)),
+            ("onnx_dynamic", Scheme::onnx_dynamic(codes)),
+            ("lab2_linear", Scheme::lab2_linear(codes)),
+            ("pytorch_affine", Scheme::pytorch_affine(codes)),
+            ("tflite_activations", Scheme::tflite_activations(codes)),
+        ]);
+    }
+    presets.extend([
+        ("tutorial_symmetric", Scheme::tutorial_symmetric(signed)),
+        ("lab2_weights", Scheme::lab2_weights(signed)),
+        ("pytorch_symmetric", Scheme::pytorch_symmetric(signed)),
+        ("pytorch_symmetric, unsigned", Scheme::pytorch_symmetric(unsigned)),
+    ]);
+    presets
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -74,6 +104,33 @@ proptest! {
         let error = (f64::from(p.fake_quantize(x)) - f64::from(x)).abs();
         // Rounding of the quotient and of the product, relative to the value, comes on top.
         prop_assert!(error <= f64::from(p.scale()) * 0.5 + f64::from(x.abs().max(p.scale())) * f64::from(f32::EPSILON) * 256.0);
+    }
+
+    /// Every preset, at every width it takes, over a range that holds 0 and `x`.
+    #[test]
+    fn under_every_preset_the_error_is_half_a_step(
+        low in -100.0..0.0_f32, high in 1.0..100.0_f32, at in 0.0..=1.0_f32, bits in 2..=8_u32,
+    ) {
+        let range = Range::new(low, high).unwrap();
+        let x = (low + (high - low) * at).clamp(low, high);
+        for (name, scheme) in presets(bits) {
+            let p = scheme.choose(range).unwrap();
+            let error = (f64::from(p.fake_quantize(x)) - f64::from(x)).abs();
+            // Beyond half a step: quotient, scale and product are each rounded, half an ulp of the largest magnitude.
+            let largest = range.abs_max();
+            let ulp = f64::from(largest.next_up()) - f64::from(largest);
+            prop_assert!(error <= p.scale_f64() / 2.0 + 1.5 * ulp, "{name}: {x} in {range:?}, {error}, {p:?}");
+        }
+    }
+
+    #[test]
+    fn every_preset_keeps_order(x in finite(), y in finite(), low in -100.0..0.0_f32, high in 0.0..100.0_f32) {
+        let (below, above) = (x.min(y), x.max(y));
+        for (name, scheme) in presets(8) {
+            if let Ok(p) = scheme.choose(Range::new(low, high).unwrap()) {
+                prop_assert!(p.quantize(below) <= p.quantize(above), "{name}");
+            }
+        }
     }
 
     #[test]
