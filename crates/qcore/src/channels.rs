@@ -1,14 +1,13 @@
 //! Per-channel quantization along any axis of a tensor of any rank.
 
 use half::f16;
-use thiserror::Error;
 
+use crate::channel_error::{AxisError, ChannelError};
 use crate::codes::Code;
-use crate::observer::ObserverError;
 use crate::params::QParams;
 use crate::quantize::{LengthError, QuantizeError, check_codes, fake_quantize_run, quantize_run};
 use crate::range::{Range, RangeError, Scan};
-use crate::scheme::{Scheme, SchemeError};
+use crate::scheme::Scheme;
 
 /// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and inside of it.
 ///
@@ -180,6 +179,36 @@ pub fn quantize_per_channel<C: Code>(
     map_channels(x, axis, params, out, |p, x, out| quantize_run(x, p, out))
 }
 
+/// [`quantize_per_channel`] that refuses values that are not finite.
+///
+/// # Errors
+/// Also when a value is NaN or infinite: the error names the channel and the index in `x`, and nothing is written.
+///
+/// ```
+/// use qcore::{ChannelAxis, CodeRange, QParams, quantize_per_channel_strict};
+///
+/// let (rows, p) = (ChannelAxis::rows(2, 1)?, QParams::new(1.0, 0, CodeRange::I8)?);
+/// let error = quantize_per_channel_strict(&[0.0, f32::NAN], rows, &[p, p], &mut [0_i8; 2]).unwrap_err();
+/// assert_eq!(error.to_string(), "channel 1: value NaN at index 1 is not finite");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn quantize_per_channel_strict<C: Code>(
+    x: &[f32],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [C],
+) -> Result<(), ChannelError> {
+    axis.check_data(x.len())?;
+    match x.iter().position(|v| !v.is_finite()) {
+        Some(index) => {
+            let source = QuantizeError::NonFinite { index, value: x[index] };
+            Err(ChannelError::Quantize { channel: axis.channel_of(index), source })
+        }
+        None => quantize_per_channel(x, axis, params, out),
+    }
+}
+
 /// `out = params[channel].fake_quantize(x)`, element by element: what a per-channel quantized weight amounts to.
 ///
 /// # Errors
@@ -278,84 +307,11 @@ pub(crate) fn map_channels<P, T, U>(
     Ok(())
 }
 
-/// A shape and an axis that do not go together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum AxisError {
-    /// The tensor has too few axes.
-    #[error("no axis {axis} in a tensor of rank {rank}")]
-    NoSuchAxis {
-        /// What was asked for.
-        axis: usize,
-        /// How many axes there are.
-        rank: usize,
-    },
-    /// The number of elements overflows.
-    #[error("the shape has more elements than can be counted")]
-    TooLarge,
-}
-
-/// Why per-channel quantization fails.
-#[derive(Clone, Copy, Debug, PartialEq, Error)]
-#[non_exhaustive]
-pub enum ChannelError {
-    /// The data have another length than the shape says.
-    #[error("the shape has {expected} elements, the data {got}")]
-    Data {
-        /// By the shape.
-        expected: usize,
-        /// Given.
-        got: usize,
-    },
-    /// There are too few or too many parameters.
-    #[error("{expected} channels need as many parameters, got {got}")]
-    Params {
-        /// The number of channels.
-        expected: usize,
-        /// Given.
-        got: usize,
-    },
-    /// Input and output differ in length.
-    #[error(transparent)]
-    Length(#[from] LengthError),
-    /// A channel has no range. An index in the source counts from the start of the whole data.
-    #[error("channel {channel}: {source}")]
-    Range {
-        /// Which.
-        channel: usize,
-        /// Why.
-        source: RangeError,
-    },
-    /// The scheme has no parameters for a channel.
-    #[error("channel {channel}: {source}")]
-    Scheme {
-        /// Which.
-        channel: usize,
-        /// Why.
-        source: SchemeError,
-    },
-    /// A channel's observer has no range.
-    #[error("channel {channel}: {source}")]
-    Observer {
-        /// Which.
-        channel: usize,
-        /// Why.
-        source: ObserverError,
-    },
-    /// A channel's codes cannot be stored.
-    #[error("channel {channel}: {source}")]
-    Quantize {
-        /// Which.
-        channel: usize,
-        /// Why.
-        source: QuantizeError,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::codes::CodeRange;
+    use crate::scheme::SchemeError;
 
     #[test]
     fn axes_of_shapes() {

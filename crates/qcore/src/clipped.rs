@@ -1,6 +1,7 @@
 //! How much of a tensor lies beyond what its codes reach.
 
-use crate::channels::{ChannelAxis, ChannelError};
+use crate::channel_error::ChannelError;
+use crate::channels::ChannelAxis;
 use crate::params::QParams;
 
 /// The share of values that clamping changed: those whose rounded code lies outside of the code range. Infinities count,

@@ -67,6 +67,40 @@ pub fn fold_zero_points(bias: &[i32], za: i32, sum_w: &[i64]) -> Result<Vec<i32>
     bias.iter().zip(sum_w).enumerate().map(fold).collect()
 }
 
+/// [`fold_zero_points`] where the weights have zero points too, scalar or per channel: `bias - za * sum_w + k * za * zb`.
+/// What is left for each row is `-zb * sum_a`, with the row's sum of activation codes.
+///
+/// # Errors
+/// When the lengths differ, or one channel's result does not fit i32: the error names the channel.
+///
+/// ```
+/// // a = [1, 2], za = 1, b = [3, 5], zb = 2: (0 * 1) + (1 * 3)
+/// let folded = qcore::fold_affine_zero_points(&[0], 1, 2, &[2], &[3 + 5])?;
+/// assert_eq!(folded[0] + (1 * 3 + 2 * 5) - 2 * (1 + 2), 3);
+/// # Ok::<(), qcore::FoldError>(())
+/// ```
+pub fn fold_affine_zero_points(
+    bias: &[i32],
+    za: i32,
+    k: usize,
+    zb: &[i32],
+    sum_w: &[i64],
+) -> Result<Vec<i32>, FoldError> {
+    for sums in [sum_w.len(), zb.len()] {
+        if bias.len() != sums {
+            return Err(FoldError::Length { bias: bias.len(), sums });
+        }
+    }
+    let fold = |(channel, ((&bias, &zb), &sum_w)): (usize, ((&i32, &i32), &i64))| {
+        let [bias, za, zb, sum_w] = [bias.into(), za.into(), zb.into(), i128::from(sum_w)];
+        // `k` fits 64 bits and the zero points 32: the product needs 126.
+        let exact = bias - za * sum_w + k as i128 * za * zb;
+        let fitting = i32::try_from(exact).map_err(|_| CompensateError { value: exact });
+        fitting.map_err(|source| FoldError::Channel { channel, source })
+    };
+    bias.iter().zip(zb).zip(sum_w).enumerate().map(fold).collect()
+}
+
 /// The two operands of one accumulator, as [`compensate`] needs to know them.
 ///
 /// `zb` and `sum_b` are of one output channel (or the same for all, per tensor), `sum_a` of one row of activations.
@@ -204,6 +238,23 @@ mod tests {
         assert!(matches!(fold_zero_points(&[1], 0, &[]), Err(FoldError::Length { .. })));
         let error = fold_zero_points(&[0, i32::MIN], 1, &[0, 1]).unwrap_err();
         assert_eq!(error.to_string(), "channel 1: the compensated sum -2147483649 does not fit 32 bits");
+    }
+
+    #[test]
+    fn folding_both_zero_points_leaves_the_row_sums() {
+        let (a, b) = ([3_i8, -128, 77], [-128_i8, 127, 5]);
+        for za in [-128, 0, 127] {
+            for zb in [-128, 0, 9] {
+                let sum_ab: i32 = a.iter().zip(&b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+                let (sum_a, sum_b) = (code_sum(&a) as i32, code_sum(&b));
+                let folded = fold_affine_zero_points(&[7], za, 3, &[zb], &[sum_b]).unwrap()[0];
+                let terms = ZeroPointTerms { k: 3, za, zb, sum_a, sum_b: sum_b as i32 };
+                assert_eq!(folded + sum_ab - zb * sum_a, compensate(sum_ab, terms).unwrap() + 7);
+            }
+        }
+        let min = i32::MIN;
+        assert!(fold_affine_zero_points(&[0], min, usize::MAX, &[min], &[i64::MIN]).is_err());
+        assert!(fold_affine_zero_points(&[0], 0, 0, &[], &[0]).is_err());
     }
 
     #[test]

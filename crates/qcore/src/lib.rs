@@ -41,6 +41,7 @@
 
 mod bias;
 mod bias_scale;
+mod channel_error;
 mod channels;
 mod clipped;
 mod codes;
@@ -65,15 +66,16 @@ pub use bias::{
     BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
 };
 pub use bias_scale::{FittedScale, NoFittingScale, WeightChannel};
+pub use channel_error::{AxisError, ChannelError};
 pub use channels::{
-    AxisError, ChannelAxis, ChannelError, channel_params, channel_ranges, dequantize_per_channel,
-    fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_in_f16,
+    ChannelAxis, channel_params, channel_ranges, dequantize_per_channel, fake_quantize_per_channel,
+    quantize_per_channel, quantize_per_channel_in_f16, quantize_per_channel_strict,
 };
 pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
 pub use codes::{Code, CodeRange, CodeRangeError};
 pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
-    compensate, compensate_wrapping, fold_zero_point, fold_zero_points,
+    compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
 };
 pub use fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,

@@ -29,7 +29,7 @@ pub enum Rounding {
 /// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
 ///
 /// Valid by construction: the scale is finite and greater than 0 (or 0, for [additive epsilon]), the zero point is one
-/// of the codes.
+/// of the codes (unless it was asked for as [distant]).
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -44,6 +44,7 @@ pub enum Rounding {
 /// ```
 ///
 /// [additive epsilon]: crate::ZeroScale::AddEpsilon
+/// [distant]: QParams::with_distant_zero_point
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QParams {
     scale_f64: f64,
@@ -71,6 +72,35 @@ impl QParams {
     /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of `codes`.
     pub fn with_f64_scale(scale: f64, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
         QParams::with_divisor(scale, scale as f32, zero_point, codes)
+    }
+
+    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of the codes, up to 2^21 from 0: parameters of a range that
+    /// does not hold 0. 0 then has no code, and NaN becomes the code nearest to the zero point.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// // 5 to 10 in 256 codes.
+    /// let p = QParams::with_distant_zero_point(5.0 / 255.0, -255, CodeRange::U8)?;
+    /// assert_eq!((p.quantize(5.0), p.quantize(10.0), p.quantize(0.0)), (0, 255, 0));
+    /// assert_eq!(p.dequantize(0), 5.0);
+    /// # Ok::<(), qcore::ParamError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is within ±2^21.
+    pub fn with_distant_zero_point(
+        scale: f64,
+        zero_point: i32,
+        codes: CodeRange,
+    ) -> Result<QParams, ParamError> {
+        const DISTANT: i32 = 1 << 21;
+        if !(-DISTANT..=DISTANT).contains(&zero_point) {
+            return Err(ParamError::ZeroPoint { zero_point, min: -DISTANT, max: DISTANT });
+        }
+        // Any code that the other checks pass, then the true one.
+        let params = QParams::with_f64_scale(scale, codes.min(), codes)?;
+        Ok(QParams { zero_point, ..params })
     }
 
     /// The general form, for the schemes whose divisor is not the scale.
@@ -260,14 +290,14 @@ pub enum ParamError {
         /// What was given.
         scale: f64,
     },
-    /// The zero point is not one of the codes.
-    #[error("the zero point must be a code, {min} to {max}, got {zero_point}")]
+    /// The zero point is not one of the codes, or too distant.
+    #[error("the zero point must be {min} to {max}, got {zero_point}")]
     ZeroPoint {
         /// What was given.
         zero_point: i32,
-        /// The smallest code.
+        /// The smallest allowed: a code, mostly.
         min: i32,
-        /// The largest code.
+        /// The largest allowed.
         max: i32,
     },
 }
@@ -289,10 +319,7 @@ mod tests {
         }
         for zero_point in [-129, 128, i32::MIN, i32::MAX] {
             let error = QParams::new(1.0, zero_point, CodeRange::I8).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("the zero point must be a code, -128 to 127, got {zero_point}")
-            );
+            assert_eq!(error.to_string(), format!("the zero point must be -128 to 127, got {zero_point}"));
         }
         assert!(QParams::new(f32::from_bits(1), -128, CodeRange::I8).is_ok());
     }
@@ -316,6 +343,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn distant_zero_points_equal_their_formula() {
+        for zero_point in [-(1 << 21), -255, -129, 0, 256, 510, 1 << 21] {
+            let p = QParams::with_distant_zero_point(0.25, zero_point, CodeRange::U8).unwrap();
+            for code in 0..=255 {
+                let x = (code - zero_point) as f32 * 0.25;
+                assert_eq!((p.quantize(x), p.dequantize(code)), (code, x), "{zero_point}");
+            }
+            let clamped = zero_point.clamp(0, 255);
+            assert_eq!((p.quantize(0.0), p.quantize(f32::NAN)), (clamped, clamped));
+            assert_eq!((p.quantize(-1e30), p.quantize(f32::INFINITY)), (0, 255));
+        }
+        assert!(QParams::with_distant_zero_point(1.0, (1 << 21) + 1, CodeRange::U8).is_err());
+        assert!(QParams::with_distant_zero_point(1.0, i32::MIN, CodeRange::U8).is_err());
+        assert!(QParams::with_distant_zero_point(0.0, 0, CodeRange::U8).is_err());
     }
 
     #[test]

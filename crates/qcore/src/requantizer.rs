@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::channels::{ChannelAxis, ChannelError, map_channels};
+use crate::channel_error::ChannelError;
+use crate::channels::{ChannelAxis, map_channels};
 use crate::codes::{Code, CodeRange};
 use crate::fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,

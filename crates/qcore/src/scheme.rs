@@ -72,6 +72,10 @@ pub enum AffineRange {
     /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
     /// 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
     AsObserved,
+    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its codes, and 0 has none.
+    /// For values that are never padded with 0. See
+    /// [`with_distant_zero_point`](QParams::with_distant_zero_point).
+    AsObservedDistantZero,
     /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers; ours.
     ExtendedToZero,
 }
@@ -136,7 +140,7 @@ impl Scheme {
     pub fn choose(&self, range: Range) -> Result<QParams, SchemeError> {
         let range = match self.kind {
             Kind::Affine { range: AffineRange::ExtendedToZero } => range.extended_to_zero(),
-            Kind::Affine { range: AffineRange::AsObserved } | Kind::Symmetric { .. } => range,
+            Kind::Affine { .. } | Kind::Symmetric { .. } => range,
         };
         if let ZeroScale::ConstantIsZero { below } = self.zero_scale
             && f64::from(range.max()) - f64::from(range.min()) < below
@@ -225,7 +229,11 @@ impl Scheme {
                 if from_min { (qmin - low).round() } else { (qmax - high).round() }
             }
         };
-        exact.clamp(qmin, qmax) as i32
+        match self.kind {
+            // `as` saturates, and `params` refuses what is too far.
+            Kind::Affine { range: AffineRange::AsObservedDistantZero } => exact as i32,
+            _ => exact.clamp(qmin, qmax) as i32,
+        }
     }
 
     fn params(
@@ -235,7 +243,13 @@ impl Scheme {
         divisor: f32,
         zero_point: i32,
     ) -> Result<QParams, SchemeError> {
-        match QParams::with_divisor(scale, divisor, zero_point, self.codes) {
+        let params = match self.kind {
+            Kind::Affine { range: AffineRange::AsObservedDistantZero } if divisor == scale as f32 => {
+                QParams::with_distant_zero_point(scale, zero_point, self.codes)
+            }
+            _ => QParams::with_divisor(scale, divisor, zero_point, self.codes),
+        };
+        match params {
             Ok(params) => Ok(params.with_order(self.order).with_rounding(self.rounding)),
             Err(ParamError::Scale { scale }) if scale as f32 == f32::INFINITY => {
                 Err(SchemeError::Overflow { min: range.min(), max: range.max(), arithmetic: self.scale })
@@ -305,6 +319,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_range_beside_zero_keeps_its_codes_if_the_zero_point_may_be_distant() {
+        let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
+        let scheme = Scheme { kind, ..Scheme::activations_u8() };
+        for (min, max) in [(5.0, 10.0), (-10.0, -5.0), (0.1, 1.0), (-1.0, 2.0), (1000.0, 1001.0)] {
+            let p = scheme.choose(Range::new(min, max).unwrap()).unwrap();
+            for x in [min, max, (min + max) / 2.0] {
+                let error = (p.fake_quantize(x) - x).abs();
+                assert!(error <= p.scale() * 0.51 + max.abs() * f32::EPSILON, "{x} {p:?}");
+            }
+        }
+        // Millions of steps from 0, and none of its own width.
+        let far = scheme.choose(Range::new(1e6, 1e6 + 1.0).unwrap());
+        assert!(matches!(far, Err(SchemeError::Params(ParamError::ZeroPoint { .. }))));
+        assert!(scheme.choose(Range::new(5.0, 5.0).unwrap()).is_ok());
     }
 
     #[test]

@@ -168,7 +168,7 @@ proptest! {
     fn fixed_point_is_within_its_bound(acc: i32, multiplier in 1 << 30..=i32::MAX, shift in -31..=0_i32) {
         let m = Q31Multiplier::new(multiplier, shift).unwrap();
         // Below 2^62, and compared in units of 2^-62: exact.
-        let exact = i128::from(acc) * i128::from(multiplier) << (31 + shift);
+        let exact = (i128::from(acc) * i128::from(multiplier)) << (31 + shift);
         let unit = 1_i128 << 62;
         let single = i128::from(m.multiply_single_rounding(acc)) * unit;
         prop_assert!(2 * (single - exact).abs() <= unit);

@@ -1,6 +1,7 @@
 //! One observer for each channel.
 
-use crate::channels::{ChannelAxis, ChannelError};
+use crate::channel_error::ChannelError;
+use crate::channels::ChannelAxis;
 use crate::observer::Observer;
 use crate::range::Range;
 

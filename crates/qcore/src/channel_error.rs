@@ -1,0 +1,82 @@
+//! Why per-channel quantization fails.
+
+use thiserror::Error;
+
+use crate::observer::ObserverError;
+use crate::quantize::{LengthError, QuantizeError};
+use crate::range::RangeError;
+use crate::scheme::SchemeError;
+
+/// A shape and an axis that do not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AxisError {
+    /// The tensor has too few axes.
+    #[error("no axis {axis} in a tensor of rank {rank}")]
+    NoSuchAxis {
+        /// What was asked for.
+        axis: usize,
+        /// How many axes there are.
+        rank: usize,
+    },
+    /// The number of elements overflows.
+    #[error("the shape has more elements than can be counted")]
+    TooLarge,
+}
+
+/// Why per-channel quantization fails.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The data have another length than the shape says.
+    #[error("the shape has {expected} elements, the data {got}")]
+    Data {
+        /// By the shape.
+        expected: usize,
+        /// Given.
+        got: usize,
+    },
+    /// There are too few or too many parameters.
+    #[error("{expected} channels need as many parameters, got {got}")]
+    Params {
+        /// The number of channels.
+        expected: usize,
+        /// Given.
+        got: usize,
+    },
+    /// Input and output differ in length.
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// A channel has no range. An index in the source counts from the start of the whole data.
+    #[error("channel {channel}: {source}")]
+    Range {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: RangeError,
+    },
+    /// The scheme has no parameters for a channel.
+    #[error("channel {channel}: {source}")]
+    Scheme {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: SchemeError,
+    },
+    /// A channel's observer has no range.
+    #[error("channel {channel}: {source}")]
+    Observer {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: ObserverError,
+    },
+    /// A channel's codes cannot be stored.
+    #[error("channel {channel}: {source}")]
+    Quantize {
+        /// Which.
+        channel: usize,
+        /// Why.
+        source: QuantizeError,
+    },
+}
