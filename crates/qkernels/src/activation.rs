@@ -4,11 +4,12 @@ use bytemuck::Pod;
 use qcore::Code;
 
 use crate::kernel::{ActivationForm, Kernel};
+use crate::stage::sealed::StoredCode;
 use crate::vectorize::Task;
 use crate::view::MatRef;
 
 /// Element type of activations: u8 or i8.
-pub trait Activation: Code + Pod {
+pub trait Activation: Code + Pod + StoredCode {
     /// What is added to a value in the u8 form of a kernel: 0 or 128.
     const SHIFT: i32;
     /// The value plus `SHIFT`.

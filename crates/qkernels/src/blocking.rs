@@ -28,9 +28,9 @@ impl Blocking {
         // A panel of weights is read once per tile of rows: kc keeps it and a tile of `a` within reach of L1. Panels
         // that exceed L1 stream from L2, which the tile's reuse hides, so splitting k pays only far beyond that.
         let kc = even_split(k, 8 * caches.l1 / nr, kr);
-        // The rows of a block are read once per panel: mc keeps them in half of L2.
-        let row_bytes = kc * desc.form.bytes();
-        let mc = even_split(m, caches.l2 / 2 / row_bytes, mr);
+        // The rows of a block are read once per panel: mc keeps them, with all of k, in half of L2.
+        let row_bytes = k.next_multiple_of(kr) * desc.form.bytes();
+        let mc = even_split(m, caches.l2 / 2 / row_bytes.max(1), mr);
         // The panels of a block are read once per block of rows: nc keeps them in half of L3.
         let nc = even_split(n, caches.l3 / 2 / k.max(1), nr);
         Self { mc, nc, kc }
@@ -73,7 +73,7 @@ mod tests {
                 assert!(mc > 0 && nc > 0 && kc > 0);
                 assert_eq!((mc % desc.mr, nc % desc.nr, kc % desc.kr), (0, 0, 0), "{} {shape:?}", desc.name);
                 assert!(
-                    mc <= desc.mr || mc * kc * desc.form.bytes() <= TYPICAL.l2 / 2,
+                    mc <= desc.mr || mc * shape.2 * desc.form.bytes() <= TYPICAL.l2 / 2,
                     "{} {shape:?}",
                     desc.name
                 );

@@ -3,10 +3,11 @@
 use qcore::{AccumulatorError, Code, check_accumulator};
 
 use crate::activation::{Activation, Activations};
+use crate::finish::Finish;
 use crate::kernel::{ActivationForm, Kernel};
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
-use crate::stage::{self, Output, OutputStage, StageError};
+use crate::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::threads::{self, Threads};
 use crate::vectorize::Task;
 use crate::view::MatMut;
@@ -84,13 +85,20 @@ pub fn gemm<'a, A: Activation, S: OutputStage>(
     }
 
     let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
-    let Workspace { offsets, arenas } = workspace;
-    let offsets = channel_offsets(&a, w, stage.bias(), offsets);
+    let Workspace { offsets, factors, arenas } = workspace;
+    let finish = Finish {
+        offsets: channel_offsets(&a, w, stage.bias(), offsets),
+        factors: channel_factors(stage.factor(), n, factors),
+        float_bias: stage.float_bias(),
+        relu: stage.relu(),
+        codes: stage.codes(),
+    };
     if arenas.len() < parts {
         arenas.resize_with(parts, Arena::default);
     }
     let arenas = &mut arenas[..parts];
-    let product = Product { a: a.view, w, stage, offsets };
+    let product = Product { a: a.view, w, finish };
+    let out = S::target(out);
     let whole = Part { rows: 0..m, panels: 0..w.layout().panels() };
     if parts == 1 {
         threads::run(&product, whole, out, arenas);
@@ -139,6 +147,19 @@ fn channel_offsets<'o, A: Activation>(
         Some(bias) => offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term))),
     }
     offsets
+}
+
+/// The factor of each channel; none where there is no factor.
+fn channel_factors<'f>(factor: Option<Scales<'f>>, n: usize, factors: &'f mut Vec<f32>) -> &'f [f32] {
+    match factor {
+        None => &[],
+        Some(Scales::PerChannel(factors)) => factors,
+        Some(Scales::PerTensor(factor)) => {
+            factors.clear();
+            factors.resize(n, factor);
+            factors
+        }
+    }
 }
 
 /// Quantizes `x` with `params`, in the vector code of `kernel`'s level: the same bits as [`qcore::quantize_slice`].

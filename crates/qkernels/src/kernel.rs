@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::detect::{Feature, Features};
+use crate::finish::Store;
 use crate::kernels;
 use crate::vectorize::{Level, Task};
 
@@ -49,6 +50,8 @@ pub struct KernelDesc {
     pub(crate) level: Level,
     /// The body.
     pub(crate) run: unsafe fn(&mut Tile<'_>),
+    /// Whether the body applies output stages itself (`Tile::store`).
+    pub(crate) stores: bool,
     /// The body's products without its loads: what the CPU could do at most.
     pub(crate) peak: PeakLoop,
 }
@@ -79,8 +82,10 @@ pub(crate) struct Tile<'t> {
     pub(crate) groups: usize,
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
-    /// Whether to add to what `acc` holds instead of overwriting it.
+    /// Whether to add to what `acc` holds.
     pub(crate) accumulate: bool,
+    /// What to do with the sums instead of writing them to `acc`; only for kernels that say `stores`.
+    pub(crate) store: Option<Store<'t>>,
 }
 
 /// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.

@@ -27,6 +27,7 @@
 mod activation;
 mod blocking;
 mod detect;
+mod finish;
 #[cfg(feature = "float")]
 pub mod float;
 mod gemm;

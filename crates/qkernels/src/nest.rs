@@ -12,21 +12,19 @@ use core::ops::Range;
 
 use crate::activation::{Activation, Rows};
 use crate::blocking::{Blocking, TYPICAL};
-use crate::kernel::Tile;
+use crate::finish::{Finish, Store, Target};
+use crate::kernel::{Kernel, Tile};
 use crate::packed::PackedWeights;
-use crate::stage::{Output, OutputStage, Place, Sums, store_tile};
 use crate::vectorize::Task;
-use crate::view::{MatMut, MatRef};
+use crate::view::MatRef;
 use crate::workspace::Arena;
 
 /// What all parts of one product share.
 #[derive(Debug)]
-pub(crate) struct Product<'p, A, S> {
+pub(crate) struct Product<'p, A> {
     pub(crate) a: MatRef<'p, A>,
     pub(crate) w: &'p PackedWeights,
-    pub(crate) stage: &'p S,
-    /// Added to the sums of each channel.
-    pub(crate) offsets: &'p [i32],
+    pub(crate) finish: Finish<'p>,
 }
 
 /// The rows and panels of a product that one thread computes.
@@ -36,9 +34,9 @@ pub(crate) struct Part {
     pub(crate) panels: Range<usize>,
 }
 
-impl<A: Activation, S: OutputStage> Product<'_, A, S> {
+impl<A: Activation> Product<'_, A> {
     /// Computes `part` into `out`, which holds just its rows and columns.
-    pub(crate) fn run(&self, part: &Part, mut out: MatMut<'_, Output<S>>, arena: &mut Arena) {
+    pub(crate) fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
         let (kernel, layout) = (self.w.kernel(), self.w.layout());
         let desc = kernel.desc();
         let columns = part.panels.len() * desc.nr;
@@ -63,32 +61,33 @@ impl<A: Activation, S: OutputStage> Product<'_, A, S> {
                     let groups = pc * groups_per_block..((pc + 1) * groups_per_block).min(layout.groups());
                     for (jr, p) in panels.clone().enumerate() {
                         let b = self.w.panel(p, groups.clone());
+                        let channels = p * desc.nr..p * desc.nr + layout.used_columns(p);
+                        let first_column = (p - part.panels.start) * desc.nr;
+                        let out_columns = first_column..first_column + channels.len();
                         for (ir, i) in rows.clone().step_by(desc.mr).enumerate() {
                             let tile_rows = desc.mr.min(rows.end - i);
                             let slot = if k_blocks == 1 { 0 } else { ir * panels_per_block + jr };
-                            let tile_columns = layout.columns(p);
-                            let acc = &mut arena.acc[slot * slot_len..][..tile_rows * tile_columns];
+                            let out_rows = i - part.rows.start..i - part.rows.start + tile_rows;
+                            let store = if pc + 1 == k_blocks {
+                                let Some(target) = out.block(out_rows, out_columns.clone()) else { return };
+                                Some(Store { finish: &self.finish, channels: channels.clone(), target })
+                            } else {
+                                None
+                            };
                             let a = a.skip_rows(i - ic);
-                            kernel.run(&mut Tile {
+                            let columns = layout.columns(p);
+                            let tile = Tile {
                                 a: a.bytes.get(4 * groups.start..).unwrap_or_default(),
                                 a_stride: a.stride,
                                 rows: tile_rows,
                                 b,
-                                columns: tile_columns,
+                                columns,
                                 groups: groups.len(),
-                                acc,
+                                acc: &mut arena.acc[slot * slot_len..][..tile_rows * columns],
                                 accumulate: pc > 0,
-                            });
-                            if pc + 1 == k_blocks {
-                                let place = Place {
-                                    row: i - part.rows.start,
-                                    column: (p - part.panels.start) * desc.nr,
-                                    channels: p * desc.nr..p * desc.nr + layout.used_columns(p),
-                                };
-                                let sums = Sums { acc, stride: tile_columns };
-                                let (stage, offsets, out) = (self.stage, self.offsets, &mut out);
-                                kernel.vectorize(StoreTile { stage, sums, offsets, place, out });
-                            }
+                                store,
+                            };
+                            run_tile(kernel, tile);
                         }
                     }
                 }
@@ -97,19 +96,29 @@ impl<A: Activation, S: OutputStage> Product<'_, A, S> {
     }
 }
 
-struct StoreTile<'t, 'o, S: OutputStage> {
-    stage: &'t S,
-    sums: Sums<'t>,
-    offsets: &'t [i32],
-    place: Place,
-    out: &'t mut MatMut<'o, Output<S>>,
+/// Runs the kernel on a tile, and after it the output stage if the kernel does not apply it itself.
+fn run_tile(kernel: Kernel, mut tile: Tile<'_>) {
+    if kernel.desc().stores {
+        return kernel.run(&mut tile);
+    }
+    let store = tile.store.take();
+    kernel.run(&mut tile);
+    if let Some(store) = store {
+        kernel.vectorize(StoreTile { store, acc: tile.acc, stride: tile.columns });
+    }
 }
 
-impl<S: OutputStage> Task for StoreTile<'_, '_, S> {
+struct StoreTile<'t> {
+    store: Store<'t>,
+    acc: &'t [i32],
+    stride: usize,
+}
+
+impl Task for StoreTile<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        store_tile(self.stage, self.sums, self.offsets, &self.place, self.out);
+        self.store.apply(self.acc, self.stride);
     }
 }

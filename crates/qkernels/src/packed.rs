@@ -1,5 +1,7 @@
 //! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound need.
 
+use core::fmt;
+
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
 use crate::view::MatRef;
@@ -17,7 +19,7 @@ pub enum PackError {
         k: usize,
     },
     /// The weights of a channel are so many that their sums leave 32 bits.
-    #[error("sum of |w| over the k = {k} weights of channel {channel} is {abs_sum}, more than 32 bits hold")]
+    #[error("sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w| is {abs_sum}")]
     Overflow {
         /// The output channel.
         channel: usize,
@@ -38,7 +40,7 @@ pub enum PackError {
 /// assert_eq!(packed.unpack(), w);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PackedWeights {
     kernel: Kernel,
     layout: PanelLayout,
@@ -56,8 +58,9 @@ impl PackedWeights {
     pub fn from_nk(w: MatRef<'_, i8>, kernel: Kernel) -> Result<Self, PackError> {
         let (n, k) = (w.rows(), w.cols());
         let layout = PanelLayout::new(kernel.desc(), n, k);
-        let bytes =
-            layout.bytes().filter(|&bytes| isize::try_from(bytes).is_ok_and(|bytes| bytes < isize::MAX - 64));
+        // What one allocation may have, for the panels and for the sums of n channels.
+        let limit = isize::MAX as usize - 64;
+        let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
         let (channel_sums, channel_abs_sums) = sums(&w)?;
         Ok(Self {
@@ -125,6 +128,18 @@ impl PackedWeights {
     /// The groups `groups` of panel `p`.
     pub(crate) fn panel(&self, p: usize, groups: core::ops::Range<usize>) -> &[i8] {
         &self.panels.as_slice()[self.layout.range(p, groups)]
+    }
+}
+
+impl fmt::Debug for PackedWeights {
+    /// What they are, without the weights themselves.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (n, k) = (self.n(), self.k());
+        f.debug_struct("PackedWeights")
+            .field("kernel", &self.kernel)
+            .field("n", &n)
+            .field("k", &k)
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,10 +3,9 @@
 //! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float operations as the scalar
 //! function, so fused and unfused results are equal bit for bit.
 
-use core::ops::Range;
-
 use qcore::Code;
 
+use crate::finish::{Codes, Target};
 use crate::view::MatMut;
 
 /// Why an output stage cannot be applied to a product.
@@ -85,7 +84,8 @@ impl<S: sealed::Stage + Sync> OutputStage for S {}
 pub type Output<S> = <S as sealed::Stage>::Out;
 
 pub(crate) mod sealed {
-    use super::{Channels, Scales};
+    use super::{Codes, Scales, Target};
+    use crate::view::MatMut;
 
     pub trait Stage {
         type Out: Copy + Send;
@@ -93,14 +93,42 @@ pub(crate) mod sealed {
         /// The int32 bias, which the driver adds to the sums together with the terms of the zero point.
         fn bias(&self) -> Option<&[i32]>;
 
-        /// Scale or multiplier of each channel.
-        fn factor(&self) -> Scales<'_>;
+        /// Scale or multiplier; `None` where the sums stay int32.
+        fn factor(&self) -> Option<Scales<'_>> {
+            None
+        }
+
+        /// What the caller knows the factor as.
+        fn factor_name(&self) -> &'static str {
+            "scale"
+        }
 
         /// The f32 bias of each channel.
-        fn float_bias(&self) -> Option<&[f32]>;
+        fn float_bias(&self) -> Option<&[f32]> {
+            None
+        }
 
-        /// What is stored for the complete sums of `L` neighbouring channels of one row.
-        fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [Self::Out; L];
+        /// Whether negative f32 results become 0.
+        fn relu(&self) -> bool {
+            false
+        }
+
+        /// The integers of a requantization.
+        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
+        fn codes(&self) -> Codes {
+            Codes::default()
+        }
+
+        /// The output with its element type as a value.
+        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
+        fn target(out: MatMut<'_, Self::Out>) -> Target<'_>;
+    }
+
+    /// i8 or u8 as an output.
+    pub trait StoredCode: qcore::Code {
+        /// The output with its element type as a value.
+        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
+        fn target(out: MatMut<'_, Self>) -> Target<'_>;
     }
 }
 
@@ -113,100 +141,9 @@ pub(crate) fn check<S: OutputStage>(stage: &S, n: usize) -> Result<(), StageErro
         check_len("float bias", n, bias.len())?;
     }
     match stage.factor() {
-        Scales::PerTensor(_) => Ok(()),
-        Scales::PerChannel(factors) => check_len("scales", n, factors.len()),
+        Some(Scales::PerChannel(factors)) => check_len(stage.factor_name(), n, factors.len()),
+        _ => Ok(()),
     }
-}
-
-/// The per-channel operands of `L` neighbouring channels, in registers while a tile's rows pass by.
-#[derive(Clone, Copy, Debug)]
-pub struct Channels<const L: usize> {
-    offset: [i32; L],
-    factor: [f32; L],
-    float_bias: [f32; L],
-}
-
-/// The finished sums of a tile: row i at `i * stride`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sums<'t> {
-    pub(crate) acc: &'t [i32],
-    pub(crate) stride: usize,
-}
-
-/// Where a tile belongs: its first row and column of the output, and its output channels.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) row: usize,
-    pub(crate) column: usize,
-    pub(crate) channels: Range<usize>,
-}
-
-/// Stores a tile: channel j becomes `stage(acc[j] + offsets[j])`, the sum wrapping (its bound was checked).
-///
-/// Channels go through the stage in chunks of fixed length, so that each step becomes whole vectors, also in the last
-/// columns of a matrix.
-#[inline(always)]
-pub(crate) fn store_tile<S: OutputStage>(
-    stage: &S,
-    sums: Sums<'_>,
-    offsets: &[i32],
-    place: &Place,
-    out: &mut MatMut<'_, Output<S>>,
-) {
-    let columns = place.channels.len();
-    let mut j = 0;
-    while j + 16 <= columns {
-        store_columns::<16, S>(stage, sums, offsets, place, j, out);
-        j += 16;
-    }
-    if j + 8 <= columns {
-        store_columns::<8, S>(stage, sums, offsets, place, j, out);
-        j += 8;
-    }
-    if j + 4 <= columns {
-        store_columns::<4, S>(stage, sums, offsets, place, j, out);
-        j += 4;
-    }
-    while j < columns {
-        store_columns::<1, S>(stage, sums, offsets, place, j, out);
-        j += 1;
-    }
-}
-
-/// Columns `j..j + L` of the tile.
-#[inline(always)]
-fn store_columns<const L: usize, S: OutputStage>(
-    stage: &S,
-    sums: Sums<'_>,
-    offsets: &[i32],
-    place: &Place,
-    j: usize,
-    out: &mut MatMut<'_, Output<S>>,
-) {
-    let channel = place.channels.start + j;
-    let channels = Channels {
-        offset: entries(offsets, channel),
-        factor: match stage.factor() {
-            Scales::PerTensor(factor) => [factor; L],
-            Scales::PerChannel(factors) => entries(factors, channel),
-        },
-        float_bias: stage.float_bias().map_or([0.0; L], |bias| entries(bias, channel)),
-    };
-    for (i, acc) in sums.acc.chunks_exact(sums.stride).enumerate() {
-        let out =
-            out.row_mut(place.row + i).and_then(|row| row.get_mut(place.column + j..)?.first_chunk_mut());
-        if let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) {
-            let sums = core::array::from_fn(|j| acc[j].wrapping_add(channels.offset[j]));
-            *out = stage.apply(&sums, &channels);
-        }
-    }
-}
-
-/// Entries `first..first + L` of a per-channel operand.
-#[inline(always)]
-fn entries<T: Copy + Default, const L: usize>(values: &[T], first: usize) -> [T; L] {
-    // Operands have an entry for each channel (`check`), so the default is never used.
-    values.get(first..).and_then(|values| values.first_chunk()).copied().unwrap_or([T::default(); L])
 }
 
 /// The sums themselves: `y = acc + bias`, int32.
@@ -235,17 +172,9 @@ impl sealed::Stage for Int32<'_> {
         self.bias
     }
 
-    fn factor(&self) -> Scales<'_> {
-        Scales::PerTensor(1.0)
-    }
-
-    fn float_bias(&self) -> Option<&[f32]> {
-        None
-    }
-
-    #[inline(always)]
-    fn apply<const L: usize>(&self, sums: &[i32; L], _: &Channels<L>) -> [i32; L] {
-        *sums
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, i32>) -> Target<'_> {
+        Target::I32(out)
     }
 }
 
@@ -299,23 +228,21 @@ impl sealed::Stage for Dequantize<'_> {
         self.bias
     }
 
-    fn factor(&self) -> Scales<'_> {
-        self.scale
+    fn factor(&self) -> Option<Scales<'_>> {
+        Some(self.scale)
     }
 
     fn float_bias(&self) -> Option<&[f32]> {
         self.float_bias
     }
 
-    #[inline(always)]
-    fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [f32; L] {
-        let Channels { factor, float_bias, .. } = channels;
-        let y: [f32; L] = if self.float_bias.is_some() {
-            core::array::from_fn(|j| qcore::dequantize_acc_bias(sums[j], factor[j], float_bias[j]))
-        } else {
-            core::array::from_fn(|j| qcore::dequantize_acc(sums[j], factor[j]))
-        };
-        if self.relu { y.map(|y| if y < 0.0 { 0.0 } else { y }) } else { y }
+    fn relu(&self) -> bool {
+        self.relu
+    }
+
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, f32>) -> Target<'_> {
+        Target::F32(out)
     }
 }
 
@@ -381,28 +308,45 @@ impl<'a, C: Code> Requantize<'a, C> {
     }
 }
 
-impl<C: Code> sealed::Stage for Requantize<'_, C> {
+impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
     type Out = C;
 
     fn bias(&self) -> Option<&[i32]> {
         self.bias
     }
 
-    fn factor(&self) -> Scales<'_> {
-        self.multiplier
+    fn factor(&self) -> Option<Scales<'_>> {
+        Some(self.multiplier)
     }
 
-    fn float_bias(&self) -> Option<&[f32]> {
-        None
+    fn factor_name(&self) -> &'static str {
+        "multiplier"
     }
 
-    #[inline(always)]
-    fn apply<const L: usize>(&self, sums: &[i32; L], channels: &Channels<L>) -> [C; L] {
+    #[expect(private_interfaces, reason = "sealed")]
+    fn codes(&self) -> Codes {
         let (zero_point, high) = (self.zero_point.widen(), self.high.widen());
         // A clamp above the zero point leaves nothing for ReLU to do, one below it leaves nothing else.
         let low = if self.relu { self.low.widen().max(zero_point).min(high) } else { self.low.widen() };
-        core::array::from_fn(|j| {
-            C::from_clamped(qcore::requantize(sums[j], channels.factor[j], zero_point, low, high))
-        })
+        Codes { zero_point, low, high }
+    }
+
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, C>) -> Target<'_> {
+        C::target(out)
+    }
+}
+
+impl sealed::StoredCode for i8 {
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, i8>) -> Target<'_> {
+        Target::I8(out)
+    }
+}
+
+impl sealed::StoredCode for u8 {
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, u8>) -> Target<'_> {
+        Target::U8(out)
     }
 }

@@ -4,9 +4,8 @@
 //! not depend on the cut.
 
 use crate::activation::Activation;
+use crate::finish::Target;
 use crate::nest::{Part, Product};
-use crate::stage::{Output, OutputStage};
-use crate::view::MatMut;
 use crate::workspace::Arena;
 
 /// Who computes.
@@ -32,6 +31,7 @@ const PRODUCTS_PER_THREAD: usize = 1 << 20;
 
 impl Threads<'_> {
     /// Number of parts to cut a product of `products` = m * n * k into.
+    #[cfg_attr(not(feature = "rayon"), expect(unused_variables, reason = "one thread whatever the work"))]
     pub(crate) fn parts(self, products: usize) -> usize {
         match self {
             Threads::Serial => 1,
@@ -55,10 +55,10 @@ impl Threads<'_> {
 }
 
 /// Computes `part`, cut into as many parts as there are `arenas`.
-pub(crate) fn run<A: Activation, S: OutputStage>(
-    product: &Product<'_, A, S>,
+pub(crate) fn run<A: Activation>(
+    product: &Product<'_, A>,
     part: Part,
-    out: MatMut<'_, Output<S>>,
+    out: Target<'_>,
     arenas: &mut [Arena],
 ) {
     let desc = product.w.kernel().desc();

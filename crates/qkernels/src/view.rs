@@ -282,6 +282,17 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { borrow: PhantomData, ..*self }
     }
 
+    /// The elements of `rows` and `columns`; `None` where they reach outside.
+    pub fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<MatMut<'_, T>> {
+        if rows.start > rows.end || columns.start > columns.end {
+            return None;
+        }
+        let (above, _) = self.reborrow().split_at_row(rows.end)?;
+        let (_, block) = above.split_at_row(rows.start)?;
+        let (left, _) = block.split_at_col(columns.end)?;
+        Some(left.split_at_col(columns.start)?.1)
+    }
+
     /// The rows before `row` and those from it on; `None` if there are fewer.
     pub fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         if row > self.rows {
@@ -365,6 +376,21 @@ mod tests {
         }
         for (i, &x) in data.iter().enumerate() {
             assert_eq!(x, u8::from(i % 9 < 7), "element {i}");
+        }
+    }
+
+    #[test]
+    fn a_block_has_its_elements_and_no_others() {
+        let mut data = [0u8; 4 * 6];
+        let mut whole = MatMut::with_stride(&mut data, 4, 5, 6).unwrap();
+        assert!(whole.block(0..5, 0..1).is_none() && whole.block(0..1, 0..6).is_none());
+        let mut block = whole.block(1..3, 2..5).unwrap();
+        assert_eq!((block.rows(), block.cols()), (2, 3));
+        for i in 0..2 {
+            block.row_mut(i).unwrap().fill(1);
+        }
+        for (i, &x) in data.iter().enumerate() {
+            assert_eq!(x, u8::from((1..3).contains(&(i / 6)) && (2..5).contains(&(i % 6))), "element {i}");
         }
     }
 

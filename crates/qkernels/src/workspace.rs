@@ -6,6 +6,8 @@
 pub struct Workspace {
     /// For each channel: bias and the terms of the zero point.
     pub(crate) offsets: Vec<i32>,
+    /// For each channel: the scale, where the caller gave one for all.
+    pub(crate) factors: Vec<f32>,
     /// One for each part that runs on a thread of its own.
     pub(crate) arenas: Vec<Arena>,
 }

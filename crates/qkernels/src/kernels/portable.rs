@@ -17,6 +17,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     features: &[],
     level: Level::Baseline,
     run,
+    stores: false,
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
 
@@ -63,6 +64,7 @@ fn peak(iterations: u64) -> i32 {
             groups,
             acc: &mut acc,
             accumulate: true,
+            store: None,
         });
     }
     acc.iter().fold(0, |sum, acc| sum.wrapping_add(*acc))

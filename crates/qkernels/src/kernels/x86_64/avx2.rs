@@ -25,6 +25,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     features: &[Feature::Avx2],
     level: Level::Avx2,
     run,
+    stores: false,
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

@@ -6,8 +6,12 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x64, load_i32x16, store_i32x16};
+use super::finish512::{self, unrolled};
+use super::simd::{
+    load_i8x64, load_i32x16, store_byte_lanes, store_f32_lanes, store_i32_lanes, store_i32x16,
+};
 use crate::detect::Feature;
+use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
 use crate::vectorize::Level;
 
@@ -32,13 +36,14 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     ],
     level: Level::Avx512,
     run,
+    stores: true,
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 
 /// Independent accumulators of the peak loop, as many as the tile has.
 const PEAK_CHAINS: usize = 24;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run(tile: &mut Tile<'_>) {
     match tile.columns / LANES {
         1 => rows::<1>(tile),
@@ -47,7 +52,7 @@ fn run(tile: &mut Tile<'_>) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn rows<const V: usize>(tile: &mut Tile<'_>) {
     match tile.rows {
         1 => body::<1, V>(tile),
@@ -61,7 +66,7 @@ fn rows<const V: usize>(tile: &mut Tile<'_>) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
     let groups = tile.groups;
     // A loop, not `from_fn`: closures called from code without the target features are not inlined.
@@ -70,12 +75,12 @@ fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
         *row = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
     }
     let mut acc = [[_mm512_setzero_si512(); V]; M];
-    let (out, _) = tile.acc.as_chunks_mut::<LANES>();
-    let out = &mut out[..M * V];
+    let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
+    let sums = &mut sums[..M * V];
     if tile.accumulate {
         for i in 0..M {
             for v in 0..V {
-                acc[i][v] = load_i32x16(&out[i * V + v]);
+                acc[i][v] = load_i32x16(&sums[i * V + v]);
             }
         }
     }
@@ -92,14 +97,18 @@ fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
             }
         }
     }
+    if let Some(store) = &mut tile.store {
+        finish512::store!(acc, store, M, V);
+        return;
+    }
     for i in 0..M {
         for v in 0..V {
-            store_i32x16(&mut out[i * V + v], acc[i][v]);
+            store_i32x16(&mut sums[i * V + v], acc[i][v]);
         }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {
     let x = _mm512_set1_epi32(core::hint::black_box(0x0102_0304));
     let mut acc = [_mm512_setzero_si512(); PEAK_CHAINS];

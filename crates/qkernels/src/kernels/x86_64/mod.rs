@@ -4,6 +4,7 @@ use crate::kernel::KernelDesc;
 
 mod avx2;
 mod avx512_vnni;
+mod finish512;
 mod simd;
 
 pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx2::KERNEL];

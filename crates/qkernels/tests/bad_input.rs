@@ -1,0 +1,310 @@
+//! What does not fit is refused with an error that has the numbers in it, and nothing is written.
+
+mod oracle;
+
+use std::error::Error;
+
+use oracle::CANARY;
+use qkernels::{
+    Activations, Dequantize, GemmError, Int32, Kernel, MatMut, MatRef, Output, OutputStage, PackError,
+    PackedWeights, Requantize, Scales, StageError, Threads, ViewError, Workspace, gemm,
+};
+
+/// `error` is `expected` and says `message`.
+#[track_caller]
+fn refused<T: Error + PartialEq>(error: T, expected: T, message: &str) {
+    assert_eq!(error, expected);
+    assert_eq!(error.to_string(), message);
+}
+
+/// The error of a product of `a` (m, k) with weights of 1 (n, k) on every kernel, which must leave the output as it was.
+fn product_error<S: OutputStage>(
+    a: Activations<'_, u8>,
+    (n, k): (usize, usize),
+    stage: &S,
+    (rows, cols): (usize, usize),
+    canary: Output<S>,
+) -> GemmError
+where
+    Output<S>: PartialEq + std::fmt::Debug,
+{
+    let w = vec![1i8; n * k];
+    let mut errors = Kernel::available().map(|kernel| {
+        let w = PackedWeights::from_nk(MatRef::new(&w, n, k).unwrap(), kernel).unwrap();
+        let mut y = vec![canary; rows * cols];
+        let out = MatMut::new(&mut y, rows, cols).unwrap();
+        let error = gemm(a, &w, stage, out, Threads::Serial, &mut Workspace::new()).unwrap_err();
+        assert!(y.iter().all(|&y| y == canary), "{kernel} wrote in spite of {error}");
+        error
+    });
+    let error = errors.next().unwrap();
+    assert!(errors.all(|other| other == error));
+    error
+}
+
+const Q: [u8; 60] = [1; 60];
+
+fn activations(m: usize, k: usize) -> Activations<'static, u8> {
+    MatRef::new(&Q, m, k).unwrap().into()
+}
+
+#[test]
+fn activations_of_another_depth() {
+    for got in [4, 6, 0] {
+        refused(
+            product_error(activations(3, got), (2, 5), &Int32::new(), (3, 2), CANARY),
+            GemmError::Depth { expected: 5, got },
+            &format!("expected k = 5 columns of activations, got {got}"),
+        );
+    }
+}
+
+#[test]
+fn an_output_of_another_shape() {
+    for (rows, cols) in [(2, 2), (4, 2), (3, 1), (3, 3), (2, 3), (0, 0)] {
+        refused(
+            product_error(activations(3, 5), (2, 5), &Int32::new(), (rows, cols), CANARY),
+            GemmError::OutputShape { m: 3, n: 2, rows, cols },
+            &format!("expected a 3 x 2 output, got {rows} x {cols}"),
+        );
+    }
+}
+
+#[track_caller]
+fn overflows(error: GemmError, channel: usize, bound: u128) {
+    let GemmError::Overflow(overflow) = error else { panic!("{error}") };
+    assert_eq!((overflow.channel, overflow.bound), (channel, bound));
+    let message = format!("channel {channel}: the accumulator can reach {bound}, more than 2147483647");
+    assert_eq!(error.to_string(), message);
+}
+
+#[test]
+fn sums_that_int32_might_not_hold() {
+    // Weights of 1, k = 5, u8: 255 * 5 = 1275 is left for the bias.
+    let most = i32::MAX - 1275;
+    let bias = [most, -most];
+    let stage = Int32::new().with_bias(&bias);
+    let w = [1i8; 10];
+    for kernel in Kernel::available() {
+        let w = PackedWeights::from_nk(MatRef::new(&w, 2, 5).unwrap(), kernel).unwrap();
+        let mut y = [CANARY; 2];
+        let out = MatMut::new(&mut y, 1, 2).unwrap();
+        let a = [255u8; 5];
+        let a = MatRef::new(&a, 1, 5).unwrap();
+        gemm(a, &w, &stage, out, Threads::Serial, &mut Workspace::new()).unwrap();
+        assert_eq!(y, [i32::MAX, 1275 - most]);
+    }
+    for (bias, channel, bound) in [
+        ([most + 1, 0], 0, 1u128 << 31),
+        ([0, -most - 1], 1, 1 << 31),
+        ([0, i32::MIN], 1, (1 << 31) + 1275),
+        ([-i32::MAX, i32::MIN], 0, (1 << 31) + 1274),
+    ] {
+        let stage = Int32::new().with_bias(&bias);
+        overflows(product_error(activations(1, 5), (2, 5), &stage, (1, 2), CANARY), channel, bound);
+    }
+    // |q - zero_point| is what is multiplied, wherever the zero point is.
+    for (zero_point, magnitude) in
+        [(i32::MIN, (1u128 << 31) + 255), (i32::MAX, (1 << 31) - 1), (-500_000_000, 500_000_255)]
+    {
+        let a = Activations::new(MatRef::new(&Q, 1, 5).unwrap(), zero_point);
+        overflows(product_error(a, (2, 5), &Int32::new(), (1, 2), CANARY), 0, 5 * magnitude);
+    }
+}
+
+#[test]
+fn stage_operands_of_another_length() {
+    let ints = [1i32; 9];
+    let floats = [1f32; 9];
+    let expect = |error: GemmError, operand: &'static str, len: usize| {
+        refused(
+            error,
+            GemmError::Stage(StageError::Length { operand, n: 4, len }),
+            &format!("expected n = 4 entries in the stage's {operand}, got {len}"),
+        );
+    };
+    let (a, nk, shape) = (activations(3, 5), (4, 5), (3, 4));
+    for len in [0, 3, 5, 9] {
+        let (ints, floats) = (&ints[..len], &floats[..len]);
+        expect(product_error(a, nk, &Int32::new().with_bias(ints), shape, CANARY), "bias", len);
+        let stage = Dequantize::new(Scales::PerTensor(1.0)).unwrap();
+        expect(product_error(a, nk, &stage.with_bias(ints), shape, 0.5), "bias", len);
+        expect(product_error(a, nk, &stage.with_float_bias(floats).unwrap(), shape, 0.5), "float bias", len);
+        let stage = Dequantize::new(Scales::PerChannel(floats)).unwrap();
+        expect(product_error(a, nk, &stage, shape, 0.5), "scale", len);
+        let stage = Requantize::<i8>::new(Scales::PerTensor(1.0)).unwrap();
+        expect(product_error(a, nk, &stage.with_bias(ints), shape, 90), "bias", len);
+        let stage = Requantize::<u8>::new(Scales::PerChannel(floats)).unwrap();
+        expect(product_error(a, nk, &stage, shape, 90), "multiplier", len);
+    }
+}
+
+#[test]
+fn stage_operands_that_are_not_finite() {
+    for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        let per_channel = [1.0, 2.0, value, f32::NAN];
+        for (operand, channel, error) in [
+            ("scale", 0, Dequantize::new(Scales::PerTensor(value)).unwrap_err()),
+            ("scale", 2, Dequantize::new(Scales::PerChannel(&per_channel)).unwrap_err()),
+            (
+                "float bias",
+                2,
+                Dequantize::new(Scales::PerTensor(1.0)).unwrap().with_float_bias(&per_channel).unwrap_err(),
+            ),
+            ("multiplier", 0, Requantize::<i8>::new(Scales::PerTensor(value)).unwrap_err()),
+            ("multiplier", 2, Requantize::<u8>::new(Scales::PerChannel(&per_channel)).unwrap_err()),
+        ] {
+            let StageError::NotFinite { operand: got_operand, channel: got_channel, value: got } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!((got_operand, got_channel, got.to_bits()), (operand, channel, value.to_bits()));
+            assert_eq!(
+                error.to_string(),
+                format!("the stage's {operand} is {value} at channel {channel}; it must be finite")
+            );
+        }
+    }
+}
+
+#[test]
+fn clamps_without_a_code() {
+    let signed = Requantize::<i8>::new(Scales::PerTensor(1.0)).unwrap();
+    assert!(signed.with_clamp(-5, -5).is_ok());
+    refused(
+        signed.with_clamp(5, -6).unwrap_err(),
+        StageError::EmptyClamp { low: 5, high: -6 },
+        "clamp from 5 to -6 is empty",
+    );
+    let unsigned = Requantize::<u8>::new(Scales::PerTensor(1.0)).unwrap();
+    refused(
+        unsigned.with_clamp(255, 254).unwrap_err(),
+        StageError::EmptyClamp { low: 255, high: 254 },
+        "clamp from 255 to 254 is empty",
+    );
+}
+
+#[test]
+fn weights_that_32_bits_cannot_sum() {
+    // One weight of them all, repeated by its stride.
+    for (weight, largest_k) in [(-128i8, 1usize << 24), (127, 16_909_320)] {
+        let w = [1, weight];
+        let channels = |k| MatRef::with_strides(&w, 2, k, 1, 0).unwrap();
+        for kernel in Kernel::available() {
+            let k = largest_k + 1;
+            let abs_sum = k as u64 * u64::from(weight.unsigned_abs());
+            refused(
+                PackedWeights::from_nk(channels(k), kernel).unwrap_err(),
+                PackError::Overflow { channel: 1, k, abs_sum },
+                &format!("sums over the k = {k} weights of channel 1 leave 32 bits: sum of |w| is {abs_sum}"),
+            );
+        }
+        let kernel = Kernel::available().next().unwrap();
+        let packed = PackedWeights::from_nk(channels(largest_k), kernel).unwrap();
+        let sum = i32::try_from(largest_k as i64 * i64::from(weight)).unwrap();
+        assert_eq!(packed.channel_sums(), [largest_k as i32, sum]);
+        assert_eq!(packed.channel_abs_sums(), [largest_k as u32, sum.unsigned_abs()]);
+        assert_eq!(packed.largest_abs_sum(), sum.unsigned_abs());
+    }
+}
+
+#[test]
+fn weights_that_exceed_the_address_space() {
+    let w = [1i8];
+    for kernel in Kernel::available() {
+        for (n, k) in [
+            (usize::MAX, 1),
+            (1, usize::MAX),
+            (usize::MAX, usize::MAX),
+            (usize::MAX / 2, 3),
+            (1 << 32, 1 << 32),
+            (isize::MAX as usize, 1),
+        ] {
+            let w = MatRef::with_strides(&w, n, k, 0, 0).unwrap();
+            let message = format!("packed weights of n = {n} by k = {k} exceed the address space");
+            refused(PackedWeights::from_nk(w, kernel).unwrap_err(), PackError::TooLarge { n, k }, &message);
+            refused(
+                PackedWeights::from_kn(w.transposed(), kernel).unwrap_err(),
+                PackError::TooLarge { n, k },
+                &message,
+            );
+        }
+    }
+}
+
+/// Without depth there is nothing to pack, but sums to keep for each channel.
+#[test]
+fn channels_without_depth_that_exceed_the_address_space() {
+    for kernel in Kernel::available() {
+        let (n, k) = (1 << 62, 0);
+        let w = MatRef::new(&[], n, k).unwrap();
+        refused(
+            PackedWeights::from_nk(w, kernel).unwrap_err(),
+            PackError::TooLarge { n, k },
+            "packed weights of n = 4611686018427387904 by k = 0 exceed the address space",
+        );
+    }
+}
+
+#[test]
+fn views_of_slices_that_are_too_short() {
+    let mut data = [0u8; 23];
+    for (rows, cols, row_stride, col_stride, needed) in
+        [(4, 6, 6, 1, 24), (1, 24, 0, 1, 24), (2, 2, 22, 1, 24), (12, 2, 1, 12, 24), (3, 4, 1, 10, 33)]
+    {
+        let expected = ViewError::TooShort { rows, cols, row_stride, col_stride, needed, len: 23 };
+        let message = format!(
+            "a {rows} x {cols} matrix with strides ({row_stride}, {col_stride}) needs {needed} elements, got 23"
+        );
+        refused(
+            MatRef::with_strides(&data, rows, cols, row_stride, col_stride).unwrap_err(),
+            expected,
+            &message,
+        );
+        if col_stride == 1 {
+            refused(MatMut::with_stride(&mut data, rows, cols, row_stride).unwrap_err(), expected, &message);
+        }
+    }
+    assert!(MatRef::new(&data, 4, 6).is_err() && MatMut::new(&mut data, 4, 6).is_err());
+    assert!(MatRef::new(&data, 1, 23).is_ok() && MatMut::new(&mut data, 1, 23).is_ok());
+}
+
+#[test]
+fn views_whose_extent_overflows() {
+    let mut data = [0i32; 4];
+    let big = usize::MAX;
+    for (rows, cols, row_stride, col_stride) in [
+        (big, 2, 2, 1),
+        (2, 2, big, 1),
+        (3, 3, big / 2 + 1, 1),
+        (1, 3, 0, big),
+        (2, big, big, 1),
+        (big, big, 1, 1),
+    ] {
+        let expected = ViewError::TooLarge { rows, cols, row_stride, col_stride };
+        let message = format!(
+            "the extent of a {rows} x {cols} matrix with strides ({row_stride}, {col_stride}) overflows usize"
+        );
+        refused(
+            MatRef::with_strides(&data, rows, cols, row_stride, col_stride).unwrap_err(),
+            expected,
+            &message,
+        );
+        if col_stride == 1 && row_stride >= cols {
+            refused(MatMut::with_stride(&mut data, rows, cols, row_stride).unwrap_err(), expected, &message);
+        }
+    }
+}
+
+#[test]
+fn written_rows_that_overlap() {
+    let mut data = [0i32; 100];
+    for row_stride in [0, 1, 4] {
+        refused(
+            MatMut::with_stride(&mut data, 2, 5, row_stride).unwrap_err(),
+            ViewError::RowsOverlap { cols: 5, row_stride },
+            &format!("rows of 5 elements overlap at row stride {row_stride}"),
+        );
+    }
+    assert!(MatMut::with_stride(&mut data, 1, 5, 0).is_ok());
+}

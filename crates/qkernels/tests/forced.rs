@@ -1,0 +1,117 @@
+//! `QKERNELS_ISA` is obeyed or refused, never ignored. Run with it set, these tests fail where that kernel cannot run.
+
+use std::env;
+use std::process::Command;
+
+use qkernels::{
+    Feature, ISA_VARIABLE, Int32, Kernel, MatMut, MatRef, PackedWeights, Reason, Threads, Workspace, gemm,
+    kernels, report,
+};
+
+/// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that asked for it would
+/// otherwise pass without it.
+#[test]
+fn the_kernel_that_the_environment_names_is_selected() {
+    let forced = env::var(ISA_VARIABLE).unwrap_or_default();
+    let kernel = Kernel::select().unwrap_or_else(|error| panic!("{error}"));
+    let report = report().unwrap();
+    println!("{report}");
+    assert_eq!(report.kernel, kernel);
+    if forced.is_empty() {
+        assert_eq!(Some(kernel), Kernel::available().next());
+        assert_eq!(report.reason, Reason::Best);
+    } else {
+        assert!(
+            [kernel.desc().family, kernel.name()].contains(&forced.as_str()),
+            "{ISA_VARIABLE}={forced} selected {kernel}"
+        );
+        assert_eq!(report.reason, Reason::Forced);
+    }
+}
+
+#[test]
+fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
+    let Ok(report) = report() else { return }; // the test above says why
+    let listing = report.to_string();
+    assert!(report.rows.iter().map(|(desc, _)| *desc).eq(kernels::all()));
+    for (desc, missing) in &report.rows {
+        let line = listing.lines().find(|line| line.starts_with(desc.name)).unwrap();
+        assert_eq!(Kernel::new(desc).err(), *missing);
+        assert!(line.contains(missing.map_or("yes", Feature::name)), "{line}");
+    }
+    assert!(listing.ends_with(&format!("runs: {} ({})", report.kernel, report.reason)), "{listing}");
+}
+
+/// What a process prints that has `ISA_VARIABLE` set to `name`, or not set.
+fn child(name: Option<&str>) -> String {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "prints_what_it_ran_on", "--ignored", "--nocapture"]);
+    match name {
+        Some(name) => command.env(ISA_VARIABLE, name),
+        None => command.env_remove(ISA_VARIABLE),
+    };
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{name:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+#[ignore = "the child of the tests below"]
+fn prints_what_it_ran_on() {
+    let kernel = match Kernel::select() {
+        Ok(kernel) => kernel,
+        Err(error) => return println!("refused: {error}."),
+    };
+    // The product runs on what was selected, and the 4 x -3 of it come out right.
+    let w = PackedWeights::from_nk(MatRef::new(&[-3i8; 4], 1, 4).unwrap(), kernel).unwrap();
+    let mut y = [0];
+    let out = MatMut::new(&mut y, 1, 1).unwrap();
+    let a = MatRef::new(&[255u8; 4], 1, 4).unwrap();
+    gemm(a, &w, &Int32::new(), out, Threads::Serial, &mut Workspace::new()).unwrap();
+    assert_eq!(y, [-3060]);
+    println!("ran on {}, {}.", w.kernel(), report().unwrap().reason);
+}
+
+#[test]
+fn an_unset_or_empty_variable_selects_the_best_kernel() {
+    let best = Kernel::available().next().unwrap();
+    for name in [None, Some("")] {
+        let text = child(name);
+        assert!(text.contains(&format!("ran on {best}, {}.", Reason::Best)), "{name:?}: {text}");
+    }
+}
+
+#[test]
+fn every_family_and_every_name_is_forced_or_refused_with_the_missing_feature() {
+    for desc in kernels::all() {
+        // A family stands for its first kernel that runs, or for its first at all.
+        let family = || kernels::all().filter(|other| other.family == desc.family);
+        let first = family().find(|other| Kernel::new(other).is_ok()).unwrap_or(family().next().unwrap());
+        for (name, selected) in [(desc.name, desc), (desc.family, first)] {
+            let text = child(Some(name));
+            let expected = match Kernel::new(selected) {
+                Ok(kernel) => format!("ran on {kernel}, {}.", Reason::Forced),
+                Err(missing) => {
+                    format!(
+                        "refused: kernel {name:?} in {ISA_VARIABLE} needs {missing}, which this CPU lacks."
+                    )
+                }
+            };
+            assert!(text.contains(&expected), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_families_that_there_are() {
+    // Names are exact: neither a prefix of one nor one in capitals.
+    for name in ["nonsense", "portabl", "PORTABLE", " portable", "portable,avx2"] {
+        let text = child(Some(name));
+        let expected = format!("refused: unknown kernel {name:?} in {ISA_VARIABLE}; this architecture has ");
+        let known = text.split_once(&expected).unwrap_or_else(|| panic!("{name}: {text}")).1;
+        for desc in kernels::all() {
+            assert!(known.contains(desc.family), "{name}: {text}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What every product must equal, and inputs that are the same at every run.
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use std::fmt::Debug;
+
+use qkernels::{
+    Activation, Activations, Int32, Kernel, MatMut, MatRef, Output, OutputStage, PackedWeights, Threads,
+    Workspace, gemm, reference,
+};
+
+/// What an element holds before a product is written over it.
+pub(crate) const CANARY: i32 = 0x5a5a_5a5a;
+
+/// u8 or i8, as the activations of a test.
+pub(crate) trait TestCode: Activation + Into<i64> + Debug + PartialEq {
+    /// The code with these bits.
+    fn from_bits(bits: u8) -> Self;
+}
+
+impl TestCode for u8 {
+    fn from_bits(bits: u8) -> Self {
+        bits
+    }
+}
+
+impl TestCode for i8 {
+    fn from_bits(bits: u8) -> Self {
+        bits.cast_signed()
+    }
+}
+
+/// Noise that is the same for the same seed (xorshift64*).
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    /// A number in `0..end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.bits() as usize % end
+    }
+
+    /// One of `choices`.
+    pub(crate) fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// Codes of the whole range, every fourth of them an extreme one.
+    pub(crate) fn codes<C: TestCode>(&mut self, len: usize) -> Vec<C> {
+        const EXTREMES: [u8; 4] = [0, 127, 128, 255];
+        let code = |bits: u64| match bits & 3 {
+            0 => EXTREMES[(bits >> 8) as usize & 3],
+            _ => (bits >> 8) as u8,
+        };
+        (0..len).map(|_| C::from_bits(code(self.bits()))).collect()
+    }
+
+    /// Integers in `-magnitude..=magnitude`.
+    pub(crate) fn integers(&mut self, len: usize, magnitude: i32) -> Vec<i32> {
+        let span = 2 * magnitude as usize + 1;
+        (0..len).map(|_| self.below(span) as i32 - magnitude).collect()
+    }
+
+    /// Floats of both signs with magnitudes in `[low, 2 * low)`.
+    pub(crate) fn floats(&mut self, len: usize, low: f32) -> Vec<f32> {
+        let float = |bits: u64| {
+            let magnitude = low * (1.0 + (bits >> 8 & 0xffff) as f32 / 65536.0);
+            if bits & 1 == 0 { magnitude } else { -magnitude }
+        };
+        (0..len).map(|_| float(self.bits())).collect()
+    }
+}
+
+/// The sums of the triple loop in i64, all of which must fit int32.
+pub(crate) fn sums<A: TestCode>(a: MatRef<'_, A>, zero_point: i32, w: MatRef<'_, i8>) -> Vec<i32> {
+    let fits = |sum| i32::try_from(sum).expect("a test whose sums fit int32");
+    reference::product(a, zero_point, w).into_iter().map(fits).collect()
+}
+
+/// `w` (n, k), packed through the constructor for the order in which its elements lie.
+pub(crate) fn pack(kernel: Kernel, w: MatRef<'_, i8>) -> PackedWeights {
+    let packed = if w.row_stride() == 1 && w.col_stride() != 1 {
+        PackedWeights::from_kn(w.transposed(), kernel)
+    } else {
+        PackedWeights::from_nk(w, kernel)
+    };
+    packed.expect("weights that can be packed")
+}
+
+/// The product on the calling thread, in a matrix without gaps that held `before`.
+pub(crate) fn product<'a, A: Activation, S: OutputStage>(
+    a: impl Into<Activations<'a, A>>,
+    m: usize,
+    w: &PackedWeights,
+    stage: &S,
+    before: Output<S>,
+    workspace: &mut Workspace,
+) -> Vec<Output<S>> {
+    let mut y = vec![before; m * w.n()];
+    let out = MatMut::new(&mut y, m, w.n()).expect("an output of m * n elements");
+    gemm(a, w, stage, out, Threads::Serial, workspace).expect("operands that fit each other");
+    y
+}
+
+/// Compares kernels with the oracle. One workspace serves all products, and so carries the leftovers of every shape.
+#[derive(Default)]
+pub(crate) struct Conformance {
+    workspace: Workspace,
+    pub(crate) products: usize,
+}
+
+impl Conformance {
+    /// Every kernel of this machine gives the oracle's sums.
+    pub(crate) fn check<A: TestCode>(&mut self, a: MatRef<'_, A>, zero_point: i32, w: MatRef<'_, i8>) {
+        let expected = sums(a, zero_point, w);
+        for kernel in Kernel::available() {
+            self.compare(kernel, a, zero_point, w, &expected);
+        }
+    }
+
+    /// `kernel` gives the oracle's sums.
+    pub(crate) fn check_on<A: TestCode>(
+        &mut self,
+        kernel: Kernel,
+        a: MatRef<'_, A>,
+        zero_point: i32,
+        w: MatRef<'_, i8>,
+    ) {
+        let expected = sums(a, zero_point, w);
+        self.compare(kernel, a, zero_point, w, &expected);
+    }
+
+    /// `kernel` gives `expected`.
+    pub(crate) fn compare<A: TestCode>(
+        &mut self,
+        kernel: Kernel,
+        a: MatRef<'_, A>,
+        zero_point: i32,
+        w: MatRef<'_, i8>,
+        expected: &[i32],
+    ) {
+        let activations = Activations::new(a, zero_point);
+        let y = product(activations, a.rows(), &pack(kernel, w), &Int32::new(), CANARY, &mut self.workspace);
+        self.products += 1;
+        let (m, n, k) = (a.rows(), w.rows(), a.cols());
+        if let Some(at) = (0..m * n).find(|&at| y[at] != expected[at]) {
+            panic!(
+                "{kernel}, {}, m = {m}, n = {n}, k = {k}, a strides ({}, {}), w strides ({}, {}), zero point \
+                 {zero_point}: element ({}, {}) is {}, expected {}",
+                std::any::type_name::<A>(),
+                a.row_stride(),
+                a.col_stride(),
+                w.row_stride(),
+                w.col_stride(),
+                at / n,
+                at % n,
+                y[at],
+                expected[at],
+            );
+        }
+    }
+}
+
+/// One less, as many and one more, without 0.
+pub(crate) fn around(step: usize) -> impl Iterator<Item = usize> {
+    (step - 1..=step + 1).filter(|&x| x > 0)
+}

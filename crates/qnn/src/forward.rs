@@ -1,0 +1,76 @@
+//! What a forward pass asks of its operands, whatever the model.
+
+use qkernels::{GemmError, MatMut, MatRef, StageError, ViewError};
+
+/// Why a model could not be run. Nothing was written then.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The input has another width than the first layer takes.
+    #[error("expected k = {expected} columns of input, got {got}")]
+    Width {
+        /// Inputs of the first layer.
+        expected: usize,
+        /// Columns of the input.
+        got: usize,
+    },
+    /// The output has another shape than the result.
+    #[error("expected a {m} x {n} output, got {rows} x {cols}")]
+    OutputShape {
+        /// Rows of the input.
+        m: usize,
+        /// Outputs of the last layer.
+        n: usize,
+        /// Rows of the output.
+        rows: usize,
+        /// Columns of the output.
+        cols: usize,
+    },
+    /// A value of the input is NaN or infinite (int8 models only: it has no code).
+    #[error("input value {value} at row {row}, column {col} is not finite")]
+    NonFinite {
+        /// The first row with such a value.
+        row: usize,
+        /// Its first such column.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A product of int8 layers was refused. Layers are checked when a model is made, so this means a defect.
+    #[error(transparent)]
+    Gemm(#[from] GemmError),
+    /// A product of f32 layers was refused: a defect, as above.
+    #[error(transparent)]
+    FloatProduct(#[from] qkernels::float::FloatShapeError),
+    /// The input could not be quantized: a defect, as above.
+    #[error(transparent)]
+    Quantize(#[from] qcore::QuantizeError),
+    /// A view of the workspace was refused: a defect, as above.
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl From<StageError> for ForwardError {
+    fn from(error: StageError) -> Self {
+        ForwardError::Gemm(error.into())
+    }
+}
+
+/// `x` is (any, k).
+pub(crate) fn check_input(x: &MatRef<'_, f32>, k: usize) -> Result<(), ForwardError> {
+    if x.cols() == k { Ok(()) } else { Err(ForwardError::Width { expected: k, got: x.cols() }) }
+}
+
+/// `out` is (m, n).
+pub(crate) fn check_output(out: &MatMut<'_, f32>, m: usize, n: usize) -> Result<(), ForwardError> {
+    let (rows, cols) = (out.rows(), out.cols());
+    if (rows, cols) == (m, n) { Ok(()) } else { Err(ForwardError::OutputShape { m, n, rows, cols }) }
+}
+
+/// The first `len` elements of a buffer that grows when it must.
+pub(crate) fn grown<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}

@@ -1,0 +1,79 @@
+//! int8 models: load an f32 model, calibrate, quantize, run, compare, save.
+//!
+//! A model's states are types, and each step makes the next one:
+//!
+//! 1. [`FloatMlp`]: f32 layers, from [`FloatLinear`]s or a safetensors file with PyTorch's names.
+//! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`]: the range of every layer's
+//!    input.
+//! 3. [`CalibratedMlp::quantize`] gives a [`QuantMlp`]: i8 weights, u8 or i8 activations ([`QuantConfig`]).
+//! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose sums become f32 logits.
+//! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and [`QuantMlp::load`] keep the model.
+//!
+//! ```
+//! use qkernels::{MatMut, MatRef, Threads};
+//! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace};
+//!
+//! let float = FloatMlp::new(vec![
+//!     FloatLinear::new("fc1", 3, 2, vec![0.5, -1.0, 0.25, 0.75, -0.5, 0.5], vec![0.1, 0.0, -0.1])?,
+//!     FloatLinear::new("fc2", 2, 3, vec![1.0, -0.5, 0.25, -1.0, 0.5, 0.75], vec![0.0, 0.2])?,
+//! ])?;
+//! let x = [0.2, 0.9, 1.0, 0.1, 0.5, 0.4, 0.0, 0.6]; // four rows of the kind that the model will see
+//! let x = MatRef::new(&x, 4, 2)?;
+//! let model = float.calibrate([x])?.quantize(&QuantConfig::default())?;
+//! let mut logits = [0.0; 8];
+//! model.forward(x, MatMut::new(&mut logits, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! println!("{}", model.report(&float, x)?);
+//!
+//! let restored = QuantMlp::from_bytes(&model.to_bytes()?, None)?;
+//! let mut again = [0.0; 8];
+//! restored.forward(x, MatMut::new(&mut again, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! assert_eq!(logits, again);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Invariants
+//!
+//! - A [`QuantMlp`] is proven: its sums cannot leave int32 whatever the input, each layer takes what the one before it
+//!   gives, its scales are usable. This holds for models from files too; what a file says is hostile until checked.
+//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the threads and the batch.
+//! - Nothing that a caller passes in, bytes included, panics. Errors are typed and carry names and numbers.
+//! - Nothing is dropped in silence: a scale that had to be raised and a channel that became constant are in the report,
+//!   and a tensor that has no place in a model is an error.
+
+#![forbid(unsafe_code)]
+
+mod calibrate;
+mod chain;
+mod checksum;
+mod compare;
+mod config;
+mod float_file;
+mod float_linear;
+mod float_mlp;
+mod forward;
+mod names;
+mod noise;
+mod quant_file;
+mod quant_linear;
+mod quant_mlp;
+mod quantize;
+mod report;
+mod rows;
+mod table;
+mod tensors;
+mod weight_scales;
+
+pub use calibrate::{CalibrateError, CalibratedMlp};
+pub use chain::ChainError;
+pub use config::{ActivationCodes, QuantConfig, WeightGranularity};
+pub use float_file::LoadFloatError;
+pub use float_linear::{FloatLinear, FloatLinearError};
+pub use float_mlp::{FloatMlp, FloatWorkspace, LayerOutput};
+pub use forward::ForwardError;
+pub use quant_file::{LoadError, SaveError};
+pub use quant_linear::{QuantLinear, QuantLinearError};
+pub use quant_mlp::{QuantMlp, QuantWorkspace};
+pub use quantize::QuantizeModelError;
+pub use report::{LayerReport, ModelReport, ReportError};
+pub use rows::argmax_rows;
+pub use tensors::{MAX_FILE_BYTES, TensorFileError};

@@ -1,0 +1,100 @@
+//! Rows of the caller's matrices, and the blocks of rows that go through a model together.
+
+use core::ops::Range;
+
+use qkernels::{MatRef, Threads};
+
+/// Rows per thread that go through all layers together: few enough that what lies between two layers stays in the L2
+/// cache and that a workspace does not grow with the batch, enough that a product of them is worth its start.
+const ROWS_PER_THREAD: usize = 256;
+
+/// The blocks that `m` rows are cut into.
+pub(crate) fn blocks(m: usize, threads: Threads<'_>) -> impl Iterator<Item = Range<usize>> {
+    let count = match threads {
+        Threads::Pool(pool) => pool.current_num_threads(),
+        _ => 1,
+    };
+    let size = ROWS_PER_THREAD * count.max(1);
+    (0..m).step_by(size).map(move |start| start..m.min(start.saturating_add(size)))
+}
+
+/// Row `i` of `x`: where it lies if its elements are adjacent, else copied to `buffer`. Empty outside of `x`.
+pub(crate) fn row<'r>(x: &MatRef<'r, f32>, i: usize, buffer: &'r mut Vec<f32>) -> &'r [f32] {
+    if let Some(row) = x.row_slice(i) {
+        return row;
+    }
+    buffer.clear();
+    buffer.extend((0..x.cols()).filter_map(|j| x.get(i, j)));
+    buffer
+}
+
+/// The first value that is NaN or infinite, and its index.
+pub(crate) fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
+    // Magnitudes as integers, whose largest the compiler finds with vector instructions; no early exit in the loop.
+    const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
+    let magnitude = |v: &f32| (v.to_bits() & 0x7fff_ffff) as i32;
+    for (chunk_index, chunk) in values.chunks(256).enumerate() {
+        if chunk.iter().fold(0, |largest, v| magnitude(v).max(largest)) >= INFINITE {
+            let at = chunk.iter().position(|v| !v.is_finite())?;
+            return Some((chunk_index * 256 + at, chunk[at]));
+        }
+    }
+    None
+}
+
+/// Index of the largest value of each row of `values` (m, n), the first of equals; `None` for a row without a number
+/// (n = 0, or all NaN). NaN is never the largest.
+///
+/// ```
+/// use qkernels::MatRef;
+/// let logits = [0.1, 0.7, 0.2, f32::NAN, -3.0, -2.0];
+/// let classes: Vec<_> = qnn::argmax_rows(MatRef::new(&logits, 2, 3)?).collect();
+/// assert_eq!(classes, [Some(1), Some(2)]);
+/// # Ok::<(), qkernels::ViewError>(())
+/// ```
+pub fn argmax_rows(values: MatRef<'_, f32>) -> impl Iterator<Item = Option<usize>> {
+    (0..values.rows()).map(move |i| {
+        let row = (0..values.cols()).filter_map(|j| Some((j, values.get(i, j)?)));
+        row.filter(|(_, v)| !v.is_nan())
+            .reduce(|best, next| if next.1 > best.1 { next } else { best })
+            .map(|(j, _)| j)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_every_row_once() {
+        for m in [0, 1, 255, 256, 257, 1000] {
+            let rows: Vec<usize> = blocks(m, Threads::Serial).flatten().collect();
+            assert_eq!(rows, (0..m).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_first_non_finite_value_is_found_everywhere() {
+        for len in [0, 1, 255, 256, 257, 600] {
+            let mut values = vec![-f32::MAX; len];
+            assert_eq!(first_non_finite(&values), None);
+            for at in 0..len {
+                for bad in [f32::INFINITY, f32::NEG_INFINITY] {
+                    values[at] = bad;
+                    assert_eq!(first_non_finite(&values), Some((at, bad)));
+                }
+                values[at] = f32::NAN;
+                assert!(first_non_finite(&values).is_some_and(|(i, v)| i == at && v.is_nan()));
+                values[at] = f32::from_bits(1);
+            }
+        }
+    }
+
+    #[test]
+    fn argmax_takes_the_first_of_equals_and_no_nan() {
+        let values = [2.0, 2.0, 1.0, f32::NAN, f32::NAN, f32::NAN, f32::NAN, f32::NEG_INFINITY, f32::NAN];
+        let classes: Vec<_> = argmax_rows(MatRef::new(&values, 3, 3).unwrap()).collect();
+        assert_eq!(classes, [Some(0), None, Some(1)]);
+        assert_eq!(argmax_rows(MatRef::new(&values, 2, 0).unwrap()).collect::<Vec<_>>(), [None, None]);
+    }
+}
