@@ -225,6 +225,10 @@ impl Scheme {
             }
             ScaleArithmetic::F64TiesAway => {
                 let (low, high) = (f64::from(min) / divisor, f64::from(max) / divisor);
+                // Less than a step wide: the scale has been replaced, and neither end says anything.
+                if high - low < 1.0 {
+                    return 0.clamp(self.codes.min(), self.codes.max());
+                }
                 let from_min = qmin.abs() + low.abs() < qmax.abs() + high.abs();
                 if from_min { (qmin - low).round() } else { (qmax - high).round() }
             }
