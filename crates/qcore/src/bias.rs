@@ -61,6 +61,11 @@ pub fn quantize_biases(
 ///
 /// # Errors
 /// As [`quantize_biases`], except that nothing is too large.
+///
+/// ```
+/// assert_eq!(qcore::quantize_biases_clamped(&[1.0, -1.0], 1e-6, &[0.5, 1e-6])?, [2_000_000, i32::MIN]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn quantize_biases_clamped(
     bias: &[f32],
     input_scale: f32,
@@ -95,6 +100,11 @@ fn each_channel(
 }
 
 /// Why a bias has no int32 form.
+///
+/// ```
+/// let error = qcore::quantize_bias(1.0, 1e-5, 1e-6).unwrap_err();
+/// assert_eq!(error.to_string(), "bias 1 at scale 1e-11 does not fit 32 bits");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BiasError {
@@ -125,6 +135,11 @@ pub enum BiasError {
 }
 
 /// Why the biases of a layer have no int32 form.
+///
+/// ```
+/// let error = qcore::quantize_biases(&[0.0, 1.0], 1e-5, &[1.0, 1e-6]).unwrap_err();
+/// assert_eq!(error.to_string(), "channel 1: bias 1 at scale 1e-11 does not fit 32 bits");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BiasesError {

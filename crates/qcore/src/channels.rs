@@ -126,6 +126,15 @@ impl ChannelAxis {
 /// # Errors
 /// When `x` has another length than the axis says, a channel has no elements, or a value is not finite: the error
 /// names the channel and the index in `x`.
+///
+/// ```
+/// use qcore::{ChannelAxis, Range, channel_ranges};
+///
+/// let columns = ChannelAxis::new(&[2, 2], 1)?;
+/// let ranges = channel_ranges(&[1.0, 10.0, 2.0, 20.0], columns)?;
+/// assert_eq!(ranges, [Range::new(1.0, 2.0)?, Range::new(10.0, 20.0)?]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, ChannelError> {
     axis.check_data(x.len())?;
     if axis.channels > 0 && axis.is_empty() {
@@ -157,6 +166,14 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
 ///
 /// # Errors
 /// As [`channel_ranges`], or when the scheme has no parameters for a channel's range.
+///
+/// ```
+/// use qcore::{ChannelAxis, Scheme, channel_params};
+///
+/// let params = channel_params(&[1.27, 0.0, 0.0, 12.7], ChannelAxis::new(&[2, 2], 0)?, &Scheme::weights_i8())?;
+/// assert_eq!([params[0].scale(), params[1].scale()], [0.01, 0.1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn channel_params(x: &[f32], axis: ChannelAxis, scheme: &Scheme) -> Result<Vec<QParams>, ChannelError> {
     let choose = |(channel, range): (usize, &Range)| {
         scheme.choose(*range).map_err(|source| ChannelError::Scheme { channel, source })

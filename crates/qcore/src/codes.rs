@@ -104,6 +104,10 @@ impl CodeRange {
 }
 
 /// A number of bits for which there is no [`CodeRange`].
+///
+/// ```
+/// assert_eq!(qcore::CodeRange::signed(9).unwrap_err().to_string(), "codes have 2 to 8 bits, got 9");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("codes have 2 to 8 bits, got {bits}")]
 #[non_exhaustive]
@@ -119,6 +123,16 @@ mod sealed {
 }
 
 /// A type that stores codes: `i8` or `u8`. Sealed, since kernels rely on there being no other.
+///
+/// ```
+/// use qcore::{Code, CodeRange};
+///
+/// fn saturated<C: Code>(code: i32) -> i32 {
+///     C::from_clamped(code).widen()
+/// }
+/// assert_eq!((saturated::<i8>(300), saturated::<u8>(300), saturated::<u8>(-1)), (127, 255, 0));
+/// assert_eq!(<u8 as Code>::RANGE, CodeRange::U8);
+/// ```
 pub trait Code: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// Every value of the type.
     const RANGE: CodeRange;

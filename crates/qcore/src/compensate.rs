@@ -139,6 +139,13 @@ pub fn compensate(sum_ab: i32, terms: ZeroPointTerms) -> Result<i32, CompensateE
 
 /// [`compensate`] modulo 2^32, for inner loops: equal to it whenever that succeeds, since sums and products modulo
 /// 2^32 are exact modulo 2^32. [`check_accumulator`] is what proves that it does.
+///
+/// ```
+/// use qcore::{ZeroPointTerms, compensate, compensate_wrapping};
+///
+/// let terms = ZeroPointTerms { k: 2, za: 1, zb: 2, sum_a: 3, sum_b: 8 };
+/// assert_eq!(Ok(compensate_wrapping(13, terms)), compensate(13, terms));
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn compensate_wrapping(sum_ab: i32, terms: ZeroPointTerms) -> i32 {
@@ -176,6 +183,11 @@ pub fn check_accumulator(
 }
 
 /// A compensated sum that does not fit 32 bits.
+///
+/// ```
+/// let error = qcore::fold_zero_point(i32::MAX, -1, 1).unwrap_err();
+/// assert_eq!(error.to_string(), "the compensated sum 2147483648 does not fit 32 bits");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the compensated sum {value} does not fit 32 bits")]
 #[non_exhaustive]
@@ -185,6 +197,11 @@ pub struct CompensateError {
 }
 
 /// Why zero points cannot be folded into the biases of a layer.
+///
+/// ```
+/// let error = qcore::fold_zero_points(&[0, i32::MAX], -1, &[0, 1]).unwrap_err();
+/// assert_eq!(error.to_string(), "channel 1: the compensated sum 2147483648 does not fit 32 bits");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FoldError {

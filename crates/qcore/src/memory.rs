@@ -17,6 +17,13 @@ pub const fn packed_bytes(count: u64, bits: u32) -> u64 {
 
 /// How a layer's weights and biases are stored. The default: 8 bits, one f32 scale per output channel, no zero points,
 /// biases of four bytes (f32 or int32).
+///
+/// ```
+/// use qcore::WeightStorage;
+///
+/// assert_eq!(WeightStorage::F32.linear_bytes(512, 256), 525_312);
+/// assert_eq!(WeightStorage::default().linear_bytes(512, 256), 133_120);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightStorage {
     /// The bits of a weight's code.

@@ -216,6 +216,11 @@ fn check_lengths(original: usize, restored: usize) -> Result<(), MetricsError> {
 }
 
 /// Slices that cannot be compared.
+///
+/// ```
+/// let error = qcore::sqnr_db(&[1.0], &[]).unwrap_err();
+/// assert_eq!(error.to_string(), "the slices compared must be of one length, got 1 and 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MetricsError {

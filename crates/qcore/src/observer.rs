@@ -23,6 +23,20 @@ pub use percentile::PercentileObserver;
 ///
 /// Values that are not finite are counted and skipped. Observing nothing is allowed; asking for the range then is an
 /// error.
+///
+/// ```
+/// use qcore::{HistogramObserver, MinMaxObserver, Observer, ObserverError, Range};
+///
+/// /// Any observer over any batches.
+/// fn calibrate(mut observer: Box<dyn Observer>, batches: &[&[f32]]) -> Result<Range, ObserverError> {
+///     batches.iter().for_each(|batch| observer.observe(batch));
+///     observer.range()
+/// }
+/// let batches: [&[f32]; 2] = [&[0.0, 1.0], &[-1.0]];
+/// assert_eq!(calibrate(Box::new(MinMaxObserver::default()), &batches)?, Range::new(-1.0, 1.0)?);
+/// assert!(calibrate(Box::new(HistogramObserver::default()), &[]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Observer {
     /// Takes in a batch, of any size.
     fn observe(&mut self, values: &[f32]);
@@ -96,6 +110,13 @@ impl Observer for MinMaxObserver {
 }
 
 /// Why an observer has no range.
+///
+/// ```
+/// use qcore::{MinMaxObserver, Observer};
+///
+/// let error = MinMaxObserver::default().range().unwrap_err();
+/// assert_eq!(error.to_string(), "no finite value was observed (0 that are not finite)");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ObserverError {
@@ -108,6 +129,11 @@ pub enum ObserverError {
 }
 
 /// A setting of an observer that makes no sense.
+///
+/// ```
+/// let error = qcore::PercentileObserver::new(101.0).unwrap_err();
+/// assert_eq!(error.to_string(), "the percentile must be 50 to 100, got 101");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[error("{setting} must be {expected}, got {got}")]
 #[non_exhaustive]

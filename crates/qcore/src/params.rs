@@ -7,6 +7,15 @@ use crate::codes::CodeRange;
 use crate::rounding::{round_clamped, round_clamped_ties_away};
 
 /// Whether the zero point is added after or before rounding. The two differ at ties when the zero point is odd.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, ZeroPointOrder};
+///
+/// let p = QParams::new(1.0, 3, CodeRange::I8)?;
+/// assert_eq!(p.quantize(0.5), 3); // 0 + 3
+/// assert_eq!(p.with_order(ZeroPointOrder::AddThenRound).quantize(0.5), 4); // 3.5
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ZeroPointOrder {
     /// `round(x / scale) + zero_point`: ONNX, PyTorch, FBGEMM, the quantize step of MIT 6.5940 lab 2. The default.
@@ -17,6 +26,14 @@ pub enum ZeroPointOrder {
 }
 
 /// Where a quotient halfway between two integers goes.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, Rounding};
+///
+/// let p = QParams::new(1.0, 0, CodeRange::I8)?;
+/// assert_eq!((p.quantize(2.5), p.with_rounding(Rounding::TiesAway).quantize(2.5)), (2, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
     /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX, nearly all. The default.
@@ -219,6 +236,16 @@ impl QParams {
     /// As [`quantize`](QParams::quantize), with the quotient rounded to f16 before it is rounded to an integer: f16
     /// tensors quantized in their own precision, as rotalabs_accel does to a half-precision model.
     /// Meant for scales chosen with [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
+    ///
+    /// ```
+    /// use half::f16;
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.086_968, 0, CodeRange::I8)?;
+    /// assert_eq!(p.quantize(1.0), 11); // the quotient is 11.498
+    /// assert_eq!(p.quantize_in_f16(f16::ONE), 12); // 11.5 in f16, a tie
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn quantize_in_f16(&self, x: f16) -> i32 {
@@ -281,6 +308,13 @@ impl QParams {
 }
 
 /// Values that are no quantization parameters.
+///
+/// ```
+/// use qcore::{CodeRange, QParams};
+///
+/// let error = QParams::new(0.0, 0, CodeRange::I8).unwrap_err();
+/// assert_eq!(error.to_string(), "the scale must be finite and greater than 0 as f32, got 0e0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ParamError {

@@ -15,6 +15,14 @@ impl Scheme {
     ///
     /// -128 never occurs among the values that the range was observed on. Defined for every finite range: the scale is
     /// normal, its reciprocal finite.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::weights_i8().choose(Range::new(-1.27, 1.0)?)?;
+    /// assert_eq!((p.scale(), p.zero_point(), p.quantize(-1.27)), (0.01, 0, -127));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn weights_i8() -> Scheme {
         Scheme {
@@ -29,12 +37,28 @@ impl Scheme {
 
     /// Our default for activations: affine over the range extended to 0, codes 0..=255, scale computed in f64 and
     /// stored as f32. Defined for every finite range.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::activations_u8().choose(Range::new(0.5, 2.55)?)?; // 0 to 2.55
+    /// assert_eq!((p.scale(), p.zero_point(), p.quantize(2.55)), (0.01, 0, 255));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn activations_u8() -> Scheme {
         Scheme { codes: CodeRange::U8, kind: WITH_ZERO, ..Scheme::weights_i8() }
     }
 
     /// As [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128 lower.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::activations_i8().choose(Range::new(0.5, 2.55)?)?;
+    /// assert_eq!((p.scale(), p.zero_point(), p.quantize(2.55)), (0.01, -128, 127));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn activations_i8() -> Scheme {
         Scheme { codes: CodeRange::I8, kind: WITH_ZERO, ..Scheme::weights_i8() }
@@ -45,6 +69,15 @@ impl Scheme {
 impl Scheme {
     /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, 1 if that is 0. Per channel it is
     /// also what rotalabs_accel does to weights widened to f32.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let four_bits = Scheme::tutorial_symmetric(CodeRange::signed(4)?);
+    /// assert_eq!(four_bits.choose(Range::new(-0.5, 1.4)?)?.scale(), 1.4_f32 / 7.0);
+    /// assert_eq!(four_bits.choose(Range::new(0.0, 0.0)?)?.scale(), 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn tutorial_symmetric(codes: CodeRange) -> Scheme {
         Scheme {
@@ -59,6 +92,15 @@ impl Scheme {
 
     /// `asymmetric_quantize` of the PyTorch tutorial: affine over the range as observed, in f32. Meant for unsigned
     /// codes and ranges that contain 0; see [`AffineRange::AsObserved`].
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let p = Scheme::tutorial_affine(CodeRange::U8).choose(Range::new(5.0, 10.0)?)?;
+    /// // The zero point would be -255 and is clamped, so that every value saturates.
+    /// assert_eq!((p.zero_point(), p.fake_quantize(7.5)), (0, 5.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn tutorial_affine(codes: CodeRange) -> Scheme {
         Scheme { kind: AS_OBSERVED, ..Scheme::tutorial_symmetric(codes) }
@@ -66,6 +108,14 @@ impl Scheme {
 
     /// ONNX DynamicQuantizeLinear: affine over the range extended to 0, in f32. ONNX defines it for
     /// [`CodeRange::U8`], and an all-zero tensor not at all; its scale is 1 here.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let p = Scheme::onnx_dynamic(CodeRange::U8).choose(Range::new(-1.0, 3.0)?)?;
+    /// assert_eq!((p.scale(), p.zero_point()), (4.0 / 255.0, 64)); // 63.75
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn onnx_dynamic(codes: CodeRange) -> Scheme {
         Scheme { kind: WITH_ZERO, ..Scheme::tutorial_symmetric(codes) }
@@ -73,6 +123,16 @@ impl Scheme {
 
     /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64; the zero point is added before rounding;
     /// a range narrower than 1e-8 is constant and becomes all 0.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::tinytorch().choose(Range::new(-1.0, 3.0)?)?;
+    /// assert_eq!((p.scale_f64(), p.zero_point()), (4.0 / 255.0, -64)); // -64.25
+    /// let constant = Scheme::tinytorch().choose(Range::new(5.0, 5.0)?)?;
+    /// assert_eq!(constant.fake_quantize(5.0), 0.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn tinytorch() -> Scheme {
         Scheme {
@@ -87,6 +147,17 @@ impl Scheme {
 
     /// `linear_quantize` of MIT 6.5940 lab 2, for activations: affine over the range as observed, in f64. A constant
     /// tensor, which the lab divides by 0 for, is an error.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// // The lab's own example, in two bits.
+    /// let lab = Scheme::lab2_linear(CodeRange::signed(2)?);
+    /// let p = lab.choose(Range::new(-0.25, 0.75)?)?;
+    /// assert_eq!((p.scale_f64(), p.zero_point()), (1.0 / 3.0, -1));
+    /// assert!(lab.choose(Range::new(5.0, 5.0)?).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn lab2_linear(codes: CodeRange) -> Scheme {
         Scheme {
@@ -100,6 +171,14 @@ impl Scheme {
     }
 
     /// The weights of MIT 6.5940 lab 2, per output channel: symmetric, `scale = f32(max(max|w|, 5e-7) / qmax)`.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let p = Scheme::lab2_weights(CodeRange::I8).choose(Range::new(0.0, 0.0)?)?;
+    /// assert_eq!(p.scale(), 5e-7 / 127.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn lab2_weights(codes: CodeRange) -> Scheme {
         Scheme {
@@ -113,12 +192,28 @@ impl Scheme {
     }
 
     /// The rowwise exercise as solved: symmetric, in f32; divides by `scale + 1e-10` but stores the scale alone.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::rowwise_epsilon().choose(Range::new(0.0, 0.0)?)?;
+    /// assert_eq!((p.scale(), p.divisor(), p.fake_quantize(0.0)), (0.0, 1e-10, 0.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn rowwise_epsilon() -> Scheme {
         Scheme { zero_scale: ZeroScale::AddEpsilon(1e-10), ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
     /// The rowwise exercise as described: symmetric, in f32; a row of zeros, which it leaves undefined, is an error.
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme};
+    ///
+    /// assert_eq!(Scheme::rowwise_described().choose(Range::new(-127.0, 0.0)?)?.scale(), 1.0);
+    /// assert!(Scheme::rowwise_described().choose(Range::new(0.0, 0.0)?).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn rowwise_described() -> Scheme {
         Scheme { zero_scale: ZeroScale::Reject, ..Scheme::tutorial_symmetric(CodeRange::I8) }
@@ -127,6 +222,15 @@ impl Scheme {
     /// rotalabs_accel on f16 weights in their own precision. (Widened to f32 first, it is
     /// [`tutorial_symmetric`](Scheme::tutorial_symmetric).) Quantize with
     /// [`quantize_per_channel_in_f16`](crate::quantize_per_channel_in_f16).
+    ///
+    /// ```
+    /// use half::f16;
+    /// use qcore::{Range, Scheme};
+    ///
+    /// let p = Scheme::rotalabs_native_f16().choose(Range::new(-1.0, 1.0)?)?;
+    /// assert_eq!(p.scale(), f16::from_f32(1.0 / 127.0).to_f32());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn rotalabs_native_f16() -> Scheme {
         Scheme { scale: ScaleArithmetic::F16, ..Scheme::tutorial_symmetric(CodeRange::I8) }
@@ -134,6 +238,14 @@ impl Scheme {
 
     /// PyTorch's observers, `affine` schemes: the range extended to 0, in f32, the scale at least 2^-23. PyTorch's
     /// reduced range is [`CodeRange::unsigned`]\(7) or [`CodeRange::signed`]\(7).
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let p = Scheme::pytorch_affine(CodeRange::U8).choose(Range::new(0.0, 0.0)?)?;
+    /// assert_eq!((p.scale(), p.zero_point()), (f32::EPSILON, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn pytorch_affine(codes: CodeRange) -> Scheme {
         Scheme { zero_scale: ZeroScale::FloorScale(f32::EPSILON), ..Scheme::onnx_dynamic(codes) }
@@ -141,6 +253,16 @@ impl Scheme {
 
     /// PyTorch's observers, `symmetric` schemes: `scale = max|x| / ((qmax - qmin) / 2)`, at least 2^-23; zero point 0,
     /// or 128 for 0..=255.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let range = Range::new(-127.5, 127.5)?;
+    /// let p = Scheme::pytorch_symmetric(CodeRange::I8).choose(range)?;
+    /// assert_eq!((p.scale(), p.quantize(-127.5), p.quantize(127.5)), (1.0, -128, 127));
+    /// assert_eq!(Scheme::pytorch_symmetric(CodeRange::U8).choose(range)?.zero_point(), 128);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn pytorch_symmetric(codes: CodeRange) -> Scheme {
         Scheme {

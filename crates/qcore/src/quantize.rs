@@ -113,6 +113,16 @@ pub fn quantize_slice_strict<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> 
 ///
 /// # Errors
 /// When the lengths differ.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, dequantize_slice};
+///
+/// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+/// let mut x = [0.0; 3];
+/// dequantize_slice(&[0_u8, 10, 255], &p, &mut x)?;
+/// assert_eq!(x, [-5.0, 0.0, 122.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[inline(always)]
 pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Result<(), LengthError> {
     LengthError::check(q.len(), out.len())?;
@@ -217,6 +227,14 @@ pub(crate) fn check_codes<C: Code>(p: &QParams) -> Result<(), QuantizeError> {
 }
 
 /// Input and output differ in length.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, dequantize_slice};
+///
+/// let error = dequantize_slice(&[1_i8], &QParams::new(1.0, 0, CodeRange::I8)?, &mut []).unwrap_err();
+/// assert_eq!(error.to_string(), "input and output must be of one length, got 1 and 0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("input and output must be of one length, got {input} and {output}")]
 #[non_exhaustive]
@@ -236,6 +254,15 @@ impl LengthError {
 }
 
 /// Why a slice cannot be quantized.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, quantize_slice};
+///
+/// let signed = QParams::new(1.0, 0, CodeRange::I8)?;
+/// let error = quantize_slice::<u8>(&[1.0], &signed, &mut [0]).unwrap_err();
+/// assert_eq!(error.to_string(), "codes -128 to 127 do not fit a type of 0 to 255");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
@@ -261,6 +288,13 @@ pub enum QuantizeError {
 }
 
 /// Why a tensor cannot be quantized by a scheme.
+///
+/// ```
+/// use qcore::{Scheme, quantize_tensor};
+///
+/// let error = quantize_tensor::<i8>(&[1.0, f32::NAN], &Scheme::weights_i8()).unwrap_err();
+/// assert_eq!(error.to_string(), "value NaN at index 1 is not finite");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum TensorError {

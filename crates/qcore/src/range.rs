@@ -116,6 +116,10 @@ impl Range {
 }
 
 /// Values that have no range.
+///
+/// ```
+/// assert_eq!(qcore::Range::of(&[]).unwrap_err().to_string(), "no values, so no range");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum RangeError {

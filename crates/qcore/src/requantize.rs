@@ -19,6 +19,10 @@ pub fn output_multiplier(s_x: f32, s_w: f32, s_y: f32) -> f32 {
 }
 
 /// [`output_multiplier`] in f64, for [`requantize_f64`].
+///
+/// ```
+/// assert_eq!(qcore::output_multiplier_f64(0.5, 0.25, 2.0), 0.0625);
+/// ```
 #[inline(always)]
 #[must_use]
 pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {

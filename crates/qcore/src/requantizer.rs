@@ -96,6 +96,17 @@ impl RequantizeMode {
 }
 
 /// A [`RequantizeMode`] with its multiplier: all that turns an accumulator into a code but zero point and bounds.
+///
+/// ```
+/// use qcore::{CodeRange, Q31Multiplier, RequantizeMode, Requantizer};
+///
+/// // From a model's own fixed-point multiplier, or from the scales.
+/// let stored = Requantizer::DoubleRounding(Q31Multiplier::new(1 << 30, -1)?);
+/// assert_eq!(RequantizeMode::DoubleRounding.requantizer(0.5, 0.5, 1.0)?, stored);
+/// assert_eq!(stored.requantize(10, 0, CodeRange::I8), 3); // 2.5, away from zero
+/// assert_eq!(stored.mode(), RequantizeMode::DoubleRounding);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Requantizer {
     /// See [`requantize`].

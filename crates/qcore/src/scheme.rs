@@ -40,6 +40,18 @@ pub struct Scheme {
 }
 
 /// Whether the zero point is fixed or follows from the range.
+///
+/// ```
+/// use qcore::{AffineRange, Kind, Range, Scheme};
+///
+/// let range = Range::new(0.0, 2.0)?;
+/// let affine = Kind::Affine { range: AffineRange::ExtendedToZero };
+/// let symmetric = Scheme::weights_i8().choose(range)?;
+/// let affine = Scheme { kind: affine, ..Scheme::weights_i8() }.choose(range)?;
+/// assert_eq!((symmetric.zero_point(), affine.zero_point()), (0, -128));
+/// assert!(affine.scale() < symmetric.scale()); // no codes for values that do not occur
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for signed codes, 128 for
@@ -57,6 +69,16 @@ pub enum Kind {
 }
 
 /// The divisor of a symmetric scheme.
+///
+/// ```
+/// use qcore::{Kind, Range, Scheme, SymmetricDivisor};
+///
+/// let scale = |divisor| Scheme { kind: Kind::Symmetric { divisor }, ..Scheme::weights_i8() };
+/// let range = Range::new(-1.0, 1.0)?;
+/// assert_eq!(scale(SymmetricDivisor::MaxCode).choose(range)?.scale(), 1.0 / 127.0);
+/// assert_eq!(scale(SymmetricDivisor::HalfRange).choose(range)?.scale(), 1.0 / 127.5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SymmetricDivisor {
     /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite, the
@@ -67,6 +89,19 @@ pub enum SymmetricDivisor {
 }
 
 /// The range of an affine scheme.
+///
+/// ```
+/// use qcore::{AffineRange, Kind, Range, Scheme};
+///
+/// let restored = |range| -> Result<f32, Box<dyn std::error::Error>> {
+///     let scheme = Scheme { kind: Kind::Affine { range }, ..Scheme::activations_u8() };
+///     Ok(scheme.choose(Range::new(5.0, 10.0)?)?.fake_quantize(8.0))
+/// };
+/// assert_eq!(restored(AffineRange::AsObserved)?, 5.0);
+/// assert!((restored(AffineRange::AsObservedDistantZero)? - 8.0).abs() <= 5.0 / 255.0 / 2.0);
+/// assert!((restored(AffineRange::ExtendedToZero)? - 8.0).abs() <= 10.0 / 255.0 / 2.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AffineRange {
     /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
@@ -81,6 +116,15 @@ pub enum AffineRange {
 }
 
 /// The precision that scale and zero point are computed in. Values are divided by the scale in f32 under all of them.
+///
+/// ```
+/// use qcore::{Range, ScaleArithmetic, Scheme};
+///
+/// let params = |scale| Scheme { scale, ..Scheme::activations_u8() }.choose(Range::new(-3e38, 3e38).unwrap());
+/// assert!(params(ScaleArithmetic::F32).is_err()); // 6e38 is no f32
+/// assert!(params(ScaleArithmetic::F64StoredF32).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleArithmetic {
     /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is an error.
@@ -102,6 +146,18 @@ pub enum ScaleArithmetic {
 }
 
 /// What is done where all values are (nearly) equal or (nearly) 0, so that the scale, rounded to f32, would be 0.
+///
+/// ```
+/// use qcore::{Range, Scheme, ZeroScale};
+///
+/// let zeros = Range::new(0.0, 0.0)?;
+/// let scale = |zero_scale| Scheme { zero_scale, ..Scheme::weights_i8() }.choose(zeros).map(|p| p.scale());
+/// assert_eq!(scale(ZeroScale::SubnormalIsOne)?, 1.0);
+/// assert_eq!(scale(ZeroScale::FloorScale(f32::EPSILON))?, f32::EPSILON);
+/// assert_eq!(scale(ZeroScale::AddEpsilon(1e-10))?, 0.0);
+/// assert!(scale(ZeroScale::Reject).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ZeroScale {
     /// A scale of 0 becomes 1. The PyTorch tutorial.
@@ -264,6 +320,14 @@ impl Scheme {
 }
 
 /// Ranges that a scheme has no parameters for.
+///
+/// ```
+/// use qcore::{CodeRange, Range, Scheme};
+///
+/// let error = Scheme::onnx_dynamic(CodeRange::U8).choose(Range::new(-3e38, 3e38)?).unwrap_err();
+/// assert_eq!(error.to_string(), "the scale of the range -3e38 to 3e38 overflows in F32 arithmetic");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SchemeError {
