@@ -4,8 +4,12 @@ use half::f16;
 
 use crate::channel_error::{AxisError, ChannelError};
 use crate::codes::Code;
+use crate::float::Float;
 use crate::params::QParams;
-use crate::quantize::{LengthError, QuantizeError, check_codes, fake_quantize_run, quantize_run};
+use crate::quantize::{
+    LengthError, QuantizeError, check_codes, dequantize_run_into, fake_quantize_run, quantize_run,
+    quantize_run_from,
+};
 use crate::range::{Range, RangeError, Scan};
 use crate::scheme::Scheme;
 
@@ -194,6 +198,51 @@ pub fn quantize_per_channel<C: Code>(
 ) -> Result<(), ChannelError> {
     check_codes_per_channel::<C>(params)?;
     map_channels(x, axis, params, out, |p, x, out| quantize_run(x, p, out))
+}
+
+/// [`quantize_per_channel`] of any [`Float`]: f16 and bf16 values are widened to f32 first.
+///
+/// # Errors
+/// As [`quantize_per_channel`].
+///
+/// ```
+/// use half::f16;
+/// use qcore::{ChannelAxis, CodeRange, QParams, dequantize_per_channel_into, quantize_per_channel_from};
+///
+/// let (rows, w) = (ChannelAxis::rows(2, 2)?, [0.5, -1.0, 50.0, -100.0].map(f16::from_f32));
+/// let params = [QParams::new(0.01, 0, CodeRange::I8)?, QParams::new(1.0, 0, CodeRange::I8)?];
+/// let mut codes = [0_i8; 4];
+/// quantize_per_channel_from(&w, rows, &params, &mut codes)?;
+/// assert_eq!(codes, [50, -100, 50, -100]);
+///
+/// let mut restored = [f16::ZERO; 4];
+/// dequantize_per_channel_into(&codes, rows, &params, &mut restored)?;
+/// assert_eq!(restored, w);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline(always)]
+pub fn quantize_per_channel_from<F: Float, C: Code>(
+    x: &[F],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [C],
+) -> Result<(), ChannelError> {
+    check_codes_per_channel::<C>(params)?;
+    map_channels(x, axis, params, out, |p, x, out| quantize_run_from(x, p, out))
+}
+
+/// [`dequantize_per_channel`] to any [`Float`]: computed in f32, then rounded once. rotalabs_accel restores f16.
+///
+/// # Errors
+/// When a length is not what the axis says.
+#[inline(always)]
+pub fn dequantize_per_channel_into<C: Code, F: Float>(
+    q: &[C],
+    axis: ChannelAxis,
+    params: &[QParams],
+    out: &mut [F],
+) -> Result<(), ChannelError> {
+    map_channels(q, axis, params, out, |p, q, out| dequantize_run_into(q, p, out))
 }
 
 /// [`quantize_per_channel`] that refuses values that are not finite.

@@ -200,6 +200,8 @@ impl Q31Multiplier {
 /// assert_eq!([5, -5].map(|acc| requantize_double_rounding(acc, half, 3, -128, 127)), [6, 1]);
 /// let quarter = Q31Multiplier::from_real(0.25)?;
 /// assert_eq!([10, -10].map(|acc| requantize_double_rounding(acc, quarter, 3, -128, 127)), [6, 0]);
+/// let m = Q31Multiplier::new(1_527_099_593, -6)?;
+/// assert_eq!(requantize_double_rounding(585, m, -127, -128, 127), -120); // 6.5000005, so 7 - 127
 /// # Ok::<(), qcore::MultiplierError>(())
 /// ```
 #[inline(always)]

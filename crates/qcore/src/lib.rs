@@ -4,12 +4,14 @@
 //!
 //! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
 //! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];
-//! 3. [`quantize_slice`] and [`quantize_per_channel`] make codes, [`dequantize_slice`] and
-//!    [`dequantize_per_channel`] values again;
+//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] make codes, [`dequantize_slice`] and its
+//!    kin values again, [`pack_codes`] bytes of narrow codes; any [`Float`] will do;
 //! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`], [`compensate`] and
-//!    [`quantize_biases`] take care of zero points and bias in integers, [`check_accumulator`] of overflow;
-//! 5. [`requantize`] makes the next layer's codes of an accumulator, [`dequantize_acc`] an f32;
-//! 6. [`ErrorMetrics`] and [`sqnr_db`] say what it cost.
+//!    [`quantize_biases`] take care of zero points and bias in integers, [`check_accumulator`] of overflow,
+//!    [`WeightChannel`] of weight scales too small for their bias;
+//! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an accumulator, [`dequantize_acc`]
+//!    an f32;
+//! 6. [`ErrorMetrics`], [`clipped_fraction`] and [`WeightStorage`] say what it cost and what it saved.
 //!
 //! ```
 //! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
@@ -68,8 +70,9 @@ pub use bias::{
 pub use bias_scale::{FittedScale, NoFittingScale, WeightChannel};
 pub use channel_error::{AxisError, ChannelError};
 pub use channels::{
-    ChannelAxis, channel_params, channel_ranges, dequantize_per_channel, fake_quantize_per_channel,
-    quantize_per_channel, quantize_per_channel_in_f16, quantize_per_channel_strict,
+    ChannelAxis, channel_params, channel_ranges, dequantize_per_channel, dequantize_per_channel_into,
+    fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
+    quantize_per_channel_strict,
 };
 pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
 pub use codes::{Code, CodeRange, CodeRangeError};

@@ -78,12 +78,17 @@ pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
 pub fn quantize_from<F: Float, C: Code>(x: &[F], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
     LengthError::check(x.len(), out.len())?;
     check_codes::<C>(p)?;
+    quantize_run_from(x, p, out);
+    Ok(())
+}
+
+#[inline(always)]
+pub(crate) fn quantize_run_from<F: Float, C: Code>(x: &[F], p: &QParams, out: &mut [C]) {
     let mut wide = [0.0; BLOCK];
     for (x, out) in x.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
         F::widen_slice(x, &mut wide);
         quantize_run(&wide, p, out);
     }
-    Ok(())
 }
 
 /// [`quantize_slice`] that refuses values that are not finite.
@@ -151,6 +156,12 @@ pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Resul
 #[inline(always)]
 pub fn dequantize_into<C: Code, F: Float>(q: &[C], p: &QParams, out: &mut [F]) -> Result<(), LengthError> {
     LengthError::check(q.len(), out.len())?;
+    dequantize_run_into(q, p, out);
+    Ok(())
+}
+
+#[inline(always)]
+pub(crate) fn dequantize_run_into<C: Code, F: Float>(q: &[C], p: &QParams, out: &mut [F]) {
     let (mut wide, p) = ([0.0; BLOCK], *p);
     for (q, out) in q.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
         for (v, &code) in wide.iter_mut().zip(q) {
@@ -158,7 +169,6 @@ pub fn dequantize_into<C: Code, F: Float>(q: &[C], p: &QParams, out: &mut [F]) -
         }
         F::narrow_slice(&wide, out);
     }
-    Ok(())
 }
 
 /// `out[i] = p.fake_quantize(x[i])`: the values that quantization leaves, without keeping the codes. What

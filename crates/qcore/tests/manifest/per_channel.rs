@@ -3,7 +3,8 @@
 use half::f16;
 use qcore::{
     ChannelAxis, CodeRange, ErrorMetrics, QParams, Scheme, channel_params, dequantize_per_channel,
-    dequantize_slice, quantize_per_channel, quantize_per_channel_in_f16, quantize_tensor,
+    dequantize_per_channel_into, dequantize_slice, quantize_per_channel, quantize_per_channel_from,
+    quantize_per_channel_in_f16, quantize_tensor,
 };
 
 use crate::Outcome;
@@ -144,6 +145,9 @@ fn rotalabs(case: &Case) {
     let w: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
     let axis = axis_of(case, "weight", 0);
     let wide = Quantized::of(&w, axis, &Scheme::tutorial_symmetric(CodeRange::I8));
+    let mut from_f16 = vec![0_i8; w.len()];
+    quantize_per_channel_from(&w16, axis, &wide.params, &mut from_f16).unwrap();
+    assert_eq!(from_f16, wide.codes);
     let got = match case.param("variant").as_str() {
         Some("widen_f32") => wide,
         Some("native_f16") => {
@@ -158,7 +162,9 @@ fn rotalabs(case: &Case) {
     };
     case.check("q", &got.codes);
     case.check("scales", &got.scales());
-    case.check("dequantized_f16", &to_f16(&got.restored));
+    let mut restored = vec![f16::ZERO; w.len()];
+    dequantize_per_channel_into(&got.codes, axis, &got.params, &mut restored).unwrap();
+    case.check("dequantized_f16", &restored);
 }
 
 /// Group 07.
