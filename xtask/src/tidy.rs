@@ -135,9 +135,8 @@ fn check_kernel_files(root: &Path, findings: &mut Vec<String>) {
 fn check_readme_commands(root: &Path, findings: &mut Vec<String>) -> Result<()> {
     let ci = read(&root.join(".ci/run"))?;
     for line in read(&root.join("README.md"))?.lines() {
-        let command = line.trim();
-        if line.starts_with("    cargo ") && !ci.contains(command) {
-            findings.push(format!("README.md: `{command}` is not in .ci/run"));
+        if line.starts_with("cargo ") && !ci.contains(line) {
+            findings.push(format!("README.md: `{line}` is not in .ci/run"));
         }
     }
     Ok(())

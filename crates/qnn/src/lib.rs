@@ -77,3 +77,8 @@ pub use quantize::QuantizeModelError;
 pub use report::{LayerReport, ModelReport, ReportError};
 pub use rows::argmax_rows;
 pub use tensors::{MAX_FILE_BYTES, TensorFileError};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -32,7 +32,8 @@ impl Digits {
         let named = |what: String| format!("{}: {what}", path.display());
         let bytes = fs::read(path).map_err(|error| named(error.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| named(error.to_string()))?;
-        let (images, labels) = (file.tensor("images")?, file.tensor("labels")?);
+        let tensor = |name| file.tensor(name).map_err(|error| named(error.to_string()));
+        let (images, labels) = (tensor("images")?, tensor("labels")?);
         let expected = ([labels.data().len(), 28, 28], [Dtype::U8; 2]);
         if images.shape() != expected.0 || [images.dtype(), labels.dtype()] != expected.1 {
             let got = (images.shape(), images.dtype(), labels.dtype());
