@@ -1,8 +1,8 @@
 //! Weight scales that leave room for the bias.
 //!
-//! A bias in int32 has the units of the accumulator, `input_scale * weight_scale`. A neuron that hardly looks at its input
-//! has a tiny weight scale, and an ordinary bias then exceeds int32. Clamping it, as some exporters do, changes the model
-//! without a word; a larger scale only makes tiny weights coarser. The other way out is a bias kept in f32
+//! A bias in int32 has the units of the accumulator, `input_scale * weight_scale`. A neuron that hardly looks at its
+//! input has a tiny weight scale, and an ordinary bias then exceeds int32. Clamping it, as some exporters do, changes
+//! the model without a word; a larger scale only makes tiny weights coarser. The other way out is a bias kept in f32
 //! ([`dequantize_acc_bias`](crate::dequantize_acc_bias)).
 
 use std::fmt::{self, Display, Formatter};
@@ -44,8 +44,8 @@ pub struct WeightChannel<'w> {
 impl WeightChannel<'_> {
     /// `scale` if it suits the channel, else the smallest larger one that does.
     ///
-    /// A scale suits if `input_scale * scale` is a normal number, the bias fits int32 in that unit ([`quantize_bias`]), and
-    /// bias and sums together cannot overflow int32 whatever the input ([`check_accumulator`]).
+    /// A scale suits if `input_scale * scale` is a normal number, the bias fits int32 in that unit ([`quantize_bias`]),
+    /// and bias and sums together cannot overflow int32 whatever the input ([`check_accumulator`]).
     ///
     /// # Errors
     /// When no scale suits: keep the bias in f32 then, or split the layer along k.

@@ -4,8 +4,8 @@ use crate::channel_error::ChannelError;
 use crate::channels::ChannelAxis;
 use crate::params::QParams;
 
-/// The share of values that clamping changed: those whose rounded code lies outside of the code range. Infinities count,
-/// NaN does not. 0 for an empty slice.
+/// The share of values that clamping changed: those whose rounded code lies outside of the code range. Infinities
+/// count, NaN does not. 0 for an empty slice.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, clipped_fraction};

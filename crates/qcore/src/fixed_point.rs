@@ -167,7 +167,8 @@ impl Q31Multiplier {
     /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]: the `MultiplyByQuantizedMultiplier` of
     /// gemmlowp, TensorFlow Lite's reference kernels and CMSIS-NN, by default.
     ///
-    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that leaves i32 saturates.
+    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that leaves i32
+    /// saturates.
     #[inline(always)]
     #[must_use]
     pub fn multiply_double_rounding(self, x: i32) -> i32 {

@@ -10,8 +10,8 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// A type of values: `f32`, [`struct@f16`] or [`bf16`]. Arithmetic is done in f32, which holds either half exactly; results are
-/// rounded to the type once, to nearest, ties to even. Sealed.
+/// A type of values: `f32`, [`struct@f16`] or [`bf16`]. Arithmetic is done in f32, which holds either half exactly;
+/// results are rounded to the type once, to nearest, ties to even. Sealed.
 ///
 /// ```
 /// use half::{bf16, f16};

@@ -8,7 +8,8 @@ use crate::quantize::{LengthError, QuantizeError, check_codes, quantize_run};
 use crate::range::{Range, RangeError};
 use crate::scheme::{Scheme, SchemeError};
 
-/// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row as short as the rest.
+/// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row as short as the
+/// rest.
 ///
 /// Group `g` of row `r` is number `r * per_row + g`. What 4-bit weights use, with groups of 32 to 128.
 ///
@@ -93,8 +94,8 @@ impl Groups {
 /// The parameters of each group: [`Scheme::choose`] on its range.
 ///
 /// # Errors
-/// When `x` has another length than the groups say, a value is not finite, or the scheme has no parameters for a group's
-/// range. An index in the error counts from the start of `x`.
+/// When `x` has another length than the groups say, a value is not finite, or the scheme has no parameters for a
+/// group's range. An index in the error counts from the start of `x`.
 pub fn group_params(x: &[f32], groups: Groups, scheme: &Scheme) -> Result<Vec<QParams>, GroupError> {
     groups.check(x.len(), groups.count(), x.len())?;
     let mut start = 0;

@@ -7,7 +7,8 @@
 ///
 /// assert_eq!(packed_bytes(784 * 256, 8), 200_704);
 /// assert_eq!([2, 3, 4].map(|bits| packed_bytes(5, bits)), [2, 2, 3]);
-/// assert_eq!([32, 16, 8, 4].map(|bits| packed_bytes(7_000_000_000, bits)), [28e9, 14e9, 7e9, 3.5e9].map(|b| b as u64));
+/// let gigabytes = |bits| packed_bytes(7_000_000_000, bits) as f64 / 1e9;
+/// assert_eq!([32, 16, 8, 4].map(gigabytes), [28.0, 14.0, 7.0, 3.5]);
 /// ```
 #[must_use]
 pub const fn packed_bytes(count: u64, bits: u32) -> u64 {

@@ -48,8 +48,8 @@ pub struct ErrorMetrics {
     /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise. Too low by much
     /// where the noise power is near 1e-10, as it is for small values. -inf without signal.
     pub snr_db_eps: f64,
-    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point the same way, whatever
-    /// their length. 1 if both are all 0, 0 if one is.
+    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point the same way,
+    /// whatever their length. 1 if both are all 0, 0 if one is.
     pub cosine_similarity: f64,
 }
 

@@ -36,7 +36,8 @@ pub enum ZeroPointOrder {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
-    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX, nearly all. The default.
+    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX, nearly all. The
+    /// default.
     #[default]
     TiesToEven,
     /// Away from zero: 0.5 to 1, -2.5 to -3. C's `round`; TensorFlow Lite.
@@ -91,8 +92,9 @@ impl QParams {
         QParams::with_divisor(scale, scale as f32, zero_point, codes)
     }
 
-    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of the codes, up to 2^21 from 0: parameters of a range that
-    /// does not hold 0. 0 then has no code, and NaN becomes the code nearest to the zero point.
+    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of the codes, up to 2^21
+    /// from 0: parameters of a range that does not hold 0. 0 then has no code, and NaN becomes the code nearest to the
+    /// zero point.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};

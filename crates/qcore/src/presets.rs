@@ -287,9 +287,9 @@ impl Scheme {
         Scheme { rounding: Rounding::TiesAway, ..Scheme::tutorial_symmetric(CodeRange::I8_NARROW) }
     }
 
-    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from zero for zero point and
-    /// values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older models. An all-zero tensor, for which TensorFlow
-    /// Lite stores a scale of 0, has a scale of 1.
+    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from zero for zero point
+    /// and values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older models. An all-zero tensor, for which
+    /// TensorFlow Lite stores a scale of 0, has a scale of 1.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};

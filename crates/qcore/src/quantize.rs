@@ -40,7 +40,8 @@ pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<
     Ok(())
 }
 
-/// The codes of as many values as the shorter slice has. One loop for each rounding, so that neither pays for the other.
+/// The codes of as many values as the shorter slice has. One loop for each rounding, so that neither pays for the
+/// other.
 #[inline(always)]
 pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
     #[inline(always)]

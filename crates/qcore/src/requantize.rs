@@ -2,8 +2,8 @@
 //!
 //! `y = clamp(round(acc * multiplier) + zero_point, min, max)` with `multiplier = s_x * s_w / s_y`. The order of float
 //! operations is part of each definition: f32 unless named otherwise, nothing fused, nothing reassociated. The
-//! per-value functions are branch-free and always inlined, so that a kernel that calls them in a loop compiles this very
-//! definition to its own vector instructions.
+//! per-value functions are branch-free and always inlined, so that a kernel that calls them in a loop compiles this
+//! very definition to its own vector instructions.
 
 use crate::rounding::{LIMIT, round_clamped, round_clamped_f64};
 

@@ -107,8 +107,8 @@ pub enum AffineRange {
     /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
     /// 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
     AsObserved,
-    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its codes, and 0 has none.
-    /// For values that are never padded with 0. See
+    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its codes, and 0 has
+    /// none. For values that are never padded with 0. See
     /// [`with_distant_zero_point`](QParams::with_distant_zero_point).
     AsObservedDistantZero,
     /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers; ours.

@@ -78,7 +78,9 @@ proptest! {
     }
 
     #[test]
-    fn the_squared_error_is_no_larger_than_with_the_whole_range(values in prop::collection::vec(-10.0..10.0_f32, 1..300)) {
+    fn the_squared_error_is_no_larger_than_with_the_whole_range(
+        values in prop::collection::vec(-10.0..10.0_f32, 1..300),
+    ) {
         let scheme = Scheme { codes: CodeRange::signed(4).unwrap(), ..Scheme::activations_i8() };
         let mut observer = MseObserver::new(scheme);
         observer.observe(&values);

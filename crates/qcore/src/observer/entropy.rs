@@ -20,8 +20,8 @@ const EMPTY: f64 = 1e-4;
 /// equals the smallest, and the observed range cut to it. The bin at 0 counts as much as its neighbour, as in NVIDIA's
 /// tools: a ReLU's zeros cost nothing.
 ///
-/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and merging
-/// equals one pass.
+/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and
+/// merging equals one pass.
 ///
 /// ```
 /// use qcore::{CodeRange, EntropyObserver, Observer};

@@ -60,8 +60,8 @@ impl HistogramObserver {
         &self.bins
     }
 
-    /// Both have seen what either has seen; the settings are this one's. Neither order nor grouping is exact here, as with
-    /// batches: the counts' total is, and so are the extremes.
+    /// Both have seen what either has seen; the settings are this one's. Neither order nor grouping is exact here, as
+    /// with batches: the counts' total is, and so are the extremes.
     #[must_use]
     pub fn merge(mut self, other: HistogramObserver) -> HistogramObserver {
         if let Ok(theirs) = other.seen.range() {

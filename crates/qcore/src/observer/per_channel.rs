@@ -34,8 +34,8 @@ impl<O: Observer + Clone> PerChannelObserver<O> {
 }
 
 impl<O: Observer> PerChannelObserver<O> {
-    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not finite are counted and
-    /// skipped, as everywhere.
+    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not finite are counted
+    /// and skipped, as everywhere.
     ///
     /// # Errors
     /// When `values` has another length than the axis says, or another number of channels.
