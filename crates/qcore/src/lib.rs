@@ -89,8 +89,8 @@ pub use groups::{GroupError, Groups, dequantize_per_group, group_params, quantiz
 pub use memory::{WeightStorage, packed_bytes};
 pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
 pub use observer::{
-    EntropyObserver, HistogramObserver, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
-    ObserverError, PerChannelObserver, PercentileObserver, SettingError,
+    EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MovingAverageObserver, MseObserver,
+    Observer, ObserverError, PerChannelObserver, PercentileObserver, SettingError,
 };
 pub use pack_bits::{PackError, pack_codes, unpack_codes};
 pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};

@@ -54,6 +54,27 @@ pub trait Observer {
     fn non_finite(&self) -> u64;
 }
 
+/// Observers of which two can become one, so that parts of the data can be observed apart, on several threads say.
+///
+/// ```
+/// use qcore::{MergeObserver, MinMaxObserver, Observer, ObserverError, Range};
+///
+/// fn in_two_halves<O: MergeObserver + Default>(values: &[f32]) -> Result<Range, ObserverError> {
+///     let (mut first, mut second) = (O::default(), O::default());
+///     let (a, b) = values.split_at(values.len() / 2);
+///     first.observe(a);
+///     second.observe(b);
+///     first.merge(second).range()
+/// }
+/// assert_eq!(in_two_halves::<MinMaxObserver>(&[1.0, -2.0, 3.0])?, Range::new(-2.0, 3.0)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait MergeObserver: Observer + Sized {
+    /// An observer that has seen both what `self` and what `other` have seen, with the settings of `self`.
+    #[must_use]
+    fn merge(self, other: Self) -> Self;
+}
+
 /// The smallest and the largest value of all batches: PyTorch's `MinMaxObserver`, TinyTorch's `calibrate`.
 ///
 /// ```
@@ -86,6 +107,12 @@ impl MinMaxObserver {
             finite: self.finite + other.finite,
             non_finite: self.non_finite + other.non_finite,
         }
+    }
+}
+
+impl MergeObserver for MinMaxObserver {
+    fn merge(self, other: MinMaxObserver) -> MinMaxObserver {
+        MinMaxObserver::merge(self, other)
     }
 }
 

@@ -164,6 +164,20 @@ fn every_preset_has_a_row() {
     }
 }
 
+/// Where the sources differ, as the manifest of fixtures lists it.
+#[test]
+fn every_convention_has_a_row() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/fixtures.json");
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let rows: Vec<String> = table("| choice | name |").into_iter().map(|row| row[0].clone()).collect();
+    let conventions = manifest["conventions"].as_array().unwrap();
+    for convention in conventions {
+        let name = convention["name"].as_str().unwrap();
+        assert!(rows.iter().any(|row| row == name), "no row for {name:?}");
+    }
+    assert_eq!(conventions.len(), 19);
+}
+
 #[test]
 fn names_in_code_exist_and_links_lead_somewhere() {
     let text = text();

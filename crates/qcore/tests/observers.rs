@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use qcore::{
-    CodeRange, EntropyObserver, HistogramObserver, MinMaxObserver, MseObserver, Observer, PercentileObserver,
-    Range, Scheme,
+    CodeRange, EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MseObserver, Observer,
+    PercentileObserver, Range, Scheme,
 };
 
 /// Values as networks have them, or any at all.

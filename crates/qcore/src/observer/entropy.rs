@@ -2,7 +2,7 @@
 
 use crate::codes::CodeRange;
 use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MinMaxObserver, Observer, ObserverError};
+use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
 use crate::range::Range;
 
 /// The bins of the magnitudes' histogram, TensorRT's number.
@@ -47,10 +47,10 @@ impl EntropyObserver {
         let levels = (codes.max() - codes.middle()).max(0) as usize + 1;
         EntropyObserver { levels, seen: MinMaxObserver::default(), counts: FloatCounts::default() }
     }
+}
 
-    /// Both have seen what either has seen. The codes are this one's.
-    #[must_use]
-    pub fn merge(mut self, other: EntropyObserver) -> EntropyObserver {
+impl MergeObserver for EntropyObserver {
+    fn merge(mut self, other: EntropyObserver) -> EntropyObserver {
         self.seen = self.seen.merge(other.seen);
         self.counts.merge(other.counts);
         self

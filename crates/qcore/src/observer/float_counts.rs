@@ -2,8 +2,8 @@
 //!
 //! Bins that follow the floats themselves need no range to be known in advance and are never moved: batches may come in
 //! any order and any size, two observers merge by adding, and neither 1e38 beside 1e-38 nor a range of zero is a
-//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals. Memory is bounded by the number of floats' exponents, and used for
-//! those that occur.
+//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals. Memory is bounded by the number of
+//! floats' exponents, and used for those that occur.
 
 use crate::range::Range;
 

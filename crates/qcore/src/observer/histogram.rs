@@ -1,6 +1,6 @@
 //! PyTorch's histogram observer: the range with the least squared error, found on a histogram.
 
-use crate::observer::{MinMaxObserver, Observer, ObserverError, SettingError};
+use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
 use crate::range::Range;
 
 /// Into so many parts a bin is split when the range grows.
@@ -60,19 +60,6 @@ impl HistogramObserver {
         &self.bins
     }
 
-    /// Both have seen what either has seen; the settings are this one's. Neither order nor grouping is exact here, as
-    /// with batches: the counts' total is, and so are the extremes.
-    #[must_use]
-    pub fn merge(mut self, other: HistogramObserver) -> HistogramObserver {
-        if let Ok(theirs) = other.seen.range() {
-            self.widen(theirs);
-            let all = self.seen.range().map_or(theirs, |mine| mine.merge(theirs));
-            rebin(&other.bins, theirs, &mut self.bins, all);
-        }
-        self.seen = self.seen.merge(other.seen);
-        self
-    }
-
     /// Makes the histogram one over a range that holds `range` too. Only the counts change, not what was seen.
     fn widen(&mut self, range: Range) {
         if let Ok(mine) = self.seen.range()
@@ -89,6 +76,19 @@ impl Default for HistogramObserver {
     /// PyTorch's: 2048 bins, 256 levels.
     fn default() -> HistogramObserver {
         HistogramObserver { levels: 256, seen: MinMaxObserver::default(), bins: vec![0.0; 2048] }
+    }
+}
+
+impl MergeObserver for HistogramObserver {
+    /// As with batches, neither order nor grouping is exact: the counts' total is, and so are the extremes.
+    fn merge(mut self, other: HistogramObserver) -> HistogramObserver {
+        if let Ok(theirs) = other.seen.range() {
+            self.widen(theirs);
+            let all = self.seen.range().map_or(theirs, |mine| mine.merge(theirs));
+            rebin(&other.bins, theirs, &mut self.bins, all);
+        }
+        self.seen = self.seen.merge(other.seen);
+        self
     }
 }
 

@@ -1,7 +1,7 @@
 //! The range with the least mean squared error.
 
 use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MinMaxObserver, Observer, ObserverError};
+use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
 use crate::params::QParams;
 use crate::range::Range;
 use crate::scheme::{Kind, Scheme};
@@ -44,14 +44,6 @@ impl MseObserver {
         MseObserver { scheme, seen: MinMaxObserver::default(), counts: FloatCounts::default() }
     }
 
-    /// Both have seen what either has seen. The scheme is this one's.
-    #[must_use]
-    pub fn merge(mut self, other: MseObserver) -> MseObserver {
-        self.seen = self.seen.merge(other.seen);
-        self.counts.merge(other.counts);
-        self
-    }
-
     /// The best of `candidates`, and of equals the first.
     fn best(&self, bins: &[Bin], candidates: impl Iterator<Item = Range>) -> Option<Range> {
         let scored = candidates.filter_map(|range| {
@@ -59,6 +51,14 @@ impl MseObserver {
             Some((squared_error(bins, &params), range))
         });
         scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, range)| range)
+    }
+}
+
+impl MergeObserver for MseObserver {
+    fn merge(mut self, other: MseObserver) -> MseObserver {
+        self.seen = self.seen.merge(other.seen);
+        self.counts.merge(other.counts);
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::channel_error::ChannelError;
 use crate::channels::ChannelAxis;
-use crate::observer::Observer;
+use crate::observer::{MergeObserver, Observer};
 use crate::range::Range;
 
 /// An observer for each channel of a tensor, along any axis: with [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's
@@ -69,6 +69,21 @@ impl<O: Observer> PerChannelObserver<O> {
     }
 }
 
+impl<O: MergeObserver> PerChannelObserver<O> {
+    /// Channel by channel, [`MergeObserver::merge`].
+    ///
+    /// # Errors
+    /// When the other has another number of channels.
+    pub fn merge(self, other: PerChannelObserver<O>) -> Result<PerChannelObserver<O>, ChannelError> {
+        if self.channels.len() != other.channels.len() {
+            return Err(ChannelError::Params { expected: self.channels.len(), got: other.channels.len() });
+        }
+        let pairs = self.channels.into_iter().zip(other.channels);
+        let channels = pairs.map(|(mine, theirs)| MergeObserver::merge(mine, theirs)).collect();
+        Ok(PerChannelObserver { channels, gathered: self.gathered })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +107,20 @@ mod tests {
         let mut observer = PerChannelObserver::new(1, MovingAverageObserver::new(0.5).unwrap());
         observer.observe(&[0.0, 4.0], axis).unwrap();
         assert_eq!(observer.ranges().unwrap(), [Range::new(0.0, 4.0).unwrap()]);
+    }
+
+    #[test]
+    fn merging_goes_channel_by_channel() {
+        let rows = ChannelAxis::rows(2, 2).unwrap();
+        let observe = |values: [f32; 4]| {
+            let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+            observer.observe(&values, rows).unwrap();
+            observer
+        };
+        let merged = observe([1.0, 2.0, 3.0, 4.0]).merge(observe([0.0, 1.0, 9.0, 5.0])).unwrap();
+        assert_eq!(merged.ranges().unwrap(), [Range::new(0.0, 2.0).unwrap(), Range::new(3.0, 9.0).unwrap()]);
+        let error = merged.merge(PerChannelObserver::new(3, MinMaxObserver::default())).unwrap_err();
+        assert_eq!(error.to_string(), "2 channels need as many parameters, got 3");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Percentiles: a range that leaves out the tails.
 
 use crate::observer::float_counts::FloatCounts;
-use crate::observer::{MinMaxObserver, Observer, ObserverError, SettingError};
+use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
 use crate::range::Range;
 
 /// Up to so many values are kept as they are.
@@ -11,7 +11,8 @@ const KEPT: usize = 1 << 16;
 ///
 /// Percentile `P` of `n` sorted values stands at position `(n - 1) * P / 100`, linear between neighbours, in f64:
 /// numpy's default. Exact for up to 65 536 values; beyond, they are counted in bins and a percentile is off by at most
-/// 2^-8 of its value (subnormals: of the smallest normal). The order of the batches does not matter, and merging equals one pass.
+/// 2^-8 of its value (subnormals: of the smallest normal). The order of the batches does not matter, and merging equals
+/// one pass.
 ///
 /// ```
 /// use qcore::{Observer, PercentileObserver, Range};
@@ -72,20 +73,6 @@ impl PercentileObserver {
         Ok(low + (high - low) * (position - below as f64))
     }
 
-    /// Both have seen what either has seen. The settings are this one's.
-    #[must_use]
-    pub fn merge(mut self, other: PercentileObserver) -> PercentileObserver {
-        self.seen = self.seen.merge(other.seen);
-        if self.seen.finite() <= KEPT as u64 {
-            self.kept.extend(other.kept);
-        } else {
-            self.counts.observe(&std::mem::take(&mut self.kept));
-            self.counts.observe(&other.kept);
-            self.counts.merge(other.counts);
-        }
-        self
-    }
-
     /// The value at a rank, from 0.
     fn ranked(&self, rank: u64, range: Range) -> f64 {
         if self.finite() <= KEPT as u64 {
@@ -116,6 +103,20 @@ impl PercentileObserver {
             before += bin.count;
         }
         f64::from(range.max())
+    }
+}
+
+impl MergeObserver for PercentileObserver {
+    fn merge(mut self, other: PercentileObserver) -> PercentileObserver {
+        self.seen = self.seen.merge(other.seen);
+        if self.seen.finite() <= KEPT as u64 {
+            self.kept.extend(other.kept);
+        } else {
+            self.counts.observe(&std::mem::take(&mut self.kept));
+            self.counts.observe(&other.kept);
+            self.counts.merge(other.counts);
+        }
+        self
     }
 }
 
