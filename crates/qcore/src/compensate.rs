@@ -67,8 +67,8 @@ pub fn fold_zero_points(bias: &[i32], za: i32, sum_w: &[i64]) -> Result<Vec<i32>
     bias.iter().zip(sum_w).enumerate().map(fold).collect()
 }
 
-/// [`fold_zero_points`] where the weights have zero points too: `bias - za * sum_w + k * za * zb`. What is left for each
-/// row is `-zb * sum_a`, with the row's sum of activation codes.
+/// [`fold_zero_points`] where the weights have zero points too: `bias - za * sum_w + k * za * zb`. What is left for
+/// each row is `-zb * sum_a`, with the row's sum of activation codes.
 ///
 /// # Errors
 /// When the lengths differ, or one channel's result does not fit i32: the error names the channel.

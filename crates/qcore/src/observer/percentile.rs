@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn memory_does_not_grow_with_the_data() {
+        let mut observer = PercentileObserver::new(99.0).unwrap();
+        let values = values(KEPT);
+        for _ in 0..20 {
+            observer.observe(&values);
+        }
+        assert_eq!((observer.finite(), observer.kept.capacity()), (20 * KEPT as u64, 0));
+        assert!(observer.counts.bins(observer.seen.range().unwrap()).len() <= 512 << 8);
+    }
+
+    #[test]
     fn refuses_what_is_no_percentile() {
         for bad in [49.9, 100.1, f64::NAN, -1.0] {
             assert!(PercentileObserver::new(bad).is_err() && PercentileObserver::symmetric(bad).is_err());
