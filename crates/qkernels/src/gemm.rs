@@ -1,15 +1,14 @@
 //! The product: checks, the channels' offsets, then the loop nest, on one thread or several.
 
-use qcore::{AccumulatorError, Code, check_accumulator};
+use qcore::{AccumulatorError, check_accumulator};
 
 use crate::activation::{Activation, Activations};
 use crate::finish::Finish;
-use crate::kernel::{ActivationForm, Kernel};
+use crate::kernel::ActivationForm;
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
 use crate::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::threads::{self, Threads};
-use crate::vectorize::Task;
 use crate::view::MatMut;
 use crate::workspace::{Arena, Workspace};
 
@@ -160,25 +159,4 @@ fn channel_factors<'f>(factor: Option<Scales<'f>>, n: usize, factors: &'f mut Ve
             factors
         }
     }
-}
-
-/// Quantizes `x` with `params`, in the vector code of `kernel`'s level: the same bits as [`qcore::quantize_slice`].
-///
-/// # Errors
-/// As [`qcore::quantize_slice`].
-pub fn quantize<C: Code>(
-    kernel: Kernel,
-    x: &[f32],
-    params: &qcore::QParams,
-    out: &mut [C],
-) -> Result<(), qcore::QuantizeError> {
-    struct Quantize<'q, C>(&'q [f32], &'q qcore::QParams, &'q mut [C]);
-    impl<C: Code> Task for Quantize<'_, C> {
-        type Output = Result<(), qcore::QuantizeError>;
-        #[inline(always)]
-        fn run(self) -> Self::Output {
-            qcore::quantize_slice(self.0, self.1, self.2)
-        }
-    }
-    kernel.vectorize(Quantize(x, params, out))
 }

@@ -4,6 +4,7 @@
 //! - [`PackedWeights`]: i8 weights in the order in which a kernel reads them, with their sums.
 //! - [`gemm`]: the product of u8 or i8 [`Activations`] with them, through an output stage ([`Int32`], [`Dequantize`],
 //!   [`Requantize`]), on the calling thread or a pool ([`Threads`]).
+//! - [`quantize`], [`dequantize`], [`range`](range()): qcore's loops over slices, vectorized.
 //! - [`Kernel`], [`report`]: which kernel runs, and why. `QKERNELS_ISA=avx2` (or another family) forces one.
 //!
 //! # The promise
@@ -27,6 +28,7 @@
 mod activation;
 mod blocking;
 mod detect;
+mod elementwise;
 mod finish;
 #[cfg(feature = "float")]
 pub mod float;
@@ -46,7 +48,8 @@ mod workspace;
 
 pub use activation::{Activation, Activations};
 pub use detect::{Feature, Features};
-pub use gemm::{GemmError, gemm, quantize};
+pub use elementwise::{dequantize, quantize, range};
+pub use gemm::{GemmError, gemm};
 pub use kernel::{ActivationForm, Kernel, KernelDesc};
 pub use packed::{PackError, PackedWeights};
 pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};

@@ -1,10 +1,11 @@
-//! Vectorized `quantize` against qcore's: the same codes and the same errors at every kernel's vector level.
+//! Vectorized `quantize`, `dequantize` and `range` against qcore's: the same bits and the same errors at every kernel's vector
+//! level.
 
 mod oracle;
 
 use oracle::{Noise, TestCode};
-use qcore::{CodeRange, QParams, quantize_slice};
-use qkernels::{Kernel, quantize};
+use qcore::{CodeRange, QParams, Range, dequantize_slice, quantize_slice};
+use qkernels::{Kernel, dequantize, quantize, range};
 
 fn check<C: TestCode>(x: &[f32], params: &QParams, len: usize) {
     let mut expected = vec![C::from_bits(99); len];
@@ -13,6 +14,54 @@ fn check<C: TestCode>(x: &[f32], params: &QParams, len: usize) {
         let mut codes = vec![C::from_bits(99); len];
         assert_eq!(quantize(kernel, x, params, &mut codes), result, "{kernel}");
         assert_eq!(codes, expected, "{kernel}, {params:?}, {len} values");
+    }
+}
+
+#[test]
+fn every_code_is_restored_alike_at_every_length() {
+    fn check<C: TestCode>(codes: CodeRange, zero_point: i32) {
+        for scale in [0.1, 1e-38, 3e38] {
+            let params = QParams::new(scale, zero_point, codes).unwrap();
+            for len in 0..=256 {
+                let q: Vec<C> = (0..len).map(|i| C::from_bits(i as u8)).collect();
+                let mut expected = vec![f32::NAN; len];
+                dequantize_slice(&q, &params, &mut expected).unwrap();
+                for kernel in Kernel::available() {
+                    let mut values = vec![f32::NAN; len];
+                    dequantize(kernel, &q, &params, &mut values).unwrap();
+                    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&values), bits(&expected), "{kernel}, {params:?}, {len} codes");
+                    assert!(dequantize(kernel, &q, &params, &mut vec![0.0; len + 1]).is_err());
+                }
+            }
+        }
+    }
+    check::<i8>(CodeRange::I8, -7);
+    check::<u8>(CodeRange::U8, 200);
+}
+
+#[test]
+fn the_range_is_the_same_wherever_the_extremes_and_the_first_defect_lie() {
+    let mut noise = Noise::new(62);
+    for len in 0..=130 {
+        let mut x: Vec<f32> = (0..len).map(|_| noise.below(2001) as f32 - 1000.0).collect();
+        let same = |x: &[f32]| {
+            for kernel in Kernel::available() {
+                assert_eq!(
+                    format!("{:?}", range(kernel, x)),
+                    format!("{:?}", Range::of(x)),
+                    "{kernel}, {x:?}"
+                );
+            }
+        };
+        same(&x);
+        if len > 0 {
+            let (low, high) = (noise.below(len), noise.below(len));
+            (x[low], x[high]) = (f32::MIN, f32::MAX);
+            same(&x);
+            x[noise.below(len)] = noise.choose(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+            same(&x);
+        }
     }
 }
 
