@@ -1,6 +1,9 @@
 //! The quantize pass: from a calibrated f32 model to an int8 one.
 
-use qcore::{BiasError, ChannelError, QParams, SchemeError, quantize_bias, quantize_per_channel};
+use qcore::{
+    BiasError, ChannelError, CodeRange, NoFittingScale, QParams, SchemeError, WeightChannel, quantize_bias,
+    quantize_per_channel,
+};
 use qkernels::{Kernel, SelectError};
 
 use crate::calibrate::CalibratedMlp;
@@ -8,7 +11,7 @@ use crate::config::{ActivationCodes, QuantConfig, WeightGranularity};
 use crate::float_linear::FloatLinear;
 use crate::quant_linear::{Parts, QuantLinear, QuantLinearError};
 use crate::quant_mlp::QuantMlp;
-use crate::weight_scales::{Channel, channel_axis, scheme_scales};
+use crate::weight_scales::{channel_axis, scheme_scales};
 
 /// Why a calibrated model could not be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -34,18 +37,14 @@ pub enum QuantizeModelError {
         source: ChannelError,
     },
     /// No weight scale, however large, makes the bias and the sums of a channel fit int32.
-    #[error(
-        "layer {layer:?}, channel {channel}: no weight scale from {scale:e} on fits bias {bias} and int32 sums"
-    )]
+    #[error("layer {layer:?}, channel {channel}: {source}")]
     NoScale {
         /// The layer.
         layer: String,
         /// The output channel.
         channel: usize,
-        /// The scale that the weights ask for.
-        scale: f32,
-        /// The bias.
-        bias: f32,
+        /// The scale that the weights ask for, and the bias.
+        source: NoFittingScale,
     },
     /// A bias has no int32 form.
     #[error("layer {layer:?}, channel {channel}: {source}")]
@@ -114,14 +113,14 @@ fn quantize_linear(
     let mut biases = Vec::with_capacity(scales.len());
     let channels = layer.weight().chunks_exact(layer.k()).zip(layer.bias()).zip(&mut scales).enumerate();
     for (channel, ((weights, &bias), scale)) in channels {
-        *scale = Channel { weights, bias, input: &input }
-            .fitting_scale(*scale)
-            .ok_or_else(|| QuantizeModelError::NoScale { layer: name(), channel, scale: *scale, bias })?;
+        let fitted = WeightChannel { weights, bias, input: &input, codes: CodeRange::I8 }.fit_scale(*scale);
+        let no_scale = |source| QuantizeModelError::NoScale { layer: name(), channel, source };
+        *scale = fitted.map_err(no_scale)?.scale;
         let no_bias = |source| QuantizeModelError::Bias { layer: name(), channel, source };
         biases.push(quantize_bias(bias, input.scale(), *scale).map_err(no_bias)?);
         let no_params = |_| QuantLinearError::WeightScale { channel, scale: *scale };
         let of_layer = |source| QuantizeModelError::Layer { layer: name(), source };
-        params.push(QParams::new(*scale, 0, qcore::CodeRange::I8).map_err(no_params).map_err(of_layer)?);
+        params.push(QParams::new(*scale, 0, CodeRange::I8).map_err(no_params).map_err(of_layer)?);
     }
     let mut codes = vec![0_i8; layer.weight().len()];
     let axis = channel_axis(layer).map_err(unscaled)?;
