@@ -27,6 +27,7 @@
 
 mod activation;
 mod blocking;
+mod caches;
 mod detect;
 mod elementwise;
 mod finish;

@@ -11,7 +11,8 @@
 use core::ops::Range;
 
 use crate::activation::{Activation, Rows};
-use crate::blocking::{Blocking, TYPICAL};
+use crate::blocking::{Blocking, Extent};
+use crate::caches::Caches;
 use crate::finish::{Finish, Store, Target};
 use crate::kernel::{Kernel, Tile};
 use crate::packed::PackedWeights;
@@ -37,28 +38,31 @@ pub(crate) struct Part {
 impl<A: Activation> Product<'_, A> {
     /// Computes `part` into `out`, which holds just its rows and columns.
     pub(crate) fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
+        if part.rows.is_empty() || part.panels.is_empty() {
+            return;
+        }
         let (kernel, layout) = (self.w.kernel(), self.w.layout());
         let desc = kernel.desc();
-        let columns = part.panels.len() * desc.nr;
-        let Blocking { mc, nc, kc } = Blocking::new(&TYPICAL, desc, (part.rows.len(), columns, layout.k));
-        let (panels_per_block, groups_per_block) = (nc / desc.nr, kc / desc.kr);
-        let k_blocks = layout.groups().div_ceil(groups_per_block).max(1);
-        let slots = if k_blocks == 1 { 1 } else { mc / desc.mr * panels_per_block };
+        let extent = Extent { rows: part.rows.len(), panels: part.panels.len(), groups: layout.groups() };
+        let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
+        let k_blocks = if block.groups < extent.groups { extent.groups.div_ceil(block.groups) } else { 1 };
+        // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
+        let slots = if k_blocks == 1 { 1 } else { block.rows.div_ceil(desc.mr) * block.panels };
         let slot_len = desc.mr * desc.nr;
         if arena.acc.len() < slots * slot_len {
             arena.acc.resize(slots * slot_len, 0);
         }
-        for jc in part.panels.clone().step_by(panels_per_block) {
-            let panels = jc..(jc + panels_per_block).min(part.panels.end);
-            for ic in part.rows.clone().step_by(mc) {
-                let rows = ic..(ic + mc).min(part.rows.end);
+        for jc in part.panels.clone().step_by(block.panels) {
+            let panels = jc..(jc + block.panels).min(part.panels.end);
+            for ic in part.rows.clone().step_by(block.rows) {
+                let rows = ic..(ic + block.rows).min(part.rows.end);
                 let Some(a) = self.a.row_range(rows.clone()) else { return };
                 let a = match Rows::in_place(&a, kernel) {
                     Some(rows) => rows,
                     None => Rows::copied(&a, kernel, &mut arena.a),
                 };
                 for pc in 0..k_blocks {
-                    let groups = pc * groups_per_block..((pc + 1) * groups_per_block).min(layout.groups());
+                    let groups = pc * block.groups..((pc + 1) * block.groups).min(extent.groups);
                     for (jr, p) in panels.clone().enumerate() {
                         let b = self.w.panel(p, groups.clone());
                         let channels = p * desc.nr..p * desc.nr + layout.used_columns(p);
@@ -66,7 +70,7 @@ impl<A: Activation> Product<'_, A> {
                         let out_columns = first_column..first_column + channels.len();
                         for (ir, i) in rows.clone().step_by(desc.mr).enumerate() {
                             let tile_rows = desc.mr.min(rows.end - i);
-                            let slot = if k_blocks == 1 { 0 } else { ir * panels_per_block + jr };
+                            let slot = if k_blocks == 1 { 0 } else { ir * block.panels + jr };
                             let out_rows = i - part.rows.start..i - part.rows.start + tile_rows;
                             let store = if pc + 1 == k_blocks {
                                 let Some(target) = out.block(out_rows, out_columns.clone()) else { return };

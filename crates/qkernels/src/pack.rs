@@ -11,6 +11,8 @@
 //! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on blocking: a block of k is a
 //! range of a panel's groups.
 
+use core::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::kernel::KernelDesc;
@@ -58,7 +60,7 @@ impl PanelLayout {
     }
 
     /// The bytes of the groups `groups` of panel `p`.
-    pub(crate) fn range(&self, p: usize, groups: core::ops::Range<usize>) -> core::ops::Range<usize> {
+    pub(crate) fn range(&self, p: usize, groups: Range<usize>) -> Range<usize> {
         let start = p * self.nr * self.groups() * self.kr;
         let group_bytes = self.columns(p) * self.kr;
         start + groups.start * group_bytes..start + groups.end * group_bytes
@@ -77,7 +79,8 @@ pub(crate) struct Panels(Vec<Line>);
 impl Panels {
     /// `bytes` zeros.
     fn zeroed(bytes: usize) -> Self {
-        Self(vec![Line::zeroed(); bytes.div_ceil(64)])
+        // From the allocator as zeros, so that fresh memory is not written twice.
+        Self(bytemuck::zeroed_vec(bytes.div_ceil(64)))
     }
 
     pub(crate) fn as_slice(&self) -> &[i8] {
@@ -85,30 +88,119 @@ impl Panels {
     }
 }
 
-/// The weights `w` (n, k) as panels of `bytes` bytes in all.
+/// The weights `w` (n, k) as panels of `bytes` bytes in all, compiled for the vector level of the caller.
+#[inline(always)]
 pub(crate) fn pack(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, i8>) -> Panels {
     let mut panels = Panels::zeroed(bytes);
     let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut panels.0);
-    for p in 0..layout.panels() {
-        let panel = &mut packed[layout.range(p, 0..layout.groups())];
-        let group_bytes = layout.columns(p) * layout.kr;
-        for column in 0..layout.used_columns(p) {
-            let row = p * layout.nr + column;
-            let groups = panel
-                .chunks_exact_mut(group_bytes)
-                .map(|group| &mut group[column * layout.kr..][..layout.kr]);
-            if let Some(row) = w.row_slice(row) {
-                for (to, from) in groups.zip(row.chunks(layout.kr)) {
-                    to[..from.len()].copy_from_slice(from);
-                }
-            } else {
-                for (to, from) in groups.flatten().zip(w.row_elements(row)) {
-                    *to = from;
+    match layout.kr {
+        4 => pack_groups::<4>(layout, packed, w),
+        2 => pack_groups::<2>(layout, packed, w),
+        _ => pack_elements(layout, packed, w),
+    }
+    panels
+}
+
+/// Groups of all panels that are written before the next ones are: few enough that what is read for one panel is still in
+/// the caches, and in the reach of the TLB, for the next.
+const BLOCK: usize = 64;
+
+/// All panels, in the order that their source lies in memory.
+#[inline(always)]
+fn pack_groups<const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, i8>) {
+    let columns = |p: usize| p * layout.nr..p * layout.nr + layout.used_columns(p);
+    if w.col_stride() == 1 {
+        for p in 0..layout.panels() {
+            let panel = &mut packed[layout.range(p, 0..layout.groups())];
+            pack_rows::<KR>(panel.as_chunks_mut().0, layout.columns(p), columns(p), w);
+        }
+    } else if w.row_stride() == 1 {
+        for first in (0..layout.groups()).step_by(BLOCK) {
+            let groups = first..layout.groups().min(first + BLOCK);
+            for p in 0..layout.panels() {
+                let panel = &mut packed[layout.range(p, groups.clone())];
+                let rows = first * KR..layout.k.min(groups.end * KR);
+                pack_columns::<KR>(
+                    panel.as_chunks_mut().0,
+                    layout.columns(p),
+                    columns(p),
+                    rows,
+                    &w.transposed(),
+                );
+            }
+        }
+    } else {
+        pack_elements(layout, packed, w);
+    }
+}
+
+/// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they are.
+#[inline(always)]
+fn pack_rows<const KR: usize>(
+    panel: &mut [[i8; KR]],
+    width: usize,
+    columns: Range<usize>,
+    w: &MatRef<'_, i8>,
+) {
+    for (block, panel) in panel.chunks_mut(BLOCK * width).enumerate() {
+        for (column, row) in columns.clone().enumerate() {
+            let (groups, rest) = w.row_slice(row).unwrap_or_default().as_chunks::<KR>();
+            let first = (block * BLOCK).min(groups.len());
+            for (to, from) in panel.iter_mut().skip(column).step_by(width).zip(&groups[first..]) {
+                *to = *from;
+            }
+            // The last group may be short; it stands in the last block.
+            let last = groups.len() - first;
+            if last < BLOCK
+                && !rest.is_empty()
+                && let Some(to) = panel.get_mut(last * width + column)
+            {
+                to[..rest.len()].copy_from_slice(rest);
+            }
+        }
+    }
+}
+
+/// Groups of a panel whose rows `rows` are adjacent elements of `w` (k, n): kr of them are interleaved.
+#[inline(always)]
+fn pack_columns<const KR: usize>(
+    panel: &mut [[i8; KR]],
+    width: usize,
+    columns: Range<usize>,
+    rows: Range<usize>,
+    w: &MatRef<'_, i8>,
+) {
+    let row = |p: usize| &w.row_slice(p).unwrap_or_default()[columns.clone()];
+    for (first, panel) in rows.clone().step_by(KR).zip(panel.chunks_exact_mut(width)) {
+        let panel = &mut panel[..columns.len()];
+        if first + KR <= rows.end {
+            let rows: [&[i8]; KR] = core::array::from_fn(|r| row(first + r));
+            for (column, to) in panel.iter_mut().enumerate() {
+                *to = core::array::from_fn(|r| rows[r][column]);
+            }
+        } else {
+            for r in 0..rows.end - first {
+                for (to, from) in panel.iter_mut().zip(row(first + r)) {
+                    to[r] = *from;
                 }
             }
         }
     }
-    panels
+}
+
+/// Weights that lie anyhow, element by element.
+fn pack_elements(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, i8>) {
+    for p in 0..layout.panels() {
+        let panel = &mut packed[layout.range(p, 0..layout.groups())];
+        let group_bytes = layout.columns(p) * layout.kr;
+        for column in 0..layout.used_columns(p) {
+            let groups = panel.chunks_exact_mut(group_bytes);
+            let places = groups.flat_map(|group| &mut group[column * layout.kr..][..layout.kr]);
+            for (to, from) in places.zip(w.row_elements(p * layout.nr + column)) {
+                *to = from;
+            }
+        }
+    }
 }
 
 /// The weights (n, k), row-major, that `pack` was given.
@@ -148,13 +240,16 @@ mod tests {
 
     #[test]
     fn unpacking_restores_the_weights_from_both_orientations() {
-        for (n, k) in [(1, 1), (1, 5), (7, 3), (16, 8), (17, 9), (50, 6), (100, 33)] {
+        for (n, k) in [(1, 1), (1, 5), (7, 3), (16, 8), (17, 9), (50, 6), (100, 33), (49, 4 * 64 + 3)] {
             for layout in layouts(n, k) {
                 let bytes = layout.bytes().unwrap();
                 let nk = numbered(n, k);
                 let kn: Vec<i8> = (0..k * n).map(|i| nk[i % n * k + i / n]).collect();
+                let spread: Vec<i8> = nk.iter().flat_map(|&w| [w, 99, 98]).collect();
                 let from_nk = pack(&layout, bytes, &MatRef::new(&nk, n, k).unwrap());
                 let from_kn = pack(&layout, bytes, &MatRef::new(&kn, k, n).unwrap().transposed());
+                let scattered = MatRef::with_strides(&spread, n, k, 3 * k, 3).unwrap();
+                assert_eq!(from_nk.as_slice(), pack(&layout, bytes, &scattered).as_slice(), "{layout:?}");
                 assert_eq!(from_nk.as_slice(), from_kn.as_slice(), "{layout:?}");
                 assert_eq!(unpack(&layout, &from_nk), nk, "{layout:?}");
             }

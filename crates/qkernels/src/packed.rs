@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
+use crate::vectorize::Task;
 use crate::view::MatRef;
 
 /// Why weights could not be packed.
@@ -45,8 +46,7 @@ pub struct PackedWeights {
     kernel: Kernel,
     layout: PanelLayout,
     panels: Panels,
-    channel_sums: Vec<i32>,
-    channel_abs_sums: Vec<u32>,
+    sums: Sums,
     largest_abs_sum: u32,
 }
 
@@ -62,15 +62,9 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        let (channel_sums, channel_abs_sums) = sums(&w)?;
-        Ok(Self {
-            kernel,
-            layout,
-            panels: pack(&layout, bytes, &w),
-            largest_abs_sum: channel_abs_sums.iter().copied().max().unwrap_or(0),
-            channel_sums,
-            channel_abs_sums,
-        })
+        let (panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
+        let largest_abs_sum = sums.magnitudes.iter().copied().max().unwrap_or(0);
+        Ok(Self { kernel, layout, panels, sums, largest_abs_sum })
     }
 
     /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
@@ -98,12 +92,12 @@ impl PackedWeights {
 
     /// `sum_k w[n][k]` of each output channel.
     pub fn channel_sums(&self) -> &[i32] {
-        &self.channel_sums
+        &self.sums.plain
     }
 
     /// `sum_k |w[n][k]|` of each output channel.
     pub fn channel_abs_sums(&self) -> &[u32] {
-        &self.channel_abs_sums
+        &self.sums.magnitudes
     }
 
     /// The largest of the channels' sums of |w|.
@@ -113,7 +107,7 @@ impl PackedWeights {
 
     /// Bytes held: the panels with their padding, and the sums.
     pub fn bytes(&self) -> usize {
-        self.panels.as_slice().len() + 4 * (self.channel_sums.len() + self.channel_abs_sums.len())
+        self.panels.as_slice().len() + 4 * (self.sums.plain.len() + self.sums.magnitudes.len())
     }
 
     /// The weights as they were, (n, k) and row-major. Exact, so that nothing else need be kept.
@@ -143,20 +137,92 @@ impl fmt::Debug for PackedWeights {
     }
 }
 
-/// For each channel, the sum of its weights and of their magnitudes.
-fn sums(w: &MatRef<'_, i8>) -> Result<(Vec<i32>, Vec<u32>), PackError> {
-    let k = w.cols();
-    let mut sums = Vec::with_capacity(w.rows());
-    let mut abs_sums = Vec::with_capacity(w.rows());
-    for channel in 0..w.rows() {
-        let (mut sum, mut abs_sum) = (0i64, 0u64);
-        for weight in w.row_elements(channel) {
-            sum += i64::from(weight);
-            abs_sum += u64::from(weight.unsigned_abs());
-        }
-        let overflow = PackError::Overflow { channel, k, abs_sum };
-        sums.push(i32::try_from(sum).map_err(|_| overflow)?);
-        abs_sums.push(u32::try_from(abs_sum).map_err(|_| overflow)?);
+/// The panels and the sums of weights.
+struct Pack<'t, 'w> {
+    layout: &'t PanelLayout,
+    bytes: usize,
+    w: &'t MatRef<'w, i8>,
+}
+
+impl Task for Pack<'_, '_> {
+    type Output = Result<(Panels, Sums), PackError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let sums = Sums::of(self.w)?;
+        Ok((pack(self.layout, self.bytes, self.w), sums))
     }
-    Ok((sums, abs_sums))
+}
+
+/// For each channel, the sum of its weights and of their magnitudes.
+#[derive(Clone)]
+struct Sums {
+    plain: Vec<i32>,
+    magnitudes: Vec<u32>,
+}
+
+impl Sums {
+    #[inline(always)]
+    fn of(w: &MatRef<'_, i8>) -> Result<Self, PackError> {
+        let (n, k) = (w.rows(), w.cols());
+        let (mut plain, mut magnitudes) = (vec![0i64; n], vec![0u64; n]);
+        if w.col_stride() != 1 && w.row_stride() == 1 {
+            add_rows(&w.transposed(), &mut plain, &mut magnitudes);
+        } else {
+            for (channel, (sum, magnitude)) in plain.iter_mut().zip(&mut magnitudes).enumerate() {
+                (*sum, *magnitude) = match w.row_slice(channel) {
+                    Some(row) => row_sums(row),
+                    None => w.row_elements(channel).fold((0, 0), |(sum, magnitude), w| {
+                        (sum + i64::from(w), magnitude + u64::from(w.unsigned_abs()))
+                    }),
+                };
+            }
+        }
+        let overflow = |channel: usize| PackError::Overflow { channel, k, abs_sum: magnitudes[channel] };
+        let narrow = |(channel, &sum): (usize, &i64)| i32::try_from(sum).map_err(|_| overflow(channel));
+        let plain = plain.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
+        let narrow = |(channel, &sum): (usize, &u64)| u32::try_from(sum).map_err(|_| overflow(channel));
+        Ok(Sums { plain, magnitudes: magnitudes.iter().enumerate().map(narrow).collect::<Result<_, _>>()? })
+    }
+}
+
+/// Weights whose sums 32 bits hold for certain, and with them vector code.
+const SUMMABLE: usize = 1 << 16;
+
+#[inline(always)]
+fn row_sums(row: &[i8]) -> (i64, u64) {
+    row.chunks(SUMMABLE).fold((0, 0), |(sum, magnitude), chunk| {
+        let (mut chunk_sum, mut chunk_magnitude) = (0i32, 0u32);
+        for &w in chunk {
+            chunk_sum += i32::from(w);
+            chunk_magnitude += u32::from(w.unsigned_abs());
+        }
+        (sum + i64::from(chunk_sum), magnitude + u64::from(chunk_magnitude))
+    })
+}
+
+/// Adds up the rows of `w` (k, n), a channel for each column.
+#[inline(always)]
+fn add_rows(w: &MatRef<'_, i8>, plain: &mut [i64], magnitudes: &mut [u64]) {
+    /// Channels that are summed together, in registers.
+    const CHANNELS: usize = 64;
+    /// Rows that are summed for all channels before the next ones are, while the TLB reaches them.
+    const ROWS: usize = 256;
+    for first_row in (0..w.rows()).step_by(ROWS) {
+        for first in (0..w.cols()).step_by(CHANNELS) {
+            let channels = first..w.cols().min(first + CHANNELS);
+            let (mut sums, mut abs_sums) = ([0i32; CHANNELS], [0u32; CHANNELS]);
+            for p in first_row..w.rows().min(first_row + ROWS) {
+                let row = &w.row_slice(p).unwrap_or_default()[channels.clone()];
+                for ((sum, abs_sum), &w) in sums.iter_mut().zip(&mut abs_sums).zip(row) {
+                    *sum += i32::from(w);
+                    *abs_sum += u32::from(w.unsigned_abs());
+                }
+            }
+            for (i, channel) in channels.enumerate() {
+                plain[channel] += i64::from(sums[i]);
+                magnitudes[channel] += u64::from(abs_sums[i]);
+            }
+        }
+    }
 }

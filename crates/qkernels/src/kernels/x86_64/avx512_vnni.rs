@@ -43,57 +43,77 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 /// Independent accumulators of the peak loop, as many as the tile has.
 const PEAK_CHAINS: usize = 24;
 
+/// Calls the body for the tile's rows and `$V` vectors of columns. `$U` groups of k go to sums of their own, so that small
+/// tiles, too, have enough independent sums to hide the latency of the products.
+macro_rules! bodies {
+    ($tile:ident, $V:literal, $($M:literal: $U:literal),*) => {
+        match $tile.rows {
+            $($M => body::<$M, $V, $U>($tile),)*
+            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+        }
+    };
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run(tile: &mut Tile<'_>) {
     match tile.columns / LANES {
-        1 => rows::<1>(tile),
-        2 => rows::<2>(tile),
-        _ => rows::<3>(tile),
+        1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1),
+        2 => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+        _ => bodies!(tile, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn rows<const V: usize>(tile: &mut Tile<'_>) {
-    match tile.rows {
-        1 => body::<1, V>(tile),
-        2 => body::<2, V>(tile),
-        3 => body::<3, V>(tile),
-        4 => body::<4, V>(tile),
-        5 => body::<5, V>(tile),
-        6 => body::<6, V>(tile),
-        7 => body::<7, V>(tile),
-        _ => body::<8, V>(tile),
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
+fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_>) {
     let groups = tile.groups;
-    // A loop, not `from_fn`: closures called from code without the target features are not inlined.
+    // Loops, not `from_fn`: closures called from code without the target features are not inlined.
     let mut a: [&[[u8; 4]]; M] = [&[]; M];
-    for (i, row) in a.iter_mut().enumerate() {
-        *row = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
+    let mut a_steps: [&[[[u8; 4]; U]]; M] = [&[]; M];
+    let steps = groups / U;
+    for i in 0..M {
+        a[i] = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
+        a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
     }
-    let mut acc = [[_mm512_setzero_si512(); V]; M];
     let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
     let sums = &mut sums[..M * V];
+    let mut partial = [[[_mm512_setzero_si512(); V]; M]; U];
     if tile.accumulate {
         for i in 0..M {
             for v in 0..V {
-                acc[i][v] = load_i32x16(&sums[i * V + v]);
+                partial[0][i][v] = load_i32x16(&sums[i * V + v]);
             }
         }
     }
     let (b, _) = tile.b.as_chunks::<{ 4 * LANES }>();
-    for (g, b) in (0..groups).zip(b.chunks_exact(V)) {
-        let mut w = [_mm512_setzero_si512(); V];
-        for v in 0..V {
-            w[v] = load_i8x64(&b[v]);
+    let b_steps = b.chunks_exact(V * U);
+    let b_rest = b_steps.remainder();
+    for (g, b) in (0..steps).zip(b_steps) {
+        for u in 0..U {
+            let mut w = [_mm512_setzero_si512(); V];
+            for v in 0..V {
+                w[v] = load_i8x64(&b[u * V + v]);
+            }
+            for i in 0..M {
+                let x = _mm512_set1_epi32(i32::from_ne_bytes(a_steps[i][g][u]));
+                for v in 0..V {
+                    partial[u][i][v] = _mm512_dpbusd_epi32(partial[u][i][v], x, w[v]);
+                }
+            }
         }
+    }
+    for (g, b) in (steps * U..groups).zip(b_rest.chunks_exact(V)) {
         for i in 0..M {
             let x = _mm512_set1_epi32(i32::from_ne_bytes(a[i][g]));
             for v in 0..V {
-                acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], x, w[v]);
+                partial[0][i][v] = _mm512_dpbusd_epi32(partial[0][i][v], x, load_i8x64(&b[v]));
+            }
+        }
+    }
+    let mut acc = partial[0];
+    for partial in &partial[1..] {
+        for i in 0..M {
+            for v in 0..V {
+                acc[i][v] = _mm512_add_epi32(acc[i][v], partial[i][v]);
             }
         }
     }
