@@ -6,8 +6,11 @@
 
 use core::arch::x86_64::*;
 
+use super::finish256;
 use super::simd::{load_i8x16_as_i16, load_i32x8, store_i32x8};
+use super::store::{self, unrolled};
 use crate::detect::Feature;
+use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
 use crate::vectorize::Level;
 
@@ -25,7 +28,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     features: &[Feature::Avx2],
     level: Level::Avx2,
     run,
-    stores: false,
+    stores: true,
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 
@@ -61,12 +64,12 @@ fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
         *row = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
     }
     let mut acc = [[_mm256_setzero_si256(); V]; M];
-    let (out, _) = tile.acc.as_chunks_mut::<LANES>();
-    let out = &mut out[..M * V];
+    let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
+    let sums = &mut sums[..M * V];
     if tile.accumulate {
         for i in 0..M {
             for v in 0..V {
-                acc[i][v] = load_i32x8(&out[i * V + v]);
+                acc[i][v] = load_i32x8(&sums[i * V + v]);
             }
         }
     }
@@ -83,9 +86,13 @@ fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
             }
         }
     }
+    if let Some(store) = &mut tile.store {
+        store::store!(finish256, acc, store, M, V);
+        return;
+    }
     for i in 0..M {
         for v in 0..V {
-            store_i32x8(&mut out[i * V + v], acc[i][v]);
+            store_i32x8(&mut sums[i * V + v], acc[i][v]);
         }
     }
 }

@@ -6,10 +6,9 @@
 
 use core::arch::x86_64::*;
 
-use super::finish512::{self, unrolled};
-use super::simd::{
-    load_i8x64, load_i32x16, store_byte_lanes, store_f32_lanes, store_i32_lanes, store_i32x16,
-};
+use super::finish512;
+use super::simd::{load_i8x64, load_i32x16, store_i32x16};
+use super::store::{self, unrolled};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
@@ -118,7 +117,7 @@ fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_>) {
         }
     }
     if let Some(store) = &mut tile.store {
-        finish512::store!(acc, store, M, V);
+        store::store!(finish512, acc, store, M, V);
         return;
     }
     for i in 0..M {

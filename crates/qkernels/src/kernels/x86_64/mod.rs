@@ -4,7 +4,9 @@ use crate::kernel::KernelDesc;
 
 mod avx2;
 mod avx512_vnni;
+mod finish256;
 mod finish512;
 mod simd;
+mod store;
 
 pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx2::KERNEL];

@@ -87,13 +87,6 @@ pub(super) fn store_i32_lanes(values: &mut [i32], v: usize, x: __m512i) {
     }
 }
 
-/// Fills vector `v` of a slice, as far as the slice reaches.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_f32_lanes(values: &mut [f32], v: usize, x: __m512) {
-    store_i32_lanes(bytemuck::must_cast_slice_mut(values), v, _mm512_castps_si512(x));
-}
-
 /// Fills vector `v` of a slice with the low bytes of the lanes, as far as the slice reaches.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

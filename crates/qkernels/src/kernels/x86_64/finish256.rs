@@ -1,0 +1,125 @@
+//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are those of
+//! `finish512`.
+
+use core::arch::x86_64::*;
+
+use super::simd::{load_i32x8, store_i32x8};
+use crate::finish::Codes;
+
+/// int32 lanes of a vector.
+const LANES: usize = 8;
+
+/// Sum and offset, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add(sum: __m256i, offset: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, offset)
+}
+
+/// One value in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn splat(value: f32) -> __m256 {
+    _mm256_set1_ps(value)
+}
+
+/// A per-channel operand, a vector after the other, zeros at the end.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m256i; V] {
+    let mut vectors = [_mm256_setzero_si256(); V];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        *vector = load_i32x8(&lanes(values, v));
+    }
+    vectors
+}
+
+/// As [`load_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
+    let mut vectors = [_mm256_setzero_ps(); V];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        *vector = _mm256_castsi256_ps(load_i32x8(&lanes(bytemuck::must_cast_slice(values), v)));
+    }
+    vectors
+}
+
+/// [`qcore::dequantize_acc_bias`], then ReLU. Without a bias, -0.0 stands in, which changes nothing when it is added;
+/// without ReLU, a floor of minus infinity.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn dequantize(sum: __m256i, factor: __m256, bias: __m256, floor: __m256) -> __m256 {
+    let y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor), bias);
+    _mm256_max_ps(floor, y)
+}
+
+/// [`qcore::requantize`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn requantize(sum: __m256i, factor: __m256, codes: &Codes) -> __m256i {
+    let (low, high) = ((codes.low - codes.zero_point) as f32, (codes.high - codes.zero_point) as f32);
+    let v = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor);
+    let v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(low)), _mm256_set1_ps(high));
+    _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(codes.zero_point))
+}
+
+/// Stores vector `v` of a row, or what the row has of it.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_i32s(row: &mut [i32], v: usize, sums: __m256i) {
+    let mut lanes = [0; LANES];
+    store_i32x8(&mut lanes, sums);
+    store_lanes(row, v, lanes);
+}
+
+/// As [`store_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_f32s(row: &mut [f32], v: usize, y: __m256) {
+    store_i32s(bytemuck::must_cast_slice_mut(row), v, _mm256_castps_si256(y));
+}
+
+/// As [`store_i32s`]; the codes are in the range of i8.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_i8s(row: &mut [i8], v: usize, codes: __m256i) {
+    let words = words(codes);
+    store_lanes(row, v, bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packs_epi16(words, words))));
+}
+
+/// As [`store_i32s`]; the codes are in the range of u8.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_u8s(row: &mut [u8], v: usize, codes: __m256i) {
+    let words = words(codes);
+    store_lanes(row, v, bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packus_epi16(words, words))));
+}
+
+/// Eight int32 as 16-bit words, saturated.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(codes: __m256i) -> __m128i {
+    _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes))
+}
+
+/// Fills vector `v` of a row, as far as the row reaches.
+#[inline(always)]
+fn store_lanes<T: Copy>(row: &mut [T], v: usize, lanes: [T; LANES]) {
+    let Some(row) = row.get_mut(v * LANES..) else { return };
+    match row.first_chunk_mut() {
+        Some(row) => *row = lanes,
+        None => row.iter_mut().zip(lanes).for_each(|(to, from)| *to = from),
+    }
+}
+
+/// Vector `v` of a slice, zeros beyond its end.
+#[inline(always)]
+fn lanes<T: Copy + Default>(values: &[T], v: usize) -> [T; LANES] {
+    let values = values.get(v * LANES..).unwrap_or_default();
+    values.first_chunk().copied().unwrap_or_else(|| {
+        let mut lanes = [T::default(); LANES];
+        lanes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        lanes
+    })
+}
