@@ -6,9 +6,9 @@
 
 use core::arch::x86_64::*;
 
-use super::finish256;
-use super::simd::{load_i8x16_as_i16, load_i32x8, store_i32x8};
-use super::store::{self, unrolled};
+use super::simd::{load_i8x16_as_i16, store_i32x8};
+use super::tile::{bodies, tile_body};
+use super::{finish256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
@@ -16,6 +16,9 @@ use crate::vectorize::Level;
 
 /// Columns of a vector.
 const LANES: usize = 8;
+
+/// Weights of a vector: two k of each column.
+const VECTOR_WEIGHTS: usize = 2 * LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "avx2_6x16",
@@ -38,64 +41,32 @@ const PEAK_CHAINS: usize = 12;
 #[target_feature(enable = "avx2")]
 fn run(tile: &mut Tile<'_>) {
     match tile.columns / LANES {
-        1 => rows::<1>(tile),
-        _ => rows::<2>(tile),
+        1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 2, 4: 2, 5: 2, 6: 1),
+        _ => bodies!(tile, 2, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),
     }
 }
 
+/// Two weights of each of eight columns, as 16-bit words.
+#[inline]
 #[target_feature(enable = "avx2")]
-fn rows<const V: usize>(tile: &mut Tile<'_>) {
-    match tile.rows {
-        1 => body::<1, V>(tile),
-        2 => body::<2, V>(tile),
-        3 => body::<3, V>(tile),
-        4 => body::<4, V>(tile),
-        5 => body::<5, V>(tile),
-        _ => body::<6, V>(tile),
-    }
+fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
+    load_i8x16_as_i16(weights)
 }
 
+/// Two elements of a row, for each column.
+#[inline]
 #[target_feature(enable = "avx2")]
-fn body<const M: usize, const V: usize>(tile: &mut Tile<'_>) {
-    let groups = tile.groups;
-    // A loop, not `from_fn`: closures called from code without the target features are not inlined.
-    let mut a: [&[[u8; 4]]; M] = [&[]; M];
-    for (i, row) in a.iter_mut().enumerate() {
-        *row = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
-    }
-    let mut acc = [[_mm256_setzero_si256(); V]; M];
-    let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
-    let sums = &mut sums[..M * V];
-    if tile.accumulate {
-        for i in 0..M {
-            for v in 0..V {
-                acc[i][v] = load_i32x8(&sums[i * V + v]);
-            }
-        }
-    }
-    let (b, _) = tile.b.as_chunks::<{ 2 * LANES }>();
-    for (g, b) in (0..groups).zip(b.chunks_exact(V)) {
-        let mut w = [_mm256_setzero_si256(); V];
-        for v in 0..V {
-            w[v] = load_i8x16_as_i16(&b[v]);
-        }
-        for i in 0..M {
-            let x = _mm256_set1_epi32(i32::from_ne_bytes(a[i][g]));
-            for v in 0..V {
-                acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(x, w[v]));
-            }
-        }
-    }
-    if let Some(store) = &mut tile.store {
-        store::store!(finish256, acc, store, M, V);
-        return;
-    }
-    for i in 0..M {
-        for v in 0..V {
-            store_i32x8(&mut sums[i * V + v], acc[i][v]);
-        }
-    }
+fn broadcast(group: [u8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_ne_bytes(group))
 }
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(x, w))
+}
+
+tile_body!("avx2", finish256);
 
 #[target_feature(enable = "avx2")]
 fn peak(iterations: u64) -> i32 {

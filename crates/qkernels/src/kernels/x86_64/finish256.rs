@@ -9,11 +9,32 @@ use crate::finish::Codes;
 /// int32 lanes of a vector.
 const LANES: usize = 8;
 
-/// Sum and offset, wrapping.
+/// No sums yet.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn add(sum: __m256i, offset: __m256i) -> __m256i {
-    _mm256_add_epi32(sum, offset)
+pub(super) fn zero() -> __m256i {
+    _mm256_setzero_si256()
+}
+
+/// A vector of a tile's sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_sums(sums: &[i32; 8]) -> __m256i {
+    load_i32x8(sums)
+}
+
+/// As [`load_sums`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_sums(to: &mut [i32; 8], sums: __m256i) {
+    store_i32x8(to, sums);
+}
+
+/// The sum of two vectors, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(a, b)
 }
 
 /// One value in all lanes.

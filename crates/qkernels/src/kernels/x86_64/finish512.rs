@@ -12,11 +12,32 @@ use core::arch::x86_64::*;
 use super::simd::{self, store_byte_lanes};
 use crate::finish::Codes;
 
-/// Sum and offset, wrapping.
+/// No sums yet.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn add(sum: __m512i, offset: __m512i) -> __m512i {
-    _mm512_add_epi32(sum, offset)
+pub(super) fn zero() -> __m512i {
+    _mm512_setzero_si512()
+}
+
+/// A vector of a tile's sums.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_sums(sums: &[i32; 16]) -> __m512i {
+    simd::load_i32x16(sums)
+}
+
+/// As [`load_sums`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_sums(to: &mut [i32; 16], sums: __m512i) {
+    simd::store_i32x16(to, sums);
+}
+
+/// The sum of two vectors, wrapping.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn add(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(a, b)
 }
 
 /// One value in all lanes.

@@ -8,5 +8,6 @@ mod finish256;
 mod finish512;
 mod simd;
 mod store;
+mod tile;
 
 pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx2::KERNEL];

@@ -6,7 +6,7 @@
 /// large too late, or not at all.
 macro_rules! unrolled {
     ($i:ident in $bound:ident, $block:block) => {
-        unrolled!($i in $bound, $block, 0 1 2 3 4 5 6 7)
+        store::unrolled!($i in $bound, $block, 0 1 2 3 4 5 6 7)
     };
     ($i:ident in $bound:ident, $block:block, $($index:literal)*) => {
         $(if $index < $bound {
@@ -28,9 +28,9 @@ macro_rules! store {
         let offsets = $isa::load_i32s::<$V>(&finish.offsets[channels.clone()]);
         match target {
             Target::I32(out) => {
-                unrolled!(i in $M, {
+                store::unrolled!(i in $M, {
                     let row = out.row_mut(i).unwrap_or_default();
-                    unrolled!(v in $V, {
+                    store::unrolled!(v in $V, {
                         let sum = $isa::add($sums[i][v], offsets[v]);
                         $isa::store_i32s(row, v, sum);
                     });
@@ -43,9 +43,9 @@ macro_rules! store {
                     None => [$isa::splat(-0.0); $V],
                 };
                 let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
-                unrolled!(i in $M, {
+                store::unrolled!(i in $M, {
                     let row = out.row_mut(i).unwrap_or_default();
-                    unrolled!(v in $V, {
+                    store::unrolled!(v in $V, {
                         let sum = $isa::add($sums[i][v], offsets[v]);
                         $isa::store_f32s(row, v, $isa::dequantize(sum, factors[v], bias[v], floor));
                     });
@@ -53,9 +53,9 @@ macro_rules! store {
             }
             Target::I8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                unrolled!(i in $M, {
+                store::unrolled!(i in $M, {
                     let row = out.row_mut(i).unwrap_or_default();
-                    unrolled!(v in $V, {
+                    store::unrolled!(v in $V, {
                         let sum = $isa::add($sums[i][v], offsets[v]);
                         let codes = $isa::requantize(sum, factors[v], &finish.codes);
                         $isa::store_i8s(row, v, codes);
@@ -64,9 +64,9 @@ macro_rules! store {
             }
             Target::U8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                unrolled!(i in $M, {
+                store::unrolled!(i in $M, {
                     let row = out.row_mut(i).unwrap_or_default();
-                    unrolled!(v in $V, {
+                    store::unrolled!(v in $V, {
                         let sum = $isa::add($sums[i][v], offsets[v]);
                         let codes = $isa::requantize(sum, factors[v], &finish.codes);
                         $isa::store_u8s(row, v, codes);

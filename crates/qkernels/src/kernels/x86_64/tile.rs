@@ -1,0 +1,88 @@
+//! The body of the x86-64 kernels, once for all of them: rows of `a` against a packed panel, sums in registers.
+//!
+//! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
+//! `multiply_add`; `finish256` or `finish512` the functions of its vector width.
+
+/// Calls the body for the tile's rows and `$V` vectors of columns. `$U` groups of k go to sums of their own, so that small
+/// tiles, too, have enough independent sums to hide the latency of the products.
+macro_rules! bodies {
+    ($tile:ident, $V:literal, $($M:literal: $U:literal),*) => {
+        match $tile.rows {
+            $($M => body::<$M, $V, $U>($tile),)*
+            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+        }
+    };
+}
+pub(super) use bodies;
+
+/// `fn body<M, V, U>`: M rows, V vectors of columns, U groups of k at a time, compiled for `$features`, with vectors of
+/// module `$isa`.
+macro_rules! tile_body {
+    ($features:literal, $isa:ident) => {
+        #[target_feature(enable = $features)]
+        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_>) {
+            let groups = tile.groups;
+            // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+            let mut a: [&[[u8; 4]]; M] = [&[]; M];
+            let mut a_steps: [&[[[u8; 4]; U]]; M] = [&[]; M];
+            let steps = groups / U;
+            for i in 0..M {
+                a[i] = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
+                a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
+            }
+            let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
+            let sums = &mut sums[..M * V];
+            let mut partial = [[[$isa::zero(); V]; M]; U];
+            if tile.accumulate {
+                for i in 0..M {
+                    for v in 0..V {
+                        partial[0][i][v] = $isa::load_sums(&sums[i * V + v]);
+                    }
+                }
+            }
+            let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>();
+            let b_steps = b.chunks_exact(V * U);
+            let b_rest = b_steps.remainder();
+            for (g, b) in (0..steps).zip(b_steps) {
+                for u in 0..U {
+                    let mut w = [$isa::zero(); V];
+                    for v in 0..V {
+                        w[v] = load_weights(&b[u * V + v]);
+                    }
+                    for i in 0..M {
+                        let x = broadcast(a_steps[i][g][u]);
+                        for v in 0..V {
+                            partial[u][i][v] = multiply_add(partial[u][i][v], x, w[v]);
+                        }
+                    }
+                }
+            }
+            for (g, b) in (steps * U..groups).zip(b_rest.chunks_exact(V)) {
+                for i in 0..M {
+                    let x = broadcast(a[i][g]);
+                    for v in 0..V {
+                        partial[0][i][v] = multiply_add(partial[0][i][v], x, load_weights(&b[v]));
+                    }
+                }
+            }
+            let mut acc = partial[0];
+            for partial in &partial[1..] {
+                for i in 0..M {
+                    for v in 0..V {
+                        acc[i][v] = $isa::add(acc[i][v], partial[i][v]);
+                    }
+                }
+            }
+            if let Some(store) = &mut tile.store {
+                store::store!($isa, acc, store, M, V);
+                return;
+            }
+            for i in 0..M {
+                for v in 0..V {
+                    $isa::store_sums(&mut sums[i * V + v], acc[i][v]);
+                }
+            }
+        }
+    };
+}
+pub(super) use tile_body;
