@@ -43,7 +43,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         result?;
         print("dequantize", gigabytes(5 * len, seconds), before.max(copying(&x, &mut copy)));
 
-        let reading = |x: &[f32]| gigabytes(4 * len, fastest(budget, || drop(black_box(read(black_box(x))))));
+        let reading = |x: &[f32]| {
+            let seconds = fastest(budget, || {
+                black_box(read(black_box(x)));
+            });
+            gigabytes(4 * len, seconds)
+        };
         let before = reading(&x);
         let mut result = Ok(());
         let seconds = fastest(budget, || result = range(kernel, black_box(&x)).map(drop));

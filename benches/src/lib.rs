@@ -1,10 +1,18 @@
-//! What the benches share: the table of shapes, operands, verification and the clock.
+//! What the benches share: the table of shapes, operands, verification, the clock, and what a measurement is.
 
 #![forbid(unsafe_code)]
+
+mod bandwidth;
+mod record;
+mod standing;
 
 use std::time::{Duration, Instant};
 
 use qkernels::{Activation, MatRef, reference};
+
+pub use bandwidth::{BEYOND_CACHES, read_rate};
+pub use record::{Kind, Record, RecordError};
+pub use standing::{Standing, geometric_mean, standings};
 
 /// One row of `shapes.txt`: the product of (m, k) activations and (n, k) weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +31,11 @@ impl Shape {
     /// Multiplications and additions, of the shape as it is, without padding.
     pub fn operations(&self) -> f64 {
         2.0 * self.m as f64 * self.n as f64 * self.k as f64
+    }
+
+    /// Bytes of the 8-bit operands and of the int32 result, each once: what must be moved at least.
+    pub fn bytes(&self) -> f64 {
+        (self.m * self.k + self.n * self.k + 4 * self.m * self.n) as f64
     }
 }
 

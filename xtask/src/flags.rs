@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Demos, kernel listing and repository checks.
+/// Demos, benches with figures, kernel listing and repository checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 pub(crate) struct Flags {
@@ -20,12 +20,29 @@ pub(crate) enum Command {
         #[command(subcommand)]
         demo: Demo,
     },
+    /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline picture.
+    ///
+    /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run of the same day on the
+    /// same CPU overwrites them.
+    Bench(Bench),
     /// List the kernels, whether this CPU has them, and which one runs.
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
     Kernels,
     /// Check what the compiler does not: where unsafe is, file lengths, names, links.
     Tidy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Only shapes whose group or size contains this, for example `mlp` or `1x4096`.
+    pub(crate) filter: Option<String>,
+    /// Where to write; made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// Also measure tract-linalg. Needs a C compiler, which assembles it, and about a minute more to build.
+    #[arg(long)]
+    pub(crate) tract: bool,
 }
 
 #[derive(Debug, Subcommand)]

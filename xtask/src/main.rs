@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 #[path = "../../crates/qnn/tests/dataset/mod.rs"]
 mod dataset;
 mod demo;
@@ -19,6 +20,7 @@ use flags::{Command, Demo, Flags};
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Demo { demo: Demo::Mnist(flags) } => demo::mnist::run(&flags),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Kernels => kernels::run(),
         Command::Tidy => tidy::run(),
     };

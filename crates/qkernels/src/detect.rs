@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 pub enum Feature {
     /// 256-bit integer vectors.
     Avx2,
+    /// `vpdpbusd` on 256-bit vectors, for CPUs without AVX-512.
+    AvxVnni,
     /// 512-bit vectors.
     Avx512F,
     /// 512-bit vectors of bytes and 16-bit words.
@@ -25,6 +27,7 @@ impl Feature {
     /// Every feature that a kernel of this crate asks about.
     pub const ALL: &[Feature] = &[
         Feature::Avx2,
+        Feature::AvxVnni,
         Feature::Avx512F,
         Feature::Avx512Bw,
         Feature::Avx512Dq,
@@ -36,6 +39,7 @@ impl Feature {
     pub fn name(self) -> &'static str {
         match self {
             Feature::Avx2 => "avx2",
+            Feature::AvxVnni => "avxvnni",
             Feature::Avx512F => "avx512f",
             Feature::Avx512Bw => "avx512bw",
             Feature::Avx512Dq => "avx512dq",
@@ -105,6 +109,7 @@ fn detect() -> Features {
             Feature::Avx512Bw => avx512bw::get(),
             Feature::Avx512Dq => avx512dq::get(),
             Feature::Avx512Vl => avx512vl::get(),
+            Feature::AvxVnni => std::arch::is_x86_feature_detected!("avxvnni"),
             Feature::Avx512Vnni => std::arch::is_x86_feature_detected!("avx512vnni"),
         })
         .collect()

@@ -181,6 +181,7 @@ mod tests {
         assert_eq!(family(&[]), "portable");
         assert_eq!(family(&[Feature::Avx2]), "avx2");
         assert_eq!(family(&skylake), "avx2");
+        assert_eq!(family(&[Feature::Avx2, Feature::AvxVnni]), "avx_vnni");
         assert_eq!(family(Feature::ALL), "avx512_vnni");
     }
 

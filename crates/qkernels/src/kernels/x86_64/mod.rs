@@ -4,10 +4,11 @@ use crate::kernel::KernelDesc;
 
 mod avx2;
 mod avx512_vnni;
+mod avx_vnni;
 mod finish256;
 mod finish512;
 mod simd;
 mod store;
 mod tile;
 
-pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx2::KERNEL];
+pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL];

@@ -10,6 +10,14 @@ pub(super) fn load_i8x16_as_i16(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
+/// 32 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_i8x32(bytes: &[i8; 32]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read, and `loadu` asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
 /// Eight int32.
 #[inline]
 #[target_feature(enable = "avx2")]

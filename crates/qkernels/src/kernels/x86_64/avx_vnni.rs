@@ -1,0 +1,85 @@
+//! AVX-VNNI: `vpdpbusd` in its VEX form, for client CPUs that have no AVX-512.
+//!
+//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of weights and the broadcast of `a` in 16 registers.
+
+use core::arch::x86_64::*;
+
+use super::simd::{load_i8x32, store_i32x8};
+use super::tile::{bodies, tile_body};
+use super::{finish256, store};
+use crate::detect::Feature;
+use crate::finish::{Store, Target};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
+use crate::vectorize::Level;
+
+/// Columns of a vector.
+const LANES: usize = 8;
+
+/// Weights of a vector: four k of each column.
+const VECTOR_WEIGHTS: usize = 4 * LANES;
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "avx_vnni_6x16",
+    family: "avx_vnni",
+    mr: 6,
+    nr: 16,
+    vector_columns: LANES,
+    kr: 4,
+    form: ActivationForm::U8,
+    features: &[Feature::Avx2, Feature::AvxVnni],
+    level: Level::Avx2,
+    run,
+    stores: true,
+    peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
+};
+
+/// Independent accumulators of the peak loop, as many as the tile has.
+const PEAK_CHAINS: usize = 12;
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn run(tile: &mut Tile<'_>) {
+    match tile.columns / LANES {
+        1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2),
+        _ => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1),
+    }
+}
+
+/// Four weights of each of eight columns.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
+    load_i8x32(weights)
+}
+
+/// Four elements of a row, for each column.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn broadcast(group: [u8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_ne_bytes(group))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_dpbusd_avx_epi32(sums, x, w)
+}
+
+tile_body!("avx2,avxvnni", finish256);
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn peak(iterations: u64) -> i32 {
+    let x = _mm256_set1_epi32(core::hint::black_box(0x0102_0304));
+    let mut acc = [_mm256_setzero_si256(); PEAK_CHAINS];
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            *acc = _mm256_dpbusd_avx_epi32(*acc, x, x);
+        }
+    }
+    let mut sum = acc[0];
+    for acc in &acc[1..] {
+        sum = _mm256_add_epi32(sum, *acc);
+    }
+    let mut lanes = [0; LANES];
+    store_i32x8(&mut lanes, sum);
+    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+}

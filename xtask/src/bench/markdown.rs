@@ -1,0 +1,102 @@
+//! The table: a row for each shape, a column for each contender.
+
+use std::fmt::Write;
+
+use qbenches::{Kind, Record, geometric_mean, standings};
+
+use super::machine::Machine;
+use super::roofline::{memory_rate, peaks};
+
+pub(crate) fn table(machine: &Machine, records: &[Record]) -> String {
+    let mut columns: Vec<(&str, &str)> = Vec::new();
+    let of = |kind| records.iter().filter(move |record| record.kind == kind);
+    for record in of(Kind::Kernel).chain(of(Kind::Peer)).chain(of(Kind::Float)) {
+        let column = (record.contender.as_str(), record.operands.as_str());
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    }
+
+    let mut text = format!("# int8 products on {}\n\n", machine.cpu);
+    let memory = memory_rate(records);
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{}, one thread, weights packed before (unless it says unpacked), int32 output. Gop/s of 2 m n k operations; for our\n\
+         kernels with the share of the peak of their own instruction. Memory is read at {memory:.1} GB/s.\n",
+        machine.date
+    );
+    for (kernel, peak) in peaks(records) {
+        let _ = writeln!(text, "- {kernel}: peak {peak:.0} Gop/s");
+    }
+
+    let headings: Vec<String> =
+        columns.iter().map(|(contender, operands)| format!("{contender}, {operands}")).collect();
+    let _ =
+        writeln!(text, "\n| group | m, n, k | {} | over best exact peer | over f32 |", headings.join(" | "));
+    let _ = writeln!(text, "|---|---|{}---|---|", "---|".repeat(columns.len()));
+    let standings = standings(records);
+    for standing in &standings {
+        let Record { group, m, n, k, .. } = standing.ours;
+        let of_shape = || records.iter().filter(|record| record.shape() == standing.ours.shape());
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|&(contender, operands)| {
+                let record = of_shape().find(|r| r.contender == contender && r.operands == operands);
+                record.map_or("-".into(), cell)
+            })
+            .collect();
+        let (peer, float) = (ratio(standing.over_peer()), ratio(standing.over_float()));
+        let _ = writeln!(text, "| {group} | {m}, {n}, {k} | {} | {peer} | {float} |", cells.join(" | "));
+    }
+    let peer = ratio(geometric_mean(standings.iter().filter_map(|standing| standing.over_peer())));
+    let float = ratio(geometric_mean(standings.iter().filter_map(|standing| standing.over_float())));
+    let _ = writeln!(text, "| | geometric mean | {}{peer} | {float} |", "| ".repeat(columns.len()));
+    text
+}
+
+/// Gop/s, the share of the peak, and what is the matter if something is.
+fn cell(record: &Record) -> String {
+    let gops = record.gops;
+    let mut cell = if gops < 1.0 {
+        format!("{gops:.3}")
+    } else if gops < 10.0 {
+        format!("{gops:.2}")
+    } else {
+        format!("{gops:.0}")
+    };
+    if let Some(peak) = record.peak {
+        let _ = write!(cell, " ({:.0} %)", 100.0 * gops / peak);
+    }
+    if record.kind != Kind::Float && !record.is_exact() {
+        let _ = write!(cell, " {}", record.verdict);
+    }
+    cell
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_every_column() {
+        let lines = [
+            "memory,read,,,0,0,0,0,,12,",
+            "kernel,avx2_6x16,u8 x i8,odd,7,13,17,20,200,1,exact",
+            "peer,other,i8 x i8,odd,7,13,17,10,,1,saturates",
+            "f32,gemm crate,f32,odd,7,13,17,5,,1,rounded",
+        ];
+        let records: Vec<Record> = lines.iter().map(|line| line.parse().unwrap()).collect();
+        let table = table(&Machine { cpu: "CPU".into(), date: "2026-01-31".into() }, &records);
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.len(), 4);
+        for row in &rows {
+            assert_eq!(row.matches('|').count(), 8, "{row}");
+        }
+        assert_eq!(rows[2], "| odd | 7, 13, 17 | 20 (10 %) | 10 saturates | 5.00 | - | 4.00 |");
+    }
+}
