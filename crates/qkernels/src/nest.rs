@@ -4,8 +4,8 @@
 //! loop 5  jc: nc columns     their panels stay in L3
 //! loop 4  ic: mc rows        `a` in the kernel's form, in L2        (BLIS has pc outside of ic; here the int32 sums of a
 //! loop 3  pc: kc of k                                                block must outlive pc, so ic comes first)
-//! loop 2  jr: one panel      nr columns of weights, in L1
-//! loop 1  ir: one tile       mr rows; sums in registers, then the output stage from L1
+//! loop 2  jr: one panel      nr columns of weights, in L1 or streaming from L2
+//! loop 1  ir: one tile       mr rows; sums in registers, then the output stage
 //! ```
 
 use core::ops::Range;

@@ -1,4 +1,4 @@
-//! Output stages: from the int32 sums of a tile to what the caller stores, while the tile is still in the L1 cache.
+//! Output stages: from the int32 sums of a tile to what the caller stores, while the sums are in registers or in L1.
 //!
 //! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float operations as the scalar
 //! function, so fused and unfused results are equal bit for bit.
