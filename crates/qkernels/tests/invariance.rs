@@ -179,14 +179,14 @@ fn a_row_does_not_depend_on_the_threads() {
     fn sweep<A: TestCode>(pools: &[ThreadPool]) {
         let (mut noise, mut workspace) = (Noise::new(34), Workspace::new());
         let shapes = [
-            (101, 203, 307), // ragged in every direction
-            (3, 2003, 1021), // columns to share
-            (2001, 3, 1024), // rows to share
-            (1, 1500, 4096), // one row
-            (3, 40, 50_000), // fewer tiles than threads
-            (19, 60, 6001),  // and k cut into blocks
-            (47, 47, 2500),  // either way
-            (5, 30, 20),     // too little work to share
+            (101, 203, 1307), // ragged in every direction
+            (3, 2003, 4021),  // columns to share
+            (2001, 3, 4096),  // rows to share
+            (1, 1500, 16384), // one row
+            (3, 40, 50_000),  // fewer tiles than threads
+            (19, 60, 24001),  // and k cut into blocks
+            (47, 47, 10000),  // either way
+            (5, 30, 20),      // too little work to share
         ];
         for (m, n, k) in shapes {
             let (a, w) = (noise.codes::<A>(m * k), noise.codes(n * k));
