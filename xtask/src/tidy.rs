@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 /// The files that may contain `unsafe`. Everything else is safe Rust.
 const UNSAFE_FILES: &[&str] = &[
     "benches/benches/roofline/tract.rs",
+    "crates/qkernels/src/caches.rs",
     "crates/qkernels/src/float.rs",
     "crates/qkernels/src/kernel.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",

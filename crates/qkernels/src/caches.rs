@@ -69,21 +69,26 @@ fn combine(descriptions: impl Iterator<Item = Description>) -> Caches {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Caches {
-    use core::arch::x86_64::__cpuid_count;
-
     const INTEL: u32 = 4;
     const AMD: u32 = 0x8000_001D;
     /// More caches than any CPU describes.
     const MOST: u32 = 16;
-    let leaf_exists = |leaf: u32| __cpuid_count(leaf & 0x8000_0000, 0).eax >= leaf;
+    let leaf_exists = |leaf: u32| cpuid(leaf & 0x8000_0000, 0).eax >= leaf;
     let caches_of = |leaf: u32| {
         (0..MOST).map_while(move |index| {
-            let registers = __cpuid_count(leaf, index);
+            let registers = cpuid(leaf, index);
             Description::from_registers(registers.eax, registers.ebx, registers.ecx)
         })
     };
     let leaf = if leaf_exists(INTEL) && caches_of(INTEL).next().is_some() { INTEL } else { AMD };
     if leaf_exists(leaf) { combine(caches_of(leaf)) } else { Caches::TYPICAL }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "the intrinsic became safe after the oldest Rust that this crate supports")]
+fn cpuid(leaf: u32, index: u32) -> core::arch::x86_64::CpuidResult {
+    // SAFETY: every x86-64 CPU has the instruction.
+    unsafe { core::arch::x86_64::__cpuid_count(leaf, index) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
