@@ -49,6 +49,16 @@ impl WeightChannel<'_> {
     ///
     /// # Errors
     /// When no scale suits: keep the bias in f32 then, or split the layer along k.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams, WeightChannel};
+    ///
+    /// let input = QParams::new(0.01, 0, CodeRange::U8)?;
+    /// let channel = WeightChannel { weights: &[0.5, -1.27], bias: 0.5, input: &input, codes: CodeRange::I8 };
+    /// assert_eq!(channel.fit_scale(0.01)?.scale, 0.01);
+    /// assert!(channel.fit_scale(f32::NAN).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fit_scale(&self, scale: f32) -> Result<FittedScale, NoFittingScale> {
         if self.suits(scale) {
             return Ok(FittedScale { scale, raised_from: None });
@@ -79,6 +89,11 @@ impl WeightChannel<'_> {
 }
 
 /// A scale that suits its channel, and the one that it replaces, if any. Its `Display` is the note for a report.
+///
+/// ```
+/// let fitted = qcore::FittedScale { scale: 0.5, raised_from: Some(0.25) };
+/// assert_eq!(fitted.to_string(), "weight scale raised from 2.5e-1 to 5e-1, so that the int32 bias fits");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FittedScale {
     /// The scale to use.
@@ -103,6 +118,16 @@ impl Display for FittedScale {
 }
 
 /// A channel for which no scale suits.
+///
+/// ```
+/// use qcore::{CodeRange, QParams, WeightChannel};
+///
+/// let input = QParams::new(0.5, 0, CodeRange::U8)?;
+/// let channel = WeightChannel { weights: &[1.0], bias: f32::INFINITY, input: &input, codes: CodeRange::I8 };
+/// let error = channel.fit_scale(0.5).unwrap_err();
+/// assert_eq!(error.to_string(), "no weight scale from 5e-1 up leaves room for bias inf at input scale 5e-1");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[error("no weight scale from {scale:e} up leaves room for bias {bias} at input scale {input_scale:e}")]
 #[non_exhaustive]

@@ -8,6 +8,11 @@ use crate::range::RangeError;
 use crate::scheme::SchemeError;
 
 /// A shape and an axis that do not go together.
+///
+/// ```
+/// let error = qcore::ChannelAxis::new(&[2, 3], 2).unwrap_err();
+/// assert_eq!(error.to_string(), "no axis 2 in a tensor of rank 2");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AxisError {
@@ -25,6 +30,13 @@ pub enum AxisError {
 }
 
 /// Why per-channel quantization fails.
+///
+/// ```
+/// let rows = qcore::ChannelAxis::rows(2, 2)?;
+/// let error = qcore::channel_ranges(&[1.0, 2.0, 3.0], rows).unwrap_err();
+/// assert_eq!(error.to_string(), "the shape has 4 elements, the data 3");
+/// # Ok::<(), qcore::AxisError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ChannelError {

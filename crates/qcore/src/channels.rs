@@ -40,6 +40,13 @@ impl ChannelAxis {
     ///
     /// # Errors
     /// When there is no such axis, or the shape has more elements than `usize` counts.
+    ///
+    /// ```
+    /// let axis = qcore::ChannelAxis::new(&[4, 3, 5, 5], 0)?; // a convolution's weights, per output channel
+    /// assert_eq!((axis.outer(), axis.channels(), axis.inner()), (1, 4, 75));
+    /// assert!(qcore::ChannelAxis::new(&[4, 3], 2).is_err());
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     pub fn new(shape: &[usize], axis: usize) -> Result<ChannelAxis, AxisError> {
         let &channels = shape.get(axis).ok_or(AxisError::NoSuchAxis { axis, rank: shape.len() })?;
         let product = |dims: &[usize]| {
@@ -70,30 +77,55 @@ impl ChannelAxis {
     }
 
     /// The number of channels.
+    ///
+    /// ```
+    /// assert_eq!(qcore::ChannelAxis::new(&[2, 3, 4, 5], 1)?.channels(), 3);
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     #[must_use]
     pub fn channels(self) -> usize {
         self.channels
     }
 
     /// The product of the dimensions before the axis.
+    ///
+    /// ```
+    /// assert_eq!(qcore::ChannelAxis::new(&[2, 3, 4, 5], 1)?.outer(), 2);
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     #[must_use]
     pub fn outer(self) -> usize {
         self.outer
     }
 
     /// The product of the dimensions after the axis: the length of a channel's contiguous runs.
+    ///
+    /// ```
+    /// assert_eq!(qcore::ChannelAxis::new(&[2, 3, 4, 5], 1)?.inner(), 4 * 5);
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     #[must_use]
     pub fn inner(self) -> usize {
         self.inner
     }
 
     /// The number of elements of the tensor.
+    ///
+    /// ```
+    /// assert_eq!(qcore::ChannelAxis::new(&[2, 3, 4, 5], 1)?.len(), 120);
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     #[must_use]
     pub fn len(self) -> usize {
         self.outer * self.channels * self.inner
     }
 
     /// Whether the tensor has no elements.
+    ///
+    /// ```
+    /// assert!(qcore::ChannelAxis::new(&[2, 0], 0)?.is_empty());
+    /// # Ok::<(), qcore::AxisError>(())
+    /// ```
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -190,6 +222,16 @@ pub fn channel_params(x: &[f32], axis: ChannelAxis, scheme: &Scheme) -> Result<V
 ///
 /// # Errors
 /// When a length is not what the axis says, or a channel's codes do not fit `C`.
+///
+/// ```
+/// use qcore::{ChannelAxis, CodeRange, QParams, quantize_per_channel};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(1.0, 10, CodeRange::I8)?];
+/// let mut codes = [0_i8; 4];
+/// quantize_per_channel(&[1.0, 1.0, 100.0, f32::NAN], ChannelAxis::new(&[2, 2], 1)?, &params, &mut codes)?;
+/// assert_eq!(codes, [2, 11, 127, 10]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn quantize_per_channel<C: Code>(
     x: &[f32],
     axis: ChannelAxis,
@@ -235,6 +277,17 @@ pub fn quantize_per_channel_from<F: Float, C: Code>(
 ///
 /// # Errors
 /// When a length is not what the axis says.
+///
+/// ```
+/// use half::bf16;
+/// use qcore::{ChannelAxis, CodeRange, QParams, dequantize_per_channel_into};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(1.0, 10, CodeRange::I8)?];
+/// let mut values = [bf16::ZERO; 2];
+/// dequantize_per_channel_into(&[3_i8, 7], ChannelAxis::rows(2, 1)?, &params, &mut values)?;
+/// assert_eq!(values, [1.5, -3.0].map(bf16::from_f32));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[inline(always)]
 pub fn dequantize_per_channel_into<C: Code, F: Float>(
     q: &[C],
@@ -303,6 +356,17 @@ pub fn fake_quantize_per_channel(
 ///
 /// # Errors
 /// As [`quantize_per_channel`].
+///
+/// ```
+/// use half::f16;
+/// use qcore::{ChannelAxis, CodeRange, QParams, quantize_per_channel_in_f16};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(0.086_968, 0, CodeRange::I8)?];
+/// let mut codes = [0_i8; 2];
+/// quantize_per_channel_in_f16(&[f16::ONE; 2], ChannelAxis::rows(2, 1)?, &params, &mut codes)?;
+/// assert_eq!(codes, [2, 12]); // the second quotient is 11.498, in f16 11.5
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn quantize_per_channel_in_f16<C: Code>(
     x: &[f16],
     axis: ChannelAxis,
@@ -317,6 +381,16 @@ pub fn quantize_per_channel_in_f16<C: Code>(
 ///
 /// # Errors
 /// When a length is not what the axis says.
+///
+/// ```
+/// use qcore::{ChannelAxis, CodeRange, QParams, dequantize_per_channel};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(1.0, 10, CodeRange::I8)?];
+/// let mut values = [0.0; 4];
+/// dequantize_per_channel(&[2_i8, 11, 127, 10], ChannelAxis::new(&[2, 2], 1)?, &params, &mut values)?;
+/// assert_eq!(values, [1.0, 1.0, 63.5, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn dequantize_per_channel<C: Code>(
     q: &[C],
     axis: ChannelAxis,

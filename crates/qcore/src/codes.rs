@@ -21,16 +21,43 @@ pub struct CodeRange {
 
 impl CodeRange {
     /// -128..=127, all of `i8`.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!((CodeRange::I8.min(), CodeRange::I8.max()), (-128, 127));
+    /// ```
     pub const I8: CodeRange = CodeRange { min: -128, max: 127 };
     /// -127..=127, as TensorFlow Lite's weights: symmetric, so that negation stays in range.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!(CodeRange::I8_NARROW, CodeRange::I8.narrow());
+    /// ```
     pub const I8_NARROW: CodeRange = CodeRange { min: -127, max: 127 };
     /// 0..=255, all of `u8`.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!((CodeRange::U8.min(), CodeRange::U8.max()), (0, 255));
+    /// ```
     pub const U8: CodeRange = CodeRange { min: 0, max: 255 };
 
     /// `-2^(bits-1) ..= 2^(bits-1) - 1`.
     ///
     /// # Errors
     /// Unless `bits` is 2 to 8. (One signed bit has no positive code.)
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// let int4 = CodeRange::signed(4)?;
+    /// assert_eq!((int4.min(), int4.max()), (-8, 7));
+    /// assert!(CodeRange::signed(1).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn signed(bits: u32) -> Result<CodeRange, CodeRangeError> {
         match bits {
             2..=8 => Ok(CodeRange { min: -(1 << (bits - 1)), max: (1 << (bits - 1)) - 1 }),
@@ -42,6 +69,14 @@ impl CodeRange {
     ///
     /// # Errors
     /// Unless `bits` is 2 to 8.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// let uint4 = CodeRange::unsigned(4)?;
+    /// assert_eq!((uint4.min(), uint4.max()), (0, 15));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn unsigned(bits: u32) -> Result<CodeRange, CodeRangeError> {
         match bits {
             2..=8 => Ok(CodeRange { min: 0, max: (1 << bits) - 1 }),
@@ -50,42 +85,84 @@ impl CodeRange {
     }
 
     /// This range without its lowest signed code: `-max..=max`. An unsigned range is unchanged.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!(CodeRange::signed(4)?.narrow().min(), -7);
+    /// assert_eq!(CodeRange::U8.narrow(), CodeRange::U8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn narrow(self) -> CodeRange {
         CodeRange { min: if self.min < 0 { -self.max } else { self.min }, max: self.max }
     }
 
     /// The smallest code.
+    ///
+    /// ```
+    /// assert_eq!(qcore::CodeRange::I8.min(), -128);
+    /// ```
     #[must_use]
     pub const fn min(self) -> i32 {
         self.min
     }
 
     /// The largest code.
+    ///
+    /// ```
+    /// assert_eq!(qcore::CodeRange::I8.max(), 127);
+    /// ```
     #[must_use]
     pub const fn max(self) -> i32 {
         self.max
     }
 
     /// The number of steps between the smallest and the largest code: 255 for eight bits.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!((CodeRange::I8.steps(), CodeRange::I8_NARROW.steps()), (255, 254));
+    /// ```
     #[must_use]
     pub const fn steps(self) -> i32 {
         self.max - self.min
     }
 
     /// The code in the middle, which stands for 0 in a symmetric scheme: 0 for signed codes, 128 for 0..=255.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!((CodeRange::I8.middle(), CodeRange::I8_NARROW.middle(), CodeRange::U8.middle()), (0, 0, 128));
+    /// ```
     #[must_use]
     pub const fn middle(self) -> i32 {
         (self.min + self.max + 1) / 2
     }
 
     /// Whether `code` is in this range.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert!(CodeRange::I8.contains(-128));
+    /// assert!(!CodeRange::I8_NARROW.contains(-128));
+    /// ```
     #[must_use]
     pub const fn contains(self, code: i32) -> bool {
         self.min <= code && code <= self.max
     }
 
     /// Whether every code of `other` is in this range.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert!(CodeRange::I8.contains_range(CodeRange::I8_NARROW));
+    /// assert!(!CodeRange::I8.contains_range(CodeRange::U8));
+    /// ```
     #[must_use]
     pub const fn contains_range(self, other: CodeRange) -> bool {
         self.min <= other.min && other.max <= self.max

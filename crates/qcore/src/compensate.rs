@@ -104,6 +104,14 @@ pub fn fold_affine_zero_points(
 /// The two operands of one accumulator, as [`compensate`] needs to know them.
 ///
 /// `zb` and `sum_b` are of one output channel (or the same for all, per tensor), `sum_a` of one row of activations.
+///
+/// ```
+/// use qcore::{ZeroPointTerms, compensate};
+///
+/// // Symmetric weights need no sum of the activations: 13 - 1 * 8.
+/// let terms = ZeroPointTerms { k: 2, za: 1, sum_b: 8, ..ZeroPointTerms::default() };
+/// assert_eq!(compensate(13, terms), Ok(5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZeroPointTerms {
     /// The number of products summed.
@@ -224,6 +232,11 @@ pub enum FoldError {
 }
 
 /// An accumulator that could overflow.
+///
+/// ```
+/// let error = qcore::check_accumulator(3, 255, 1 << 24, 0).unwrap_err();
+/// assert_eq!((error.channel, error.bound), (3, 255 << 24));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("channel {channel}: the accumulator can reach {bound}, more than {}", i32::MAX)]
 #[non_exhaustive]

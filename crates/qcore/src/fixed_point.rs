@@ -95,6 +95,12 @@ impl Q31Multiplier {
     ///
     /// # Errors
     /// Unless `multiplier` is at least 0 and `shift` is -31 to 30.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Q31Multiplier::new(1 << 30, -1)?.to_f64(), 0.25);
+    /// assert!(qcore::Q31Multiplier::new(-1, 0).is_err() && qcore::Q31Multiplier::new(1, 31).is_err());
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     pub const fn new(multiplier: i32, shift: i32) -> Result<Q31Multiplier, MultiplierError> {
         match multiplier >= 0 && SHIFT_MIN <= shift && shift <= SHIFT_MAX {
             true => Ok(Q31Multiplier { multiplier, shift }),
@@ -141,12 +147,22 @@ impl Q31Multiplier {
     }
 
     /// The fraction, in units of 2^-31.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Q31Multiplier::from_real(0.75)?.multiplier(), 3 << 29);
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     #[must_use]
     pub const fn multiplier(self) -> i32 {
         self.multiplier
     }
 
     /// The power of two: negative shifts right.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Q31Multiplier::from_real(0.125)?.shift(), -2); // 1/2 * 2^-2
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     #[must_use]
     pub const fn shift(self) -> i32 {
         self.shift
@@ -169,6 +185,12 @@ impl Q31Multiplier {
     ///
     /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that leaves i32
     /// saturates.
+    ///
+    /// ```
+    /// let quarter = qcore::Q31Multiplier::from_real(0.25)?;
+    /// assert_eq!([9, 10, -10].map(|x| quarter.multiply_double_rounding(x)), [3, 3, -3]); // 9 by way of 4.5, 5 and 2.5
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn multiply_double_rounding(self, x: i32) -> i32 {
@@ -181,6 +203,12 @@ impl Q31Multiplier {
     /// Lite with `TFLITE_SINGLE_ROUNDING`, CMSIS-NN with `CMSIS_NN_USE_SINGLE_ROUNDING`, TOSA.
     ///
     /// A result that leaves i32 saturates.
+    ///
+    /// ```
+    /// let quarter = qcore::Q31Multiplier::from_real(0.25)?;
+    /// assert_eq!([9, 10, -10].map(|x| quarter.multiply_single_rounding(x)), [2, 3, -2]); // ties up
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn multiply_single_rounding(self, x: i32) -> i32 {
@@ -245,6 +273,11 @@ pub fn requantize_power_of_two(acc: i32, shift: u32, zero_point: i32, min: i32, 
 }
 
 /// Numbers that are no fixed-point multiplier.
+///
+/// ```
+/// let error = qcore::Q31Multiplier::from_real(-1.0).unwrap_err();
+/// assert_eq!(error.to_string(), "a multiplier must be at least 0 and less than 2^30, got -1e0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum MultiplierError {

@@ -40,6 +40,12 @@ impl Groups {
     ///
     /// # Errors
     /// When `group_len` is 0, or there are more elements than `usize` counts.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Groups::new(2, 5, 2)?.count(), 6); // 2 + 2 + 1 values in each row
+    /// assert!(qcore::Groups::new(2, 5, 0).is_err());
+    /// # Ok::<(), qcore::GroupError>(())
+    /// ```
     pub fn new(rows: usize, row_len: usize, group_len: usize) -> Result<Groups, GroupError> {
         if group_len == 0 || rows.checked_mul(row_len).is_none() {
             return Err(GroupError::Shape { rows, row_len, group_len });
@@ -48,24 +54,44 @@ impl Groups {
     }
 
     /// The number of groups in a row: `ceil(row_len / group_len)`.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Groups::new(3, 100, 32)?.per_row(), 4);
+    /// # Ok::<(), qcore::GroupError>(())
+    /// ```
     #[must_use]
     pub fn per_row(self) -> usize {
         self.row_len.div_ceil(self.group_len)
     }
 
     /// The number of groups.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Groups::new(3, 100, 32)?.count(), 3 * 4);
+    /// # Ok::<(), qcore::GroupError>(())
+    /// ```
     #[must_use]
     pub fn count(self) -> usize {
         self.rows * self.per_row()
     }
 
     /// The number of elements.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Groups::new(3, 100, 32)?.len(), 300);
+    /// # Ok::<(), qcore::GroupError>(())
+    /// ```
     #[must_use]
     pub fn len(self) -> usize {
         self.rows * self.row_len
     }
 
     /// Whether there are no elements.
+    ///
+    /// ```
+    /// assert!(qcore::Groups::new(3, 0, 32)?.is_empty());
+    /// # Ok::<(), qcore::GroupError>(())
+    /// ```
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
@@ -96,6 +122,14 @@ impl Groups {
 /// # Errors
 /// When `x` has another length than the groups say, a value is not finite, or the scheme has no parameters for a
 /// group's range. An index in the error counts from the start of `x`.
+///
+/// ```
+/// use qcore::{Groups, Scheme, group_params};
+///
+/// let params = group_params(&[1.27, 0.0, 12.7], Groups::new(1, 3, 2)?, &Scheme::weights_i8())?;
+/// assert_eq!([params[0].scale(), params[1].scale()], [0.01, 0.1]);
+/// # Ok::<(), qcore::GroupError>(())
+/// ```
 pub fn group_params(x: &[f32], groups: Groups, scheme: &Scheme) -> Result<Vec<QParams>, GroupError> {
     groups.check(x.len(), groups.count(), x.len())?;
     let mut start = 0;
@@ -117,6 +151,16 @@ pub fn group_params(x: &[f32], groups: Groups, scheme: &Scheme) -> Result<Vec<QP
 ///
 /// # Errors
 /// When a length is not what the groups say, or a group's codes do not fit `C`.
+///
+/// ```
+/// use qcore::{CodeRange, Groups, QParams, quantize_per_group};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(2.0, 0, CodeRange::I8)?];
+/// let mut codes = [0_i8; 3];
+/// quantize_per_group(&[1.0, -2.0, 6.0], Groups::new(1, 3, 2)?, &params, &mut codes)?;
+/// assert_eq!(codes, [2, -4, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[inline(always)]
 pub fn quantize_per_group<C: Code>(
     x: &[f32],
@@ -138,6 +182,16 @@ pub fn quantize_per_group<C: Code>(
 ///
 /// # Errors
 /// When a length is not what the groups say.
+///
+/// ```
+/// use qcore::{CodeRange, Groups, QParams, dequantize_per_group};
+///
+/// let params = [QParams::new(0.5, 0, CodeRange::I8)?, QParams::new(2.0, 0, CodeRange::I8)?];
+/// let mut values = [0.0; 3];
+/// dequantize_per_group(&[2_i8, -4, 3], Groups::new(1, 3, 2)?, &params, &mut values)?;
+/// assert_eq!(values, [1.0, -2.0, 6.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[inline(always)]
 pub fn dequantize_per_group<C: Code>(
     q: &[C],
@@ -155,6 +209,14 @@ pub fn dequantize_per_group<C: Code>(
 }
 
 /// Why per-group quantization fails.
+///
+/// ```
+/// use qcore::{Groups, Scheme, group_params};
+///
+/// let error = group_params(&[1.0, 2.0], Groups::new(1, 3, 2)?, &Scheme::weights_i8()).unwrap_err();
+/// assert_eq!(error.to_string(), "the groups have 3 elements, the data 2");
+/// # Ok::<(), qcore::GroupError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum GroupError {

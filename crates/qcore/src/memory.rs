@@ -47,6 +47,12 @@ impl Default for WeightStorage {
 
 impl WeightStorage {
     /// f32 weights and biases: nothing quantized.
+    ///
+    /// ```
+    /// use qcore::WeightStorage;
+    ///
+    /// assert_eq!(WeightStorage::F32.linear_bytes(2, 3), 4 * (2 * 3 + 3));
+    /// ```
     pub const F32: WeightStorage =
         WeightStorage { bits: 32, group: None, scale_bytes: 0, zero_point_bytes: 0, bias_bytes: 4 };
 

@@ -58,6 +58,13 @@ impl ErrorMetrics {
     ///
     /// # Errors
     /// When the lengths differ or there are no values.
+    ///
+    /// ```
+    /// use qcore::ErrorMetrics;
+    ///
+    /// assert_eq!(ErrorMetrics::of(&[16_777_216.0], &[0.25])?.max_abs_error, 16_777_216.0); // rounded to f32
+    /// # Ok::<(), qcore::MetricsError>(())
+    /// ```
     pub fn of(original: &[f32], restored: &[f32]) -> Result<ErrorMetrics, MetricsError> {
         accumulate(original, restored, |x, r| (f64::from(x), f64::from(x - r)))
     }
@@ -66,6 +73,15 @@ impl ErrorMetrics {
     ///
     /// # Errors
     /// When the lengths differ or there are no values.
+    ///
+    /// ```
+    /// use half::f16;
+    /// use qcore::ErrorMetrics;
+    ///
+    /// let metrics = ErrorMetrics::of_f16(&[f16::from_f32(2048.0)], &[f16::from_f32(0.25)])?;
+    /// assert_eq!(metrics.max_abs_error, 2048.0); // rounded to f16
+    /// # Ok::<(), qcore::MetricsError>(())
+    /// ```
     pub fn of_f16(original: &[f16], restored: &[f16]) -> Result<ErrorMetrics, MetricsError> {
         // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again changes nothing.
         accumulate(original, restored, |x, r| (x.to_f64(), f16::from_f32(x.to_f32() - r.to_f32()).to_f64()))
@@ -106,6 +122,13 @@ impl ErrorMetrics {
     ///
     /// # Errors
     /// When the lengths differ or there are no values.
+    ///
+    /// ```
+    /// use qcore::ErrorMetrics;
+    ///
+    /// assert_eq!(ErrorMetrics::of_in_f64(&[16_777_216.0], &[0.25])?.max_abs_error, 16_777_215.75);
+    /// # Ok::<(), qcore::MetricsError>(())
+    /// ```
     pub fn of_in_f64(original: &[f32], restored: &[f32]) -> Result<ErrorMetrics, MetricsError> {
         accumulate(original, restored, |x, r| (f64::from(x), f64::from(x) - f64::from(r)))
     }

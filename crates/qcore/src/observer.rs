@@ -39,18 +39,52 @@ pub use percentile::PercentileObserver;
 /// ```
 pub trait Observer {
     /// Takes in a batch, of any size.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, Observer};
+    ///
+    /// let mut observer = MinMaxObserver::default();
+    /// observer.observe(&[1.0, f32::NAN, -2.0]);
+    /// assert_eq!((observer.finite(), observer.non_finite()), (2, 1));
+    /// ```
     fn observe(&mut self, values: &[f32]);
 
     /// The range to quantize.
     ///
     /// # Errors
     /// When no finite value was observed.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, Observer, Range};
+    ///
+    /// let mut observer = MinMaxObserver::default();
+    /// assert!(observer.range().is_err());
+    /// observer.observe(&[1.0, -2.0]);
+    /// assert_eq!(observer.range()?, Range::new(-2.0, 1.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn range(&self) -> Result<Range, ObserverError>;
 
     /// How many finite values were observed.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, Observer};
+    ///
+    /// let mut observer = MinMaxObserver::default();
+    /// observer.observe(&[1.0, f32::NAN, 1.0]);
+    /// assert_eq!(observer.finite(), 2);
+    /// ```
     fn finite(&self) -> u64;
 
     /// How many values were skipped because they are NaN or infinite.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, Observer};
+    ///
+    /// let mut observer = MinMaxObserver::default();
+    /// observer.observe(&[1.0, f32::NAN, f32::INFINITY]);
+    /// assert_eq!(observer.non_finite(), 2);
+    /// ```
     fn non_finite(&self) -> u64;
 }
 
@@ -71,6 +105,16 @@ pub trait Observer {
 /// ```
 pub trait MergeObserver: Observer + Sized {
     /// An observer that has seen both what `self` and what `other` have seen, with the settings of `self`.
+    ///
+    /// ```
+    /// use qcore::{MergeObserver, Observer, PercentileObserver, Range};
+    ///
+    /// let (mut a, mut b) = (PercentileObserver::new(75.0)?, PercentileObserver::new(75.0)?);
+    /// a.observe(&[4.0, 0.0]);
+    /// b.observe(&[3.0, 1.0, 2.0]);
+    /// assert_eq!(a.merge(b).range()?, Range::new(1.0, 3.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     fn merge(self, other: Self) -> Self;
 }
@@ -97,6 +141,16 @@ pub struct MinMaxObserver {
 
 impl MinMaxObserver {
     /// An observer that has seen both what `self` and what `other` have seen, for calibration in parallel.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, Observer, Range};
+    ///
+    /// let (mut a, mut b) = (MinMaxObserver::default(), MinMaxObserver::default());
+    /// a.observe(&[1.0]);
+    /// b.observe(&[-2.0]);
+    /// assert_eq!(a.merge(b).range()?, Range::new(-2.0, 1.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn merge(self, other: MinMaxObserver) -> MinMaxObserver {
         MinMaxObserver {

@@ -56,6 +56,13 @@ pub fn pack_codes<C: Code>(codes: &[C], bits: u32, out: &mut [u8]) -> Result<(),
 ///
 /// # Errors
 /// Unless `bits` is 2 to 8 and `packed` has as many bytes as that many codes take.
+///
+/// ```
+/// let mut codes = [0_u8; 4];
+/// qcore::unpack_codes(&[0b11_10_01_00], 2, &mut codes)?;
+/// assert_eq!(codes, [0, 1, 2, 3]);
+/// # Ok::<(), qcore::PackError>(())
+/// ```
 pub fn unpack_codes<C: Code>(packed: &[u8], bits: u32, out: &mut [C]) -> Result<(), PackError> {
     let range = code_range::<C>(bits)?;
     check_bytes(out.len(), bits, packed.len())?;
@@ -85,6 +92,11 @@ fn check_bytes(codes: usize, bits: u32, got: usize) -> Result<(), PackError> {
 }
 
 /// Codes that cannot be packed or unpacked.
+///
+/// ```
+/// let error = qcore::pack_codes(&[7_i8, 8], 4, &mut [0]).unwrap_err();
+/// assert_eq!(error.to_string(), "code 8 at index 1 is not in -8 to 7");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PackError {

@@ -79,6 +79,15 @@ impl QParams {
     ///
     /// # Errors
     /// Unless `scale` is finite and greater than 0 and `zero_point` is one of `codes`.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!((p.scale(), p.divisor(), p.zero_point()), (0.5, 0.5, 10));
+    /// assert!(QParams::new(0.5, -1, CodeRange::U8).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(scale: f32, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
         QParams::with_f64_scale(f64::from(scale), zero_point, codes)
     }
@@ -88,6 +97,15 @@ impl QParams {
     ///
     /// # Errors
     /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of `codes`.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::with_f64_scale(0.1, 0, CodeRange::I8)?;
+    /// assert_eq!((p.scale(), p.scale_f64()), (0.1_f32, 0.1_f64));
+    /// assert!(QParams::with_f64_scale(1e-60, 0, CodeRange::I8).is_err()); // 0 as f32
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_f64_scale(scale: f64, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
         QParams::with_divisor(scale, scale as f32, zero_point, codes)
     }
@@ -143,6 +161,14 @@ impl QParams {
     }
 
     /// The same parameters with another order of rounding and adding the zero point.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams, ZeroPointOrder};
+    ///
+    /// let p = QParams::new(1.0, 3, CodeRange::I8)?.with_order(ZeroPointOrder::AddThenRound);
+    /// assert_eq!(p.quantize(0.5), 4); // 3.5 to even; RoundThenAdd has 0 + 3
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_order(self, order: ZeroPointOrder) -> QParams {
         QParams { order, ..self }
@@ -165,24 +191,57 @@ impl QParams {
     }
 
     /// The scale: the value of one step, in the units of the data. What [`dequantize`](QParams::dequantize) uses.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!(p.dequantize(12) - p.dequantize(11), p.scale());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn scale(&self) -> f32 {
         self.scale
     }
 
     /// The scale before its rounding to f32, for schemes that keep it in f64; for others, the same as `scale`.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// assert_eq!(QParams::with_f64_scale(0.1, 0, CodeRange::I8)?.scale_f64(), 0.1);
+    /// assert_eq!(QParams::new(0.1, 0, CodeRange::I8)?.scale_f64(), f64::from(0.1_f32));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn scale_f64(&self) -> f64 {
         self.scale_f64
     }
 
     /// The code that stands for the value 0.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!((p.zero_point(), p.quantize(0.0)), (10, 10));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn zero_point(&self) -> i32 {
         self.zero_point
     }
 
     /// The codes that values are clamped to.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!(p.codes(), CodeRange::U8);
+    /// assert_eq!(p.quantize(1e6), p.codes().max());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn codes(&self) -> CodeRange {
         self.codes
@@ -191,18 +250,41 @@ impl QParams {
     /// What values are divided by. It is the scale, except for [`ZeroScale::AddEpsilon`](crate::ZeroScale) (scale +
     /// epsilon) and for a constant tensor under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) (+inf: every finite
     /// value becomes the zero point).
+    ///
+    /// ```
+    /// use qcore::{Range, Scheme, ZeroScale};
+    ///
+    /// let scheme = Scheme { zero_scale: ZeroScale::AddEpsilon(0.25), ..Scheme::weights_i8() };
+    /// let p = scheme.choose(Range::new(-127.0, 127.0)?)?;
+    /// assert_eq!((p.scale(), p.divisor()), (1.0, 1.25));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn divisor(&self) -> f32 {
         self.divisor
     }
 
     /// When the zero point is added.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams, ZeroPointOrder};
+    ///
+    /// assert_eq!(QParams::new(1.0, 3, CodeRange::I8)?.order(), ZeroPointOrder::RoundThenAdd);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn order(&self) -> ZeroPointOrder {
         self.order
     }
 
     /// Where ties go.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams, Rounding};
+    ///
+    /// assert_eq!(QParams::new(1.0, 0, CodeRange::I8)?.rounding(), Rounding::TiesToEven);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn rounding(&self) -> Rounding {
         self.rounding
@@ -213,6 +295,14 @@ impl QParams {
     /// even, unless the [`Rounding`] says otherwise.
     ///
     /// Total: NaN becomes the zero point, +inf the largest code, -inf the smallest.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!([3.0, 0.25, 1e6].map(|x| p.quantize(x)), [16, 10, 255]); // 0.5 is a tie, 1e6 is clamped
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn quantize(&self, x: f32) -> i32 {
@@ -295,6 +385,14 @@ impl QParams {
     ///
     /// Beyond the codes it is the same formula. It can round to infinity for a tensor that reaches `f32::MAX`, since
     /// the scale is itself rounded, perhaps upward.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!([0, 10, 16].map(|q| p.dequantize(q)), [-5.0, 0.0, 3.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn dequantize(&self, q: i32) -> f32 {
@@ -302,6 +400,14 @@ impl QParams {
     }
 
     /// `dequantize(quantize(x))`: the value that `x` is restored as.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// assert_eq!([3.1, -100.0].map(|x| p.fake_quantize(x)), [3.0, -5.0]); // -5 is the value of code 0
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn fake_quantize(&self, x: f32) -> f32 {

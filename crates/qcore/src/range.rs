@@ -27,6 +27,14 @@ impl Range {
     ///
     /// # Errors
     /// Unless both are finite and `min <= max`.
+    ///
+    /// ```
+    /// use qcore::Range;
+    ///
+    /// assert!(Range::new(-1.0, 2.0).is_ok());
+    /// assert!(Range::new(2.0, -1.0).is_err());
+    /// assert!(Range::new(0.0, f32::INFINITY).is_err());
+    /// ```
     pub fn new(min: f32, max: f32) -> Result<Range, RangeError> {
         // Adding 0 turns -0.0 into 0.0, so that equal ranges have equal bits.
         match min.is_finite() && max.is_finite() && min <= max {
@@ -39,6 +47,15 @@ impl Range {
     ///
     /// # Errors
     /// When there is no value, or one is NaN or infinite: the error says which.
+    ///
+    /// ```
+    /// use qcore::Range;
+    ///
+    /// assert_eq!(Range::of(&[0.5, -2.0, 1.0])?, Range::new(-2.0, 1.0)?);
+    /// let error = Range::of(&[0.5, f32::INFINITY]).unwrap_err();
+    /// assert_eq!(error.to_string(), "value inf at index 1 is not finite");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)] // see `Scan::of`
     pub fn of(values: &[f32]) -> Result<Range, RangeError> {
         let scan = Scan::of(values);
@@ -78,6 +95,14 @@ impl Range {
     }
 
     /// The range of those values that are finite; `None` when there are none.
+    ///
+    /// ```
+    /// use qcore::Range;
+    ///
+    /// assert_eq!(Range::of_finite(&[0.5, f32::INFINITY, -2.0]), Some(Range::new(-2.0, 0.5)?));
+    /// assert_eq!(Range::of_finite(&[f32::NAN]), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn of_finite(values: &[f32]) -> Option<Range> {
@@ -85,30 +110,60 @@ impl Range {
     }
 
     /// The smallest value.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Range::of(&[0.5, -2.0, 1.0])?.min(), -2.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn min(self) -> f32 {
         self.min
     }
 
     /// The largest value.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Range::of(&[0.5, -2.0, 1.0])?.max(), 1.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max(self) -> f32 {
         self.max
     }
 
     /// The smallest range that holds both.
+    ///
+    /// ```
+    /// use qcore::Range;
+    ///
+    /// assert_eq!(Range::new(-1.0, 1.0)?.merge(Range::new(2.0, 3.0)?), Range::new(-1.0, 3.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn merge(self, other: Range) -> Range {
         Range { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
     /// The smallest range that holds this one and 0, so that 0 is restored exactly: ONNX, PyTorch.
+    ///
+    /// ```
+    /// use qcore::Range;
+    ///
+    /// assert_eq!(Range::new(1.0, 2.0)?.extended_to_zero(), Range::new(0.0, 2.0)?);
+    /// assert_eq!(Range::new(-1.0, 2.0)?.extended_to_zero(), Range::new(-1.0, 2.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn extended_to_zero(self) -> Range {
         self.merge(Range { min: 0.0, max: 0.0 })
     }
 
     /// The largest magnitude, `max(|min|, |max|)`.
+    ///
+    /// ```
+    /// assert_eq!(qcore::Range::new(-3.0, 2.0)?.abs_max(), 3.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn abs_max(self) -> f32 {
         self.min.abs().max(self.max.abs())

@@ -55,6 +55,15 @@ pub enum RequantizeMode {
 
 impl RequantizeMode {
     /// Every mode.
+    ///
+    /// ```
+    /// use qcore::RequantizeMode;
+    ///
+    /// for mode in RequantizeMode::ALL {
+    ///     assert_eq!(mode.requantizer(0.5, 0.5, 1.0)?.mode(), mode);
+    /// }
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     pub const ALL: [RequantizeMode; 7] = [
         RequantizeMode::RoundThenAdd,
         RequantizeMode::AddThenRound,
@@ -70,6 +79,14 @@ impl RequantizeMode {
     ///
     /// # Errors
     /// When the multiplier has no such form: not finite, negative, 2^30 or more in fixed point, or no power of two.
+    ///
+    /// ```
+    /// use qcore::{RequantizeMode, Requantizer};
+    ///
+    /// assert_eq!(RequantizeMode::PowerOfTwo.requantizer(0.5, 0.25, 1.0)?, Requantizer::PowerOfTwo(3));
+    /// assert!(RequantizeMode::PowerOfTwo.requantizer(0.3, 0.25, 1.0).is_err());
+    /// # Ok::<(), qcore::MultiplierError>(())
+    /// ```
     pub fn requantizer(self, s_x: f64, s_w: f64, s_y: f64) -> Result<Requantizer, MultiplierError> {
         let m32 = output_multiplier(s_x as f32, s_w as f32, s_y as f32);
         let m64 = output_multiplier_f64(s_x, s_w, s_y);
@@ -127,6 +144,12 @@ pub enum Requantizer {
 
 impl Requantizer {
     /// Its arithmetic.
+    ///
+    /// ```
+    /// use qcore::{RequantizeMode, Requantizer};
+    ///
+    /// assert_eq!(Requantizer::PowerOfTwo(3).mode(), RequantizeMode::PowerOfTwo);
+    /// ```
     #[must_use]
     pub fn mode(self) -> RequantizeMode {
         match self {
@@ -141,6 +164,13 @@ impl Requantizer {
     }
 
     /// The code of one accumulator.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Requantizer};
+    ///
+    /// let half = Requantizer::RoundThenAdd(0.5);
+    /// assert_eq!([7, 1000].map(|acc| half.requantize(acc, 3, CodeRange::I8)), [7, 127]); // 3.5 goes to 4
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn requantize(self, acc: i32, zero_point: i32, codes: CodeRange) -> i32 {
@@ -258,6 +288,15 @@ fn check_fit<C: Code>(codes: CodeRange) -> Result<(), QuantizeError> {
 }
 
 /// Why accumulators cannot be requantized per channel.
+///
+/// ```
+/// use qcore::{ChannelAxis, CodeRange, Requantizer, requantize_per_channel};
+///
+/// let (axis, one) = (ChannelAxis::new(&[1], 0)?, [Requantizer::RoundThenAdd(1.0)]);
+/// let error = requantize_per_channel::<u8>(&[1], axis, &one, 0, CodeRange::I8, &mut [0]).unwrap_err();
+/// assert_eq!(error.to_string(), "codes -128 to 127 do not fit a type of 0 to 255");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum RequantizeError {

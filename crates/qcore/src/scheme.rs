@@ -193,6 +193,15 @@ impl Scheme {
     ///
     /// # Errors
     /// When the scale is not finite (f32 or f16 arithmetic and a huge range), or is 0 under [`ZeroScale::Reject`].
+    ///
+    /// ```
+    /// use qcore::{CodeRange, Range, Scheme};
+    ///
+    /// let p = Scheme::activations_u8().choose(Range::new(0.0, 2.55)?)?;
+    /// assert_eq!((p.scale(), p.zero_point()), (0.01, 0));
+    /// assert!(Scheme::lab2_linear(CodeRange::I8).choose(Range::new(5.0, 5.0)?).is_err()); // a scale of 0
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn choose(&self, range: Range) -> Result<QParams, SchemeError> {
         let range = match self.kind {
             Kind::Affine { range: AffineRange::ExtendedToZero } => range.extended_to_zero(),

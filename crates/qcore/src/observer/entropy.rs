@@ -42,6 +42,12 @@ pub struct EntropyObserver {
 
 impl EntropyObserver {
     /// An observer for values that become `codes`: 128 levels of magnitude for eight bits, signed or not.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, EntropyObserver};
+    ///
+    /// assert_eq!(EntropyObserver::new(CodeRange::I8), EntropyObserver::new(CodeRange::U8));
+    /// ```
     #[must_use]
     pub fn new(codes: CodeRange) -> EntropyObserver {
         let levels = (codes.max() - codes.middle()).max(0) as usize + 1;

@@ -42,6 +42,14 @@ impl HistogramObserver {
     ///
     /// # Errors
     /// Unless `bins` is 1 to 65 536 and `levels` 2 to 65 536.
+    ///
+    /// ```
+    /// use qcore::HistogramObserver;
+    ///
+    /// assert_eq!(HistogramObserver::new(2048, 256)?, HistogramObserver::default());
+    /// assert!(HistogramObserver::new(0, 256).is_err());
+    /// # Ok::<(), qcore::SettingError>(())
+    /// ```
     pub fn new(bins: usize, levels: u32) -> Result<HistogramObserver, SettingError> {
         if !(1..=1 << 16).contains(&bins) {
             let setting = "the number of bins";
@@ -55,6 +63,15 @@ impl HistogramObserver {
     }
 
     /// The counts over the observed range, in bins of equal width. Before anything finite was observed, all are 0.
+    ///
+    /// ```
+    /// use qcore::{HistogramObserver, Observer};
+    ///
+    /// let mut observer = HistogramObserver::new(4, 256)?;
+    /// observer.observe(&[0.0, 1.0, 2.0, 3.0, 4.0]);
+    /// assert_eq!(observer.histogram(), [1.0, 1.0, 1.0, 2.0]);
+    /// # Ok::<(), qcore::SettingError>(())
+    /// ```
     #[must_use]
     pub fn histogram(&self) -> &[f64] {
         &self.bins

@@ -30,6 +30,14 @@ impl MovingAverageObserver {
     ///
     /// # Errors
     /// Unless `0 < averaging_constant <= 1`.
+    ///
+    /// ```
+    /// use qcore::MovingAverageObserver;
+    ///
+    /// assert_eq!(MovingAverageObserver::new(0.01)?, MovingAverageObserver::default());
+    /// assert!(MovingAverageObserver::new(0.0).is_err());
+    /// # Ok::<(), qcore::SettingError>(())
+    /// ```
     pub fn new(averaging_constant: f32) -> Result<MovingAverageObserver, SettingError> {
         match 0.0 < averaging_constant && averaging_constant <= 1.0 {
             true => Ok(MovingAverageObserver {

@@ -39,6 +39,15 @@ pub struct MseObserver {
 
 impl MseObserver {
     /// An observer for values that `scheme` will quantize.
+    ///
+    /// ```
+    /// use qcore::{MseObserver, Observer, Scheme};
+    ///
+    /// let mut observer = MseObserver::new(Scheme::weights_i8());
+    /// observer.observe(&[-1.0, 0.5]);
+    /// assert!(observer.range()?.abs_max() <= 1.0); // never wider than what was observed
+    /// # Ok::<(), qcore::ObserverError>(())
+    /// ```
     #[must_use]
     pub fn new(scheme: Scheme) -> MseObserver {
         MseObserver { scheme, seen: MinMaxObserver::default(), counts: FloatCounts::default() }

@@ -27,6 +27,13 @@ pub struct PerChannelObserver<O> {
 
 impl<O: Observer + Clone> PerChannelObserver<O> {
     /// `channels` copies of an observer.
+    ///
+    /// ```
+    /// use qcore::{MinMaxObserver, PerChannelObserver};
+    ///
+    /// let observer = PerChannelObserver::new(3, MinMaxObserver::default());
+    /// assert_eq!(observer.channels(), [MinMaxObserver::default(); 3]);
+    /// ```
     #[must_use]
     pub fn new(channels: usize, observer: O) -> PerChannelObserver<O> {
         PerChannelObserver { channels: vec![observer; channels], gathered: vec![] }
@@ -39,6 +46,15 @@ impl<O: Observer> PerChannelObserver<O> {
     ///
     /// # Errors
     /// When `values` has another length than the axis says, or another number of channels.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver};
+    ///
+    /// let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+    /// assert!(observer.observe(&[1.0, 2.0, 3.0, 4.0], ChannelAxis::new(&[2, 2], 0)?).is_ok());
+    /// assert!(observer.observe(&[1.0, 2.0, 3.0], ChannelAxis::new(&[3, 1], 0)?).is_err()); // three channels
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn observe(&mut self, values: &[f32], axis: ChannelAxis) -> Result<(), ChannelError> {
         axis.check_data(values.len())?;
         axis.check_params(self.channels.len())?;
@@ -55,6 +71,16 @@ impl<O: Observer> PerChannelObserver<O> {
     ///
     /// # Errors
     /// When a channel's observer has none: the error names the channel.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver, Range};
+    ///
+    /// let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+    /// assert!(observer.ranges().is_err());
+    /// observer.observe(&[1.0, 2.0, 3.0, 4.0], ChannelAxis::new(&[2, 2], 0)?)?;
+    /// assert_eq!(observer.ranges()?, [Range::new(1.0, 2.0)?, Range::new(3.0, 4.0)?]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ranges(&self) -> Result<Vec<Range>, ChannelError> {
         let named = |(channel, observer): (usize, &O)| {
             observer.range().map_err(|source| ChannelError::Observer { channel, source })
@@ -63,6 +89,15 @@ impl<O: Observer> PerChannelObserver<O> {
     }
 
     /// The observers, one for each channel.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, MinMaxObserver, Observer, PerChannelObserver};
+    ///
+    /// let mut observer = PerChannelObserver::new(2, MinMaxObserver::default());
+    /// observer.observe(&[1.0, f32::NAN], ChannelAxis::new(&[2], 0)?)?;
+    /// assert_eq!([0, 1].map(|channel| observer.channels()[channel].non_finite()), [0, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn channels(&self) -> &[O] {
         &self.channels
@@ -74,6 +109,18 @@ impl<O: MergeObserver> PerChannelObserver<O> {
     ///
     /// # Errors
     /// When the other has another number of channels.
+    ///
+    /// ```
+    /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver, Range};
+    ///
+    /// let axis = ChannelAxis::new(&[2], 0)?;
+    /// let mut a = PerChannelObserver::new(2, MinMaxObserver::default());
+    /// let mut b = a.clone();
+    /// a.observe(&[1.0, 2.0], axis)?;
+    /// b.observe(&[3.0, 0.0], axis)?;
+    /// assert_eq!(a.merge(b)?.ranges()?, [Range::new(1.0, 3.0)?, Range::new(0.0, 2.0)?]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn merge(self, other: PerChannelObserver<O>) -> Result<PerChannelObserver<O>, ChannelError> {
         if self.channels.len() != other.channels.len() {
             return Err(ChannelError::Params { expected: self.channels.len(), got: other.channels.len() });

@@ -38,6 +38,15 @@ impl PercentileObserver {
     ///
     /// # Errors
     /// Unless `percentile` is 50 to 100.
+    ///
+    /// ```
+    /// use qcore::{Observer, PercentileObserver, Range};
+    ///
+    /// let mut observer = PercentileObserver::new(75.0)?;
+    /// observer.observe(&[0.0, 1.0, 2.0, 3.0, 4.0]);
+    /// assert_eq!(observer.range()?, Range::new(1.0, 3.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(percentile: f64) -> Result<PercentileObserver, SettingError> {
         match (50.0..=100.0).contains(&percentile) {
             true => Ok(PercentileObserver {
@@ -55,6 +64,15 @@ impl PercentileObserver {
     ///
     /// # Errors
     /// Unless `percentile` is 50 to 100.
+    ///
+    /// ```
+    /// use qcore::{Observer, PercentileObserver, Range};
+    ///
+    /// let mut observer = PercentileObserver::symmetric(50.0)?;
+    /// observer.observe(&[-4.0, 1.0, 2.0]);
+    /// assert_eq!(observer.range()?, Range::new(-2.0, 2.0)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn symmetric(percentile: f64) -> Result<PercentileObserver, SettingError> {
         PercentileObserver::new(percentile).map(|observer| PercentileObserver { symmetric: true, ..observer })
     }
@@ -64,6 +82,15 @@ impl PercentileObserver {
     ///
     /// # Errors
     /// When no finite value was observed.
+    ///
+    /// ```
+    /// use qcore::{Observer, PercentileObserver};
+    ///
+    /// let mut observer = PercentileObserver::new(99.9)?;
+    /// observer.observe(&[3.0, 0.0, 1.0, 2.0]);
+    /// assert_eq!(observer.percentile(50.0)?, 1.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn percentile(&self, percentile: f64) -> Result<f64, ObserverError> {
         let range = self.seen.range()?;
         let n = self.finite();
