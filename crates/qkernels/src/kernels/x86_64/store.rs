@@ -17,6 +17,20 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
+/// `$store` for each vector of a tile: with the row that it belongs to, its number in it, and its sums plus offsets.
+macro_rules! each_vector {
+    ($isa:ident, $sums:ident + $offsets:ident, $M:ident x $V:ident => $out:ident, |$row:ident, $v:ident, $sum:ident| $store:block) => {
+        store::unrolled!(i in $M, {
+            let $row = $out.row_mut(i).unwrap_or_default();
+            store::unrolled!($v in $V, {
+                let $sum = $isa::add($sums[i][$v], $offsets[$v]);
+                $store;
+            });
+        })
+    };
+}
+pub(super) use each_vector;
+
 /// Stores `$sums`, the complete int32 sums of a tile (an array of `$M` rows of `$V` vectors), through its output stage, with
 /// the vector functions of module `$isa`.
 ///
@@ -28,12 +42,8 @@ macro_rules! store {
         let offsets = $isa::load_i32s::<$V>(&finish.offsets[channels.clone()]);
         match target {
             Target::I32(out) => {
-                store::unrolled!(i in $M, {
-                    let row = out.row_mut(i).unwrap_or_default();
-                    store::unrolled!(v in $V, {
-                        let sum = $isa::add($sums[i][v], offsets[v]);
-                        $isa::store_i32s(row, v, sum);
-                    });
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                    $isa::store_i32s(row, v, sum)
                 });
             }
             Target::F32(out) => {
@@ -43,34 +53,20 @@ macro_rules! store {
                     None => [$isa::splat(-0.0); $V],
                 };
                 let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
-                store::unrolled!(i in $M, {
-                    let row = out.row_mut(i).unwrap_or_default();
-                    store::unrolled!(v in $V, {
-                        let sum = $isa::add($sums[i][v], offsets[v]);
-                        $isa::store_f32s(row, v, $isa::dequantize(sum, factors[v], bias[v], floor));
-                    });
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                    $isa::store_f32s(row, v, $isa::dequantize(sum, factors[v], bias[v], floor))
                 });
             }
             Target::I8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::unrolled!(i in $M, {
-                    let row = out.row_mut(i).unwrap_or_default();
-                    store::unrolled!(v in $V, {
-                        let sum = $isa::add($sums[i][v], offsets[v]);
-                        let codes = $isa::requantize(sum, factors[v], &finish.codes);
-                        $isa::store_i8s(row, v, codes);
-                    });
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                    $isa::store_i8s(row, v, $isa::requantize(sum, factors[v], &finish.codes))
                 });
             }
             Target::U8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::unrolled!(i in $M, {
-                    let row = out.row_mut(i).unwrap_or_default();
-                    store::unrolled!(v in $V, {
-                        let sum = $isa::add($sums[i][v], offsets[v]);
-                        let codes = $isa::requantize(sum, factors[v], &finish.codes);
-                        $isa::store_u8s(row, v, codes);
-                    });
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                    $isa::store_u8s(row, v, $isa::requantize(sum, factors[v], &finish.codes))
                 });
             }
         }
