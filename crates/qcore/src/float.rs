@@ -30,6 +30,9 @@ pub trait Float: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     #[must_use]
     fn narrow(v: f32) -> Self;
 
+    /// The values as they lie, where they are f32 already.
+    fn as_f32s(values: &[Self]) -> Option<&[f32]>;
+
     /// [`widen`](Float::widen) of as many values as the shorter slice has.
     fn widen_slice(from: &[Self], to: &mut [f32]);
 
@@ -49,6 +52,11 @@ impl Float for f32 {
     }
 
     #[inline(always)]
+    fn as_f32s(values: &[f32]) -> Option<&[f32]> {
+        Some(values)
+    }
+
+    #[inline(always)]
     fn widen_slice(from: &[f32], to: &mut [f32]) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
     }
@@ -59,8 +67,38 @@ impl Float for f32 {
     }
 }
 
+/// `v` rounded to f16, without a branch, so that loops around it become vector code. (`half` asks the CPU for each value.)
+#[inline(always)]
+fn to_f16(v: f32) -> f16 {
+    /// The smallest normal f16, 2^-14, and the first number that rounds to infinity, 65520.
+    const NORMAL: u32 = 0x3880_0000;
+    const OVERFLOW: u32 = 0x477f_f000;
+    const INFINITY: u32 = 0x7f80_0000;
+    /// 0.5 has a unit in the last place of 2^-24, as f16's subnormals have: adding it rounds to them.
+    const HALF: f32 = 0.5;
+    let sign = v.to_bits() >> 16 & 0x8000;
+    let magnitude = v.to_bits() & 0x7fff_ffff;
+    let subnormal = (f32::from_bits(magnitude) + HALF).to_bits().wrapping_sub(HALF.to_bits());
+    // The exponent's bias goes from 127 to 15; half a unit less one, plus the last bit, rounds ties to even.
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
+    let nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
+    let finite = if magnitude < NORMAL { subnormal } else { normal };
+    let bits = if magnitude >= OVERFLOW { 0x7c00 } else { finite };
+    let bits = if magnitude > INFINITY { nan } else { bits };
+    f16::from_bits((bits | sign) as u16)
+}
+
+/// `v` rounded to bf16, as [`to_f16`].
+#[inline(always)]
+fn to_bf16(v: f32) -> bf16 {
+    let bits = v.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let nan = bits >> 16 | 0x40;
+    bf16::from_bits(if v.is_nan() { nan } else { rounded } as u16)
+}
+
 macro_rules! half {
-    ($half:ty) => {
+    ($half:ty, $narrow:ident) => {
         impl Float for $half {
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -69,7 +107,12 @@ macro_rules! half {
 
             #[inline(always)]
             fn narrow(v: f32) -> $half {
-                <$half>::from_f32(v)
+                $narrow(v)
+            }
+
+            #[inline(always)]
+            fn as_f32s(_: &[$half]) -> Option<&[f32]> {
+                None
             }
 
             #[inline(always)]
@@ -88,8 +131,8 @@ macro_rules! half {
     };
 }
 
-half!(f16);
-half!(bf16);
+half!(f16, to_f16);
+half!(bf16, to_bf16);
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +151,25 @@ mod tests {
         }
         F::widen_slice(&all[..3], &mut widened[..2]);
         F::narrow_slice(&widened[..2], &mut back[..3]);
+    }
+
+    #[test]
+    fn narrowing_is_that_of_the_half_crate() {
+        // Every sign, exponent and leading bit of the mantissa, with what lies at and around ties below them.
+        for high in 0..=u16::MAX {
+            for low in [0, 1, 0xfff, 0x1000, 0x1001, 0x2000, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let v = f32::from_bits(u32::from(high) << 16 | low);
+                assert_eq!(f16::narrow(v).to_bits(), f16::from_f32(v).to_bits(), "{v:e} {:x}", v.to_bits());
+                assert_eq!(bf16::narrow(v).to_bits(), bf16::from_f32(v).to_bits(), "{v:e} {:x}", v.to_bits());
+            }
+        }
+        for tie in 0..=0x8000u32 {
+            // Between two neighbouring subnormal halves.
+            let v = (f64::from(tie) + 0.5) * f64::from(2.0f32.powi(-24));
+            for v in [v as f32, (v as f32).next_up(), (v as f32).next_down()] {
+                assert_eq!(f16::narrow(v).to_bits(), f16::from_f32(v).to_bits(), "{v:e}");
+            }
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub use quantize::{
 pub use range::{Range, RangeError};
 pub use requantize::{
     dequantize_acc, dequantize_acc_bias, output_multiplier, output_multiplier_f64, requantize,
-    requantize_add_then_round, requantize_add_then_round_f64, requantize_f64,
+    requantize_add_then_round, requantize_add_then_round_f64, requantize_f64, requantize_residual,
 };
 pub use requantizer::{
     RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,

@@ -16,7 +16,9 @@ use crate::float::Float;
 /// assert_eq!(Range::of_finite(&[1.0, f32::NAN]), Some(Range::new(1.0, 1.0)?));
 /// # Ok::<(), RangeError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// The default is from 0 to 0, the range of nothing but zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Range {
     min: f32,
     max: f32,

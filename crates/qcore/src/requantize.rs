@@ -97,6 +97,35 @@ pub fn requantize_add_then_round_f64(acc: i32, multiplier: f64, zero_point: i32,
     round_clamped_f64(f64::from(acc) * multiplier + f64::from(zero_point), min.into(), max.into())
 }
 
+/// `clamp(round_ties_even(f32(acc) * multiplier + f32(residual) * step) + zero_point, min, max)`: a layer whose output is
+/// added to another tensor before it is rounded. `residual` is the distance of that tensor's code from its zero point,
+/// `step` its scale divided by the output's.
+///
+/// One rounding for both, where a layer and an addition apart have two. Each step in f32, nothing fused. Defined as
+/// [`requantize`]; a sum that is NaN gives `min`.
+///
+/// ```
+/// use qcore::requantize_residual;
+///
+/// assert_eq!(requantize_residual(5, 0.25, 3, 0.25, 1, -128, 127), 3); // 1.25 + 0.75 is 2
+/// assert_eq!(requantize_residual(5, 0.25, 1, 0.25, 1, -128, 127), 3); // 1.5 goes to 2; rounded apart it is 1 + 0
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_residual(
+    acc: i32,
+    multiplier: f32,
+    residual: i32,
+    step: f32,
+    zero_point: i32,
+    min: i32,
+    max: i32,
+) -> i32 {
+    let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
+    let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
+    round_clamped(acc as f32 * multiplier + residual as f32 * step, lo, hi).wrapping_add(zero_point)
+}
+
 /// `f32(acc) * scale` with `scale = s_x * s_w`: an accumulator restored.
 ///
 /// ```

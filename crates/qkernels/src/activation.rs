@@ -1,11 +1,13 @@
-//! The left operand: u8 or i8 activations with their zero point, and how a block of their rows reaches a kernel.
+//! The left operand: u8 or i8 activations with their zero point, or floats that are quantized on their way to the kernel.
+
+use core::ops::Range;
 
 use bytemuck::Pod;
 use qcore::Code;
 
 use crate::kernel::{ActivationForm, Kernel};
+use crate::rows::{Rows, Source, shares_cache_sets};
 use crate::stage::sealed::StoredCode;
-use crate::vectorize::Task;
 use crate::view::MatRef;
 
 /// Element type of activations: u8 or i8.
@@ -46,7 +48,7 @@ impl Activation for i8 {
 
 /// Activations (m, k) and their zero point: the real value of an element q is `scale * (q - zero_point)`.
 ///
-/// A plain [`MatRef`] converts into activations with zero point 0.
+/// A plain [`MatRef`] stands for activations with zero point 0.
 ///
 /// ```
 /// use qkernels::{Activations, MatRef};
@@ -56,8 +58,8 @@ impl Activation for i8 {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Activations<'a, A> {
-    pub(crate) view: MatRef<'a, A>,
-    pub(crate) zero_point: i32,
+    view: MatRef<'a, A>,
+    zero_point: i32,
 }
 
 impl<'a, A: Activation> Activations<'a, A> {
@@ -73,114 +75,93 @@ impl<'a, A: Activation> From<MatRef<'a, A>> for Activations<'a, A> {
     }
 }
 
-/// Some rows of `a` in the form of a kernel: row i starts at byte `i * stride`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows<'r> {
-    pub(crate) bytes: &'r [u8],
-    pub(crate) stride: usize,
+/// What a product takes on its left: codes ([`MatRef`] of u8 or i8, [`Activations`]) or floats that are quantized as they
+/// are read ([`FloatActivations`](crate::FloatActivations)). Sealed.
+pub trait Left: sealed::Left {}
+
+impl<L: sealed::Left> Left for L {}
+
+pub(crate) mod sealed {
+    use crate::rows::Source;
+
+    pub trait Left {
+        type Source: Source;
+        fn source(self) -> Self::Source;
+    }
+
+    impl<S: Source> Left for S {
+        type Source = S;
+        fn source(self) -> S {
+            self
+        }
+    }
 }
 
-impl<'r> Rows<'r> {
-    /// The rows where they lie, if the kernel can read them there.
-    pub(crate) fn in_place<A: Activation>(a: &MatRef<'r, A>, kernel: Kernel) -> Option<Self> {
-        let desc = kernel.desc();
+impl<'a, A: Activation> sealed::Left for MatRef<'a, A> {
+    type Source = Activations<'a, A>;
+
+    fn source(self) -> Activations<'a, A> {
+        self.into()
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate names it")]
+impl<A: Activation> Source for Activations<'_, A> {
+    fn rows(&self) -> usize {
+        self.view.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.view.cols()
+    }
+
+    fn shift(&self) -> i32 {
+        A::SHIFT
+    }
+
+    fn zero_point(&self) -> i32 {
+        self.zero_point
+    }
+
+    fn largest_distance(&self) -> u32 {
+        A::RANGE.largest_distance(self.zero_point)
+    }
+
+    fn in_place(&self, rows: Range<usize>, kernel: Kernel) -> Option<Rows<'_>> {
+        let (desc, view) = (kernel.desc(), self.view);
         let readable = desc.form == ActivationForm::U8
             && A::SHIFT == 0
-            && a.cols().is_multiple_of(desc.kr)
-            && a.cols() > 0
-            && a.col_stride() == 1
-            && !shares_cache_sets(a.row_stride(), desc.mr.min(a.rows()));
-        readable.then(|| Rows { bytes: bytemuck::cast_slice(a.skip_rows(0)), stride: a.row_stride() })
+            && view.cols().is_multiple_of(desc.kr)
+            && view.cols() > 0
+            && view.col_stride() == 1
+            && !shares_cache_sets(view.row_stride(), desc.mr.min(rows.len()));
+        readable.then(|| Rows {
+            bytes: bytemuck::cast_slice(view.skip_rows(rows.start)),
+            stride: view.row_stride(),
+        })
     }
-
-    /// The rows copied to `buffer` in the kernel's form, padded with zeros to whole groups of k.
-    pub(crate) fn copied<A: Activation>(a: &MatRef<'_, A>, kernel: Kernel, buffer: &'r mut Vec<u8>) -> Self {
-        let desc = kernel.desc();
-        let row_bytes = a.cols().next_multiple_of(desc.kr) * desc.form.bytes();
-        let stride = staggered(row_bytes);
-        // What the last use left behind is overwritten, so only growth writes zeros here.
-        if buffer.len() < a.rows() * stride {
-            buffer.resize(a.rows() * stride, 0);
-        }
-        kernel.vectorize(CopyRows { a, form: desc.form, row_bytes, stride, buffer });
-        Rows { bytes: buffer, stride }
-    }
-
-    /// The rows from row `i` on.
-    pub(crate) fn skip_rows(&self, i: usize) -> Self {
-        Rows { bytes: &self.bytes[i * self.stride..], ..*self }
-    }
-}
-
-/// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of 64-byte lines).
-const SET_SPAN: usize = 4096;
-const LINE: usize = 64;
-
-/// Whether `rows` rows `stride` bytes apart would evict each other from L1: most of them start in a few sets.
-fn shares_cache_sets(stride: usize, rows: usize) -> bool {
-    let offset = stride % SET_SPAN;
-    rows > 2 && offset.min(SET_SPAN - offset) < LINE
-}
-
-/// The smallest stride for rows of `row_bytes` that keeps their starts in different cache sets.
-fn staggered(row_bytes: usize) -> usize {
-    let lines = row_bytes.next_multiple_of(LINE);
-    if shares_cache_sets(lines, usize::MAX) { lines + LINE } else { lines }
-}
-
-struct CopyRows<'t, 'a, A> {
-    a: &'t MatRef<'a, A>,
-    form: ActivationForm,
-    row_bytes: usize,
-    stride: usize,
-    buffer: &'t mut [u8],
-}
-
-impl<A: Activation> Task for CopyRows<'_, '_, A> {
-    type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        for i in 0..self.a.rows() {
-            let row = &mut self.buffer[i * self.stride..][..self.row_bytes];
-            match self.form {
-                ActivationForm::U8 => copy_row(self.a, i, row.as_chunks_mut().0, |x| [x.shifted()]),
-                ActivationForm::I16 => copy_row(self.a, i, row.as_chunks_mut().0, |x| x.word().to_ne_bytes()),
-            }
-        }
+    fn copy_shifted(&self, i: usize, to: &mut [u8]) {
+        copy_row(&self.view, i, to, A::shifted);
+    }
+
+    #[inline(always)]
+    fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
+        copy_row(&self.view, i, to, |x| x.word().to_ne_bytes());
     }
 }
 
-/// Writes `encode` of each element of row `i`, then zeros.
+/// Writes `encode` of each element of row `i`.
 #[inline(always)]
-fn copy_row<A: Activation, const BYTES: usize>(
-    a: &MatRef<'_, A>,
-    i: usize,
-    row: &mut [[u8; BYTES]],
-    encode: impl Fn(A) -> [u8; BYTES],
-) {
-    let (elements, padding) = row.split_at_mut(a.cols());
+fn copy_row<A: Activation, T>(a: &MatRef<'_, A>, i: usize, row: &mut [T], encode: impl Fn(A) -> T) {
     if let Some(source) = a.row_slice(i) {
-        for (to, &from) in elements.iter_mut().zip(source) {
+        for (to, &from) in row.iter_mut().zip(source) {
             *to = encode(from);
         }
     } else {
-        for (to, from) in elements.iter_mut().zip(a.row_elements(i)) {
+        for (to, from) in row.iter_mut().zip(a.row_elements(i)) {
             *to = encode(from);
-        }
-    }
-    padding.fill([0; BYTES]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copied_rows_never_start_in_one_set() {
-        for row_bytes in [1, 64, 4000, 4032, 4096, 4097, 8128, 8192, 12288] {
-            let stride = staggered(row_bytes);
-            assert!(stride >= row_bytes && !shares_cache_sets(stride, 8), "{row_bytes} -> {stride}");
         }
     }
 }

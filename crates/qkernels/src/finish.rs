@@ -1,22 +1,27 @@
-//! The output stage as the driver and the kernels see it: per-channel operands and a destination, whatever the caller's
-//! types, and the scalar path that every kernel can take.
+//! The output stage as the driver and the kernels see it: operands per channel and per row, and a destination, whatever
+//! the caller's types.
 //!
-//! A kernel may apply the stage to its registers; the others leave their sums in L1, and [`store_tile`] applies qcore's
-//! scalar functions to them, compiled for the kernel's vector level. Both give the same bits (the differential tests run
+//! A kernel may apply the common stages to its registers. Everything else is left in L1 as sums, to which `store.rs` applies
+//! qcore's scalar functions, compiled for the kernel's vector level. Both give the same bits (the differential tests run
 //! both), so which one runs is a matter of speed alone.
 
 use core::ops::Range;
 
-use qcore::Code;
+use half::{bf16, f16};
+use qcore::Q31Multiplier;
 
-use crate::view::MatMut;
+use crate::view::{MatMut, MatRef};
 
-/// What becomes of the sums of each channel.
+/// What becomes of the sums. Operands per channel belong to the channels of the part of the product that is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finish<'p> {
-    /// Added to the sums, wrapping: bias, zero point and shift. One for each channel, as all of these.
+    /// Added to the sums, wrapping: bias, zero point of the activations and shift. One for each channel.
     pub(crate) offsets: &'p [i32],
-    /// Scale or multiplier. Unused by int32 output.
+    /// `sum_k w` of each channel, for rows with zero points of their own.
+    pub(crate) channel_sums: &'p [i32],
+    /// Zero points of the weights; none where all are 0.
+    pub(crate) zero_points: &'p [i32],
+    /// Scale or multiplier. Unused by int32 output and by fixed point.
     pub(crate) factors: &'p [f32],
     /// Added to the scaled sums.
     pub(crate) float_bias: Option<&'p [f32]>,
@@ -24,6 +29,10 @@ pub(crate) struct Finish<'p> {
     pub(crate) relu: bool,
     /// The code for 0, the lowest and the highest code of requantized output.
     pub(crate) codes: Codes,
+    /// Requantization in fixed point, in place of the factors.
+    pub(crate) fixed_point: Option<FixedPoint<'p>>,
+    /// A tensor to add before rounding.
+    pub(crate) residual: Option<ResidualRef<'p>>,
 }
 
 /// The integers of a requantization.
@@ -34,6 +43,75 @@ pub(crate) struct Codes {
     pub(crate) high: i32,
 }
 
+/// Fixed-point multipliers, one for each channel, and how their products are rounded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FixedPoint<'p> {
+    pub(crate) multipliers: &'p [Q31Multiplier],
+    pub(crate) rounding: FixedPointRounding,
+}
+
+/// The roundings of fixed-point requantization.
+///
+/// ```
+/// use qkernels::FixedPointRounding;
+/// assert_eq!(FixedPointRounding::default(), FixedPointRounding::Double);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FixedPointRounding {
+    /// [`qcore::requantize_double_rounding`]: gemmlowp, TensorFlow Lite.
+    #[default]
+    Double,
+    /// [`qcore::requantize_single_rounding`]: ruy, TOSA.
+    Single,
+}
+
+/// A quantized tensor of the output's shape, and what a step of it is in steps of the output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResidualRef<'p> {
+    pub(crate) codes: ResidualCodes<'p>,
+    pub(crate) zero_point: i32,
+    pub(crate) multiplier: f32,
+}
+
+/// The residual's codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ResidualCodes<'p> {
+    I8(MatRef<'p, i8>),
+    U8(MatRef<'p, u8>),
+}
+
+impl ResidualCodes<'_> {
+    /// Rows and columns.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        match self {
+            ResidualCodes::I8(codes) => (codes.rows(), codes.cols()),
+            ResidualCodes::U8(codes) => (codes.rows(), codes.cols()),
+        }
+    }
+}
+
+/// What the rows of a tile bring along. An empty list means that no row has such a term.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RowTerms<'r> {
+    /// Sum of the row as the kernel reads it: what zero points of the weights are multiplied by.
+    pub(crate) sums: &'r [i32],
+    /// Zero point of each row.
+    pub(crate) zero_points: &'r [i32],
+    /// Scale of each row.
+    pub(crate) factors: &'r [f32],
+}
+
+impl<'r> RowTerms<'r> {
+    /// The terms of `rows`.
+    pub(crate) fn of(&self, rows: Range<usize>) -> Self {
+        Self {
+            sums: self.sums.get(rows.clone()).unwrap_or_default(),
+            zero_points: self.zero_points.get(rows.clone()).unwrap_or_default(),
+            factors: self.factors.get(rows).unwrap_or_default(),
+        }
+    }
+}
+
 /// Where results go; the element type decides what is done to the sums.
 #[derive(Debug)]
 pub(crate) enum Target<'o> {
@@ -41,148 +119,95 @@ pub(crate) enum Target<'o> {
     I32(MatMut<'o, i32>),
     /// `f32(acc) * factor + float_bias`, ReLU
     F32(MatMut<'o, f32>),
+    /// As `F32`, rounded once more.
+    F16(MatMut<'o, f16>),
+    /// As `F32`, rounded once more.
+    Bf16(MatMut<'o, bf16>),
     /// `clamp(round(f32(acc) * factor) + zero_point)`
     I8(MatMut<'o, i8>),
     /// As `I8`.
     U8(MatMut<'o, u8>),
 }
 
+/// `$body` for the matrix in `$target`, wrapped in the same variant again.
+macro_rules! each_target {
+    ($target:expr, $out:ident => $body:expr, $wrap:ident => $result:expr) => {
+        match $target {
+            Target::I32($out) => {
+                let $wrap = Target::I32;
+                let $out = $body;
+                $result
+            }
+            Target::F32($out) => {
+                let $wrap = Target::F32;
+                let $out = $body;
+                $result
+            }
+            Target::F16($out) => {
+                let $wrap = Target::F16;
+                let $out = $body;
+                $result
+            }
+            Target::Bf16($out) => {
+                let $wrap = Target::Bf16;
+                let $out = $body;
+                $result
+            }
+            Target::I8($out) => {
+                let $wrap = Target::I8;
+                let $out = $body;
+                $result
+            }
+            Target::U8($out) => {
+                let $wrap = Target::U8;
+                let $out = $body;
+                $result
+            }
+        }
+    };
+}
+
 impl<'o> Target<'o> {
     /// The rows before `row` and those from it on; `None` if there are fewer.
     pub(crate) fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
-        Some(match self {
-            Target::I32(out) => both(out.split_at_row(row)?, Target::I32),
-            Target::F32(out) => both(out.split_at_row(row)?, Target::F32),
-            Target::I8(out) => both(out.split_at_row(row)?, Target::I8),
-            Target::U8(out) => both(out.split_at_row(row)?, Target::U8),
-        })
+        each_target!(self, out => out.split_at_row(row)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }
 
     /// The columns before `column` and those from it on; `None` if there are fewer.
     pub(crate) fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
-        Some(match self {
-            Target::I32(out) => both(out.split_at_col(column)?, Target::I32),
-            Target::F32(out) => both(out.split_at_col(column)?, Target::F32),
-            Target::I8(out) => both(out.split_at_col(column)?, Target::I8),
-            Target::U8(out) => both(out.split_at_col(column)?, Target::U8),
-        })
+        each_target!(self, out => out.split_at_col(column)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }
 
     /// The elements of `rows` and `columns`; `None` where they reach outside.
     pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<Target<'_>> {
-        Some(match self {
-            Target::I32(out) => Target::I32(out.block(rows, columns)?),
-            Target::F32(out) => Target::F32(out.block(rows, columns)?),
-            Target::I8(out) => Target::I8(out.block(rows, columns)?),
-            Target::U8(out) => Target::U8(out.block(rows, columns)?),
-        })
+        each_target!(self, out => out.block(rows, columns)?, wrap => Some(wrap(out)))
     }
 }
 
-fn both<T, U>((first, second): (T, T), wrap: impl Fn(T) -> U) -> (U, U) {
-    (wrap(first), wrap(second))
-}
-
-/// A finished tile's way out: its channels, and just its elements of the output.
+/// A finished tile's way out: its place, and just its elements of the output.
 #[derive(Debug)]
 pub(crate) struct Store<'t> {
     pub(crate) finish: &'t Finish<'t>,
+    /// In the operands per channel.
     pub(crate) channels: Range<usize>,
+    /// The tile's first row in the whole output. (Its first column there is that of `channels`.)
+    pub(crate) first_row: usize,
+    /// What the tile's rows bring along.
+    pub(crate) row_terms: RowTerms<'t>,
     pub(crate) target: Target<'t>,
 }
 
 impl Store<'_> {
-    /// Applies the stage to the sums `acc`, whose rows are `stride` apart, in scalar code.
-    #[inline(always)]
-    pub(crate) fn apply(self, acc: &[i32], stride: usize) {
-        let Store { finish, channels, target } = self;
-        let Codes { zero_point, low, high } = finish.codes;
-        let code = |sum, factor| qcore::requantize(sum, factor, zero_point, low, high);
-        match target {
-            Target::I32(out) => store_tile(finish, &channels, acc, stride, out, |sum, _, _| sum),
-            Target::F32(out) => {
-                let relu = |y: f32| if finish.relu && y < 0.0 { 0.0 } else { y };
-                if finish.float_bias.is_some() {
-                    store_tile(finish, &channels, acc, stride, out, |sum, factor, bias| {
-                        relu(qcore::dequantize_acc_bias(sum, factor, bias))
-                    });
-                } else {
-                    store_tile(finish, &channels, acc, stride, out, |sum, factor, _| {
-                        relu(qcore::dequantize_acc(sum, factor))
-                    });
-                }
+    /// Whether a kernel that applies stages itself can apply this one.
+    pub(crate) fn fits_registers(&self) -> bool {
+        let Finish { zero_points, fixed_point, residual, .. } = self.finish;
+        let rows = !self.row_terms.zero_points.is_empty() || !self.row_terms.factors.is_empty();
+        match self.target {
+            Target::I32(_) | Target::I8(_) | Target::U8(_) => {
+                zero_points.is_empty() && !rows && fixed_point.is_none() && residual.is_none()
             }
-            Target::I8(out) => {
-                store_tile(finish, &channels, acc, stride, out, |sum, factor, _| {
-                    Code::from_clamped(code(sum, factor))
-                });
-            }
-            Target::U8(out) => {
-                store_tile(finish, &channels, acc, stride, out, |sum, factor, _| {
-                    Code::from_clamped(code(sum, factor))
-                });
-            }
+            Target::F32(_) => zero_points.is_empty(),
+            Target::F16(_) | Target::Bf16(_) => false,
         }
     }
-}
-
-/// Stores a tile: each sum plus its channel's offset (wrapping; the bound was checked), with its factor and f32 bias,
-/// goes through `step`.
-///
-/// Channels go through in chunks of fixed length, so that each step becomes whole vectors, also in the last columns of a
-/// matrix.
-#[inline(always)]
-fn store_tile<T>(
-    finish: &Finish<'_>,
-    channels: &Range<usize>,
-    acc: &[i32],
-    stride: usize,
-    mut out: MatMut<'_, T>,
-    step: impl Fn(i32, f32, f32) -> T,
-) {
-    let mut j = 0;
-    while j + 16 <= channels.len() {
-        store_columns::<16, T>(finish, channels.start + j, acc, stride, j, &mut out, &step);
-        j += 16;
-    }
-    if j + 8 <= channels.len() {
-        store_columns::<8, T>(finish, channels.start + j, acc, stride, j, &mut out, &step);
-        j += 8;
-    }
-    if j + 4 <= channels.len() {
-        store_columns::<4, T>(finish, channels.start + j, acc, stride, j, &mut out, &step);
-        j += 4;
-    }
-    while j < channels.len() {
-        store_columns::<1, T>(finish, channels.start + j, acc, stride, j, &mut out, &step);
-        j += 1;
-    }
-}
-
-/// Columns `j..j + L` of the tile, which are the channels from `channel` on.
-#[inline(always)]
-fn store_columns<const L: usize, T>(
-    finish: &Finish<'_>,
-    channel: usize,
-    acc: &[i32],
-    stride: usize,
-    j: usize,
-    out: &mut MatMut<'_, T>,
-    step: &impl Fn(i32, f32, f32) -> T,
-) {
-    let offset: [i32; L] = entries(finish.offsets, channel);
-    let factor: [f32; L] = entries(finish.factors, channel);
-    let bias: [f32; L] = finish.float_bias.map_or([0.0; L], |bias| entries(bias, channel));
-    for (i, acc) in acc.chunks_exact(stride).enumerate() {
-        let out = out.row_mut(i).and_then(|row| row.get_mut(j..)?.first_chunk_mut::<L>());
-        if let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) {
-            *out = core::array::from_fn(|j| step(acc[j].wrapping_add(offset[j]), factor[j], bias[j]));
-        }
-    }
-}
-
-/// Entries `first..first + L` of a per-channel operand; zeros where it has none because its stage does not use it.
-#[inline(always)]
-fn entries<T: Copy + Default, const L: usize>(values: &[T], first: usize) -> [T; L] {
-    values.get(first..).and_then(|values| values.first_chunk()).copied().unwrap_or([T::default(); L])
 }

@@ -1,16 +1,19 @@
 //! The product: checks, the channels' offsets, then the loop nest, on one thread or several.
 
-use qcore::{AccumulatorError, check_accumulator};
+use core::ops::Range;
 
-use crate::activation::{Activation, Activations};
-use crate::finish::Finish;
+use qcore::{AccumulatorError, Q31Multiplier, check_accumulator};
+
+use crate::activation::Left;
+use crate::finish::{Finish, FixedPoint, RowTerms};
 use crate::kernel::ActivationForm;
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
+use crate::rows::Source;
 use crate::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::threads::{self, Threads};
 use crate::view::MatMut;
-use crate::workspace::{Arena, Workspace};
+use crate::workspace::{Arena, Operands, Workspace};
 
 /// Why a product could not be computed. Nothing was written then.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -36,6 +39,18 @@ pub enum GemmError {
         /// Columns of the output.
         cols: usize,
     },
+    /// The columns asked for do not begin or end where panels of the packed weights do.
+    #[error("columns {start}..{end} of n = {n} are not whole panels of {panel}")]
+    Columns {
+        /// First column.
+        start: usize,
+        /// One past the last column.
+        end: usize,
+        /// Output channels of the weights.
+        n: usize,
+        /// Columns of a panel.
+        panel: usize,
+    },
     /// The sums of a channel might exceed int32.
     #[error(transparent)]
     Overflow(#[from] AccumulatorError),
@@ -44,10 +59,12 @@ pub enum GemmError {
     Stage(#[from] StageError),
 }
 
-/// Computes `out[i][j] = stage(sum_k (a[i][k] - zero_point) * w[j][k])`, exactly, in int32.
+/// Computes `out[i][j] = stage(sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j]))`, exactly, in int32.
 ///
-/// `a` is (m, k), `out` (m, n); `w` fixes n, k and the kernel. Each element of `out` has the same bits whatever the kernel,
-/// the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call allocates nothing.
+/// `a` is (m, k): codes ([`MatRef`](crate::MatRef), [`Activations`](crate::Activations)) or floats that are quantized on the way
+/// ([`FloatActivations`](crate::FloatActivations)). `out` is (m, n); `w` fixes n, k and the kernel. Each element of `out` has the
+/// same bits whatever the kernel, the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call
+/// allocates nothing.
 ///
 /// ```
 /// use qkernels::{Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
@@ -61,102 +78,218 @@ pub enum GemmError {
 ///
 /// # Errors
 /// [`GemmError`] if shapes disagree, the stage has the wrong number of entries, or a sum might leave int32.
-pub fn gemm<'a, A: Activation, S: OutputStage>(
-    a: impl Into<Activations<'a, A>>,
+pub fn gemm<A: Left, S: OutputStage>(
+    a: A,
     w: &PackedWeights,
     stage: &S,
     out: MatMut<'_, Output<S>>,
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
-    let a = a.into();
-    let (m, n, k) = (a.view.rows(), w.n(), w.k());
-    if a.view.cols() != k {
-        return Err(GemmError::Depth { expected: k, got: a.view.cols() });
-    }
-    if (out.rows(), out.cols()) != (m, n) {
-        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() });
-    }
-    stage::check(stage, n)?;
-    check_sums(&a, w, stage.bias())?;
-    if m == 0 || n == 0 {
-        return Ok(());
-    }
-
-    let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
-    let Workspace { offsets, factors, arenas } = workspace;
-    let finish = Finish {
-        offsets: channel_offsets(&a, w, stage.bias(), offsets),
-        factors: channel_factors(stage.factor(), n, factors),
-        float_bias: stage.float_bias(),
-        relu: stage.relu(),
-        codes: stage.codes(),
-    };
-    if arenas.len() < parts {
-        arenas.resize_with(parts, Arena::default);
-    }
-    let arenas = &mut arenas[..parts];
-    let product = Product { a: a.view, w, finish };
-    let out = S::target(out);
-    let whole = Part { rows: 0..m, panels: 0..w.layout().panels() };
-    if parts == 1 {
-        threads::run(&product, whole, out, arenas);
-    } else {
-        threads.enter(|| threads::run(&product, whole, out, arenas));
-    }
-    Ok(())
+    compute(&a.source(), w, 0..w.n(), stage, out, threads, workspace)
 }
 
-/// No sum can leave int32, by qcore's bound for each channel.
-fn check_sums<A: Activation>(
-    a: &Activations<'_, A>,
-    w: &PackedWeights,
-    bias: Option<&[i32]>,
-) -> Result<(), AccumulatorError> {
-    let largest_a = A::RANGE.largest_distance(a.zero_point);
-    // One test for all channels nearly always suffices; only its failure asks which channel it is.
-    let largest_bias = bias.unwrap_or_default().iter().copied().max_by_key(|bias| bias.unsigned_abs());
-    if check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), largest_bias.unwrap_or(0)).is_ok() {
-        return Ok(());
-    }
-    for (channel, &abs_sum) in w.channel_abs_sums().iter().enumerate() {
-        check_accumulator(channel, largest_a, u64::from(abs_sum), bias.map_or(0, |bias| bias[channel]))?;
-    }
-    Ok(())
-}
-
-/// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
+/// [`gemm`] for some columns, on the calling thread: for engines that spread a product over threads of their own, each with
+/// a workspace of its own. (Rows are spread by calling [`gemm`] on some rows of `a` and of the output.)
 ///
-/// The kernel's sums, with activations shifted to u8, may wrap as well; the total does not, by `check_sums`.
-fn channel_offsets<'o, A: Activation>(
-    a: &Activations<'_, A>,
+/// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]; `out` is (m, `columns.len()`), for
+/// instance split off by [`MatMut::split_at_col`]. The stage is that of the whole product, with entries for all n channels,
+/// except for a residual, which has the shape of `out`. The bits are those of the whole product.
+///
+/// ```
+/// use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Workspace, gemm_columns};
+/// let (n, k) = (500, 3);
+/// let w = PackedWeights::from_nk(MatRef::new(&vec![2i8; n * k], n, k)?, Kernel::select()?)?;
+/// let a = MatRef::new(&[1u8, 2, 3], 1, k)?;
+/// let mut y = vec![0; n];
+/// let mut rest = MatMut::new(&mut y, 1, n)?;
+/// std::thread::scope(|scope| {
+///     for columns in w.column_ranges(2) {
+///         let (out, other) = rest.split_at_col(columns.len()).unwrap();
+///         rest = other;
+///         let w = &w;
+///         scope.spawn(move || gemm_columns(a, w, columns, &Int32::new(), out, &mut Workspace::new()).unwrap());
+///     }
+/// });
+/// assert_eq!(y, vec![12; n]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`gemm`], and [`GemmError::Columns`] if `columns` are not whole panels.
+pub fn gemm_columns<A: Left, S: OutputStage>(
+    a: A,
     w: &PackedWeights,
-    bias: Option<&[i32]>,
-    offsets: &'o mut Vec<i32>,
-) -> &'o [i32] {
-    let shift = match w.kernel().desc().form {
-        ActivationForm::U8 => A::SHIFT,
-        ActivationForm::I16 => 0,
-    };
-    let origin = a.zero_point.wrapping_add(shift);
-    let terms = w.channel_sums().iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
-    offsets.clear();
-    match bias {
-        None => offsets.extend(terms),
-        Some(bias) => offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term))),
-    }
-    offsets
+    columns: Range<usize>,
+    stage: &S,
+    out: MatMut<'_, Output<S>>,
+    workspace: &mut Workspace,
+) -> Result<(), GemmError> {
+    compute(&a.source(), w, columns, stage, out, Threads::Serial, workspace)
 }
 
-/// The factor of each channel; none where there is no factor.
-fn channel_factors<'f>(factor: Option<Scales<'f>>, n: usize, factors: &'f mut Vec<f32>) -> &'f [f32] {
-    match factor {
-        None => &[],
-        Some(Scales::PerChannel(factors)) => factors,
-        Some(Scales::PerTensor(factor)) => {
-            factors.clear();
-            factors.resize(n, factor);
-            factors
+/// The columns `columns` of a product, whatever the left operand.
+fn compute<A: Source, S: OutputStage>(
+    a: &A,
+    w: &PackedWeights,
+    columns: Range<usize>,
+    stage: &S,
+    out: MatMut<'_, Output<S>>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), GemmError> {
+    let Workspace { operands, arenas, .. } = workspace;
+    let call = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
+    call.run(out, threads, operands, arenas)
+}
+
+/// A product to be computed, as the caller describes it.
+pub(crate) struct Call<'c, A, S> {
+    pub(crate) a: &'c A,
+    pub(crate) w: &'c PackedWeights,
+    pub(crate) columns: Range<usize>,
+    pub(crate) stage: &'c S,
+    /// Zero points and factors of the rows, as far as they have any.
+    pub(crate) row_terms: RowTerms<'c>,
+    /// A factor of all channels, beside the stage's.
+    pub(crate) scale: Option<f32>,
+}
+
+impl<A: Source, S: OutputStage> Call<'_, A, S> {
+    pub(crate) fn run(
+        &self,
+        out: MatMut<'_, Output<S>>,
+        threads: Threads<'_>,
+        operands: &mut Operands,
+        arenas: &mut Vec<Arena>,
+    ) -> Result<(), GemmError> {
+        let Self { a, w, ref columns, stage, row_terms, .. } = *self;
+        let (m, n, k) = (a.rows(), w.n(), w.k());
+        let panels = self.panels()?;
+        if a.cols() != k {
+            return Err(GemmError::Depth { expected: k, got: a.cols() });
         }
+        if (out.rows(), out.cols()) != (m, columns.len()) {
+            return Err(GemmError::OutputShape { m, n: columns.len(), rows: out.rows(), cols: out.cols() });
+        }
+        stage::check(stage, n, (m, columns.len()))?;
+        self.check_sums()?;
+        if m == 0 || columns.is_empty() {
+            return Ok(());
+        }
+
+        let parts = threads.parts(m.saturating_mul(columns.len()).saturating_mul(k));
+        let product =
+            Product { a, w, first_channel: columns.start, finish: self.finish(operands), row_terms };
+        if arenas.len() < parts {
+            arenas.resize_with(parts, Arena::default);
+        }
+        let arenas = &mut arenas[..parts];
+        let out = S::target(out);
+        let whole = Part { rows: 0..m, panels };
+        if parts == 1 {
+            threads::run(&product, whole, out, arenas);
+        } else {
+            threads.enter(|| threads::run(&product, whole, out, arenas));
+        }
+        Ok(())
+    }
+
+    /// The panels of the columns.
+    fn panels(&self) -> Result<Range<usize>, GemmError> {
+        let Range { start, end } = self.columns;
+        let (n, panel) = (self.w.n(), self.w.kernel().desc().nr);
+        let whole = |column: usize| column == n || column < n && column.is_multiple_of(panel);
+        if start > end || !whole(start) || !whole(end) {
+            return Err(GemmError::Columns { start, end, n, panel });
+        }
+        Ok(start.div_ceil(panel)..end.div_ceil(panel))
+    }
+
+    /// No sum can leave int32, by qcore's bound for each channel.
+    fn check_sums(&self) -> Result<(), AccumulatorError> {
+        let (w, bias) = (self.w, self.stage.bias());
+        let largest_a = self.a.largest_distance();
+        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        let largest_bias = bias.unwrap_or_default().iter().copied().max_by_key(|bias| bias.unsigned_abs());
+        if check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), largest_bias.unwrap_or(0)).is_ok()
+        {
+            return Ok(());
+        }
+        for channel in self.columns.clone() {
+            let abs_sum = u64::from(w.channel_abs_sums()[channel]);
+            check_accumulator(channel, largest_a, abs_sum, bias.map_or(0, |bias| bias[channel]))?;
+        }
+        Ok(())
+    }
+
+    /// The stage with all operands written out for the columns that are computed.
+    fn finish<'f>(&'f self, operands: &'f mut Operands) -> Finish<'f> {
+        let Self { w, ref columns, stage, .. } = *self;
+        let Operands { offsets, factors, multipliers } = operands;
+        let of_columns = |bias: &'f [f32]| &bias[columns.clone()];
+        Finish {
+            offsets: self.channel_offsets(offsets),
+            channel_sums: &w.channel_sums()[columns.clone()],
+            zero_points: w.zero_points().get(columns.clone()).unwrap_or_default(),
+            factors: self.channel_factors(factors),
+            float_bias: stage.float_bias().map(of_columns),
+            relu: stage.relu(),
+            codes: stage.codes(),
+            fixed_point: self.fixed_point(multipliers),
+            residual: stage.residual(),
+        }
+    }
+
+    /// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
+    ///
+    /// The kernel's sums, with activations shifted to u8, may wrap as well; the total does not, by `check_sums`.
+    fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
+        let shift = match self.w.kernel().desc().form {
+            ActivationForm::U8 => self.a.shift(),
+            ActivationForm::I16 => 0,
+        };
+        let origin = self.a.zero_point().wrapping_add(shift);
+        let sums = &self.w.channel_sums()[self.columns.clone()];
+        let terms = sums.iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
+        offsets.clear();
+        match self.stage.bias() {
+            None => offsets.extend(terms),
+            Some(bias) => {
+                let bias = &bias[self.columns.clone()];
+                offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term)));
+            }
+        }
+        offsets
+    }
+
+    /// The factor of each channel; none where there is no factor.
+    fn channel_factors<'f>(&'f self, factors: &'f mut Vec<f32>) -> &'f [f32] {
+        match (self.stage.factor(), self.scale) {
+            (None, _) => return &[],
+            (Some(Scales::PerChannel(factors)), None) => return &factors[self.columns.clone()],
+            (Some(Scales::PerTensor(factor)), scale) => {
+                factors.clear();
+                factors.resize(self.columns.len(), scale.map_or(factor, |scale| scale * factor));
+            }
+            (Some(Scales::PerChannel(all)), Some(scale)) => {
+                factors.clear();
+                factors.extend(all[self.columns.clone()].iter().map(|factor| scale * factor));
+            }
+        }
+        factors
+    }
+
+    /// The fixed-point multiplier of each channel, if the stage has any.
+    fn fixed_point<'f>(&'f self, multipliers: &'f mut Vec<Q31Multiplier>) -> Option<FixedPoint<'f>> {
+        let (given, rounding) = self.stage.fixed_point()?;
+        let multipliers = if let [one] = *given {
+            multipliers.clear();
+            multipliers.resize(self.columns.len(), one);
+            multipliers
+        } else {
+            &given[self.columns.clone()]
+        };
+        Some(FixedPoint { multipliers, rounding })
     }
 }

@@ -29,10 +29,12 @@ mod activation;
 mod blocking;
 mod caches;
 mod detect;
+mod dynamic;
 mod elementwise;
 mod finish;
 #[cfg(feature = "float")]
 pub mod float;
+mod float_activations;
 mod gemm;
 mod kernel;
 pub mod kernels;
@@ -40,21 +42,32 @@ mod nest;
 mod pack;
 mod packed;
 pub mod reference;
+mod rows;
 mod select;
 mod stage;
+mod store;
+mod sums;
 mod threads;
 mod vectorize;
 mod view;
+mod weights;
 mod workspace;
 
-pub use activation::{Activation, Activations};
+pub use activation::{Activation, Activations, Left};
 pub use detect::{Feature, Features};
+pub use dynamic::{Dynamic, DynamicError, gemm_dynamic};
 pub use elementwise::{dequantize, quantize, range};
-pub use gemm::{GemmError, gemm};
+pub use finish::FixedPointRounding;
+pub use float_activations::{CodesError, FloatActivations};
+pub use gemm::{GemmError, gemm, gemm_columns};
 pub use kernel::{ActivationForm, Kernel, KernelDesc};
 pub use packed::{PackError, PackedWeights};
 pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
-pub use stage::{Dequantize, Int32, Output, OutputStage, Requantize, Scales, StageError};
+pub use stage::{
+    Dequantize, DequantizeTo, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint, Residual, Scales,
+    StageError,
+};
 pub use threads::Threads;
 pub use view::{MatMut, MatRef, ViewError};
+pub use weights::{Weight, Weights, ZeroPoints};
 pub use workspace::Workspace;

@@ -10,22 +10,25 @@
 
 use core::ops::Range;
 
-use crate::activation::{Activation, Rows};
 use crate::blocking::{Blocking, Extent};
 use crate::caches::Caches;
-use crate::finish::{Finish, Store, Target};
+use crate::finish::{Finish, RowTerms, Store, Target};
 use crate::kernel::{Kernel, Tile};
 use crate::packed::PackedWeights;
+use crate::rows::{self, RowSums, Source};
 use crate::vectorize::Task;
-use crate::view::MatRef;
 use crate::workspace::Arena;
 
 /// What all parts of one product share.
 #[derive(Debug)]
-pub(crate) struct Product<'p, A> {
-    pub(crate) a: MatRef<'p, A>,
+pub(crate) struct Product<'p, S> {
+    pub(crate) a: &'p S,
     pub(crate) w: &'p PackedWeights,
+    /// The first channel that is computed, which the operands of `finish` begin with.
+    pub(crate) first_channel: usize,
     pub(crate) finish: Finish<'p>,
+    /// Zero points and factors of all rows, as far as they have any.
+    pub(crate) row_terms: RowTerms<'p>,
 }
 
 /// The rows and panels of a product that one thread computes.
@@ -35,7 +38,7 @@ pub(crate) struct Part {
     pub(crate) panels: Range<usize>,
 }
 
-impl<A: Activation> Product<'_, A> {
+impl<S: Source> Product<'_, S> {
     /// Computes `part` into `out`, which holds just its rows and columns.
     pub(crate) fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
         if part.rows.is_empty() || part.panels.is_empty() {
@@ -56,16 +59,21 @@ impl<A: Activation> Product<'_, A> {
             let panels = jc..(jc + block.panels).min(part.panels.end);
             for ic in part.rows.clone().step_by(block.rows) {
                 let rows = ic..(ic + block.rows).min(part.rows.end);
-                let Some(a) = self.a.row_range(rows.clone()) else { return };
-                let a = match Rows::in_place(&a, kernel) {
-                    Some(rows) => rows,
-                    None => Rows::copied(&a, kernel, &mut arena.a),
+                let a = rows::load(self.a, rows.clone(), kernel, &mut arena.a);
+                let row_sums = if self.finish.zero_points.is_empty() {
+                    &[][..]
+                } else {
+                    arena.row_sums.resize(rows.len(), 0);
+                    let (row_bytes, sums) = (4 * extent.groups, &mut arena.row_sums);
+                    kernel.vectorize(RowSums { rows: a, form: desc.form, row_bytes, sums });
+                    &arena.row_sums[..]
                 };
                 for pc in 0..k_blocks {
                     let groups = pc * block.groups..((pc + 1) * block.groups).min(extent.groups);
                     for (jr, p) in panels.clone().enumerate() {
                         let b = self.w.panel(p, groups.clone());
-                        let channels = p * desc.nr..p * desc.nr + layout.used_columns(p);
+                        let first_channel = p * desc.nr - self.first_channel;
+                        let channels = first_channel..first_channel + layout.used_columns(p);
                         let first_column = (p - part.panels.start) * desc.nr;
                         let out_columns = first_column..first_column + channels.len();
                         for (ir, i) in rows.clone().step_by(desc.mr).enumerate() {
@@ -74,7 +82,17 @@ impl<A: Activation> Product<'_, A> {
                             let out_rows = i - part.rows.start..i - part.rows.start + tile_rows;
                             let store = if pc + 1 == k_blocks {
                                 let Some(target) = out.block(out_rows, out_columns.clone()) else { return };
-                                Some(Store { finish: &self.finish, channels: channels.clone(), target })
+                                let row_terms = RowTerms {
+                                    sums: row_sums.get(i - ic..i - ic + tile_rows).unwrap_or_default(),
+                                    ..self.row_terms.of(i..i + tile_rows)
+                                };
+                                Some(Store {
+                                    finish: &self.finish,
+                                    channels: channels.clone(),
+                                    first_row: i,
+                                    row_terms,
+                                    target,
+                                })
                             } else {
                                 None
                             };
@@ -102,7 +120,7 @@ impl<A: Activation> Product<'_, A> {
 
 /// Runs the kernel on a tile, and after it the output stage if the kernel does not apply it itself.
 fn run_tile(kernel: Kernel, mut tile: Tile<'_>) {
-    if kernel.desc().stores {
+    if tile.store.as_ref().is_none_or(|store| kernel.desc().stores && store.fits_registers()) {
         return kernel.run(&mut tile);
     }
     let store = tile.store.take();

@@ -17,6 +17,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::kernel::KernelDesc;
 use crate::view::MatRef;
+use crate::weights::Weight;
 
 /// Where the panels of an (n, k) matrix of weights lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +91,12 @@ impl Panels {
 
 /// The weights `w` (n, k) as panels of `bytes` bytes in all, compiled for the vector level of the caller.
 #[inline(always)]
-pub(crate) fn pack(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, i8>) -> Panels {
+pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, W>) -> Panels {
     let mut panels = Panels::zeroed(bytes);
     let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut panels.0);
     match layout.kr {
-        4 => pack_groups::<4>(layout, packed, w),
-        2 => pack_groups::<2>(layout, packed, w),
+        4 => pack_groups::<W, 4>(layout, packed, w),
+        2 => pack_groups::<W, 2>(layout, packed, w),
         _ => pack_elements(layout, packed, w),
     }
     panels
@@ -107,12 +108,12 @@ const BLOCK: usize = 64;
 
 /// All panels, in the order that their source lies in memory.
 #[inline(always)]
-fn pack_groups<const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, i8>) {
+fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
     let columns = |p: usize| p * layout.nr..p * layout.nr + layout.used_columns(p);
     if w.col_stride() == 1 {
         for p in 0..layout.panels() {
             let panel = &mut packed[layout.range(p, 0..layout.groups())];
-            pack_rows::<KR>(panel.as_chunks_mut().0, layout.columns(p), columns(p), w);
+            pack_rows::<W, KR>(panel.as_chunks_mut().0, layout.columns(p), columns(p), w);
         }
     } else if w.row_stride() == 1 {
         for first in (0..layout.groups()).step_by(BLOCK) {
@@ -120,7 +121,7 @@ fn pack_groups<const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &Mat
             for p in 0..layout.panels() {
                 let panel = &mut packed[layout.range(p, groups.clone())];
                 let rows = first * KR..layout.k.min(groups.end * KR);
-                pack_columns::<KR>(
+                pack_columns::<W, KR>(
                     panel.as_chunks_mut().0,
                     layout.columns(p),
                     columns(p),
@@ -136,18 +137,18 @@ fn pack_groups<const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &Mat
 
 /// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they are.
 #[inline(always)]
-fn pack_rows<const KR: usize>(
+fn pack_rows<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
     width: usize,
     columns: Range<usize>,
-    w: &MatRef<'_, i8>,
+    w: &MatRef<'_, W>,
 ) {
     for (block, panel) in panel.chunks_mut(BLOCK * width).enumerate() {
         for (column, row) in columns.clone().enumerate() {
             let (groups, rest) = w.row_slice(row).unwrap_or_default().as_chunks::<KR>();
             let first = (block * BLOCK).min(groups.len());
             for (to, from) in panel.iter_mut().skip(column).step_by(width).zip(&groups[first..]) {
-                *to = *from;
+                *to = from.map(W::signed);
             }
             // The last group may be short; it stands in the last block.
             let last = groups.len() - first;
@@ -155,7 +156,9 @@ fn pack_rows<const KR: usize>(
                 && !rest.is_empty()
                 && let Some(to) = panel.get_mut(last * width + column)
             {
-                to[..rest.len()].copy_from_slice(rest);
+                for (to, from) in to.iter_mut().zip(rest) {
+                    *to = from.signed();
+                }
             }
         }
     }
@@ -163,25 +166,25 @@ fn pack_rows<const KR: usize>(
 
 /// Groups of a panel whose rows `rows` are adjacent elements of `w` (k, n): kr of them are interleaved.
 #[inline(always)]
-fn pack_columns<const KR: usize>(
+fn pack_columns<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
     width: usize,
     columns: Range<usize>,
     rows: Range<usize>,
-    w: &MatRef<'_, i8>,
+    w: &MatRef<'_, W>,
 ) {
-    let row = |p: usize| &w.row_slice(p).unwrap_or_default()[columns.clone()];
+    let row = |p: usize| -> &[W] { &w.row_slice(p).unwrap_or_default()[columns.clone()] };
     for (first, panel) in rows.clone().step_by(KR).zip(panel.chunks_exact_mut(width)) {
         let panel = &mut panel[..columns.len()];
         if first + KR <= rows.end {
-            let rows: [&[i8]; KR] = core::array::from_fn(|r| row(first + r));
+            let rows: [&[W]; KR] = core::array::from_fn(|r| row(first + r));
             for (column, to) in panel.iter_mut().enumerate() {
-                *to = core::array::from_fn(|r| rows[r][column]);
+                *to = core::array::from_fn(|r| rows[r][column].signed());
             }
         } else {
             for r in 0..rows.end - first {
                 for (to, from) in panel.iter_mut().zip(row(first + r)) {
-                    to[r] = *from;
+                    to[r] = from.signed();
                 }
             }
         }
@@ -189,7 +192,7 @@ fn pack_columns<const KR: usize>(
 }
 
 /// Weights that lie anyhow, element by element.
-fn pack_elements(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, i8>) {
+fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
     for p in 0..layout.panels() {
         let panel = &mut packed[layout.range(p, 0..layout.groups())];
         let group_bytes = layout.columns(p) * layout.kr;
@@ -197,7 +200,7 @@ fn pack_elements(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, i8>) {
             let groups = panel.chunks_exact_mut(group_bytes);
             let places = groups.flat_map(|group| &mut group[column * layout.kr..][..layout.kr]);
             for (to, from) in places.zip(w.row_elements(p * layout.nr + column)) {
-                *to = from;
+                *to = from.signed();
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound need.
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
+use crate::sums::Sums;
 use crate::vectorize::Task;
-use crate::view::MatRef;
+use crate::weights::{Weight, Weights};
 
 /// Why weights could not be packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,18 +22,40 @@ pub enum PackError {
         k: usize,
     },
     /// The weights of a channel are so many that their sums leave 32 bits.
-    #[error("sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w| is {abs_sum}")]
+    #[error(
+        "sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w - zero point| is {abs_sum}"
+    )]
     Overflow {
         /// The output channel.
         channel: usize,
         /// Depth.
         k: usize,
-        /// Its sum of |w|.
+        /// Its sum of |w - zero point|.
         abs_sum: u64,
+    },
+    /// The number of zero points is not that of channels.
+    #[error("expected n = {n} zero points, got {len}")]
+    ZeroPoints {
+        /// Output channels.
+        n: usize,
+        /// Zero points given.
+        len: usize,
+    },
+    /// A zero point is no code of the weights' type.
+    #[error("zero point {zero_point} of channel {channel} is not in {min}..={max}")]
+    ZeroPoint {
+        /// The output channel (0 for a zero point per tensor).
+        channel: usize,
+        /// The zero point.
+        zero_point: i32,
+        /// Smallest code.
+        min: i32,
+        /// Largest code.
+        max: i32,
     },
 }
 
-/// i8 weights packed for one kernel: immutable, `Send + Sync`, to be shared by reference or `Arc`.
+/// Weights packed for one kernel: immutable, `Send + Sync`, to be shared by reference or `Arc`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -48,15 +72,20 @@ pub struct PackedWeights {
     panels: Panels,
     sums: Sums,
     largest_abs_sum: u32,
+    /// Of the packed, signed weights; empty where all are 0.
+    zero_points: Vec<i32>,
 }
 
 impl PackedWeights {
     /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides.
     ///
     /// # Errors
-    /// [`PackError`] if the packed size overflows, or a channel's sums leave 32 bits.
-    pub fn from_nk(w: MatRef<'_, i8>, kernel: Kernel) -> Result<Self, PackError> {
-        let (n, k) = (w.rows(), w.cols());
+    /// [`PackError`] if the packed size overflows, a channel's sums leave 32 bits, or the zero points do not fit the
+    /// weights.
+    pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
+        let w = w.into();
+        let (n, k) = (w.view.rows(), w.view.cols());
+        w.zero_points.check::<W>(n)?;
         let layout = PanelLayout::new(kernel.desc(), n, k);
         // What one allocation may have, for the panels and for the sums of n channels.
         let limit = isize::MAX as usize - 64;
@@ -64,15 +93,17 @@ impl PackedWeights {
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
         let (panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
         let largest_abs_sum = sums.magnitudes.iter().copied().max().unwrap_or(0);
-        Ok(Self { kernel, layout, panels, sums, largest_abs_sum })
+        let zero_points: Vec<_> = (0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT).collect();
+        let zero_points = if zero_points.iter().all(|&z| z == 0) { Vec::new() } else { zero_points };
+        Ok(Self { kernel, layout, panels, sums, largest_abs_sum, zero_points })
     }
 
     /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
     ///
     /// # Errors
     /// As [`from_nk`](Self::from_nk).
-    pub fn from_kn(w: MatRef<'_, i8>, kernel: Kernel) -> Result<Self, PackError> {
-        Self::from_nk(w.transposed(), kernel)
+    pub fn from_kn<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
+        Self::from_nk(w.into().transposed(), kernel)
     }
 
     /// Output channels: columns of the product.
@@ -90,27 +121,44 @@ impl PackedWeights {
         self.kernel
     }
 
-    /// `sum_k w[n][k]` of each output channel.
+    /// `sum_k (w[n][k] - zero_point[n])` of each output channel.
     pub fn channel_sums(&self) -> &[i32] {
         &self.sums.plain
     }
 
-    /// `sum_k |w[n][k]|` of each output channel.
+    /// `sum_k |w[n][k] - zero_point[n]|` of each output channel.
     pub fn channel_abs_sums(&self) -> &[u32] {
         &self.sums.magnitudes
     }
 
-    /// The largest of the channels' sums of |w|.
+    /// The largest of [`channel_abs_sums`](Self::channel_abs_sums).
     pub fn largest_abs_sum(&self) -> u32 {
         self.largest_abs_sum
     }
 
-    /// Bytes held: the panels with their padding, and the sums.
-    pub fn bytes(&self) -> usize {
-        self.panels.as_slice().len() + 4 * (self.sums.plain.len() + self.sums.magnitudes.len())
+    /// All columns, cut into at most `parts` ranges of about the same size, none of them empty, that
+    /// [`gemm_columns`](crate::gemm_columns) can compute on their own.
+    pub fn column_ranges(&self, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (n, nr, panels) = (self.n(), self.kernel.desc().nr, self.layout.panels());
+        let parts = parts.min(panels);
+        let column = move |part: usize| n.min(part * panels / parts * nr);
+        (0..parts).map(move |part| column(part)..column(part + 1))
     }
 
-    /// The weights as they were, (n, k) and row-major. Exact, so that nothing else need be kept.
+    /// Bytes held: the panels with their padding, the sums and the zero points.
+    pub fn bytes(&self) -> usize {
+        let entries = self.sums.plain.len() + self.sums.magnitudes.len() + self.zero_points.len();
+        self.panels.as_slice().len() + 4 * entries
+    }
+
+    /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
+    /// empty where all are 0.
+    pub fn zero_points(&self) -> &[i32] {
+        &self.zero_points
+    }
+
+    /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128. Exact, so that nothing
+    /// else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
         unpack(&self.layout, &self.panels)
     }
@@ -120,7 +168,7 @@ impl PackedWeights {
     }
 
     /// The groups `groups` of panel `p`.
-    pub(crate) fn panel(&self, p: usize, groups: core::ops::Range<usize>) -> &[i8] {
+    pub(crate) fn panel(&self, p: usize, groups: Range<usize>) -> &[i8] {
         &self.panels.as_slice()[self.layout.range(p, groups)]
     }
 }
@@ -138,91 +186,18 @@ impl fmt::Debug for PackedWeights {
 }
 
 /// The panels and the sums of weights.
-struct Pack<'t, 'w> {
+struct Pack<'t, 'w, W> {
     layout: &'t PanelLayout,
     bytes: usize,
-    w: &'t MatRef<'w, i8>,
+    w: &'t Weights<'w, W>,
 }
 
-impl Task for Pack<'_, '_> {
+impl<W: Weight> Task for Pack<'_, '_, W> {
     type Output = Result<(Panels, Sums), PackError>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
         let sums = Sums::of(self.w)?;
-        Ok((pack(self.layout, self.bytes, self.w), sums))
-    }
-}
-
-/// For each channel, the sum of its weights and of their magnitudes.
-#[derive(Clone)]
-struct Sums {
-    plain: Vec<i32>,
-    magnitudes: Vec<u32>,
-}
-
-impl Sums {
-    #[inline(always)]
-    fn of(w: &MatRef<'_, i8>) -> Result<Self, PackError> {
-        let (n, k) = (w.rows(), w.cols());
-        let (mut plain, mut magnitudes) = (vec![0i64; n], vec![0u64; n]);
-        if w.col_stride() != 1 && w.row_stride() == 1 {
-            add_rows(&w.transposed(), &mut plain, &mut magnitudes);
-        } else {
-            for (channel, (sum, magnitude)) in plain.iter_mut().zip(&mut magnitudes).enumerate() {
-                (*sum, *magnitude) = match w.row_slice(channel) {
-                    Some(row) => row_sums(row),
-                    None => w.row_elements(channel).fold((0, 0), |(sum, magnitude), w| {
-                        (sum + i64::from(w), magnitude + u64::from(w.unsigned_abs()))
-                    }),
-                };
-            }
-        }
-        let overflow = |channel: usize| PackError::Overflow { channel, k, abs_sum: magnitudes[channel] };
-        let narrow = |(channel, &sum): (usize, &i64)| i32::try_from(sum).map_err(|_| overflow(channel));
-        let plain = plain.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
-        let narrow = |(channel, &sum): (usize, &u64)| u32::try_from(sum).map_err(|_| overflow(channel));
-        Ok(Sums { plain, magnitudes: magnitudes.iter().enumerate().map(narrow).collect::<Result<_, _>>()? })
-    }
-}
-
-/// Weights whose sums 32 bits hold for certain, and with them vector code.
-const SUMMABLE: usize = 1 << 16;
-
-#[inline(always)]
-fn row_sums(row: &[i8]) -> (i64, u64) {
-    row.chunks(SUMMABLE).fold((0, 0), |(sum, magnitude), chunk| {
-        let (mut chunk_sum, mut chunk_magnitude) = (0i32, 0u32);
-        for &w in chunk {
-            chunk_sum += i32::from(w);
-            chunk_magnitude += u32::from(w.unsigned_abs());
-        }
-        (sum + i64::from(chunk_sum), magnitude + u64::from(chunk_magnitude))
-    })
-}
-
-/// Adds up the rows of `w` (k, n), a channel for each column.
-#[inline(always)]
-fn add_rows(w: &MatRef<'_, i8>, plain: &mut [i64], magnitudes: &mut [u64]) {
-    /// Channels that are summed together, in registers.
-    const CHANNELS: usize = 64;
-    /// Rows that are summed for all channels before the next ones are, while the TLB reaches them.
-    const ROWS: usize = 256;
-    for first_row in (0..w.rows()).step_by(ROWS) {
-        for first in (0..w.cols()).step_by(CHANNELS) {
-            let channels = first..w.cols().min(first + CHANNELS);
-            let (mut sums, mut abs_sums) = ([0i32; CHANNELS], [0u32; CHANNELS]);
-            for p in first_row..w.rows().min(first_row + ROWS) {
-                let row = &w.row_slice(p).unwrap_or_default()[channels.clone()];
-                for ((sum, abs_sum), &w) in sums.iter_mut().zip(&mut abs_sums).zip(row) {
-                    *sum += i32::from(w);
-                    *abs_sum += u32::from(w.unsigned_abs());
-                }
-            }
-            for (i, channel) in channels.enumerate() {
-                plain[channel] += i64::from(sums[i]);
-                magnitudes[channel] += u64::from(abs_sums[i]);
-            }
-        }
+        Ok((pack(self.layout, self.bytes, &self.w.view), sums))
     }
 }

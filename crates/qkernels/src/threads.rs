@@ -3,9 +3,9 @@
 //! Every output element is computed by one part from the same products in the same int32 arithmetic, so the result does
 //! not depend on the cut.
 
-use crate::activation::Activation;
 use crate::finish::Target;
 use crate::nest::{Part, Product};
+use crate::rows::Source;
 use crate::workspace::Arena;
 
 /// Who computes.
@@ -56,12 +56,7 @@ impl Threads<'_> {
 }
 
 /// Computes `part`, cut into as many parts as there are `arenas`.
-pub(crate) fn run<A: Activation>(
-    product: &Product<'_, A>,
-    part: Part,
-    out: Target<'_>,
-    arenas: &mut [Arena],
-) {
+pub(crate) fn run<S: Source>(product: &Product<'_, S>, part: Part, out: Target<'_>, arenas: &mut [Arena]) {
     let desc = product.w.kernel().desc();
     match arenas {
         [] => {}

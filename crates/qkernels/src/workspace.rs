@@ -1,13 +1,13 @@
 //! Memory that a product needs besides its operands, kept from call to call.
 
+use qcore::{Q31Multiplier, QParams};
+
 /// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a product that fits
 /// allocates nothing. One workspace serves any weights and shapes, one call at a time.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    /// For each channel: bias and the terms of the zero point.
-    pub(crate) offsets: Vec<i32>,
-    /// For each channel: the scale, where the caller gave one for all.
-    pub(crate) factors: Vec<f32>,
+    pub(crate) operands: Operands,
+    pub(crate) tokens: Tokens,
     /// One for each part that runs on a thread of its own.
     pub(crate) arenas: Vec<Arena>,
 }
@@ -19,11 +19,32 @@ impl Workspace {
     }
 }
 
+/// What an output stage takes for each channel, where the caller's form of it does not do.
+#[derive(Debug, Default)]
+pub(crate) struct Operands {
+    /// Bias and the terms of the zero point.
+    pub(crate) offsets: Vec<i32>,
+    /// Scales, where the caller gave one for all, or rows have a common one beside.
+    pub(crate) factors: Vec<f32>,
+    /// Fixed-point multipliers, where the caller gave one for all.
+    pub(crate) multipliers: Vec<Q31Multiplier>,
+}
+
+/// How rows of floats are quantized, each on its own, and their terms of the sums.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    pub(crate) params: Vec<QParams>,
+    pub(crate) zero_points: Vec<i32>,
+    pub(crate) factors: Vec<f32>,
+}
+
 /// The scratch memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     /// A block of rows of `a` in the kernel's form.
     pub(crate) a: Vec<u8>,
+    /// The sums of those rows.
+    pub(crate) row_sums: Vec<i32>,
     /// Sums of one tile, or of a whole block where k is split.
     pub(crate) acc: Vec<i32>,
 }

@@ -196,7 +196,7 @@ fn weights_that_32_bits_cannot_sum() {
             refused(
                 PackedWeights::from_nk(channels(k), kernel).unwrap_err(),
                 PackError::Overflow { channel: 1, k, abs_sum },
-                &format!("sums over the k = {k} weights of channel 1 leave 32 bits: sum of |w| is {abs_sum}"),
+                &format!("sums over the k = {k} weights of channel 1 leave 32 bits: sum of |w - zero point| is {abs_sum}"),
             );
         }
         let kernel = Kernel::available().next().unwrap();
@@ -237,7 +237,7 @@ fn weights_that_exceed_the_address_space() {
 fn channels_without_depth_that_exceed_the_address_space() {
     for kernel in Kernel::available() {
         let (n, k) = (1 << 62, 0);
-        let w = MatRef::new(&[], n, k).unwrap();
+        let w = MatRef::new(&[0i8; 0], n, k).unwrap();
         refused(
             PackedWeights::from_nk(w, kernel).unwrap_err(),
             PackError::TooLarge { n, k },

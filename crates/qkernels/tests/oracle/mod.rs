@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use qkernels::{
-    Activation, Activations, Int32, Kernel, MatMut, MatRef, Output, OutputStage, PackedWeights, Threads,
-    Workspace, gemm, reference,
+    Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedWeights,
+    Threads, Workspace, gemm, reference,
 };
 
 /// What an element holds before a product is written over it.
@@ -97,8 +97,8 @@ pub(crate) fn pack(kernel: Kernel, w: MatRef<'_, i8>) -> PackedWeights {
 }
 
 /// The product on the calling thread, in a matrix without gaps that held `before`.
-pub(crate) fn product<'a, A: Activation, S: OutputStage>(
-    a: impl Into<Activations<'a, A>>,
+pub(crate) fn product<S: OutputStage>(
+    a: impl Left,
     m: usize,
     w: &PackedWeights,
     stage: &S,

@@ -37,6 +37,20 @@ pub(super) fn add(a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(a, b)
 }
 
+/// `sum - row * channels`, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn subtract_product(sum: __m256i, row: i32, channels: __m256i) -> __m256i {
+    _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(row), channels))
+}
+
+/// The products of two vectors.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn multiply(a: __m256, b: __m256) -> __m256 {
+    _mm256_mul_ps(a, b)
+}
+
 /// One value in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -40,6 +40,20 @@ pub(super) fn add(a: __m512i, b: __m512i) -> __m512i {
     _mm512_add_epi32(a, b)
 }
 
+/// `sum - row * channels`, wrapping.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn subtract_product(sum: __m512i, row: i32, channels: __m512i) -> __m512i {
+    _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(row), channels))
+}
+
+/// The products of two vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn multiply(a: __m512, b: __m512) -> __m512 {
+    _mm512_mul_ps(a, b)
+}
+
 /// One value in all lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]

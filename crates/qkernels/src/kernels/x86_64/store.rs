@@ -17,13 +17,13 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
-/// `$store` for each vector of a tile: with the row that it belongs to, its number in it, and its sums plus offsets.
+/// `$store` for each vector of a tile: with the number of its row, the row, its number in it, and its sums plus offsets.
 macro_rules! each_vector {
-    ($isa:ident, $sums:ident + $offsets:ident, $M:ident x $V:ident => $out:ident, |$row:ident, $v:ident, $sum:ident| $store:block) => {
-        store::unrolled!(i in $M, {
-            let $row = $out.row_mut(i).unwrap_or_default();
+    ($isa:ident, $sums:ident + $offsets:ident, $M:ident x $V:ident => $out:ident, |$i:ident, $row:ident, $v:ident, $sum:ident| $store:block) => {
+        store::unrolled!($i in $M, {
+            let $row = $out.row_mut($i).unwrap_or_default();
             store::unrolled!($v in $V, {
-                let $sum = $isa::add($sums[i][$v], $offsets[$v]);
+                let $sum = $isa::add($sums[$i][$v], $offsets[$v]);
                 $store;
             });
         })
@@ -38,11 +38,11 @@ pub(super) use each_vector;
 /// accumulators through memory.
 macro_rules! store {
     ($isa:ident, $sums:ident, $store:expr, $M:ident, $V:ident) => {{
-        let Store { finish, channels, target } = $store;
+        let Store { finish, channels, row_terms, target, .. } = $store;
         let offsets = $isa::load_i32s::<$V>(&finish.offsets[channels.clone()]);
         match target {
             Target::I32(out) => {
-                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |_i, row, v, sum| {
                     $isa::store_i32s(row, v, sum)
                 });
             }
@@ -53,19 +53,31 @@ macro_rules! store {
                     None => [$isa::splat(-0.0); $V],
                 };
                 let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
-                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
-                    $isa::store_f32s(row, v, $isa::dequantize(sum, factors[v], bias[v], floor))
-                });
+                if row_terms.factors.is_empty() && row_terms.zero_points.is_empty() {
+                    store::each_vector!($isa, $sums + offsets, $M x $V => out, |_i, row, v, sum| {
+                        $isa::store_f32s(row, v, $isa::dequantize(sum, factors[v], bias[v], floor))
+                    });
+                } else {
+                    let channel_sums = $isa::load_i32s::<$V>(&finish.channel_sums[channels.clone()]);
+                    store::each_vector!($isa, $sums + offsets, $M x $V => out, |i, row, v, sum| {
+                        let zero_point = row_terms.zero_points.get(i).copied().unwrap_or(0);
+                        let sum = $isa::subtract_product(sum, zero_point, channel_sums[v]);
+                        let row_factor = row_terms.factors.get(i).copied().unwrap_or(1.0);
+                        let factor = $isa::multiply($isa::splat(row_factor), factors[v]);
+                        $isa::store_f32s(row, v, $isa::dequantize(sum, factor, bias[v], floor))
+                    });
+                }
             }
+            Target::F16(_) | Target::Bf16(_) => unreachable!("`Store::fits_registers` leaves these in L1"),
             Target::I8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |_i, row, v, sum| {
                     $isa::store_i8s(row, v, $isa::requantize(sum, factors[v], &finish.codes))
                 });
             }
             Target::U8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!($isa, $sums + offsets, $M x $V => out, |row, v, sum| {
+                store::each_vector!($isa, $sums + offsets, $M x $V => out, |_i, row, v, sum| {
                     $isa::store_u8s(row, v, $isa::requantize(sum, factors[v], &finish.codes))
                 });
             }

@@ -1,0 +1,227 @@
+//! Floats on the left: quantized row by row on their way into the kernel's form, so that no matrix of codes is ever in
+//! memory.
+
+use core::ops::Range;
+
+use qcore::{CodeRange, Float, QParams, Rounding};
+
+use crate::kernel::Kernel;
+use crate::rows::{Rows, Source};
+use crate::view::MatRef;
+
+/// The codes of a quantization are neither u8 nor i8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("codes {min}..={max} fit neither u8 nor i8")]
+pub struct CodesError {
+    /// Smallest code.
+    pub min: i32,
+    /// Largest code.
+    pub max: i32,
+}
+
+/// What a kernel of u8 form adds to codes of this range: 0 or 128.
+fn shift(codes: CodeRange) -> Result<i32, CodesError> {
+    if CodeRange::U8.contains_range(codes) {
+        Ok(0)
+    } else if CodeRange::I8.contains_range(codes) {
+        Ok(128)
+    } else {
+        Err(CodesError { min: codes.min(), max: codes.max() })
+    }
+}
+
+/// Float activations (m, k) with a known scale and zero point: the product is that of their codes,
+/// [`QParams::quantize`] of each element, which are made as rows are read.
+///
+/// ```
+/// use qcore::{CodeRange, QParams};
+/// use qkernels::{FloatActivations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
+/// let params = QParams::new(0.5, 10, CodeRange::U8)?;
+/// let x = FloatActivations::new(MatRef::new(&[1.0f32, -2.0, 0.25], 1, 3)?, params)?; // 2, -4, 0 steps
+/// let w = PackedWeights::from_nk(MatRef::new(&[5i8, 6, 7], 1, 3)?, Kernel::select()?)?;
+/// let mut y = [0];
+/// gemm(x, &w, &Int32::new(), MatMut::new(&mut y, 1, 1)?, Threads::Serial, &mut Workspace::new())?;
+/// assert_eq!(y, [2 * 5 - 4 * 6]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct FloatActivations<'a, F> {
+    view: MatRef<'a, F>,
+    params: QParams,
+    shift: i32,
+}
+
+impl<'a, F: Float> FloatActivations<'a, F> {
+    /// The values of `view`, quantized by `params`.
+    ///
+    /// # Errors
+    /// [`CodesError`] if the codes of `params` do not all fit u8, nor all i8.
+    pub fn new(view: MatRef<'a, F>, params: QParams) -> Result<Self, CodesError> {
+        Ok(Self { view, params, shift: shift(params.codes())? })
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate names it")]
+impl<F: Float> Source for FloatActivations<'_, F> {
+    fn rows(&self) -> usize {
+        self.view.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.view.cols()
+    }
+
+    fn shift(&self) -> i32 {
+        self.shift
+    }
+
+    fn zero_point(&self) -> i32 {
+        self.params.zero_point()
+    }
+
+    fn largest_distance(&self) -> u32 {
+        self.params.codes().largest_distance(self.params.zero_point())
+    }
+
+    fn in_place(&self, _: Range<usize>, _: Kernel) -> Option<Rows<'_>> {
+        None
+    }
+
+    #[inline(always)]
+    fn copy_shifted(&self, i: usize, to: &mut [u8]) {
+        quantize_row(&self.view, i, &self.params, to, shifted(self.shift));
+    }
+
+    #[inline(always)]
+    fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
+        quantize_row(&self.view, i, &self.params, to, word);
+    }
+}
+
+/// Float activations whose rows have a scale and zero point each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenActivations<'a, F> {
+    view: MatRef<'a, F>,
+    /// One for each row, all with the same codes.
+    params: &'a [QParams],
+    codes: CodeRange,
+    shift: i32,
+}
+
+impl<'a, F: Float> TokenActivations<'a, F> {
+    /// The rows of `view`, quantized by `params`, whose codes are `codes`.
+    pub(crate) fn new(
+        view: MatRef<'a, F>,
+        params: &'a [QParams],
+        codes: CodeRange,
+    ) -> Result<Self, CodesError> {
+        Ok(Self { view, params, codes, shift: shift(codes)? })
+    }
+}
+
+impl<F: Float> Source for TokenActivations<'_, F> {
+    fn rows(&self) -> usize {
+        self.view.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.view.cols()
+    }
+
+    fn shift(&self) -> i32 {
+        self.shift
+    }
+
+    fn zero_point(&self) -> i32 {
+        0
+    }
+
+    fn largest_distance(&self) -> u32 {
+        let distances = self.params.iter().map(|params| self.codes.largest_distance(params.zero_point()));
+        distances.max().unwrap_or(0)
+    }
+
+    fn in_place(&self, _: Range<usize>, _: Kernel) -> Option<Rows<'_>> {
+        None
+    }
+
+    #[inline(always)]
+    fn copy_shifted(&self, i: usize, to: &mut [u8]) {
+        quantize_row(&self.view, i, &self.params[i], to, shifted(self.shift));
+    }
+
+    #[inline(always)]
+    fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
+        quantize_row(&self.view, i, &self.params[i], to, word);
+    }
+}
+
+/// A code as the byte that a kernel of u8 form reads.
+#[inline(always)]
+fn shifted(shift: i32) -> impl Fn(i32) -> u8 {
+    move |code| (code + shift) as u8
+}
+
+/// A code as the word that a kernel of i16 form reads.
+#[inline(always)]
+fn word(code: i32) -> [u8; 2] {
+    (code as i16).to_ne_bytes()
+}
+
+/// Values that are widened or gathered at a time.
+const BLOCK: usize = 256;
+
+/// Writes `encode` of the code of each element of row `i`.
+#[inline(always)]
+fn quantize_row<F: Float, T>(
+    x: &MatRef<'_, F>,
+    i: usize,
+    params: &QParams,
+    to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    let mut blocks = to.chunks_mut(BLOCK);
+    // One loop for each rounding, so that neither pays for the other.
+    match params.rounding() {
+        Rounding::TiesToEven => {
+            let params = params.with_rounding(Rounding::TiesToEven);
+            row_blocks(x, i, |x| quantize_block(x, &params, blocks.next().unwrap_or_default(), &encode));
+        }
+        Rounding::TiesAway => {
+            let params = params.with_rounding(Rounding::TiesAway);
+            row_blocks(x, i, |x| quantize_block(x, &params, blocks.next().unwrap_or_default(), &encode));
+        }
+    }
+}
+
+#[inline(always)]
+fn quantize_block<T>(x: &[f32], params: &QParams, to: &mut [T], encode: impl Fn(i32) -> T) {
+    for (to, &x) in to.iter_mut().zip(x) {
+        *to = encode(params.quantize(x));
+    }
+}
+
+/// `work` on row `i` in f32, block after block.
+#[inline(always)]
+pub(crate) fn row_blocks<F: Float>(x: &MatRef<'_, F>, i: usize, mut work: impl FnMut(&[f32])) {
+    let row = x.row_slice(i);
+    if let Some(row) = row.and_then(F::as_f32s) {
+        return row.chunks(BLOCK).for_each(work);
+    }
+    let mut wide = [0.0; BLOCK];
+    if let Some(row) = row {
+        for row in row.chunks(BLOCK) {
+            F::widen_slice(row, &mut wide);
+            work(&wide[..row.len()]);
+        }
+    } else {
+        let mut row = x.row_elements(i);
+        for first in (0..x.cols()).step_by(BLOCK) {
+            let len = BLOCK.min(x.cols() - first);
+            for (wide, x) in wide.iter_mut().zip(row.by_ref().take(len)) {
+                *wide = x.widen();
+            }
+            work(&wide[..len]);
+        }
+    }
+}

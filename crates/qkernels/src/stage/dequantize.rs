@@ -1,0 +1,90 @@
+//! From sums to real values.
+
+use core::marker::PhantomData;
+
+use qcore::Float;
+
+use super::{Scales, StageError, check_finite, sealed};
+use crate::finish::Target;
+use crate::view::MatMut;
+
+/// Real values in f32. See [`DequantizeTo`].
+pub type Dequantize<'a> = DequantizeTo<'a, f32>;
+
+/// Real values: `y = f32(acc + bias) * scale + float_bias`, then ReLU; each step in f32 ([`qcore::dequantize_acc`]), and in
+/// the end rounded to `T`: f32, f16 or bf16.
+///
+/// The scale of a product is `input_scale * weight_scale[channel]`.
+///
+/// ```
+/// use half::f16;
+/// use qkernels::{Dequantize, DequantizeTo, Scales};
+/// let stage = Dequantize::new(Scales::PerTensor(0.02))?.with_float_bias(&[0.5, -0.5])?.with_relu();
+/// let narrow = DequantizeTo::<f16>::new(Scales::PerChannel(&[0.02, 0.01]))?;
+/// # Ok::<(), qkernels::StageError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct DequantizeTo<'a, T> {
+    scale: Scales<'a>,
+    bias: Option<&'a [i32]>,
+    float_bias: Option<&'a [f32]>,
+    relu: bool,
+    output: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: Float> DequantizeTo<'a, T> {
+    /// `y = f32(acc) * scale`.
+    ///
+    /// # Errors
+    /// [`StageError::NotFinite`] if a scale is NaN or infinite.
+    pub fn new(scale: Scales<'a>) -> Result<Self, StageError> {
+        scale.check_finite("scale")?;
+        Ok(Self { scale, bias: None, float_bias: None, relu: false, output: PhantomData })
+    }
+
+    /// Adds an int32 bias to the sums, one entry for each channel.
+    #[must_use]
+    pub fn with_bias(self, bias: &'a [i32]) -> Self {
+        Self { bias: Some(bias), ..self }
+    }
+
+    /// Adds an f32 bias to the scaled sums, one entry for each channel.
+    ///
+    /// # Errors
+    /// [`StageError::NotFinite`] if an entry is NaN or infinite.
+    pub fn with_float_bias(self, bias: &'a [f32]) -> Result<Self, StageError> {
+        check_finite("float bias", bias)?;
+        Ok(Self { float_bias: Some(bias), ..self })
+    }
+
+    /// Replaces negative results by 0.
+    #[must_use]
+    pub fn with_relu(self) -> Self {
+        Self { relu: true, ..self }
+    }
+}
+
+impl<T: sealed::StoredFloat> sealed::Stage for DequantizeTo<'_, T> {
+    type Out = T;
+
+    fn bias(&self) -> Option<&[i32]> {
+        self.bias
+    }
+
+    fn factor(&self) -> Option<Scales<'_>> {
+        Some(self.scale)
+    }
+
+    fn float_bias(&self) -> Option<&[f32]> {
+        self.float_bias
+    }
+
+    fn relu(&self) -> bool {
+        self.relu
+    }
+
+    #[expect(private_interfaces, reason = "sealed")]
+    fn target(out: MatMut<'_, T>) -> Target<'_> {
+        T::target(out)
+    }
+}

@@ -1,0 +1,89 @@
+//! What packing learns about each channel in passing: the sums that zero points and the overflow bound need.
+
+use crate::packed::PackError;
+use crate::weights::{Weight, Weights};
+
+/// For each channel, the sum of `w - zero_point` and of its magnitude.
+#[derive(Clone)]
+pub(crate) struct Sums {
+    pub(crate) plain: Vec<i32>,
+    pub(crate) magnitudes: Vec<u32>,
+}
+
+impl Sums {
+    #[inline(always)]
+    pub(crate) fn of<W: Weight>(w: &Weights<'_, W>) -> Result<Self, PackError> {
+        let Weights { view, zero_points } = w;
+        let (n, k) = (view.rows(), view.cols());
+        let (mut plain, mut magnitudes) = (vec![0i64; n], vec![0u64; n]);
+        if view.col_stride() != 1 && view.row_stride() == 1 {
+            add_rows(w.transposed(), &mut plain, &mut magnitudes);
+        } else {
+            for (channel, (sum, magnitude)) in plain.iter_mut().zip(&mut magnitudes).enumerate() {
+                let zero_point = zero_points.of(channel);
+                (*sum, *magnitude) = match view.row_slice(channel) {
+                    Some(row) => row_sums(row, zero_point),
+                    None => view.row_elements(channel).fold((0, 0), |(sum, magnitude), w| {
+                        let w = w.widen() - zero_point;
+                        (sum + i64::from(w), magnitude + u64::from(w.unsigned_abs()))
+                    }),
+                };
+            }
+        }
+        let overflow = |channel: usize| PackError::Overflow { channel, k, abs_sum: magnitudes[channel] };
+        let narrow = |(channel, &sum): (usize, &i64)| i32::try_from(sum).map_err(|_| overflow(channel));
+        let plain = plain.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
+        let narrow = |(channel, &sum): (usize, &u64)| u32::try_from(sum).map_err(|_| overflow(channel));
+        Ok(Sums { plain, magnitudes: magnitudes.iter().enumerate().map(narrow).collect::<Result<_, _>>()? })
+    }
+}
+
+/// Weights whose sums 32 bits hold for certain, and with them vector code: each is at most 255 from its zero point.
+const SUMMABLE: usize = 1 << 16;
+
+#[inline(always)]
+fn row_sums<W: Weight>(row: &[W], zero_point: i32) -> (i64, u64) {
+    row.chunks(SUMMABLE).fold((0, 0), |(sum, magnitude), chunk| {
+        let (mut chunk_sum, mut chunk_magnitude) = (0i32, 0u32);
+        for &w in chunk {
+            let w = w.widen() - zero_point;
+            chunk_sum += w;
+            chunk_magnitude += w.unsigned_abs();
+        }
+        (sum + i64::from(chunk_sum), magnitude + u64::from(chunk_magnitude))
+    })
+}
+
+/// Adds up the rows of `w` (k, n), whose zero points belong to its columns.
+#[inline(always)]
+fn add_rows<W: Weight>(w: Weights<'_, W>, plain: &mut [i64], magnitudes: &mut [u64]) {
+    /// Channels that are summed together, in registers.
+    const CHANNELS: usize = 64;
+    /// Rows that are summed for all channels before the next ones are, while the TLB reaches them.
+    const ROWS: usize = 256;
+    let Weights { view, zero_points } = w;
+    for first_row in (0..view.rows()).step_by(ROWS) {
+        for first in (0..view.cols()).step_by(CHANNELS) {
+            let channels = first..view.cols().min(first + CHANNELS);
+            let mut zeros = [0i32; CHANNELS];
+            for (zero_point, channel) in zeros.iter_mut().zip(channels.clone()) {
+                *zero_point = zero_points.of(channel);
+            }
+            let (mut sums, mut abs_sums) = ([0i32; CHANNELS], [0u32; CHANNELS]);
+            for p in first_row..view.rows().min(first_row + ROWS) {
+                let row = &view.row_slice(p).unwrap_or_default()[channels.clone()];
+                for (((sum, abs_sum), zero_point), w) in
+                    sums.iter_mut().zip(&mut abs_sums).zip(&zeros).zip(row)
+                {
+                    let w = w.widen() - zero_point;
+                    *sum += w;
+                    *abs_sum += w.unsigned_abs();
+                }
+            }
+            for (i, channel) in channels.enumerate() {
+                plain[channel] += i64::from(sums[i]);
+                magnitudes[channel] += u64::from(abs_sums[i]);
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The right operand as the caller has it: i8 or u8 weights with their zero points.
+
+use bytemuck::Pod;
+use qcore::Code;
+
+use crate::packed::PackError;
+use crate::view::MatRef;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for i8 {}
+    impl Sealed for u8 {}
+}
+
+/// Element type of weights: i8 or u8. Sealed.
+///
+/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`: the same value.
+pub trait Weight: Code + Pod + sealed::Sealed {
+    /// What is taken off a weight and its zero point: 0 or 128.
+    #[doc(hidden)]
+    const SHIFT: i32;
+
+    /// The weight less `SHIFT`.
+    #[doc(hidden)]
+    fn signed(self) -> i8;
+}
+
+impl Weight for i8 {
+    const SHIFT: i32 = 0;
+
+    #[inline(always)]
+    fn signed(self) -> i8 {
+        self
+    }
+}
+
+impl Weight for u8 {
+    const SHIFT: i32 = 128;
+
+    #[inline(always)]
+    fn signed(self) -> i8 {
+        (self ^ 0x80).cast_signed()
+    }
+}
+
+/// The code that stands for 0, one for each output channel or one for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroPoints<'a> {
+    /// One zero point.
+    PerTensor(i32),
+    /// A zero point for each of the n channels.
+    PerChannel(&'a [i32]),
+}
+
+impl ZeroPoints<'_> {
+    /// The zero point of `channel`; 0 for a channel that has none.
+    pub(crate) fn of(&self, channel: usize) -> i32 {
+        match self {
+            ZeroPoints::PerTensor(zero_point) => *zero_point,
+            ZeroPoints::PerChannel(zero_points) => zero_points.get(channel).copied().unwrap_or(0),
+        }
+    }
+
+    /// There are `n`, and all are codes of `W`.
+    pub(crate) fn check<W: Weight>(&self, n: usize) -> Result<(), PackError> {
+        let values = match self {
+            ZeroPoints::PerTensor(zero_point) => core::slice::from_ref(zero_point),
+            ZeroPoints::PerChannel(zero_points) if zero_points.len() == n => zero_points,
+            ZeroPoints::PerChannel(zero_points) => {
+                return Err(PackError::ZeroPoints { n, len: zero_points.len() });
+            }
+        };
+        match values.iter().position(|&zero_point| !W::RANGE.contains(zero_point)) {
+            None => Ok(()),
+            Some(channel) => Err(PackError::ZeroPoint {
+                channel,
+                zero_point: values[channel],
+                min: W::RANGE.min(),
+                max: W::RANGE.max(),
+            }),
+        }
+    }
+}
+
+/// Weights to be packed, and their zero points: the real value of an element q is `scale * (q - zero_point)`.
+///
+/// A plain [`MatRef`] converts into weights with zero point 0.
+///
+/// ```
+/// use qkernels::{Kernel, MatRef, PackedWeights, Weights, ZeroPoints};
+/// let q = [130u8, 128, 255, 0]; // (n = 2, k = 2)
+/// let w = Weights::new(MatRef::new(&q, 2, 2)?, ZeroPoints::PerChannel(&[128, 100]));
+/// let packed = PackedWeights::from_nk(w, Kernel::select()?)?;
+/// assert_eq!(packed.channel_sums(), [2, 55]); // of q - zero_point
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a, W> {
+    pub(crate) view: MatRef<'a, W>,
+    pub(crate) zero_points: ZeroPoints<'a>,
+}
+
+impl<'a, W: Weight> Weights<'a, W> {
+    /// The codes of `view` with these zero points, which must be codes of `W`.
+    pub fn new(view: MatRef<'a, W>, zero_points: ZeroPoints<'a>) -> Self {
+        Self { view, zero_points }
+    }
+
+    /// The same weights with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        Self { view: self.view.transposed(), ..self }
+    }
+}
+
+impl<'a, W: Weight> From<MatRef<'a, W>> for Weights<'a, W> {
+    fn from(view: MatRef<'a, W>) -> Self {
+        Self::new(view, ZeroPoints::PerTensor(0))
+    }
+}
