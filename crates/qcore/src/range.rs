@@ -223,7 +223,7 @@ impl Scan {
     /// if the lanes are written down. Inlined always, so that a caller compiled for AVX gets AVX here too.
     #[inline(always)]
     pub(crate) fn of(values: &[f32]) -> Scan {
-        const LANES: usize = 32;
+        const LANES: usize = 16;
         let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
         let mut finite = 0;
         let mut lane = |i: usize, v: f32, count: &mut [u32; LANES]| {
@@ -242,7 +242,11 @@ impl Scan {
                     lane(i, v, &mut count);
                 }
             }
-            for (i, &v) in tail.iter().enumerate() {
+            // As a chunk of its own, filled up with values that do not count: an index that is not a constant would keep
+            // the lanes out of registers.
+            let mut last = [f32::NAN; LANES];
+            last[..tail.len()].copy_from_slice(tail);
+            for (i, &v) in last.iter().enumerate() {
                 lane(i, v, &mut count);
             }
             finite += count.iter().sum::<u32>() as usize;

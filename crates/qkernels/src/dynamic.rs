@@ -4,7 +4,7 @@
 use qcore::{Float, QParams, Range, Scheme, SchemeError};
 
 use crate::finish::RowTerms;
-use crate::float_activations::{CodesError, FloatActivations, TokenActivations, row_blocks};
+use crate::float_activations::{CodesError, FloatActivations, RowBlocks, TokenActivations};
 use crate::gemm::{Call, GemmError};
 use crate::kernel::Kernel;
 use crate::packed::PackedWeights;
@@ -150,10 +150,14 @@ impl<F: Float> Task for RangeOf<'_, '_, F> {
     fn run(self) -> Option<Range> {
         let mut whole: Option<Range> = None;
         for i in self.rows {
-            row_blocks(self.x, i, |block| {
+            let mut blocks = RowBlocks::new(self.x, i);
+            while let Some(block) = blocks.next() {
                 let range = Range::of_finite(block);
-                whole = whole.map_or(range, |whole| Some(range.map_or(whole, |range| whole.merge(range))));
-            });
+                whole = match (whole, range) {
+                    (Some(whole), Some(range)) => Some(whole.merge(range)),
+                    (whole, range) => whole.or(range),
+                };
+            }
         }
         whole
     }

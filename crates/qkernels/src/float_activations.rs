@@ -180,48 +180,73 @@ fn quantize_row<F: Float, T>(
     to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
-    let mut blocks = to.chunks_mut(BLOCK);
     // One loop for each rounding, so that neither pays for the other.
     match params.rounding() {
         Rounding::TiesToEven => {
-            let params = params.with_rounding(Rounding::TiesToEven);
-            row_blocks(x, i, |x| quantize_block(x, &params, blocks.next().unwrap_or_default(), &encode));
+            quantize_blocks(x, i, &params.with_rounding(Rounding::TiesToEven), to, encode)
         }
-        Rounding::TiesAway => {
-            let params = params.with_rounding(Rounding::TiesAway);
-            row_blocks(x, i, |x| quantize_block(x, &params, blocks.next().unwrap_or_default(), &encode));
-        }
+        Rounding::TiesAway => quantize_blocks(x, i, &params.with_rounding(Rounding::TiesAway), to, encode),
     }
 }
 
 #[inline(always)]
-fn quantize_block<T>(x: &[f32], params: &QParams, to: &mut [T], encode: impl Fn(i32) -> T) {
-    for (to, &x) in to.iter_mut().zip(x) {
-        *to = encode(params.quantize(x));
+fn quantize_blocks<F: Float, T>(
+    x: &MatRef<'_, F>,
+    i: usize,
+    params: &QParams,
+    mut to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    let mut blocks = RowBlocks::new(x, i);
+    while let Some(x) = blocks.next() {
+        let Some(to) = to.split_off_mut(..x.len()) else { return };
+        for (to, &x) in to.iter_mut().zip(x) {
+            *to = encode(params.quantize(x));
+        }
     }
 }
 
-/// `work` on row `i` in f32, block after block.
-#[inline(always)]
-pub(crate) fn row_blocks<F: Float>(x: &MatRef<'_, F>, i: usize, mut work: impl FnMut(&[f32])) {
-    let row = x.row_slice(i);
-    if let Some(row) = row.and_then(F::as_f32s) {
-        return row.chunks(BLOCK).for_each(work);
+/// A row in f32, block after block; in one where it is f32 already.
+///
+/// Not a function that takes a closure: that would be compiled apart, without the caller's instructions.
+pub(crate) struct RowBlocks<'t, 'x, F> {
+    x: &'t MatRef<'x, F>,
+    i: usize,
+    /// The first column of the next block.
+    next: usize,
+    wide: [f32; BLOCK],
+}
+
+impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
+    /// Row `i` of `x`.
+    #[inline(always)]
+    pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize) -> Self {
+        Self { x, i, next: 0, wide: [0.0; BLOCK] }
     }
-    let mut wide = [0.0; BLOCK];
-    if let Some(row) = row {
-        for row in row.chunks(BLOCK) {
-            F::widen_slice(row, &mut wide);
-            work(&wide[..row.len()]);
+
+    /// The next block; `None` after the last.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<&[f32]> {
+        let first = self.next;
+        if first >= self.x.cols() {
+            return None;
         }
-    } else {
-        let mut row = x.row_elements(i);
-        for first in (0..x.cols()).step_by(BLOCK) {
-            let len = BLOCK.min(x.cols() - first);
-            for (wide, x) in wide.iter_mut().zip(row.by_ref().take(len)) {
-                *wide = x.widen();
+        let row = self.x.row_slice(self.i);
+        if let Some(row) = row.and_then(F::as_f32s) {
+            self.next = row.len();
+            return Some(row);
+        }
+        let len = BLOCK.min(self.x.cols() - first);
+        self.next = first + len;
+        let wide = &mut self.wide[..len];
+        match row {
+            Some(row) => F::widen_slice(&row[first..], wide),
+            None => {
+                for (wide, x) in wide.iter_mut().zip(self.x.row_elements(self.i).skip(first)) {
+                    *wide = x.widen();
+                }
             }
-            work(&wide[..len]);
         }
+        Some(wide)
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use qcore::{Code, Float};
+use qcore::{Code, Float, Q31Multiplier};
 
 use crate::finish::{Codes, Finish, FixedPoint, FixedPointRounding, ResidualCodes, RowTerms, Store, Target};
 use crate::view::MatMut;
@@ -40,9 +40,9 @@ struct Element {
     /// Its sum, complete.
     sum: i32,
     /// Its channel's.
-    channel: usize,
     factor: f32,
     bias: f32,
+    multiplier: Q31Multiplier,
     /// Distance of the residual's code from its zero point.
     residual: i32,
 }
@@ -71,18 +71,12 @@ impl FinishedTile<'_> {
                     e.sum, e.factor, e.residual, step, zero_point, low, high,
                 ))
             }),
-            (Some(FixedPoint { multipliers, rounding: FixedPointRounding::Double }), _) => {
-                self.store(out, |e| {
-                    let m = multipliers[e.channel];
-                    C::from_clamped(qcore::requantize_double_rounding(e.sum, m, zero_point, low, high))
-                })
-            }
-            (Some(FixedPoint { multipliers, rounding: FixedPointRounding::Single }), _) => {
-                self.store(out, |e| {
-                    let m = multipliers[e.channel];
-                    C::from_clamped(qcore::requantize_single_rounding(e.sum, m, zero_point, low, high))
-                })
-            }
+            (Some(FixedPoint { rounding: FixedPointRounding::Double, .. }), _) => self.store(out, |e| {
+                C::from_clamped(qcore::requantize_double_rounding(e.sum, e.multiplier, zero_point, low, high))
+            }),
+            (Some(FixedPoint { rounding: FixedPointRounding::Single, .. }), _) => self.store(out, |e| {
+                C::from_clamped(qcore::requantize_single_rounding(e.sum, e.multiplier, zero_point, low, high))
+            }),
         }
     }
 
@@ -125,6 +119,8 @@ impl FinishedTile<'_> {
         let zero_point: [i32; L] = entries(finish.zero_points, channel);
         let factor: [f32; L] = entries(finish.factors, channel);
         let bias: [f32; L] = finish.float_bias.map_or([0.0; L], |bias| entries(bias, channel));
+        let multipliers = finish.fixed_point.map_or(&[][..], |fixed_point| fixed_point.multipliers);
+        let multiplier: [Q31Multiplier; L] = entries(multipliers, channel);
         for (i, acc) in self.acc.chunks_exact(self.stride).enumerate() {
             let out = out.row_mut(i).and_then(|row| row.get_mut(j..)?.first_chunk_mut::<L>());
             let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) else {
@@ -150,9 +146,9 @@ impl FinishedTile<'_> {
             for j in 0..L {
                 out[j] = step(Element {
                     sum: sum[j],
-                    channel: channel + j,
                     factor: row_factor * factor[j],
                     bias: bias[j],
+                    multiplier: multiplier[j],
                     residual: residual[j],
                 });
             }

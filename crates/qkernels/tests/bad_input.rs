@@ -196,7 +196,9 @@ fn weights_that_32_bits_cannot_sum() {
             refused(
                 PackedWeights::from_nk(channels(k), kernel).unwrap_err(),
                 PackError::Overflow { channel: 1, k, abs_sum },
-                &format!("sums over the k = {k} weights of channel 1 leave 32 bits: sum of |w - zero point| is {abs_sum}"),
+                &format!(
+                    "sums over the k = {k} weights of channel 1 leave 32 bits: sum of |w - zero point| is {abs_sum}"
+                ),
             );
         }
         let kernel = Kernel::available().next().unwrap();
