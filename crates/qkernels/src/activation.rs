@@ -5,7 +5,7 @@ use core::ops::Range;
 use bytemuck::Pod;
 use qcore::Code;
 
-use crate::kernel::{ActivationForm, Kernel};
+use crate::kernel::Kernel;
 use crate::rows::{Rows, Source, shares_cache_sets};
 use crate::stage::sealed::StoredCode;
 use crate::view::MatRef;
@@ -129,8 +129,9 @@ impl<A: Activation> Source for Activations<'_, A> {
 
     fn in_place(&self, rows: Range<usize>, kernel: Kernel) -> Option<Rows<'_>> {
         let (desc, view) = (kernel.desc(), self.view);
-        let readable = desc.form == ActivationForm::U8
-            && A::SHIFT == 0
+        let readable = desc.form.bytes() == 1
+            && desc.form.shift(A::SHIFT) == 0
+            && desc.rows_together(rows.len()) == 1
             && view.cols().is_multiple_of(desc.kr)
             && view.cols() > 0
             && view.col_stride() == 1
@@ -138,6 +139,7 @@ impl<A: Activation> Source for Activations<'_, A> {
         readable.then(|| Rows {
             bytes: bytemuck::cast_slice(view.skip_rows(rows.start)),
             stride: view.row_stride(),
+            band: 1,
         })
     }
 

@@ -26,9 +26,6 @@ pub(crate) struct Extent {
 /// than half a percent.
 const MOST_PANEL_BYTES: usize = 256 << 10;
 
-/// Bytes of `a` in a group of a row, whatever its form.
-const GROUP_BYTES: usize = 4;
-
 impl Blocking {
     pub(crate) fn new(caches: &Caches, desc: &KernelDesc, extent: Extent) -> Self {
         let KernelDesc { mr, nr, kr, .. } = *desc;
@@ -40,7 +37,8 @@ impl Blocking {
         // The rows of a block are read once per panel, from half of L2 (whole rows, as `a` is copied whole); the panels of a
         // block once per block of rows, from half of L3.
         let (rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
-        let (row_bytes, panel_bytes) = (groups.saturating_mul(GROUP_BYTES), groups.saturating_mul(nr * kr));
+        let (row_bytes, panel_bytes) =
+            (groups.saturating_mul(desc.group_bytes()), groups.saturating_mul(nr * kr));
         if panel_bytes <= panel_limit
             && row_bytes.saturating_mul(rows) <= rows_limit
             && panel_bytes.saturating_mul(panels) <= panels_limit
@@ -96,7 +94,10 @@ mod tests {
                 assert!((1..=m).contains(&rows) && (rows == m || rows % desc.mr == 0), "{context}");
                 assert!((1..=extent.panels).contains(&panels), "{context}");
                 assert!((1..=extent.groups).contains(&groups), "{context}");
-                assert!(rows <= desc.mr || rows * extent.groups * GROUP_BYTES <= caches.l2 / 2, "{context}");
+                assert!(
+                    rows <= desc.mr || rows * extent.groups * desc.group_bytes() <= caches.l2 / 2,
+                    "{context}"
+                );
                 assert!(groups * desc.nr * desc.kr <= caches.l2 / 2, "{context}");
                 assert!(
                     panels == 1 || panels * extent.groups * desc.nr * desc.kr <= caches.l3 / 2,

@@ -6,7 +6,6 @@ use qcore::{AccumulatorError, Q31Multiplier, check_accumulator};
 
 use crate::activation::Left;
 use crate::finish::{Finish, FixedPoint, RowTerms};
-use crate::kernel::ActivationForm;
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
 use crate::rows::Source;
@@ -243,12 +242,9 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
 
     /// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
     ///
-    /// The kernel's sums, with activations shifted to u8, may wrap as well; the total does not, by `check_sums`.
+    /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_sums`.
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
-        let shift = match self.w.kernel().desc().form {
-            ActivationForm::U8 => self.a.shift(),
-            ActivationForm::I16 => 0,
-        };
+        let shift = self.w.kernel().desc().form.shift(self.a.shift());
         let origin = self.a.zero_point().wrapping_add(shift);
         let sums = &self.w.channel_sums()[self.columns.clone()];
         let terms = sums.iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());

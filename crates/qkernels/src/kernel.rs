@@ -7,12 +7,14 @@ use crate::finish::Store;
 use crate::kernels;
 use crate::vectorize::{Level, Task};
 
-/// How a kernel wants the elements of `a`: always rows of adjacent elements, four bytes at a time.
+/// How a kernel wants the elements of `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActivationForm {
     /// u8. An i8 row is shifted by 128 on its way in, and `128 * sum of the weights` taken off again in int32.
     U8,
+    /// i8. A u8 row is shifted by -128 on its way in, and `-128 * sum of the weights` taken off again in int32.
+    I8,
     /// i16, holding u8 and i8 alike.
     I16,
 }
@@ -21,8 +23,17 @@ impl ActivationForm {
     /// Bytes per element.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            ActivationForm::U8 => 1,
+            ActivationForm::U8 | ActivationForm::I8 => 1,
             ActivationForm::I16 => 2,
+        }
+    }
+
+    /// What is added to codes on their way in, given what makes them u8: 0 or 128.
+    pub(crate) fn shift(self, to_u8: i32) -> i32 {
+        match self {
+            ActivationForm::U8 => to_u8,
+            ActivationForm::I8 => to_u8 - 128,
+            ActivationForm::I16 => 0,
         }
     }
 }
@@ -44,6 +55,9 @@ pub struct KernelDesc {
     pub kr: usize,
     /// The form of `a`.
     pub form: ActivationForm,
+    /// Rows of `a` in a band, a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
+    /// elements of each; in a band of 1, a row lies as it is. A tile of a single row is that row as it is, whatever the band.
+    pub band: usize,
     /// CPU features that the body and `level` are compiled for.
     pub features: &'static [Feature],
     /// The vector level of the element-wise code around the kernel.
@@ -54,6 +68,23 @@ pub struct KernelDesc {
     pub(crate) stores: bool,
     /// The body's products without its loads: what the CPU could do at most.
     pub(crate) peak: PeakLoop,
+}
+
+impl KernelDesc {
+    /// Bytes of a group: kr elements of a row of `a`.
+    pub(crate) fn group_bytes(&self) -> usize {
+        self.kr * self.form.bytes()
+    }
+
+    /// Rows that lie together in a tile of `rows` rows: a band, or a single row as it is.
+    pub(crate) fn rows_together(&self, rows: usize) -> usize {
+        if rows == 1 { 1 } else { self.band }
+    }
+
+    /// [`rows_together`](Self::rows_together) of the tile with row `first` of `rows` rows in its first band or a later one.
+    pub(crate) fn rows_together_from(&self, first: usize, rows: usize) -> usize {
+        self.rows_together(self.mr.min(rows - first / self.mr * self.mr))
+    }
 }
 
 /// A loop of a kernel's multiply instruction on independent registers, which nothing but the instruction itself limits.
@@ -68,9 +99,9 @@ pub(crate) struct PeakLoop {
 /// One call of a kernel: `acc[i][j] (+)= sum_k a[i][k] * b[k][j]` in wrapping int32.
 #[derive(Debug)]
 pub(crate) struct Tile<'t> {
-    /// Row i starts at byte `i * a_stride` and has at least `4 * groups` readable bytes.
+    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
     pub(crate) a: &'t [u8],
-    /// Bytes between the starts of two rows.
+    /// Bytes between the starts of two bands.
     pub(crate) a_stride: usize,
     /// Rows of the tile, 1 to mr.
     pub(crate) rows: usize,
@@ -78,7 +109,7 @@ pub(crate) struct Tile<'t> {
     pub(crate) b: &'t [i8],
     /// Columns of the panel, a multiple of the kernel's vector columns and at most nr.
     pub(crate) columns: usize,
-    /// Groups of kr consecutive k, each four bytes of a row of `a`.
+    /// Groups of kr consecutive k.
     pub(crate) groups: usize,
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
@@ -200,10 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_made_of_whole_vectors_and_quads() {
+    fn tiles_are_made_of_whole_vectors_and_bands() {
         for desc in kernels::all() {
             assert_eq!(desc.nr % desc.vector_columns, 0, "{}", desc.name);
-            assert_eq!(desc.kr * desc.form.bytes(), 4, "{}", desc.name);
+            assert_eq!(desc.mr % desc.band, 0, "{}", desc.name);
+        }
+    }
+
+    #[test]
+    fn no_group_of_a_band_lies_across_two_lines_of_a_cache() {
+        for desc in kernels::all() {
+            assert_eq!(64 % (desc.band * desc.group_bytes()), 0, "{}", desc.name);
         }
     }
 }

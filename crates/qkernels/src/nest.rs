@@ -64,8 +64,8 @@ impl<S: Source> Product<'_, S> {
                     &[][..]
                 } else {
                     arena.row_sums.resize(rows.len(), 0);
-                    let (row_bytes, sums) = (4 * extent.groups, &mut arena.row_sums);
-                    kernel.vectorize(RowSums { rows: a, form: desc.form, row_bytes, sums });
+                    let (groups, sums) = (extent.groups, &mut arena.row_sums);
+                    kernel.vectorize(RowSums { rows: a, desc, groups, sums });
                     &arena.row_sums[..]
                 };
                 for pc in 0..k_blocks {
@@ -98,8 +98,9 @@ impl<S: Source> Product<'_, S> {
                             };
                             let a = a.skip_rows(i - ic);
                             let columns = layout.columns(p);
+                            let step = desc.rows_together(tile_rows) * desc.group_bytes();
                             let tile = Tile {
-                                a: a.bytes.get(4 * groups.start..).unwrap_or_default(),
+                                a: a.bytes.get(step * groups.start..).unwrap_or_default(),
                                 a_stride: a.stride,
                                 rows: tile_rows,
                                 b,

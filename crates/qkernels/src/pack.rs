@@ -95,6 +95,8 @@ pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_,
     let mut panels = Panels::zeroed(bytes);
     let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut panels.0);
     match layout.kr {
+        16 => pack_groups::<W, 16>(layout, packed, w),
+        8 => pack_groups::<W, 8>(layout, packed, w),
         4 => pack_groups::<W, 4>(layout, packed, w),
         2 => pack_groups::<W, 2>(layout, packed, w),
         _ => pack_elements(layout, packed, w),

@@ -2,20 +2,22 @@
 
 use core::ops::Range;
 
-use crate::kernel::{ActivationForm, Kernel};
+use crate::kernel::{ActivationForm, Kernel, KernelDesc};
 use crate::vectorize::Task;
 
-/// Some rows in the form of a kernel: row i starts at byte `i * stride`.
+/// Some rows in the form of a kernel, in bands as [`KernelDesc::band`] has them: band i starts at byte `i * stride`. In place
+/// of rows that the last band lacks there are zeros, unless its row is the only one of a tile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'r> {
     pub(crate) bytes: &'r [u8],
     pub(crate) stride: usize,
+    pub(crate) band: usize,
 }
 
 impl Rows<'_> {
-    /// The rows from row `i` on.
+    /// The rows from row `i`, the first of a band, on.
     pub(crate) fn skip_rows(&self, i: usize) -> Self {
-        Rows { bytes: &self.bytes[i * self.stride..], ..*self }
+        Rows { bytes: &self.bytes[i / self.band * self.stride..], ..*self }
     }
 }
 
@@ -59,14 +61,17 @@ pub(crate) fn load<'r, S: Source>(
         return rows;
     }
     let desc = kernel.desc();
-    let row_bytes = source.cols().next_multiple_of(desc.kr) * desc.form.bytes();
-    let stride = staggered(row_bytes);
+    let row_bytes = source.cols().div_ceil(desc.kr) * desc.group_bytes();
+    let stride = staggered(desc.band * row_bytes);
+    // Behind the bands, room for the rows of one before they are interleaved.
+    let scratch = if desc.band == 1 { 0 } else { desc.band * row_bytes };
+    let bytes = rows.len().div_ceil(desc.band) * stride + scratch;
     // What the last use left behind is overwritten, so only growth writes zeros here.
-    if buffer.len() < rows.len() * stride {
-        buffer.resize(rows.len() * stride, 0);
+    if buffer.len() < bytes {
+        buffer.resize(bytes, 0);
     }
-    kernel.vectorize(Copy { source, rows, form: desc.form, row_bytes, stride, buffer });
-    Rows { bytes: buffer, stride }
+    kernel.vectorize(Copy { source, rows, desc, row_bytes, stride, buffer });
+    Rows { bytes: buffer, stride, band: desc.band }
 }
 
 /// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of 64-byte lines).
@@ -88,7 +93,7 @@ fn staggered(row_bytes: usize) -> usize {
 struct Copy<'t, S> {
     source: &'t S,
     rows: Range<usize>,
-    form: ActivationForm,
+    desc: &'t KernelDesc,
     row_bytes: usize,
     stride: usize,
     buffer: &'t mut [u8],
@@ -99,14 +104,70 @@ impl<S: Source> Task for Copy<'_, S> {
 
     #[inline(always)]
     fn run(self) {
-        let cols = self.source.cols();
-        for (i, row) in self.rows.zip(self.buffer.chunks_mut(self.stride)) {
-            let (codes, padding) = row[..self.row_bytes].split_at_mut(cols * self.form.bytes());
-            match self.form {
-                ActivationForm::U8 => self.source.copy_shifted(i, codes),
-                ActivationForm::I16 => self.source.copy_words(i, codes.as_chunks_mut().0),
+        let Self { source, ref rows, desc, row_bytes, stride, buffer } = self;
+        if row_bytes == 0 {
+            return;
+        }
+        let (bands, scratch) = buffer.split_at_mut(rows.len().div_ceil(desc.band) * stride);
+        for (first, to) in (0..rows.len()).step_by(desc.band).zip(bands.chunks_exact_mut(stride)) {
+            if desc.rows_together_from(first, rows.len()) == 1 {
+                copy_row(source, rows.start + first, desc.form, &mut to[..row_bytes]);
+                continue;
             }
-            padding.fill(0);
+            for (i, row) in (first..).zip(scratch.chunks_exact_mut(row_bytes).take(desc.band)) {
+                if i < rows.len() {
+                    copy_row(source, rows.start + i, desc.form, row);
+                } else {
+                    row.fill(0);
+                }
+            }
+            interleave(scratch, desc.band, desc.group_bytes(), &mut to[..desc.band * row_bytes]);
+        }
+    }
+}
+
+/// Writes row `i` in a kernel's form, then zeros.
+#[inline(always)]
+fn copy_row<S: Source>(source: &S, i: usize, form: ActivationForm, row: &mut [u8]) {
+    let (codes, padding) = row.split_at_mut(source.cols() * form.bytes());
+    match form {
+        ActivationForm::U8 => source.copy_shifted(i, codes),
+        ActivationForm::I8 => {
+            source.copy_shifted(i, codes);
+            codes.iter_mut().for_each(|x| *x ^= 0x80);
+        }
+        ActivationForm::I16 => source.copy_words(i, codes.as_chunks_mut().0),
+    }
+    padding.fill(0);
+}
+
+/// Puts the groups of the rows of a band, which follow each other in `rows`, side by side.
+#[inline(always)]
+fn interleave(rows: &[u8], band: usize, group_bytes: usize, to: &mut [u8]) {
+    match (band, group_bytes) {
+        (4, 4) => interleave_groups::<4, 4>(rows, to),
+        (2, 8) => interleave_groups::<2, 8>(rows, to),
+        _ => {
+            let row_bytes = to.len() / band;
+            for (at, to) in to.chunks_exact_mut(group_bytes).enumerate() {
+                to.copy_from_slice(&rows[at % band * row_bytes + at / band * group_bytes..][..group_bytes]);
+            }
+        }
+    }
+}
+
+/// [`interleave`] as a loop that becomes structure stores.
+#[inline(always)]
+fn interleave_groups<const BAND: usize, const BYTES: usize>(rows: &[u8], to: &mut [u8]) {
+    let (to, _) = to.as_chunks_mut::<BYTES>().0.as_chunks_mut::<BAND>();
+    let groups = to.len();
+    let mut row_groups: [&[[u8; BYTES]]; BAND] = [&[]; BAND];
+    for (r, row) in row_groups.iter_mut().enumerate() {
+        *row = &rows[r * groups * BYTES..].as_chunks().0[..groups];
+    }
+    for (g, to) in to.iter_mut().enumerate() {
+        for r in 0..BAND {
+            to[r] = row_groups[r][g];
         }
     }
 }
@@ -114,9 +175,9 @@ impl<S: Source> Task for Copy<'_, S> {
 /// Sums of rows in a kernel's form.
 pub(crate) struct RowSums<'t> {
     pub(crate) rows: Rows<'t>,
-    pub(crate) form: ActivationForm,
-    /// Bytes of a row, whole groups of k.
-    pub(crate) row_bytes: usize,
+    pub(crate) desc: &'t KernelDesc,
+    /// Groups of kr consecutive k.
+    pub(crate) groups: usize,
     pub(crate) sums: &'t mut [i32],
 }
 
@@ -125,16 +186,32 @@ impl Task for RowSums<'_> {
 
     #[inline(always)]
     fn run(self) {
-        for (i, sum) in self.sums.iter_mut().enumerate() {
-            let row = &self.rows.bytes[i * self.rows.stride..][..self.row_bytes];
+        let Self { rows, desc, groups, sums } = self;
+        let count = sums.len();
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let together = desc.rows_together_from(i / desc.band * desc.band, count);
+            let band = &rows.bytes[i / rows.band * rows.stride..][..together * groups * desc.group_bytes()];
             // Wrapping, like the sums that they correct.
-            *sum = match self.form {
-                ActivationForm::U8 => row.iter().fold(0i32, |sum, &x| sum.wrapping_add(i32::from(x))),
-                ActivationForm::I16 => {
-                    let words = row.as_chunks::<2>().0.iter().map(|&x| i16::from_ne_bytes(x));
-                    words.fold(0i32, |sum, x| sum.wrapping_add(i32::from(x)))
-                }
+            *sum = if together == 1 {
+                sum_of(band, desc.form)
+            } else {
+                let groups = band.chunks_exact(desc.group_bytes()).skip(i % together).step_by(together);
+                groups.fold(0i32, |sum, group| sum.wrapping_add(sum_of(group, desc.form)))
             };
+        }
+    }
+}
+
+/// The sum of codes in a kernel's form, wrapping.
+#[inline(always)]
+fn sum_of(codes: &[u8], form: ActivationForm) -> i32 {
+    let add = |sum: i32, x: i32| sum.wrapping_add(x);
+    match form {
+        ActivationForm::U8 => codes.iter().map(|&x| i32::from(x)).fold(0, add),
+        ActivationForm::I8 => codes.iter().map(|&x| i32::from(x.cast_signed())).fold(0, add),
+        ActivationForm::I16 => {
+            let words = codes.as_chunks::<2>().0.iter().map(|&x| i16::from_ne_bytes(x));
+            words.map(i32::from).fold(0, add)
         }
     }
 }
@@ -142,12 +219,50 @@ impl Task for RowSums<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::Activations;
+    use crate::kernels::{self, portable};
+    use crate::view::MatRef;
 
     #[test]
     fn copied_rows_never_start_in_one_set() {
         for row_bytes in [1, 64, 4000, 4032, 4096, 4097, 8128, 8192, 12288] {
             let stride = staggered(row_bytes);
             assert!(stride >= row_bytes && !shares_cache_sets(stride, 8), "{row_bytes} -> {stride}");
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_copy_is_where_kernels_look_for_it() {
+        // Of all kernels, and of tiles that no kernel has: portable code can copy for any.
+        kernels::all().for_each(check_copies);
+        for (mr, band, kr) in [(4, 4, 4), (8, 2, 8), (6, 3, 2), (8, 4, 2)] {
+            check_copies(&KernelDesc { mr, band, kr, form: ActivationForm::I8, ..portable::KERNEL });
+        }
+    }
+
+    fn check_copies(desc: &KernelDesc) {
+        for (m, k) in [(3, 0), (1, 5), (2, 16), (3, 7), (4, 8), (5, 33), (9, 64), (17, 13)] {
+            let codes: Vec<u8> = (0..(m + 1) * k).map(|at| (at * 7 % 251) as u8).collect();
+            let source = Activations::from(MatRef::new(&codes, m + 1, k).unwrap());
+            let groups = k.div_ceil(desc.kr);
+            let row_bytes = groups * desc.group_bytes();
+            let stride = staggered(desc.band * row_bytes);
+            let mut buffer = vec![99; m.div_ceil(desc.band) * stride + desc.band * row_bytes];
+            Copy { source: &source, rows: 1..m + 1, desc, row_bytes, stride, buffer: &mut buffer }.run();
+            let rows = Rows { bytes: &buffer, stride, band: desc.band };
+            let mut sums = vec![0; m];
+            RowSums { rows, desc, groups, sums: &mut sums }.run();
+            for i in 0..m {
+                let mut expected = vec![0; row_bytes];
+                copy_row(&source, 1 + i, desc.form, &mut expected);
+                assert_eq!(sums[i], sum_of(&expected, desc.form), "{} row {i}", desc.name);
+                let together = desc.rows_together(desc.mr.min(m - i / desc.mr * desc.mr));
+                let bytes = rows.skip_rows(i / desc.band * desc.band).bytes;
+                for (g, expected) in expected.chunks(desc.group_bytes()).enumerate() {
+                    let at = (g * together + i % together) * desc.group_bytes();
+                    assert_eq!(bytes[at..][..expected.len()], *expected, "{} row {i} group {g}", desc.name);
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::kernel::KernelDesc;
 
-mod portable;
+pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

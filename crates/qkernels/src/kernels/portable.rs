@@ -6,7 +6,7 @@
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
 use crate::vectorize::Level;
 
-pub(super) const KERNEL: KernelDesc = KernelDesc {
+pub(crate) const KERNEL: KernelDesc = KernelDesc {
     name: "portable_4x1",
     family: "portable",
     mr: 4,
@@ -14,6 +14,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     vector_columns: 1,
     kr: 2,
     form: ActivationForm::I16,
+    band: 1,
     features: &[],
     level: Level::Baseline,
     run,

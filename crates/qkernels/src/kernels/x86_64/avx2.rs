@@ -28,6 +28,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     vector_columns: LANES,
     kr: 2,
     form: ActivationForm::I16,
+    band: 1,
     features: &[Feature::Avx2],
     level: Level::Avx2,
     run,

@@ -26,6 +26,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     vector_columns: LANES,
     kr: 4,
     form: ActivationForm::U8,
+    band: 1,
     features: &[Feature::Avx2, Feature::AvxVnni],
     level: Level::Avx2,
     run,
