@@ -90,7 +90,7 @@ impl ResidualCodes<'_> {
     }
 }
 
-/// What the rows of a tile bring along. An empty list means that no row has such a term.
+/// What rows bring along. An empty list means that no row has such a term.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RowTerms<'r> {
     /// Sum of the row as the kernel reads it: what zero points of the weights are multiplied by.
@@ -184,15 +184,15 @@ impl<'o> Target<'o> {
     }
 }
 
-/// A finished tile's way out: its place, and just its elements of the output.
+/// The way out of the sums of a strip: its place, and just its elements of the output.
 #[derive(Debug)]
 pub(crate) struct Store<'t> {
     pub(crate) finish: &'t Finish<'t>,
     /// In the operands per channel.
     pub(crate) channels: Range<usize>,
-    /// The tile's first row in the whole output. (Its first column there is that of `channels`.)
+    /// The strip's first row in the whole output. (Its first column there is that of `channels`.)
     pub(crate) first_row: usize,
-    /// What the tile's rows bring along.
+    /// What the strip's rows bring along.
     pub(crate) row_terms: RowTerms<'t>,
     pub(crate) target: Target<'t>,
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::detect::{Feature, Features};
 use crate::finish::Store;
 use crate::kernels;
+use crate::rows::Rows;
 use crate::vectorize::{Level, Task};
 
 /// How a kernel wants the elements of `a`.
@@ -63,8 +64,8 @@ pub struct KernelDesc {
     /// The vector level of the element-wise code around the kernel.
     pub(crate) level: Level,
     /// The body.
-    pub(crate) run: unsafe fn(&mut Tile<'_>),
-    /// Whether the body applies output stages itself (`Tile::store`).
+    pub(crate) run: unsafe fn(&mut Strip<'_>),
+    /// Whether the body applies output stages itself (`Strip::store`).
     pub(crate) stores: bool,
     /// The body's products without its loads: what the CPU could do at most.
     pub(crate) peak: PeakLoop,
@@ -96,27 +97,80 @@ pub(crate) struct PeakLoop {
     pub(crate) run: unsafe fn(u64) -> i32,
 }
 
-/// One call of a kernel: `acc[i][j] (+)= sum_k a[i][k] * b[k][j]` in wrapping int32.
+/// One call of a kernel: the rows of a block against one panel, tile after tile.
 #[derive(Debug)]
-pub(crate) struct Tile<'t> {
-    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
-    pub(crate) a: &'t [u8],
-    /// Bytes between the starts of two bands.
-    pub(crate) a_stride: usize,
-    /// Rows of the tile, 1 to mr.
+pub(crate) struct Strip<'t> {
+    pub(crate) desc: &'static KernelDesc,
+    /// The rows, in the form of the kernel.
+    pub(crate) a: Rows<'t>,
+    /// Rows, at least 1.
     pub(crate) rows: usize,
-    /// A packed panel: for each group of kr consecutive k, for each column, kr weights.
+    /// Rows that tiles have been made of.
+    pub(crate) done: usize,
+    /// The first of the groups of kr consecutive k.
+    pub(crate) first_group: usize,
+    /// Groups of kr consecutive k.
+    pub(crate) groups: usize,
+    /// The panel's groups: for each, for each column, kr weights.
     pub(crate) b: &'t [i8],
     /// Columns of the panel, a multiple of the kernel's vector columns and at most nr.
     pub(crate) columns: usize,
-    /// Groups of kr consecutive k.
-    pub(crate) groups: usize,
-    /// `rows * columns` sums, row by row.
+    /// Sums of the tiles, each in a slot of its own.
     pub(crate) acc: &'t mut [i32],
+    /// Entries from a tile's slot to the next one's; 0 where all use the same.
+    pub(crate) slot_stride: usize,
     /// Whether to add to what `acc` holds.
     pub(crate) accumulate: bool,
     /// What to do with the sums instead of writing them to `acc`; only for kernels that say `stores`.
     pub(crate) store: Option<Store<'t>>,
+}
+
+impl<'s> Strip<'s> {
+    /// The next mr rows, or what is left of them.
+    #[inline(always)]
+    pub(crate) fn next_tile(&mut self) -> Option<Tile<'_, 's>> {
+        let KernelDesc { mr, .. } = *self.desc;
+        let first = self.done;
+        if first >= self.rows {
+            return None;
+        }
+        let rows = mr.min(self.rows - first);
+        self.done += rows;
+        let group_bytes = self.desc.rows_together(rows) * self.desc.group_bytes();
+        Some(Tile {
+            a: self.a.skip_rows(first).bytes.get(group_bytes * self.first_group..).unwrap_or_default(),
+            a_stride: self.a.stride,
+            first,
+            rows,
+            b: self.b,
+            columns: self.columns,
+            groups: self.groups,
+            acc: &mut self.acc[first / mr * self.slot_stride..][..rows * self.columns],
+            accumulate: self.accumulate,
+            store: self.store.as_mut(),
+        })
+    }
+}
+
+/// One register tile: `acc[i][j] (+)= sum_k a[i][k] * b[k][j]` in wrapping int32.
+#[derive(Debug)]
+pub(crate) struct Tile<'t, 's> {
+    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
+    pub(crate) a: &'t [u8],
+    /// Bytes between the starts of two bands.
+    pub(crate) a_stride: usize,
+    /// The tile's first row in the strip, and so in the output of `store`.
+    pub(crate) first: usize,
+    /// Rows of the tile, 1 to mr.
+    pub(crate) rows: usize,
+    /// As in [`Strip`], as are the fields that follow.
+    pub(crate) b: &'t [i8],
+    pub(crate) columns: usize,
+    pub(crate) groups: usize,
+    /// `rows * columns` sums, row by row.
+    pub(crate) acc: &'t mut [i32],
+    pub(crate) accumulate: bool,
+    pub(crate) store: Option<&'t mut Store<'s>>,
 }
 
 /// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.
@@ -156,11 +210,11 @@ impl Kernel {
         self.0.name
     }
 
-    /// Runs the body on one tile.
-    pub(crate) fn run(self, tile: &mut Tile<'_>) {
+    /// Runs the body on a strip.
+    pub(crate) fn run(self, strip: &mut Strip<'_>) {
         // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
         // exists only because `Kernel::new` found all of them.
-        unsafe { (self.0.run)(tile) }
+        unsafe { (self.0.run)(strip) }
     }
 
     /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns the number of

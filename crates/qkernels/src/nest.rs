@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::blocking::{Blocking, Extent};
 use crate::caches::Caches;
 use crate::finish::{Finish, RowTerms, Store, Target};
-use crate::kernel::{Kernel, Tile};
+use crate::kernel::{Kernel, Strip};
 use crate::packed::PackedWeights;
 use crate::rows::{self, RowSums, Source};
 use crate::vectorize::Task;
@@ -76,42 +76,31 @@ impl<S: Source> Product<'_, S> {
                         let channels = first_channel..first_channel + layout.used_columns(p);
                         let first_column = (p - part.panels.start) * desc.nr;
                         let out_columns = first_column..first_column + channels.len();
-                        for (ir, i) in rows.clone().step_by(desc.mr).enumerate() {
-                            let tile_rows = desc.mr.min(rows.end - i);
-                            let slot = if k_blocks == 1 { 0 } else { ir * block.panels + jr };
-                            let out_rows = i - part.rows.start..i - part.rows.start + tile_rows;
-                            let store = if pc + 1 == k_blocks {
-                                let Some(target) = out.block(out_rows, out_columns.clone()) else { return };
-                                let row_terms = RowTerms {
-                                    sums: row_sums.get(i - ic..i - ic + tile_rows).unwrap_or_default(),
-                                    ..self.row_terms.of(i..i + tile_rows)
-                                };
-                                Some(Store {
-                                    finish: &self.finish,
-                                    channels: channels.clone(),
-                                    first_row: i,
-                                    row_terms,
-                                    target,
-                                })
-                            } else {
-                                None
-                            };
-                            let a = a.skip_rows(i - ic);
-                            let columns = layout.columns(p);
-                            let step = desc.rows_together(tile_rows) * desc.group_bytes();
-                            let tile = Tile {
-                                a: a.bytes.get(step * groups.start..).unwrap_or_default(),
-                                a_stride: a.stride,
-                                rows: tile_rows,
-                                b,
-                                columns,
-                                groups: groups.len(),
-                                acc: &mut arena.acc[slot * slot_len..][..tile_rows * columns],
-                                accumulate: pc > 0,
-                                store,
-                            };
-                            run_tile(kernel, tile);
-                        }
+                        let out_rows = rows.start - part.rows.start..rows.end - part.rows.start;
+                        let store = if pc + 1 == k_blocks {
+                            let Some(target) = out.block(out_rows, out_columns) else { return };
+                            let row_terms = RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) };
+                            Some(Store { finish: &self.finish, channels, first_row: ic, row_terms, target })
+                        } else {
+                            None
+                        };
+                        let (first_slot, slot_stride) =
+                            if k_blocks == 1 { (0, 0) } else { (jr, block.panels * slot_len) };
+                        let strip = Strip {
+                            desc,
+                            a,
+                            rows: rows.len(),
+                            done: 0,
+                            first_group: groups.start,
+                            groups: groups.len(),
+                            b,
+                            columns: layout.columns(p),
+                            acc: &mut arena.acc[first_slot * slot_len..],
+                            slot_stride,
+                            accumulate: pc > 0,
+                            store,
+                        };
+                        run_strip(kernel, strip);
                     }
                 }
             }
@@ -119,29 +108,36 @@ impl<S: Source> Product<'_, S> {
     }
 }
 
-/// Runs the kernel on a tile, and after it the output stage if the kernel does not apply it itself.
-fn run_tile(kernel: Kernel, mut tile: Tile<'_>) {
-    if tile.store.as_ref().is_none_or(|store| kernel.desc().stores && store.fits_registers()) {
-        return kernel.run(&mut tile);
+/// Loop 1: runs the kernel on a strip. Where it does not apply the output stage itself, it runs on a tile at a time, whose
+/// sums are then still in L1.
+fn run_strip(kernel: Kernel, mut strip: Strip<'_>) {
+    if strip.store.as_ref().is_none_or(|store| kernel.desc().stores && store.fits_registers()) {
+        return kernel.run(&mut strip);
     }
-    let store = tile.store.take();
-    kernel.run(&mut tile);
-    if let Some(store) = store {
-        kernel.vectorize(StoreTile { store, acc: tile.acc, stride: tile.columns });
+    let Some(mut store) = strip.store.take() else { return };
+    let rows = strip.rows;
+    while strip.done < rows {
+        let first = strip.done;
+        strip.rows = rows.min(first + kernel.desc().mr);
+        kernel.run(&mut strip);
+        let acc = &strip.acc[first / kernel.desc().mr * strip.slot_stride..];
+        let acc = &acc[..(strip.rows - first) * strip.columns];
+        kernel.vectorize(StoreTile { store: &mut store, first, acc, stride: strip.columns });
     }
 }
 
-struct StoreTile<'t> {
-    store: Store<'t>,
+struct StoreTile<'t, 's> {
+    store: &'t mut Store<'s>,
+    first: usize,
     acc: &'t [i32],
     stride: usize,
 }
 
-impl Task for StoreTile<'_> {
+impl Task for StoreTile<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        self.store.apply(self.acc, self.stride);
+        self.store.apply(self.first, self.acc, self.stride);
     }
 }

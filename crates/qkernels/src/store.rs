@@ -8,11 +8,19 @@ use crate::finish::{Codes, Finish, FixedPoint, FixedPointRounding, ResidualCodes
 use crate::view::MatMut;
 
 impl Store<'_> {
-    /// Applies the stage to the sums `acc`, whose rows are `stride` apart.
+    /// Applies the stage to the sums `acc` of the rows from `first` on, which are `stride` apart.
     #[inline(always)]
-    pub(crate) fn apply(self, acc: &[i32], stride: usize) {
+    pub(crate) fn apply(&mut self, first: usize, acc: &[i32], stride: usize) {
         let Store { finish, channels, first_row, row_terms, target } = self;
-        let tile = FinishedTile { finish, channels, first_row, row_terms, acc, stride };
+        let tile = FinishedTile {
+            finish,
+            channels: channels.clone(),
+            first_row: *first_row,
+            row_terms,
+            first,
+            acc,
+            stride,
+        };
         match target {
             Target::I32(out) => tile.store(out, |e| e.sum),
             Target::F32(out) => tile.store_real(out),
@@ -24,12 +32,13 @@ impl Store<'_> {
     }
 }
 
-/// A tile's sums and what is to be done with them; the fields are those of [`Store`].
+/// Some rows of sums and what is to be done with them; the first fields are those of [`Store`].
 struct FinishedTile<'s> {
     finish: &'s Finish<'s>,
     channels: Range<usize>,
     first_row: usize,
-    row_terms: RowTerms<'s>,
+    row_terms: &'s RowTerms<'s>,
+    first: usize,
     acc: &'s [i32],
     stride: usize,
 }
@@ -49,7 +58,7 @@ struct Element {
 
 impl FinishedTile<'_> {
     #[inline(always)]
-    fn store_real<T: Float>(&self, out: MatMut<'_, T>) {
+    fn store_real<T: Float>(&self, out: &mut MatMut<'_, T>) {
         let Finish { float_bias, relu, .. } = *self.finish;
         let relu = |y: f32| if relu && y < 0.0 { 0.0 } else { y };
         if float_bias.is_some() {
@@ -60,7 +69,7 @@ impl FinishedTile<'_> {
     }
 
     #[inline(always)]
-    fn store_codes<C: Code>(&self, out: MatMut<'_, C>) {
+    fn store_codes<C: Code>(&self, out: &mut MatMut<'_, C>) {
         let Finish { codes: Codes { zero_point, low, high }, fixed_point, residual, .. } = *self.finish;
         match (fixed_point, residual) {
             (None, None) => self
@@ -83,23 +92,23 @@ impl FinishedTile<'_> {
     /// Stores `step` of every element. Channels go through in chunks of fixed length, so that each step becomes whole
     /// vectors, also in the last columns of a matrix.
     #[inline(always)]
-    fn store<T: Copy>(&self, mut out: MatMut<'_, T>, step: impl Fn(Element) -> T) {
+    fn store<T: Copy>(&self, out: &mut MatMut<'_, T>, step: impl Fn(Element) -> T) {
         let columns = self.channels.len();
         let mut j = 0;
         while j + 16 <= columns {
-            self.store_columns::<16, T>(j, &mut out, &step);
+            self.store_columns::<16, T>(j, out, &step);
             j += 16;
         }
         if j + 8 <= columns {
-            self.store_columns::<8, T>(j, &mut out, &step);
+            self.store_columns::<8, T>(j, out, &step);
             j += 8;
         }
         if j + 4 <= columns {
-            self.store_columns::<4, T>(j, &mut out, &step);
+            self.store_columns::<4, T>(j, out, &step);
             j += 4;
         }
         while j < columns {
-            self.store_columns::<1, T>(j, &mut out, &step);
+            self.store_columns::<1, T>(j, out, &step);
             j += 1;
         }
     }
@@ -121,7 +130,7 @@ impl FinishedTile<'_> {
         let bias: [f32; L] = finish.float_bias.map_or([0.0; L], |bias| entries(bias, channel));
         let multipliers = finish.fixed_point.map_or(&[][..], |fixed_point| fixed_point.multipliers);
         let multiplier: [Q31Multiplier; L] = entries(multipliers, channel);
-        for (i, acc) in self.acc.chunks_exact(self.stride).enumerate() {
+        for (i, acc) in (self.first..).zip(self.acc.chunks_exact(self.stride)) {
             let out = out.row_mut(i).and_then(|row| row.get_mut(j..)?.first_chunk_mut::<L>());
             let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) else {
                 continue;

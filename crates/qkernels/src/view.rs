@@ -5,6 +5,7 @@
 //! packing and padding.
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Why a view over a slice could not be made.
@@ -277,6 +278,28 @@ impl<'a, T> MatMut<'a, T> {
         Some(unsafe { core::slice::from_raw_parts_mut(row, self.cols) })
     }
 
+    /// Rows `first..first + M` and their first V * L columns, in V chunks of L; `None` unless the matrix has all of
+    /// them.
+    #[inline(always)]
+    pub(crate) fn tile_mut<const M: usize, const V: usize, const L: usize>(
+        &mut self,
+        first: usize,
+    ) -> Option<[&mut [[T; L]; V]; M]> {
+        if self.rows.checked_sub(first)? < M || self.cols < V * L || V * L == 0 {
+            return None;
+        }
+        let mut tile = [const { MaybeUninit::uninit() }; M];
+        for (r, row) in tile.iter_mut().enumerate() {
+            // SAFETY: first + r < rows, so by the invariant of `start` the offset stays inside the borrowed slice.
+            let start = unsafe { self.start.add((first + r) * self.row_stride) };
+            // SAFETY: the row's first V * L of `cols` elements are inside the borrowed slice. Rows do not overlap, and `self` is
+            // borrowed exclusively for the result's lifetime.
+            row.write(unsafe { &mut *start.cast::<[[T; L]; V]>() });
+        }
+        // SAFETY: the loop has written all M entries, and an array of MaybeUninit has the layout of one without.
+        Some(unsafe { tile.as_ptr().cast::<[&mut [[T; L]; V]; M]>().read() })
+    }
+
     /// A matrix over the same elements that borrows this one.
     pub fn reborrow(&mut self) -> MatMut<'_, T> {
         MatMut { borrow: PhantomData, ..*self }
@@ -392,6 +415,18 @@ mod tests {
         for (i, &x) in data.iter().enumerate() {
             assert_eq!(x, u8::from((1..3).contains(&(i / 6)) && (2..5).contains(&(i % 6))), "element {i}");
         }
+    }
+
+    #[test]
+    fn a_tile_is_whole_or_none() {
+        let mut data: Vec<usize> = (0..4 * 7).collect();
+        let mut matrix = MatMut::with_stride(&mut data, 4, 6, 7).unwrap();
+        let tile = matrix.tile_mut::<2, 2, 3>(1).unwrap();
+        assert_eq!(tile, [&[[7, 8, 9], [10, 11, 12]], &[[14, 15, 16], [17, 18, 19]]]);
+        tile[1][1][2] = 99;
+        assert_eq!(matrix.row_mut(2).unwrap()[5], 99);
+        assert!(matrix.tile_mut::<2, 1, 3>(2).is_some() && matrix.tile_mut::<2, 1, 3>(3).is_none());
+        assert!(matrix.tile_mut::<1, 1, 3>(5).is_none() && matrix.tile_mut::<1, 1, 7>(0).is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a dot product: the one
 //! form that compilers turn into vector multiply-adds on any target (`pmaddwd` on the x86-64 baseline).
 
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
 use crate::vectorize::Level;
 
 pub(crate) const KERNEL: KernelDesc = KernelDesc {
@@ -25,7 +25,13 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
 /// Depth of the peak loop's tile.
 const PEAK_K: usize = 1024;
 
-fn run(tile: &mut Tile<'_>) {
+fn run(strip: &mut Strip<'_>) {
+    while let Some(mut tile) = strip.next_tile() {
+        run_tile(&mut tile);
+    }
+}
+
+fn run_tile(tile: &mut Tile<'_, '_>) {
     match tile.rows {
         1 => body::<1>(tile),
         2 => body::<2>(tile),
@@ -34,7 +40,7 @@ fn run(tile: &mut Tile<'_>) {
     }
 }
 
-fn body<const M: usize>(tile: &mut Tile<'_>) {
+fn body<const M: usize>(tile: &mut Tile<'_, '_>) {
     let k = 2 * tile.groups;
     let a: [&[[u8; 2]]; M] = core::array::from_fn(|i| &tile.a[i * tile.a_stride..].as_chunks::<2>().0[..k]);
     let mut acc = [0i32; M];
@@ -56,9 +62,10 @@ fn peak(iterations: u64) -> i32 {
     let mut acc = [0; 4];
     for _ in 0..iterations {
         let groups = PEAK_K / 2;
-        run(&mut Tile {
+        run_tile(&mut Tile {
             a: &a,
             a_stride: 2 * PEAK_K,
+            first: 0,
             rows: 4,
             b: &b,
             columns: 1,

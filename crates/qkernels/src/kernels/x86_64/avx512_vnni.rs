@@ -7,15 +7,15 @@
 use core::arch::x86_64::*;
 
 use super::simd::load_i8x64;
-use super::tile::{bodies, tile_body};
+use super::tile::{bodies, strip_body, tile_body};
 use super::{finish512, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
 use crate::vectorize::Level;
 
 /// Columns of a vector.
-const LANES: usize = 16;
+const LANES: usize = finish512::LANES;
 
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
@@ -47,7 +47,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn run(tile: &mut Tile<'_>) {
+fn run_tile(tile: &mut Tile<'_, '_>) {
     match tile.columns / LANES {
         1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1),
         2 => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
@@ -74,6 +74,8 @@ fn broadcast(group: [u8; 4]) -> __m512i {
 fn multiply_add(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
     _mm512_dpbusd_epi32(sums, x, w)
 }
+
+strip_body!("avx512f,avx512bw,avx512vl,avx512vnni");
 
 tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", finish512);
 

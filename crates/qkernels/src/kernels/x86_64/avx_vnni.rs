@@ -5,15 +5,15 @@
 use core::arch::x86_64::*;
 
 use super::simd::{load_i8x32, store_i32x8};
-use super::tile::{bodies, tile_body};
+use super::tile::{bodies, strip_body, tile_body};
 use super::{finish256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Tile};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
 use crate::vectorize::Level;
 
 /// Columns of a vector.
-const LANES: usize = 8;
+const LANES: usize = finish256::LANES;
 
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
@@ -38,7 +38,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 12;
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn run(tile: &mut Tile<'_>) {
+fn run_tile(tile: &mut Tile<'_, '_>) {
     match tile.columns / LANES {
         1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2),
         _ => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1),
@@ -64,6 +64,8 @@ fn broadcast(group: [u8; 4]) -> __m256i {
 fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
     _mm256_dpbusd_avx_epi32(sums, x, w)
 }
+
+strip_body!("avx2,avxvnni");
 
 tile_body!("avx2,avxvnni", finish256);
 

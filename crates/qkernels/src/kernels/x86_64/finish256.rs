@@ -7,7 +7,7 @@ use super::simd::{load_i32x8, store_i32x8};
 use crate::finish::Codes;
 
 /// int32 lanes of a vector.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// No sums yet.
 #[inline]
@@ -99,36 +99,34 @@ pub(super) fn requantize(sum: __m256i, factor: __m256, codes: &Codes) -> __m256i
     _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(codes.zero_point))
 }
 
-/// Stores vector `v` of a row, or what the row has of it.
+/// Stores a whole vector.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn store_i32s(row: &mut [i32], v: usize, sums: __m256i) {
-    let mut lanes = [0; LANES];
-    store_i32x8(&mut lanes, sums);
-    store_lanes(row, v, lanes);
+pub(super) fn store_i32s(to: &mut [i32; LANES], sums: __m256i) {
+    store_i32x8(to, sums);
 }
 
 /// As [`store_i32s`].
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn store_f32s(row: &mut [f32], v: usize, y: __m256) {
-    store_i32s(bytemuck::must_cast_slice_mut(row), v, _mm256_castps_si256(y));
+pub(super) fn store_f32s(to: &mut [f32; LANES], y: __m256) {
+    store_i32x8(bytemuck::must_cast_mut(to), _mm256_castps_si256(y));
 }
 
 /// As [`store_i32s`]; the codes are in the range of i8.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn store_i8s(row: &mut [i8], v: usize, codes: __m256i) {
+pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m256i) {
     let words = words(codes);
-    store_lanes(row, v, bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packs_epi16(words, words))));
+    *to = bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packs_epi16(words, words)));
 }
 
 /// As [`store_i32s`]; the codes are in the range of u8.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn store_u8s(row: &mut [u8], v: usize, codes: __m256i) {
+pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m256i) {
     let words = words(codes);
-    store_lanes(row, v, bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packus_epi16(words, words))));
+    *to = bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
 }
 
 /// Eight int32 as 16-bit words, saturated.
@@ -136,6 +134,42 @@ pub(super) fn store_u8s(row: &mut [u8], v: usize, codes: __m256i) {
 #[target_feature(enable = "avx2")]
 fn words(codes: __m256i) -> __m128i {
     _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes))
+}
+
+/// Stores what a row has of its vector `v`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_edge_i32s(row: &mut [i32], v: usize, sums: __m256i) {
+    let mut lanes = [0; LANES];
+    store_i32s(&mut lanes, sums);
+    store_lanes(row, v, lanes);
+}
+
+/// As [`store_edge_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_edge_f32s(row: &mut [f32], v: usize, y: __m256) {
+    let mut lanes = [0.0; LANES];
+    store_f32s(&mut lanes, y);
+    store_lanes(row, v, lanes);
+}
+
+/// As [`store_edge_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_edge_i8s(row: &mut [i8], v: usize, codes: __m256i) {
+    let mut lanes = [0; LANES];
+    store_i8s(&mut lanes, codes);
+    store_lanes(row, v, lanes);
+}
+
+/// As [`store_edge_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_edge_u8s(row: &mut [u8], v: usize, codes: __m256i) {
+    let mut lanes = [0; LANES];
+    store_u8s(&mut lanes, codes);
+    store_lanes(row, v, lanes);
 }
 
 /// Fills vector `v` of a row, as far as the row reaches.

@@ -9,8 +9,11 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{self, store_byte_lanes};
+use super::simd;
 use crate::finish::Codes;
+
+/// int32 lanes of a vector.
+pub(super) const LANES: usize = 16;
 
 /// No sums yet.
 #[inline]
@@ -67,7 +70,10 @@ pub(super) fn splat(value: f32) -> __m512 {
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m512i; V] {
     let mut vectors = [_mm512_setzero_si512(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = simd::load_i32_lanes(values, v);
+        *vector = match values.get(v * LANES..).and_then(<[i32]>::first_chunk::<LANES>) {
+            Some(values) => simd::load_i32x16(values),
+            None => simd::load_i32_lanes(values, v),
+        };
     }
     vectors
 }
@@ -78,7 +84,10 @@ pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m512i; V] {
 pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m512; V] {
     let mut vectors = [_mm512_setzero_ps(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = simd::load_f32_lanes(values, v);
+        *vector = match values.get(v * LANES..).and_then(<[f32]>::first_chunk::<LANES>) {
+            Some(values) => _mm512_castsi512_ps(simd::load_i32x16(bytemuck::must_cast_ref(values))),
+            None => simd::load_f32_lanes(values, v),
+        };
     }
     vectors
 }
@@ -102,30 +111,58 @@ pub(super) fn requantize(sum: __m512i, factor: __m512, codes: &Codes) -> __m512i
     _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(codes.zero_point))
 }
 
-/// Stores vector `v` of a row, or what the row has of it.
+/// Stores a whole vector.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_i32s(row: &mut [i32], v: usize, sums: __m512i) {
-    simd::store_i32_lanes(row, v, sums);
+pub(super) fn store_i32s(to: &mut [i32; LANES], sums: __m512i) {
+    simd::store_i32x16(to, sums);
 }
 
 /// As [`store_i32s`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_f32s(row: &mut [f32], v: usize, y: __m512) {
-    simd::store_i32_lanes(bytemuck::must_cast_slice_mut(row), v, _mm512_castps_si512(y));
+pub(super) fn store_f32s(to: &mut [f32; LANES], y: __m512) {
+    simd::store_i32x16(bytemuck::must_cast_mut(to), _mm512_castps_si512(y));
 }
 
 /// As [`store_i32s`]; the codes are in the range of i8.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_i8s(row: &mut [i8], v: usize, codes: __m512i) {
-    store_byte_lanes(bytemuck::must_cast_slice_mut(row), v, codes);
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m512i) {
+    simd::store_bytes(bytemuck::must_cast_mut(to), codes);
 }
 
 /// As [`store_i32s`]; the codes are in the range of u8.
 #[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m512i) {
+    simd::store_bytes(to, codes);
+}
+
+/// Stores what a row has of its vector `v`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_edge_i32s(row: &mut [i32], v: usize, sums: __m512i) {
+    simd::store_i32_lanes(row, v, sums);
+}
+
+/// As [`store_edge_i32s`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_edge_f32s(row: &mut [f32], v: usize, y: __m512) {
+    simd::store_i32_lanes(bytemuck::must_cast_slice_mut(row), v, _mm512_castps_si512(y));
+}
+
+/// As [`store_edge_i32s`]; the codes are in the range of i8.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_u8s(row: &mut [u8], v: usize, codes: __m512i) {
-    store_byte_lanes(row, v, codes);
+pub(super) fn store_edge_i8s(row: &mut [i8], v: usize, codes: __m512i) {
+    simd::store_byte_lanes(bytemuck::must_cast_slice_mut(row), v, codes);
+}
+
+/// As [`store_edge_i32s`]; the codes are in the range of u8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn store_edge_u8s(row: &mut [u8], v: usize, codes: __m512i) {
+    simd::store_byte_lanes(row, v, codes);
 }

@@ -80,6 +80,14 @@ pub(super) fn load_f32_lanes(values: &[f32], v: usize) -> __m512 {
     unsafe { _mm512_maskz_loadu_ps(lanes(values.len(), v), values.as_ptr().wrapping_add(16 * v)) }
 }
 
+/// The low bytes of the lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_bytes(to: &mut [u8; 16], x: __m512i) {
+    // SAFETY: the reference covers the 16 bytes written, and `storeu` asks for no alignment.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) }
+}
+
 /// Fills vector `v` of a slice, as far as the slice reaches.
 #[inline]
 #[target_feature(enable = "avx512f")]

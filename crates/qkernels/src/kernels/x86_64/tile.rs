@@ -3,6 +3,19 @@
 //! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
 //! `multiply_add`; `finish256` or `finish512` the functions of its vector width.
 
+/// `fn run`: a strip, tile after tile, each by `run_tile`, compiled for `$features`.
+macro_rules! strip_body {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        fn run(strip: &mut Strip<'_>) {
+            while let Some(mut tile) = strip.next_tile() {
+                run_tile(&mut tile);
+            }
+        }
+    };
+}
+pub(super) use strip_body;
+
 /// Calls the body for the tile's rows and `$V` vectors of columns. `$U` groups of k go to sums of their own, so that small
 /// tiles, too, have enough independent sums to hide the latency of the products.
 macro_rules! bodies {
@@ -20,7 +33,7 @@ pub(super) use bodies;
 macro_rules! tile_body {
     ($features:literal, $isa:ident) => {
         #[target_feature(enable = $features)]
-        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_>) {
+        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_, '_>) {
             let groups = tile.groups;
             // Loops, not `from_fn`: closures called from code without the target features are not inlined.
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -74,7 +87,7 @@ macro_rules! tile_body {
                 }
             }
             if let Some(store) = &mut tile.store {
-                store::store!($isa, acc, store, M, V);
+                store::store!($isa, acc, store, tile.first, M, V);
                 return;
             }
             for i in 0..M {
