@@ -2,18 +2,36 @@
 
 use crate::activation::Activation;
 use crate::view::MatRef;
+use crate::weights::{Weight, Weights, ZeroPoints};
 
-/// `sum_k (a[i][k] - zero_point) * w[j][k]` for `a` (m, k) and `w` (n, k), row-major (m, n).
+/// `sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j])` for `a` (m, k) and `w` (n, k), row-major (m, n).
 ///
-/// k is the smaller of the two depths. Slow, and without any of the code that it is to check.
-pub fn product<A: Activation + Into<i64>>(a: MatRef<'_, A>, zero_point: i32, w: MatRef<'_, i8>) -> Vec<i64> {
+/// k is the smaller of the two depths; a channel without a zero point has 0. Slow, and without any of the code that it is to check.
+///
+/// ```
+/// use qkernels::{MatRef, Weights, ZeroPoints, reference};
+/// let (a, w) = ([7u8, 9], [130u8, 125]);
+/// let w = Weights::new(MatRef::new(&w, 1, 2)?, ZeroPoints::PerTensor(128));
+/// assert_eq!(reference::product(MatRef::new(&a, 1, 2)?, 5, w), [2 * 2 + 4 * -3]);
+/// # Ok::<(), qkernels::ViewError>(())
+/// ```
+pub fn product<'w, A, W>(a: MatRef<'_, A>, zero_point: i32, w: impl Into<Weights<'w, W>>) -> Vec<i64>
+where
+    A: Activation + Into<i64>,
+    W: Weight + Into<i64>,
+{
+    let Weights { view: w, zero_points } = w.into();
     let mut y = Vec::with_capacity(a.rows() * w.rows());
     for i in 0..a.rows() {
         for j in 0..w.rows() {
+            let w_zero_point = match zero_points {
+                ZeroPoints::PerTensor(zero_point) => zero_point,
+                ZeroPoints::PerChannel(zero_points) => zero_points.get(j).copied().unwrap_or(0),
+            };
             let mut sum = 0;
             for p in 0..a.cols().min(w.cols()) {
                 if let (Some(a), Some(w)) = (a.get(i, p), w.get(j, p)) {
-                    sum += (a.into() - i64::from(zero_point)) * i64::from(w);
+                    sum += (a.into() - i64::from(zero_point)) * (w.into() - i64::from(w_zero_point));
                 }
             }
             y.push(sum);

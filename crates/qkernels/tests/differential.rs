@@ -16,7 +16,7 @@ fn check_random<A: TestCode>(
     kernel: Option<Kernel>,
     (m, n, k): (usize, usize, usize),
 ) {
-    let (a, w) = (noise.codes::<A>(m * k), noise.codes(n * k));
+    let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
     let a = MatRef::new(&a, m, k).unwrap();
     let w = match noise.below(2) {
         0 => MatRef::new(&w, n, k).unwrap(),
@@ -128,7 +128,7 @@ fn activations_of_any_strides() {
     fn sweep<A: TestCode>() {
         let (mut conformance, mut noise) = (Conformance::default(), Noise::new(6));
         for (m, n, k) in [(1, 5, 7), (7, 17, 16), (9, 49, 64), (17, 3, 33), (33, 8, 128)] {
-            let w = noise.codes(n * k);
+            let w = noise.codes::<i8>(n * k);
             let w = MatRef::new(&w, n, k).unwrap();
             let strides = [
                 (k, 1),
@@ -198,7 +198,7 @@ fn outputs_of_any_row_stride_keep_what_lies_between_the_rows() {
     fn sweep<A: TestCode>() {
         let (mut noise, mut workspace) = (Noise::new(9), Workspace::new());
         for (m, n, k) in [(1, 5, 8), (3, 16, 9), (9, 49, 30), (17, 50, 64), (8, 48, 6000)] {
-            let (a, w) = (noise.codes::<A>(m * k), noise.codes(n * k));
+            let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
             let (a, w) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&w, n, k).unwrap());
             let expected = sums(a, 0, w);
             for (kernel, gap) in Kernel::available().flat_map(|kernel| [1, 3, 64].map(|gap| (kernel, gap))) {

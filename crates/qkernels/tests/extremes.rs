@@ -106,7 +106,7 @@ fn zero_points_inside_and_outside_of_the_codes() {
         let (mut conformance, mut noise) = (Conformance::default(), Noise::new(11));
         for zero_point in [0, 1, -1, 7, 127, 128, -127, -128, 255, 256, -1000, 65_536] {
             for (m, n, k) in [(1, 1, 1), (2, 17, 33), (9, 49, 64), (7, 5, 131)] {
-                let (a, w) = (noise.codes::<A>(m * k), noise.codes(n * k));
+                let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
                 conformance.check(MatRef::new(&a, m, k).unwrap(), zero_point, MatRef::new(&w, n, k).unwrap());
             }
             // Activations that all stand for 0.
@@ -114,7 +114,7 @@ fn zero_points_inside_and_outside_of_the_codes() {
                 let a = [A::from_bits(code); 40];
                 let zero_point =
                     i64::from(zero_point) - if A::RANGE.min() < 0 && code > 127 { 256 } else { 0 };
-                let w = noise.codes(3 * 40);
+                let w = noise.codes::<i8>(3 * 40);
                 let w = MatRef::new(&w, 3, 40).unwrap();
                 for kernel in Kernel::available() {
                     let a = MatRef::new(&a, 1, 40).unwrap();
@@ -125,7 +125,7 @@ fn zero_points_inside_and_outside_of_the_codes() {
         // The ends of int32, with weights small enough for the sums.
         let a = noise.codes::<A>(3);
         for (zero_point, w) in
-            [(i32::MAX - 256, [0, -1, 0]), (-i32::MAX + 256, [1, 0, 0]), (i32::MIN, [0; 3])]
+            [(i32::MAX - 256, [0i8, -1, 0]), (-i32::MAX + 256, [1, 0, 0]), (i32::MIN, [0; 3])]
         {
             conformance.check(MatRef::new(&a, 1, 3).unwrap(), zero_point, MatRef::new(&w, 1, 3).unwrap());
         }

@@ -78,7 +78,7 @@ fn the_second_product_of_a_shape_allocates_nothing() {
         for (m, n, k) in
             [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (20, 50, 6000), (3, 300, 6000), (2, 3, 0)]
         {
-            let (a, w, bias) = (noise.codes::<A>(m * k), noise.codes(n * k), noise.integers(n, 99));
+            let (a, w, bias) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k), noise.integers(n, 99));
             let (scales, float_bias) = (noise.floats(n, 0.01), noise.floats(n, 1.0));
             let row_major = MatRef::new(&a, m, k).unwrap();
             let column_major = MatRef::with_strides(&a, m, k, 1, m).unwrap();
@@ -114,7 +114,7 @@ fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
         let mut workspace = Workspace::new();
         let mut layers: Vec<_> = shapes
             .map(|(m, k, n)| {
-                let w = noise.codes(n * k);
+                let w = noise.codes::<i8>(n * k);
                 (m, noise.codes::<i8>(m * k), pack(kernel, MatRef::new(&w, n, k).unwrap()), vec![0; m * n])
             })
             .into();

@@ -2,97 +2,9 @@
 
 mod oracle;
 
-use std::fmt::Debug;
-
-use oracle::{CANARY, Noise, TestCode, around, pack, product, sums};
-use qcore::Code;
-use qkernels::{
-    Activations, Dequantize, Int32, Kernel, MatRef, Output, OutputStage, PackedWeights, Requantize, Scales,
-    Workspace,
-};
-
-/// One product, and what its sums plus int32 bias must be.
-struct Sums<A> {
-    a: Vec<A>,
-    w: Vec<i8>,
-    zero_point: i32,
-    shape: (usize, usize, usize),
-    bias: Vec<i32>,
-    /// Without the bias.
-    acc: Vec<i32>,
-    workspace: Workspace,
-}
-
-impl<A: TestCode> Sums<A> {
-    fn random(noise: &mut Noise, (m, n, k): (usize, usize, usize)) -> Self {
-        let (a, w) = (noise.codes::<A>(m * k), noise.codes(n * k));
-        let acc = sums(MatRef::new(&a, m, k).unwrap(), 9, MatRef::new(&w, n, k).unwrap());
-        let bias = noise.integers(n, 100_000);
-        Self { a, w, zero_point: 9, shape: (m, n, k), bias, acc, workspace: Workspace::new() }
-    }
-
-    /// Any sums at all, the same in every row: weights of 0, and the sums as bias.
-    fn given(sums: &[i32], m: usize) -> Self {
-        let (n, k) = (sums.len(), 3);
-        Self {
-            a: vec![A::from_bits(200); m * k],
-            w: vec![0; n * k],
-            zero_point: 0,
-            shape: (m, n, k),
-            bias: sums.to_vec(),
-            acc: vec![0; m * n],
-            workspace: Workspace::new(),
-        }
-    }
-
-    /// The channel and the sum of each element.
-    fn expected(&self, bias: bool) -> impl Iterator<Item = (usize, i32)> {
-        let channel = |at| at % self.shape.1;
-        let bias = move |at| if bias { self.bias[channel(at)] } else { 0 };
-        self.acc.iter().enumerate().map(move |(at, acc)| (channel(at), acc + bias(at)))
-    }
-
-    /// What every kernel stores.
-    fn run<S: OutputStage>(
-        &mut self,
-        stage: &S,
-        before: Output<S>,
-    ) -> impl Iterator<Item = (Kernel, Vec<Output<S>>)> {
-        let (m, n, k) = self.shape;
-        Kernel::available().map(move |kernel| {
-            let a = Activations::new(MatRef::new(&self.a, m, k).unwrap(), self.zero_point);
-            let w = pack(kernel, MatRef::new(&self.w, n, k).unwrap());
-            (kernel, product(a, m, &w, stage, before, &mut self.workspace))
-        })
-    }
-}
-
-/// i8 or u8, as the codes that a stage stores.
-trait StoredCode: Code + Debug + PartialEq {
-    /// What every kernel stores.
-    fn run<A: TestCode>(
-        sums: &mut Sums<A>,
-        stage: &Requantize<'_, Self>,
-    ) -> impl Iterator<Item = (Kernel, Vec<Self>)>;
-}
-
-impl StoredCode for i8 {
-    fn run<A: TestCode>(
-        sums: &mut Sums<A>,
-        stage: &Requantize<'_, i8>,
-    ) -> impl Iterator<Item = (Kernel, Vec<i8>)> {
-        sums.run(stage, 0x5a)
-    }
-}
-
-impl StoredCode for u8 {
-    fn run<A: TestCode>(
-        sums: &mut Sums<A>,
-        stage: &Requantize<'_, u8>,
-    ) -> impl Iterator<Item = (Kernel, Vec<u8>)> {
-        sums.run(stage, 0x5a)
-    }
-}
+use oracle::sums::Sums;
+use oracle::{CANARY, Noise, TestCode, around, product};
+use qkernels::{Dequantize, Int32, Kernel, MatRef, PackedWeights, Requantize, Scales, Workspace};
 
 fn scale(scales: Scales<'_>, channel: usize) -> f32 {
     match scales {
@@ -101,7 +13,7 @@ fn scale(scales: Scales<'_>, channel: usize) -> f32 {
     }
 }
 
-fn check_int32<A: TestCode>(sums: &mut Sums<A>) {
+fn check_int32<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>) {
     let bias = sums.bias.clone();
     for (stage, has_bias) in [(Int32::new(), false), (Int32::new().with_bias(&bias), true)] {
         let expected: Vec<_> = sums.expected(has_bias).map(|(_, sum)| sum).collect();
@@ -112,7 +24,7 @@ fn check_int32<A: TestCode>(sums: &mut Sums<A>) {
 }
 
 /// Every option of `Dequantize` with every other.
-fn check_dequantize<A: TestCode>(sums: &mut Sums<A>, scales: Scales<'_>, float_bias: &[f32]) {
+fn check_dequantize<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, scales: Scales<'_>, float_bias: &[f32]) {
     let bias = sums.bias.clone();
     for options in 0..8 {
         let [has_bias, has_float_bias, relu] = [0, 1, 2].map(|bit| options >> bit & 1 == 1);
@@ -143,7 +55,7 @@ fn check_dequantize<A: TestCode>(sums: &mut Sums<A>, scales: Scales<'_>, float_b
 }
 
 /// Every option of `Requantize` with every other.
-fn check_requantize<A: TestCode, C: StoredCode>(sums: &mut Sums<A>, multipliers: Scales<'_>) {
+fn check_requantize<A: TestCode, W: TestCode, C: TestCode>(sums: &mut Sums<A, W>, multipliers: Scales<'_>) {
     let bias = sums.bias.clone();
     let (min, max) = (C::RANGE.min(), C::RANGE.max());
     let clamps = [(min, max), (min + 28, max - 3), (min + 100, max), (min + 60, min + 60), (min, max - 200)];
@@ -171,7 +83,7 @@ fn check_requantize<A: TestCode, C: StoredCode>(sums: &mut Sums<A>, multipliers:
                 C::from_clamped(code.clamp(low, high))
             };
             let expected: Vec<_> = sums.expected(has_bias).map(unfused).collect();
-            for (kernel, y) in C::run(sums, &stage) {
+            for (kernel, y) in sums.run(&stage, C::from_bits(0x5a)) {
                 assert_eq!(y, expected, "{kernel}, {stage:?}");
             }
         }
@@ -179,32 +91,34 @@ fn check_requantize<A: TestCode, C: StoredCode>(sums: &mut Sums<A>, multipliers:
 }
 
 /// Every stage, with scales of this magnitude that are the same for all channels, and other ones for each.
-fn check_stages<A: TestCode>(sums: &mut Sums<A>, noise: &mut Noise, magnitude: f32) {
+fn check_stages<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, noise: &mut Noise, magnitude: f32) {
     let n = sums.shape.1;
     let scales = noise.floats(n, magnitude);
     let float_bias = noise.floats(n, 3.0);
     check_int32(sums);
     for scales in [Scales::PerTensor(magnitude), Scales::PerChannel(&scales)] {
         check_dequantize(sums, scales, &float_bias);
-        check_requantize::<A, i8>(sums, scales);
-        check_requantize::<A, u8>(sums, scales);
+        check_requantize::<A, W, i8>(sums, scales);
+        check_requantize::<A, W, u8>(sums, scales);
     }
 }
 
 #[test]
 fn every_option_of_every_stage_at_the_edges_of_tile_and_vector() {
-    fn sweep<A: TestCode>() {
+    fn sweep<A: TestCode, W: TestCode>(zero_points: bool) {
         let mut noise = Noise::new(20);
         for desc in Kernel::available().map(Kernel::desc) {
             for n in around(desc.vector_columns).chain(around(desc.nr)) {
                 let m = 1 + noise.below(desc.mr + 2);
-                let mut sums = Sums::<A>::random(&mut noise, (m, n, 40));
+                let mut sums = Sums::<A, W>::random(&mut noise, (m, n, 40), zero_points);
                 check_stages(&mut sums, &mut noise, 0.002);
             }
         }
     }
-    sweep::<u8>();
-    sweep::<i8>();
+    sweep::<u8, i8>(false);
+    sweep::<i8, i8>(false);
+    sweep::<u8, u8>(true);
+    sweep::<i8, i8>(true);
 }
 
 #[test]
@@ -213,7 +127,7 @@ fn every_number_of_channels_up_to_130() {
     for n in 1..=130 {
         // Body and tail of a row round alike: all sums are ties between two codes, and ReLU cuts at them.
         let ties: Vec<_> = (0..n as i32).map(|j| 2 * j - 131).collect();
-        let (mut sums, float_bias) = (Sums::<u8>::given(&ties, 2), noise.floats(n, 7.5));
+        let (mut sums, float_bias) = (Sums::<u8, i8>::given(&ties, 2), noise.floats(n, 7.5));
         check_dequantize(&mut sums, Scales::PerTensor(0.5), &float_bias);
         check_dequantize(&mut sums, Scales::PerChannel(&vec![0.5; n]), &float_bias);
         let expected: Vec<_> =
@@ -233,7 +147,7 @@ fn every_number_of_channels_up_to_130() {
 #[test]
 fn a_stage_is_applied_once_where_k_is_cut_into_blocks() {
     let mut noise = Noise::new(22);
-    let mut sums = Sums::<u8>::random(&mut noise, (10, 50, 40_000));
+    let mut sums = Sums::<u8, i8>::random(&mut noise, (10, 50, 40_000), false);
     check_int32(&mut sums);
     let (scales, float_bias) = (noise.floats(50, 1e-5), noise.floats(50, 3.0));
     check_dequantize(&mut sums, Scales::PerChannel(&scales), &float_bias);
@@ -250,7 +164,7 @@ fn ties_and_their_neighbours_under_small_multipliers() {
     let mut noise = Noise::new(23);
     let sums: Vec<_> = (-70..70).collect();
     for multiplier in [0.5, 0.25, 0.125, 1.5, -0.5, 0.5f32.next_up(), 0.5f32.next_down(), 0.0, -0.0] {
-        check_stages(&mut Sums::<u8>::given(&sums, 1), &mut noise, multiplier);
+        check_stages(&mut Sums::<u8, i8>::given(&sums, 1), &mut noise, multiplier);
     }
 }
 
@@ -273,7 +187,7 @@ fn sums_up_to_the_ends_of_int32_under_any_multiplier() {
         f32::MAX / 2.0,
     ];
     for multiplier in multipliers {
-        check_stages(&mut Sums::<i8>::given(&sums, 1), &mut noise, multiplier);
+        check_stages(&mut Sums::<i8, i8>::given(&sums, 1), &mut noise, multiplier);
     }
 }
 

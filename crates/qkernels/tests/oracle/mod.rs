@@ -1,18 +1,21 @@
 //! What every product must equal, and inputs that are the same at every run.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub(crate) mod sums;
+
 use std::fmt::Debug;
 
+use qcore::Code;
 use qkernels::{
     Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedWeights,
-    Threads, Workspace, gemm, reference,
+    Threads, Weight, Weights, Workspace, ZeroPoints, gemm, reference,
 };
 
 /// What an element holds before a product is written over it.
 pub(crate) const CANARY: i32 = 0x5a5a_5a5a;
 
-/// u8 or i8, as the activations of a test.
-pub(crate) trait TestCode: Activation + Into<i64> + Debug + PartialEq {
+/// u8 or i8, as the activations or weights of a test.
+pub(crate) trait TestCode: Activation + Weight + Into<i64> + Debug + PartialEq {
     /// The code with these bits.
     fn from_bits(bits: u8) -> Self;
 }
@@ -64,6 +67,11 @@ impl Noise {
         (0..len).map(|_| C::from_bits(code(self.bits()))).collect()
     }
 
+    /// Zero points among the codes of `W`, every fourth of them an extreme one.
+    pub(crate) fn zero_points<W: TestCode>(&mut self, n: usize) -> Vec<i32> {
+        self.codes::<W>(n).into_iter().map(Code::widen).collect()
+    }
+
     /// Integers in `-magnitude..=magnitude`.
     pub(crate) fn integers(&mut self, len: usize, magnitude: i32) -> Vec<i32> {
         let span = 2 * magnitude as usize + 1;
@@ -80,18 +88,43 @@ impl Noise {
     }
 }
 
+/// Weights (n, k) and their zero points, which a plain view has none of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right<'w, W> {
+    pub(crate) view: MatRef<'w, W>,
+    pub(crate) zero_points: ZeroPoints<'w>,
+}
+
+impl<'w, W: TestCode> From<MatRef<'w, W>> for Right<'w, W> {
+    fn from(view: MatRef<'w, W>) -> Self {
+        Self { view, zero_points: ZeroPoints::PerTensor(0) }
+    }
+}
+
+impl<'w, W: TestCode> From<(MatRef<'w, W>, ZeroPoints<'w>)> for Right<'w, W> {
+    fn from((view, zero_points): (MatRef<'w, W>, ZeroPoints<'w>)) -> Self {
+        Self { view, zero_points }
+    }
+}
+
 /// The sums of the triple loop in i64, all of which must fit int32.
-pub(crate) fn sums<A: TestCode>(a: MatRef<'_, A>, zero_point: i32, w: MatRef<'_, i8>) -> Vec<i32> {
+pub(crate) fn sums<'w, A: TestCode, W: TestCode>(
+    a: MatRef<'_, A>,
+    zero_point: i32,
+    w: impl Into<Right<'w, W>>,
+) -> Vec<i32> {
     let fits = |sum| i32::try_from(sum).expect("a test whose sums fit int32");
-    reference::product(a, zero_point, w).into_iter().map(fits).collect()
+    let w = w.into();
+    reference::product(a, zero_point, Weights::new(w.view, w.zero_points)).into_iter().map(fits).collect()
 }
 
 /// `w` (n, k), packed through the constructor for the order in which its elements lie.
-pub(crate) fn pack(kernel: Kernel, w: MatRef<'_, i8>) -> PackedWeights {
-    let packed = if w.row_stride() == 1 && w.col_stride() != 1 {
-        PackedWeights::from_kn(w.transposed(), kernel)
+pub(crate) fn pack<'w, W: TestCode>(kernel: Kernel, w: impl Into<Right<'w, W>>) -> PackedWeights {
+    let Right { view, zero_points } = w.into();
+    let packed = if view.row_stride() == 1 && view.col_stride() != 1 {
+        PackedWeights::from_kn(Weights::new(view.transposed(), zero_points), kernel)
     } else {
-        PackedWeights::from_nk(w, kernel)
+        PackedWeights::from_nk(Weights::new(view, zero_points), kernel)
     };
     packed.expect("weights that can be packed")
 }
@@ -120,7 +153,13 @@ pub(crate) struct Conformance {
 
 impl Conformance {
     /// Every kernel of this machine gives the oracle's sums.
-    pub(crate) fn check<A: TestCode>(&mut self, a: MatRef<'_, A>, zero_point: i32, w: MatRef<'_, i8>) {
+    pub(crate) fn check<'w, A: TestCode, W: TestCode>(
+        &mut self,
+        a: MatRef<'_, A>,
+        zero_point: i32,
+        w: impl Into<Right<'w, W>>,
+    ) {
+        let w = w.into();
         let expected = sums(a, zero_point, w);
         for kernel in Kernel::available() {
             self.compare(kernel, a, zero_point, w, &expected);
@@ -128,39 +167,43 @@ impl Conformance {
     }
 
     /// `kernel` gives the oracle's sums.
-    pub(crate) fn check_on<A: TestCode>(
+    pub(crate) fn check_on<'w, A: TestCode, W: TestCode>(
         &mut self,
         kernel: Kernel,
         a: MatRef<'_, A>,
         zero_point: i32,
-        w: MatRef<'_, i8>,
+        w: impl Into<Right<'w, W>>,
     ) {
+        let w = w.into();
         let expected = sums(a, zero_point, w);
         self.compare(kernel, a, zero_point, w, &expected);
     }
 
     /// `kernel` gives `expected`.
-    pub(crate) fn compare<A: TestCode>(
+    pub(crate) fn compare<'w, A: TestCode, W: TestCode>(
         &mut self,
         kernel: Kernel,
         a: MatRef<'_, A>,
         zero_point: i32,
-        w: MatRef<'_, i8>,
+        w: impl Into<Right<'w, W>>,
         expected: &[i32],
     ) {
-        let activations = Activations::new(a, zero_point);
+        let (w, activations) = (w.into(), Activations::new(a, zero_point));
         let y = product(activations, a.rows(), &pack(kernel, w), &Int32::new(), CANARY, &mut self.workspace);
         self.products += 1;
-        let (m, n, k) = (a.rows(), w.rows(), a.cols());
+        let (m, n, k) = (a.rows(), w.view.rows(), a.cols());
+        assert_eq!(expected.len(), m * n);
         if let Some(at) = (0..m * n).find(|&at| y[at] != expected[at]) {
             panic!(
-                "{kernel}, {}, m = {m}, n = {n}, k = {k}, a strides ({}, {}), w strides ({}, {}), zero point \
-                 {zero_point}: element ({}, {}) is {}, expected {}",
+                "{kernel}, {} by {}, m = {m}, n = {n}, k = {k}, a strides ({}, {}), w strides ({}, {}), zero points \
+                 {zero_point} and {:?}: element ({}, {}) is {}, expected {}",
                 std::any::type_name::<A>(),
+                std::any::type_name::<W>(),
                 a.row_stride(),
                 a.col_stride(),
-                w.row_stride(),
-                w.col_stride(),
+                w.view.row_stride(),
+                w.view.col_stride(),
+                w.zero_points,
                 at / n,
                 at % n,
                 y[at],
