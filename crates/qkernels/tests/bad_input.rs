@@ -4,10 +4,13 @@ mod oracle;
 
 use std::error::Error;
 
-use oracle::CANARY;
+use half::{bf16, f16};
+use oracle::{CANARY, TestCode};
+use qcore::Q31Multiplier;
 use qkernels::{
-    Activations, Dequantize, GemmError, Int32, Kernel, MatMut, MatRef, Output, OutputStage, PackError,
-    PackedWeights, Requantize, Scales, StageError, Threads, ViewError, Workspace, gemm,
+    Activations, Dequantize, DequantizeTo, FixedPointRounding, GemmError, Int32, Kernel, MatMut, MatRef,
+    Output, OutputStage, PackError, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales,
+    StageError, Threads, ViewError, Weights, Workspace, ZeroPoints, gemm,
 };
 
 /// `error` is `expected` and says `message`.
@@ -168,6 +171,70 @@ fn stage_operands_that_are_not_finite() {
 }
 
 #[test]
+fn fixed_point_multipliers_of_another_number() {
+    let multipliers = [Q31Multiplier::default(); 9];
+    for len in [0, 2, 3, 5, 9] {
+        let stage = RequantizeFixedPoint::<i8>::new(&multipliers[..len], FixedPointRounding::Single);
+        refused(
+            product_error(activations(3, 5), (4, 5), &stage, (3, 4), 90),
+            GemmError::Stage(StageError::Length { operand: "fixed-point multiplier", n: 4, len }),
+            &format!("expected n = 4 entries in the stage's fixed-point multiplier, got {len}"),
+        );
+    }
+    let stage = RequantizeFixedPoint::<u8>::new(&multipliers[..1], FixedPointRounding::Double);
+    refused(
+        product_error(activations(3, 5), (4, 5), &stage.with_bias(&[1; 3]), (3, 4), 90),
+        GemmError::Stage(StageError::Length { operand: "bias", n: 4, len: 3 }),
+        "expected n = 4 entries in the stage's bias, got 3",
+    );
+}
+
+#[test]
+fn halves_with_operands_of_another_length() {
+    let stage = DequantizeTo::<f16>::new(Scales::PerChannel(&[1.0; 3])).unwrap();
+    let scale = StageError::Length { operand: "scale", n: 4, len: 3 };
+    let error = product_error(activations(3, 5), (4, 5), &stage, (3, 4), f16::MAX);
+    assert_eq!(error, GemmError::Stage(scale));
+    let stage =
+        DequantizeTo::<bf16>::new(Scales::PerTensor(1.0)).unwrap().with_float_bias(&[1.0; 5]).unwrap();
+    let float_bias = StageError::Length { operand: "float bias", n: 4, len: 5 };
+    let error = product_error(activations(3, 5), (4, 5), &stage, (3, 4), bf16::MAX);
+    assert_eq!(error, GemmError::Stage(float_bias));
+}
+
+#[test]
+fn residuals_of_another_shape() {
+    let stage = Requantize::<u8>::new(Scales::PerTensor(1.0)).unwrap();
+    for (rows, cols) in [(3, 3), (3, 5), (2, 4), (4, 4), (4, 3), (0, 0), (1, 12)] {
+        let residual = Residual::new(MatRef::new(&Q, rows, cols).unwrap(), 0, 1.0).unwrap();
+        refused(
+            product_error(activations(3, 5), (4, 5), &stage.with_residual(residual), (3, 4), 90),
+            GemmError::Stage(StageError::ResidualShape { m: 3, n: 4, rows, cols }),
+            &format!("expected a 3 x 4 residual, got {rows} x {cols}"),
+        );
+    }
+}
+
+#[test]
+fn residuals_that_cannot_be_read_or_scaled() {
+    for (rows, cols, col_stride) in [(3, 4, 3), (1, 2, 0), (2, 2, 7)] {
+        let view = MatRef::with_strides(&Q, rows, cols, 1, col_stride).unwrap();
+        refused(
+            Residual::new(view, 0, 1.0).unwrap_err(),
+            StageError::ResidualStride { col_stride },
+            &format!("the residual's columns are {col_stride} elements apart; they must be adjacent"),
+        );
+    }
+    // A single column has no neighbours.
+    assert!(Residual::new(MatRef::with_strides(&Q, 3, 1, 2, 9).unwrap(), 0, 1.0).is_ok());
+    for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        let error = Residual::new(MatRef::new(&Q, 3, 4).unwrap(), 0, value).unwrap_err();
+        let message = format!("the stage's residual multiplier is {value} at channel 0; it must be finite");
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
 fn clamps_without_a_code() {
     let signed = Requantize::<i8>::new(Scales::PerTensor(1.0)).unwrap();
     assert!(signed.with_clamp(-5, -5).is_ok());
@@ -182,6 +249,75 @@ fn clamps_without_a_code() {
         StageError::EmptyClamp { low: 255, high: 254 },
         "clamp from 255 to 254 is empty",
     );
+    let in_fixed_point = RequantizeFixedPoint::<u8>::new(&[], FixedPointRounding::Double);
+    refused(
+        in_fixed_point.with_clamp(1, 0).unwrap_err(),
+        StageError::EmptyClamp { low: 1, high: 0 },
+        "clamp from 1 to 0 is empty",
+    );
+}
+
+#[test]
+fn weights_with_zero_points_of_another_number() {
+    let (w, zero_points) = ([1i8; 12], [0; 7]);
+    for kernel in Kernel::available() {
+        for len in [0, 2, 4, 7] {
+            let zero_points = ZeroPoints::PerChannel(&zero_points[..len]);
+            let expected = PackError::ZeroPoints { n: 3, len };
+            let message = format!("expected n = 3 zero points, got {len}");
+            let nk = Weights::new(MatRef::new(&w, 3, 4).unwrap(), zero_points);
+            refused(PackedWeights::from_nk(nk, kernel).unwrap_err(), expected, &message);
+            let kn = Weights::new(MatRef::new(&w, 4, 3).unwrap(), zero_points);
+            refused(PackedWeights::from_kn(kn, kernel).unwrap_err(), expected, &message);
+        }
+    }
+}
+
+#[test]
+fn weights_whose_zero_point_is_no_code() {
+    fn check<W: TestCode>(w: W, outside: &[i32]) {
+        let w = [w; 12];
+        let (min, max) = (W::RANGE.min(), W::RANGE.max());
+        for (kernel, &zero_point) in
+            Kernel::available().flat_map(|kernel| outside.iter().map(move |zero_point| (kernel, zero_point)))
+        {
+            let w = MatRef::new(&w, 3, 4).unwrap();
+            for (zero_points, channel) in [
+                (ZeroPoints::PerTensor(zero_point), 0),
+                (ZeroPoints::PerChannel(&[max, min, zero_point]), 2),
+                (ZeroPoints::PerChannel(&[max, zero_point, zero_point]), 1),
+            ] {
+                refused(
+                    PackedWeights::from_nk(Weights::new(w, zero_points), kernel).unwrap_err(),
+                    PackError::ZeroPoint { channel, zero_point, min, max },
+                    &format!("zero point {zero_point} of channel {channel} is not in {min}..={max}"),
+                );
+            }
+        }
+    }
+    check(1i8, &[-129, 128, i32::MIN, i32::MAX]);
+    check(1u8, &[-1, 256, i32::MIN, i32::MAX]);
+}
+
+/// Weights as far as can be from their zero point.
+#[test]
+fn weights_that_32_bits_cannot_sum_with_their_zero_point() {
+    let (w, largest_k) = ([255u8], 16_843_009 / 2);
+    let kernel = Kernel::available().next().unwrap();
+    let channel = |k, zero_point| {
+        let view = MatRef::with_strides(&w, 1, k, 0, 0).unwrap();
+        PackedWeights::from_nk(Weights::new(view, ZeroPoints::PerTensor(zero_point)), kernel)
+    };
+    assert_eq!(channel(largest_k, 0).unwrap().channel_sums(), [i32::MAX - 127]);
+    let (k, abs_sum) = (largest_k + 1, 255 * (largest_k as u64 + 1));
+    refused(
+        channel(k, 0).unwrap_err(),
+        PackError::Overflow { channel: 0, k, abs_sum },
+        &format!(
+            "sums over the k = {k} weights of channel 0 leave 32 bits: sum of |w - zero point| is {abs_sum}"
+        ),
+    );
+    assert_eq!(channel(k, 1).unwrap().channel_sums(), [254 * k as i32]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use oracle::{CANARY, Conformance, Noise, TestCode, around, pack, sums};
 use proptest::prelude::*;
 use qkernels::{Activations, Int32, Kernel, MatMut, MatRef, Requantize, Scales};
-use qkernels::{PackedWeights, Threads, Workspace, gemm};
+use qkernels::{PackedWeights, Threads, Workspace, ZeroPoints, gemm};
 
 /// A random product with rows of adjacent elements on every kernel, or on `kernel`.
 fn check_random<A: TestCode>(
@@ -332,8 +332,16 @@ struct Case {
     w: Layout,
     out_gap: usize,
     zero_point: i32,
+    w_zero_points: WeightZeroPoints,
     bias: bool,
     seed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum WeightZeroPoints {
+    None,
+    PerTensor,
+    PerChannel,
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -343,22 +351,33 @@ fn any_case() -> impl Strategy<Value = Case> {
         1 => (100..300usize, 0..20usize, 0..300usize),
     ];
     let zero_point = prop_oneof![Just(0), -128..256i32, -100_000..100_000i32];
-    (shape, Layout::any(), Layout::any(), 0..20usize, zero_point, any::<bool>(), any::<u64>()).prop_map(
-        |(shape, a, w, out_gap, zero_point, bias, seed)| {
-            // 127 weights of the largest magnitude times 100_000 is about the most that int32 holds.
-            let zero_point = if shape.2 > 120 { zero_point.clamp(-512, 512) } else { zero_point };
-            Case { shape, a, w, out_gap, zero_point, bias, seed }
+    let w_zero_points = prop_oneof![
+        2 => Just(WeightZeroPoints::None),
+        1 => Just(WeightZeroPoints::PerTensor),
+        2 => Just(WeightZeroPoints::PerChannel),
+    ];
+    let zero_points = (zero_point, w_zero_points);
+    (shape, Layout::any(), Layout::any(), 0..20usize, zero_points, any::<bool>(), any::<u64>()).prop_map(
+        |(shape, a, w, out_gap, (zero_point, w_zero_points), bias, seed)| {
+            // 84 weights as far as can be from their zero points, times 100_255, are the most that int32 holds.
+            let zero_point = if shape.2 > 80 { zero_point.clamp(-512, 512) } else { zero_point };
+            Case { shape, a, w, out_gap, zero_point, w_zero_points, bias, seed }
         },
     )
 }
 
-fn agrees_with_the_oracle<A: TestCode>(case: &Case) {
+fn agrees_with_the_oracle<A: TestCode, W: TestCode>(case: &Case) {
     let (m, n, k) = case.shape;
     let mut noise = Noise::new(case.seed);
     let a = case.a.codes::<A>(&mut noise, m, k);
     let a = case.a.view(&a, m, k);
-    let w = case.w.codes::<i8>(&mut noise, n, k);
-    let w = case.w.view(&w, n, k);
+    let (w, zero_points) = (case.w.codes::<W>(&mut noise, n, k), noise.zero_points::<W>(n.max(1)));
+    let zero_points = match case.w_zero_points {
+        WeightZeroPoints::None => ZeroPoints::PerTensor(0),
+        WeightZeroPoints::PerTensor => ZeroPoints::PerTensor(zero_points[0]),
+        WeightZeroPoints::PerChannel => ZeroPoints::PerChannel(&zero_points[..n]),
+    };
+    let w = (case.w.view(&w, n, k), zero_points);
     let bias = noise.integers(n, if case.bias { 1 << 20 } else { 0 });
     let mut expected = sums(a, case.zero_point, w);
     for row in expected.chunks_mut(n.max(1)) {
@@ -383,12 +402,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_product_of_u8(case in any_case()) {
-        agrees_with_the_oracle::<u8>(&case);
+    fn any_product_of_u8_by_i8(case in any_case()) {
+        agrees_with_the_oracle::<u8, i8>(&case);
     }
 
     #[test]
-    fn any_product_of_i8(case in any_case()) {
-        agrees_with_the_oracle::<i8>(&case);
+    fn any_product_of_u8_by_u8(case in any_case()) {
+        agrees_with_the_oracle::<u8, u8>(&case);
+    }
+
+    #[test]
+    fn any_product_of_i8_by_i8(case in any_case()) {
+        agrees_with_the_oracle::<i8, i8>(&case);
+    }
+
+    #[test]
+    fn any_product_of_i8_by_u8(case in any_case()) {
+        agrees_with_the_oracle::<i8, u8>(&case);
     }
 }

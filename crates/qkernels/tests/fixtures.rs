@@ -6,9 +6,10 @@ mod oracle;
 
 use fixture::{Case, Element, Group};
 use oracle::{CANARY, TestCode, pack, product};
-use qcore::{ZeroPointTerms, compensate};
+use qcore::{CodeRange, Q31Multiplier, Scheme, ZeroPointTerms, compensate};
 use qkernels::{
-    Activations, Dequantize, Int32, Kernel, MatRef, Output, OutputStage, Requantize, Scales, Workspace,
+    Activations, Dequantize, Dynamic, FixedPointRounding, Int32, Kernel, MatMut, MatRef, Output, OutputStage,
+    Requantize, RequantizeFixedPoint, Scales, Threads, Workspace, ZeroPoints, gemm_dynamic,
 };
 use safetensors::Dtype;
 
@@ -32,9 +33,20 @@ impl<A: TestCode + Element> Operands<A> {
 
     /// What each kernel stores.
     fn run<S: OutputStage>(&self, zero_point: i32, stage: &S, before: Output<S>) -> Vec<Vec<Output<S>>> {
+        self.run_with(zero_point, ZeroPoints::PerTensor(0), stage, before)
+    }
+
+    /// As `run`, with zero points of the weights.
+    fn run_with<S: OutputStage>(
+        &self,
+        zero_point: i32,
+        w_zero_points: ZeroPoints<'_>,
+        stage: &S,
+        before: Output<S>,
+    ) -> Vec<Vec<Output<S>>> {
         let run = |kernel| {
             let a = Activations::new(MatRef::new(&self.a, self.m, self.k).unwrap(), zero_point);
-            let w = pack(kernel, MatRef::new(&self.w, self.n, self.k).unwrap());
+            let w = pack(kernel, (MatRef::new(&self.w, self.n, self.k).unwrap(), w_zero_points));
             product(a, self.m, &w, stage, before, &mut Workspace::new())
         };
         Kernel::available().map(run).collect()
@@ -86,6 +98,10 @@ fn zero_points_of_both_operands() {
                 });
                 case.check(label, &c.collect::<Result<Vec<_>, _>>().unwrap());
             }
+            // The product takes care of all of them.
+            for c in operands.run_with(za, ZeroPoints::PerChannel(&zb), &Int32::new(), CANARY) {
+                case.check(label, &c);
+            }
             // The product takes care of that of the activations, which leaves that of the weights.
             for sums in operands.run(za, &Int32::new(), CANARY) {
                 let c = sums.iter().enumerate().map(|(at, &sum)| {
@@ -119,6 +135,9 @@ fn accumulators_and_codes_of_quantized_layers() {
         let highest = ((1 << (case.int("bits") - 1)) - 1) as i8;
         let codes = Requantize::new(Scales::PerChannel(&multipliers)).unwrap().with_zero_point(y_zero_point);
         let codes = codes.with_clamp(-highest - 1, highest).unwrap();
+        let (q31, shifts) = (case.get::<i32>("multiplier_q31"), case.get::<i32>("shift"));
+        let q31 = q31.iter().zip(&shifts).map(|(&q31, &shift)| Q31Multiplier::new(q31, shift).unwrap());
+        let q31: Vec<_> = q31.collect();
         // The zero point folded into the bias ahead of time, or left to the product.
         for (zero_point, bias) in [(0, &shifted_bias), (x_zero_point, &bias)] {
             for acc in operands.run(zero_point, &Int32::new().with_bias(bias), CANARY) {
@@ -126,6 +145,16 @@ fn accumulators_and_codes_of_quantized_layers() {
             }
             for y in operands.run(zero_point, &codes.with_bias(bias), 0x5a) {
                 case.check("y_round_then_add_f32", &y);
+            }
+            for (label, rounding) in [
+                ("y_tflite_double_rounding", FixedPointRounding::Double),
+                ("y_tflite_single_rounding", FixedPointRounding::Single),
+            ] {
+                let codes = RequantizeFixedPoint::new(&q31, rounding).with_zero_point(y_zero_point);
+                let codes = codes.with_clamp(-highest - 1, highest).unwrap().with_bias(bias);
+                for y in operands.run(zero_point, &codes, 0x5a) {
+                    case.check(label, &y);
+                }
             }
         }
         run += 1;
@@ -161,6 +190,18 @@ fn a_layer_with_activations_quantized_as_they_come() {
         case.check("acc", &acc);
     }
     for y in operands.run(zero_point, &reals, f32::NAN) {
+        case.check("y", &y);
+    }
+    // And from the floats themselves.
+    let (x, w_scales) = (case.get::<f32>("x"), case.get::<f32>("w_scales"));
+    let Operands { ref w, m, k, n, .. } = operands;
+    let reals = Dequantize::new(Scales::PerChannel(&w_scales)).unwrap().with_float_bias(&bias).unwrap();
+    let how = Dynamic::PerTensor(Scheme::onnx_dynamic(CodeRange::U8));
+    for kernel in Kernel::available() {
+        let (x, w) = (MatRef::new(&x, m, k).unwrap(), pack(kernel, MatRef::new(w, n, k).unwrap()));
+        let mut y = vec![f32::NAN; m * n];
+        let out = MatMut::new(&mut y, m, n).unwrap();
+        gemm_dynamic(x, how, &w, &reals, out, Threads::Serial, &mut Workspace::new()).unwrap();
         case.check("y", &y);
     }
 }

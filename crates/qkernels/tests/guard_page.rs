@@ -9,10 +9,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use bytemuck::Pod;
+use half::slice::HalfBitsSliceExt;
+use half::{bf16, f16};
 use oracle::{Noise, TestCode, around, pack, sums};
+use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, Int32, Kernel, MatMut, MatRef, Requantize, Scales, Threads, Workspace, gemm,
-    quantize,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel,
+    MatMut, MatRef, Requantize, RequantizeFixedPoint, Residual, Scales, Threads, Workspace, ZeroPoints, gemm,
+    gemm_dynamic, quantize,
 };
 
 /// Where the elements lie between the two guard pages.
@@ -162,10 +166,75 @@ fn nothing_behind_the_slices_is_touched() {
     check_edges::<i8>(Place::Back);
 }
 
+/// Floats, weights with zero points and residual of a product of this shape between guard pages, on every kernel.
+fn check_floats(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
+    let mut workspace = Workspace::new();
+    let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
+    let w = Guarded::new(&noise.codes::<u8>(n * k), place);
+    let zero_points = Guarded::new(&noise.zero_points::<u8>(n), place);
+    let scales = Guarded::new(&noise.floats(n, 0.01), place);
+    let multipliers: Vec<_> =
+        scales.slice().iter().map(|&s| Q31Multiplier::from_real(s.abs().into()).unwrap()).collect();
+    let stage = Dequantize::new(Scales::PerChannel(scales.slice())).unwrap();
+    for (row_stride, col_stride, gap) in [(k, 1, 0), (k + 1, 1, 1), (1, m, 0)] {
+        let len = (m - 1) * row_stride + (k - 1) * col_stride + 1;
+        let x = Guarded::new(&noise.floats(len, 1.0), place);
+        let halves: Vec<_> = x.slice().iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
+        let halves = Guarded::new(&halves, place);
+        let halves: &[bf16] = halves.slice().reinterpret_cast();
+        let x = MatRef::with_strides(x.slice(), m, k, row_stride, col_stride).unwrap();
+        let halves = MatRef::with_strides(halves, m, k, row_stride, col_stride).unwrap();
+        let (stride, len) = (n + gap, (m - 1) * (n + gap) + n);
+        let residual = Guarded::new(&noise.codes::<i8>(len), place);
+        let residual = MatRef::with_strides(residual.slice(), m, n, stride, 1).unwrap();
+        let residual = Residual::new(residual, 3, 0.5).unwrap();
+        for kernel in Kernel::available() {
+            let w = MatRef::new(w.slice(), n, k).unwrap();
+            let w = pack(kernel, (w, ZeroPoints::PerChannel(zero_points.slice())));
+            for how in [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())] {
+                let mut y = Guarded::new(&vec![0f32; len], place);
+                let out = MatMut::with_stride(y.slice_mut(), m, n, stride).unwrap();
+                gemm_dynamic(x, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                let mut y = Guarded::new(&vec![0f32; len], place);
+                let out = MatMut::with_stride(y.slice_mut(), m, n, stride).unwrap();
+                gemm_dynamic(halves, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+            }
+            let x = FloatActivations::new(halves, params).unwrap();
+            let mut y = Guarded::new(&vec![0u16; len], place);
+            let out = MatMut::with_stride(y.slice_mut().reinterpret_cast_mut(), m, n, stride).unwrap();
+            let to_halves = DequantizeTo::<f16>::new(Scales::PerChannel(scales.slice())).unwrap();
+            gemm(x, &w, &to_halves, out, Threads::Serial, &mut workspace).unwrap();
+            let mut y = Guarded::new(&vec![0u8; len], place);
+            let out = MatMut::with_stride(y.slice_mut(), m, n, stride).unwrap();
+            let codes = Requantize::new(Scales::PerTensor(0.01)).unwrap().with_residual(residual);
+            gemm(x, &w, &codes, out, Threads::Serial, &mut workspace).unwrap();
+            let out = MatMut::with_stride(y.slice_mut(), m, n, stride).unwrap();
+            let codes = RequantizeFixedPoint::new(&multipliers, FixedPointRounding::Double);
+            gemm(x, &w, &codes, out, Threads::Serial, &mut workspace).unwrap();
+        }
+    }
+}
+
+#[test]
+fn floats_and_residuals_are_read_inside_of_their_slices() {
+    let mut noise = Noise::new(42);
+    for place in [Place::Front, Place::Back] {
+        for desc in Kernel::available().map(Kernel::desc) {
+            for n in around(desc.vector_columns).chain(around(desc.nr)) {
+                let (m, k) = (noise.choose(&[1, 2, desc.mr, desc.mr + 1]), 1 + noise.below(70));
+                check_floats(&mut noise, (m, n, k), place);
+            }
+        }
+        for (n, k) in (1..=20).zip([255, 256, 257, 511, 512, 513].into_iter().cycle()) {
+            check_floats(&mut noise, (3, n, k), place);
+        }
+    }
+}
+
 #[test]
 fn quantizing_stays_inside_of_its_slices() {
     let mut noise = Noise::new(41);
-    let params = qcore::QParams::new(0.1, 3, qcore::CodeRange::I8).unwrap();
+    let params = QParams::new(0.1, 3, CodeRange::I8).unwrap();
     for (kernel, place) in
         Kernel::available().flat_map(|kernel| [(kernel, Place::Front), (kernel, Place::Back)])
     {

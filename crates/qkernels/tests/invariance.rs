@@ -4,7 +4,11 @@
 mod oracle;
 
 use oracle::{CANARY, Noise, TestCode, pack, product, sums};
-use qkernels::{Activations, Dequantize, Int32, Kernel, MatRef, Requantize, Scales, Workspace};
+use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
+use qkernels::{
+    Activations, Dequantize, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel, MatMut, MatRef,
+    Requantize, RequantizeFixedPoint, Residual, Scales, Threads, Workspace, ZeroPoints, gemm, gemm_dynamic,
+};
 
 /// The stages that end a layer, with another scale and bias for each channel, so that a part of the columns that took
 /// its neighbour's would show.
@@ -68,6 +72,42 @@ fn a_row_does_not_depend_on_the_rows_beside_it() {
     }
     sweep::<u8>();
     sweep::<i8>();
+}
+
+#[test]
+fn a_row_of_floats_does_not_depend_on_the_rows_beside_it() {
+    let (mut noise, mut workspace) = (Noise::new(36), Workspace::new());
+    for (n, k) in [(17, 64), (49, 131), (18, 6000)] {
+        let batch = 20;
+        // Rows of many ranges.
+        let mut x = noise.floats(batch * k, 1.0);
+        x.chunks_mut(k)
+            .enumerate()
+            .for_each(|(i, row)| row.iter_mut().for_each(|x| *x *= (1 + i) as f32 - 0.5));
+        let (w, zero_points) = (noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+        let stages = Stages::new(&mut noise, n, k);
+        for how in [Dynamic::default(), Dynamic::PerToken(Scheme::activations_u8())] {
+            for kernel in Kernel::available() {
+                let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
+                let w = pack(kernel, w);
+                let mut rows = |first: usize, count: usize| {
+                    let x = MatRef::new(&x[first * k..], count, k).unwrap();
+                    let mut y = vec![f32::NAN; count * n];
+                    let out = MatMut::new(&mut y, count, n).unwrap();
+                    let stage = stages.dequantize();
+                    gemm_dynamic(x, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    rows_of_bits(&y, n)
+                };
+                let alone: Vec<_> = (0..batch).flat_map(|i| rows(i, 1)).collect();
+                for count in [2, 5, 6, 7, 8, 9, 20] {
+                    for first in [0, 1, batch - count] {
+                        let first = first.min(batch - count);
+                        assert_eq!(rows(first, count), alone[first..first + count], "{kernel}, {count} rows");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -148,7 +188,7 @@ fn codes_as_u8_and_as_i8_give_the_same_row() {
 #[cfg(feature = "rayon")]
 #[test]
 fn a_row_does_not_depend_on_the_threads() {
-    use qkernels::{MatMut, Output, OutputStage, PackedWeights, Threads, gemm};
+    use qkernels::{Output, OutputStage, PackedWeights};
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
     /// The product with each pool, in a matrix with gaps between the rows, which stay as they are.
@@ -209,6 +249,58 @@ fn a_row_does_not_depend_on_the_threads() {
     let pools = [1, 2, 3, 5].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
     sweep::<u8>(&pools);
     sweep::<i8>(&pools);
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn a_row_does_not_depend_on_the_threads_through_any_route() {
+    use rayon::ThreadPoolBuilder;
+
+    let (mut noise, mut workspace) = (Noise::new(37), Workspace::new());
+    let pools = [1, 2, 3].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    // Columns to share, rows to share.
+    for (m, n, k) in [(9, 1403, 1307), (1201, 30, 401)] {
+        let mut x = noise.floats(m * k, 1.0);
+        x.chunks_mut(k)
+            .enumerate()
+            .for_each(|(i, row)| row.iter_mut().for_each(|x| *x *= (1 + i % 9) as f32));
+        let x = MatRef::new(&x, m, k).unwrap();
+        let known = FloatActivations::new(x, QParams::new(0.05, 3, CodeRange::I8).unwrap()).unwrap();
+        let (w, zero_points) = (noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+        let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
+        let stages = Stages::new(&mut noise, n, k);
+        let residual = noise.codes::<u8>(m * n);
+        let residual = Residual::new(MatRef::new(&residual, m, n).unwrap(), 100, 0.25).unwrap();
+        let with_residual = stages.requantize().with_residual(residual);
+        let multipliers: Vec<_> =
+            stages.scales.iter().map(|scale| Q31Multiplier::from_real(scale.abs().into()).unwrap()).collect();
+        let in_fixed_point = RequantizeFixedPoint::<i8>::new(&multipliers, FixedPointRounding::Single);
+        for kernel in Kernel::available() {
+            let w = pack(kernel, w);
+            let mut run = |threads: Threads<'_>| {
+                let mut reals = [vec![f32::NAN; m * n], vec![f32::NAN; m * n]];
+                let hows = [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())];
+                for (y, how) in reals.iter_mut().zip(hows) {
+                    let out = MatMut::new(y, m, n).unwrap();
+                    gemm_dynamic(x, how, &w, &stages.dequantize(), out, threads, &mut workspace).unwrap();
+                }
+                let (mut codes, mut fixed) = (vec![0; m * n], vec![0; m * n]);
+                let out = MatMut::new(&mut codes, m, n).unwrap();
+                gemm(known, &w, &with_residual, out, threads, &mut workspace).unwrap();
+                let out = MatMut::new(&mut fixed, m, n).unwrap();
+                gemm(known, &w, &in_fixed_point, out, threads, &mut workspace).unwrap();
+                (reals.map(|y| rows_of_bits(&y, n)), codes, fixed)
+            };
+            let serial = run(Threads::Serial);
+            for pool in &pools {
+                assert!(
+                    run(Threads::Pool(pool)) == serial,
+                    "{kernel}, {} threads",
+                    pool.current_num_threads()
+                );
+            }
+        }
+    }
 }
 
 #[test]

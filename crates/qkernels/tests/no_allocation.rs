@@ -5,10 +5,13 @@ mod oracle;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use half::{bf16, f16};
 use oracle::{Noise, TestCode, pack};
+use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, Int32, Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, Scales,
-    Threads, Workspace, gemm, quantize,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel,
+    MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales, Threads,
+    Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, quantize,
 };
 
 thread_local! {
@@ -107,6 +110,49 @@ fn the_second_product_of_a_shape_allocates_nothing() {
 }
 
 #[test]
+fn the_second_product_through_any_route_allocates_nothing() {
+    let mut noise = Noise::new(53);
+    for (m, n, k) in [(1, 17, 64), (9, 49, 131), (20, 50, 6000), (3, 300, 6000)] {
+        let (x, w, codes) = (noise.floats(m * k, 1.0), noise.codes::<u8>(n * k), noise.codes::<i8>(m * n));
+        let (scales, zero_points) = (noise.floats(n, 0.01), noise.zero_points::<u8>(n));
+        let halves: Vec<_> = x.iter().map(|&x| <bf16 as Float>::narrow(x)).collect();
+        let x = MatRef::new(&x, m, k).unwrap();
+        let column_major = MatRef::with_strides(&halves, m, k, 1, m).unwrap();
+        let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
+        let known = FloatActivations::new(column_major, params).unwrap();
+        let per_channel = Scales::PerChannel(&scales);
+        let (reals, to_halves) =
+            (Dequantize::new(per_channel).unwrap(), DequantizeTo::new(Scales::PerTensor(0.01)).unwrap());
+        let multiplier = [Q31Multiplier::from_real(0.01).unwrap()];
+        let in_fixed_point = RequantizeFixedPoint::<u8>::new(&multiplier, FixedPointRounding::Double);
+        let residual = Residual::new(MatRef::new(&codes, m, n).unwrap(), 3, 0.5).unwrap();
+        let with_residual = Requantize::<u8>::new(per_channel).unwrap().with_residual(residual);
+        let (mut y, mut y_halves, mut y_codes) = (vec![0.0; m * n], vec![f16::ZERO; m * n], vec![0; m * n]);
+        for kernel in Kernel::available() {
+            let w = MatRef::new(&w, n, k).unwrap();
+            let w = &pack(kernel, (w, ZeroPoints::PerChannel(&zero_points)));
+            let (columns, ws) = (w.column_ranges(2).next().unwrap(), &mut Workspace::new());
+            let mut products = || {
+                for how in [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())] {
+                    let out = MatMut::new(&mut y, m, n).unwrap();
+                    gemm_dynamic(x, how, w, &reals, out, Threads::Serial, ws).unwrap();
+                    let out = MatMut::new(&mut y_halves, m, n).unwrap();
+                    gemm_dynamic(column_major, how, w, &to_halves, out, Threads::Serial, ws).unwrap();
+                }
+                let out = MatMut::new(&mut y_codes, m, n).unwrap();
+                gemm(known, w, &in_fixed_point, out, Threads::Serial, ws).unwrap();
+                let out = MatMut::new(&mut y_codes, m, n).unwrap();
+                gemm(known, w, &with_residual, out, Threads::Serial, ws).unwrap();
+                let out = MatMut::new(&mut y, m, columns.len()).unwrap();
+                gemm_columns(known, w, columns.clone(), &reals, out, ws).unwrap();
+            };
+            assert!(allocations(&mut products) > 0, "{kernel}: a new workspace is empty");
+            assert_eq!(allocations(&mut products), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+        }
+    }
+}
+
+#[test]
 fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
     let mut noise = Noise::new(51);
     let shapes = [(16, 784, 256), (16, 256, 10), (1, 128, 512), (33, 7, 3), (4, 6000, 40)];
@@ -133,7 +179,7 @@ fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
 fn quantizing_allocates_nothing() {
     let x = Noise::new(52).floats(1000, 2.0);
     let mut codes = vec![0u8; x.len()];
-    let params = qcore::QParams::new(0.02, 128, qcore::CodeRange::U8).unwrap();
+    let params = QParams::new(0.02, 128, CodeRange::U8).unwrap();
     for kernel in Kernel::available() {
         assert_eq!(allocations(|| quantize(kernel, &x, &params, &mut codes).unwrap()), 0, "{kernel}");
     }
