@@ -299,25 +299,27 @@ fn weights_whose_zero_point_is_no_code() {
     check(1u8, &[-1, 256, i32::MIN, i32::MAX]);
 }
 
-/// Weights as far as can be from their zero point.
+/// Weights as far as can be from their zero point, in every order that their sums are made in.
 #[test]
 fn weights_that_32_bits_cannot_sum_with_their_zero_point() {
-    let (w, largest_k) = ([255u8], 16_843_009 / 2);
-    let kernel = Kernel::available().next().unwrap();
-    let channel = |k, zero_point| {
-        let view = MatRef::with_strides(&w, 1, k, 0, 0).unwrap();
-        PackedWeights::from_nk(Weights::new(view, ZeroPoints::PerTensor(zero_point)), kernel)
-    };
-    assert_eq!(channel(largest_k, 0).unwrap().channel_sums(), [i32::MAX - 127]);
+    let largest_k = 8_421_504;
     let (k, abs_sum) = (largest_k + 1, 255 * (largest_k as u64 + 1));
-    refused(
-        channel(k, 0).unwrap_err(),
-        PackError::Overflow { channel: 0, k, abs_sum },
-        &format!(
-            "sums over the k = {k} weights of channel 0 leave 32 bits: sum of |w - zero point| is {abs_sum}"
-        ),
-    );
-    assert_eq!(channel(k, 1).unwrap().channel_sums(), [254 * k as i32]);
+    let (w, kernel) = (vec![255u8; k], Kernel::available().next().unwrap());
+    for (row_stride, col_stride) in [(k, 1), (1, 0), (0, 0)] {
+        let channel = |k, zero_point| {
+            let view = MatRef::with_strides(&w, 1, k, row_stride, col_stride).unwrap();
+            PackedWeights::from_nk(Weights::new(view, ZeroPoints::PerTensor(zero_point)), kernel)
+        };
+        assert_eq!(channel(largest_k, 0).unwrap().channel_sums(), [i32::MAX - 127]);
+        refused(
+            channel(k, 0).unwrap_err(),
+            PackError::Overflow { channel: 0, k, abs_sum },
+            &format!(
+                "sums over the k = {k} weights of channel 0 leave 32 bits: sum of |w - zero point| is {abs_sum}"
+            ),
+        );
+        assert_eq!(channel(k, 1).unwrap().channel_sums(), [254 * k as i32]);
+    }
 }
 
 #[test]
