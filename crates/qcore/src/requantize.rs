@@ -211,6 +211,36 @@ mod tests {
     }
 
     #[test]
+    fn a_residual_is_added_in_f32_before_the_only_rounding() {
+        let mut fused_differs = 0;
+        for (multiplier, step) in
+            [0.25, 0.1, 1.0 / 3.0_f32].into_iter().flat_map(|m| [0.25, 0.1, -0.3].map(|s| (m, s)))
+        {
+            for (acc, residual) in
+                (-300..=300).flat_map(|acc| (-128..=127).map(move |residual| (acc, residual)))
+            {
+                let (product, term) = (acc as f32 * multiplier, residual as f32 * step);
+                let sum = f64::from(product) + f64::from(term);
+                let expected = clamp_last(f64::from(sum as f32), 3, -128, 127);
+                let got = requantize_residual(acc, multiplier, residual, step, 3, -128, 127);
+                assert_eq!(got, expected, "{acc} {multiplier} {residual} {step}");
+                let fused = (acc as f32).mul_add(multiplier, term);
+                fused_differs += i32::from(clamp_last(fused.into(), 3, -128, 127) != expected);
+            }
+        }
+        assert!(fused_differs > 0);
+        // Without a residual, it is `requantize`.
+        for acc in ACCUMULATORS {
+            assert_eq!(
+                requantize_residual(acc, 0.3, 0, 9.0, 3, -128, 127),
+                requantize(acc, 0.3, 3, -128, 127)
+            );
+        }
+        // Infinities of both signs make NaN.
+        assert_eq!(requantize_residual(i32::MAX, f32::MAX, i32::MIN, f32::MAX, 3, -128, 127), -128);
+    }
+
+    #[test]
     fn every_accumulator_and_multiplier_has_a_result() {
         let multipliers = [
             0.0,

@@ -184,7 +184,8 @@ fn schemes() -> Vec<Scheme> {
 fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
     let row = |i: usize| {
         let mut row = noise.floats(k, 0.1 * (1 + i) as f32);
-        match i % 12 {
+        let odd_block = |p: usize| p / 256 % 2 == 1;
+        match i % 13 {
             1 => row.iter_mut().step_by(3).for_each(|x| *x = f32::NAN),
             2 => row.fill(0.0),
             3 => row.iter_mut().step_by(2).for_each(|x| *x = f32::INFINITY.copysign(*x)),
@@ -195,6 +196,10 @@ fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
             8 => row.fill(f32::NEG_INFINITY),
             9 => row.iter_mut().enumerate().for_each(|(p, x)| *x = (p % 64) as f32 / 2.0 - 16.0),
             10 => row.iter_mut().for_each(|x| *x = 3.0 + x.abs()),
+            // No finite value among 256 that are widened together.
+            11 | 12 => row.iter_mut().enumerate().for_each(|(p, x)| {
+                *x = if odd_block(p) == (i % 13 == 11) { f32::NAN } else { 2.0 + x.abs() };
+            }),
             _ => {}
         }
         row
@@ -242,14 +247,16 @@ fn rows_of_any_strides_and_lengths() {
     fn sweep<F: Float>() {
         let mut noise = Noise::new(95);
         // Around the 256 values that are widened at a time.
-        for (m, n, k) in [(1, 17, 255), (3, 5, 256), (14, 49, 257), (9, 16, 512), (2, 3, 1), (5, 50, 8000)] {
+        for (m, n, k) in [(1, 17, 255), (3, 5, 256), (14, 49, 257), (13, 16, 513), (2, 3, 1), (5, 50, 8000)] {
             let x = rows::<F>(&mut noise, m, k);
             let w = noise.codes::<i8>(n * k);
             let w = MatRef::new(&w, n, k).unwrap();
             for strides in [(k, 1), (k + 3, 1), (1, m), (1, m + 2), (2 * k, 2)] {
                 let x = laid_out(&x, k, strides);
                 let x = MatRef::with_strides(&x, m, k, strides.0, strides.1).unwrap();
-                for how in [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())] {
+                // The range as it is observed, which a value that no row holds would change.
+                let as_observed = Scheme::tutorial_affine(CodeRange::U8);
+                for how in [Dynamic::PerToken(as_observed), Dynamic::PerTensor(Scheme::activations_u8())] {
                     check::<F, f32, i8>(&mut noise, x, how, w.into());
                 }
             }
@@ -258,6 +265,21 @@ fn rows_of_any_strides_and_lengths() {
     sweep::<f32>();
     sweep::<f16>();
     sweep::<bf16>();
+}
+
+#[test]
+fn rows_are_cut_into_blocks() {
+    let mut noise = Noise::new(97);
+    let (m, n, k) = (1100, 3, 1024);
+    let (x, w) = (rows::<f32>(&mut noise, m, k), noise.codes::<u8>(n * k));
+    let zero_points = noise.zero_points::<u8>(n);
+    let w = Right::from((MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points)));
+    let how = Dynamic::PerToken(Scheme::activations_u8());
+    check::<f32, f32, u8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);
+    // Without zero points of the weights, kernels apply the rows' terms themselves.
+    let w = noise.codes::<i8>(n * k);
+    let w = MatRef::new(&w, n, k).unwrap().into();
+    check::<f32, f32, i8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod oracle;
 
-use oracle::pack;
+use oracle::{CANARY, pack};
 use qcore::{AffineRange, CodeRange, Kind, QParams, Range, Scheme, SchemeError};
 use qkernels::{
     CodesError, Dequantize, Dynamic, DynamicError, FloatActivations, GemmError, Int32, Kernel, MatMut,
@@ -77,6 +77,24 @@ fn what_the_product_refuses() {
         panic!()
     };
     assert_eq!((overflow.channel, overflow.bound), (0, 128 * 127 * 132_105));
+}
+
+#[test]
+fn known_zero_points_are_part_of_the_bound() {
+    let (n, k) = (2, 2000);
+    let x = MatRef::with_strides(&[1.0f32], 1, k, 0, 0).unwrap();
+    let w = vec![127i8; n * k];
+    for (zero_point, distance) in [(10_000, 10_000), (-9000, 9255)] {
+        let params = QParams::with_distant_zero_point(1.0, zero_point, CodeRange::U8).unwrap();
+        for kernel in Kernel::available() {
+            let (w, mut y) = (pack(kernel, MatRef::new(&w, n, k).unwrap()), [CANARY; 2]);
+            let (x, out) = (FloatActivations::new(x, params).unwrap(), MatMut::new(&mut y, 1, n).unwrap());
+            let error = gemm(x, &w, &Int32::new(), out, Threads::Serial, &mut Workspace::new());
+            let Err(GemmError::Overflow(overflow)) = error else { panic!("{kernel}: {error:?}") };
+            assert_eq!((overflow.channel, overflow.bound), (0, distance * 127 * k as u128), "{kernel}");
+            assert_eq!(y, [CANARY; 2]);
+        }
+    }
 }
 
 /// A zero point far from the codes counts in the bound on the sums, row by row.

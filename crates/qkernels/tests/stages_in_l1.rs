@@ -235,13 +235,14 @@ fn every_number_of_channels_up_to_50() {
 }
 
 #[test]
-fn a_stage_is_applied_once_where_k_is_cut_into_blocks() {
+fn a_stage_is_applied_once_where_rows_and_k_are_cut_into_blocks() {
     let mut noise = Noise::new(72);
-    // More rows and columns than a tile has, so that residuals are met in all of them.
-    let mut sums = Sums::<i8, u8>::random(&mut noise, (10, 100, 24_000), true);
-    check_dequantize::<_, _, f16>(&mut sums, &mut noise, 1e-5);
-    check_fixed_point::<_, _, u8>(&mut sums, &mut noise, 1e-5);
-    check_residual::<_, _, i8, u8>(&mut sums, &mut noise, 1e-5);
+    for shape in [(10, 100, 24_000), (1100, 3, 1024)] {
+        let mut sums = Sums::<i8, u8>::random(&mut noise, shape, true);
+        check_dequantize::<_, _, f16>(&mut sums, &mut noise, 1e-5);
+        check_fixed_point::<_, _, u8>(&mut sums, &mut noise, 1e-5);
+        check_residual::<_, _, i8, u8>(&mut sums, &mut noise, 1e-5);
+    }
 }
 
 #[test]
