@@ -21,6 +21,12 @@ pub enum Feature {
     Avx512Vl,
     /// `vpdpbusd`: four u8 x i8 products summed into each int32 lane.
     Avx512Vnni,
+    /// 128-bit vectors of aarch64, which all its CPUs with an operating system have.
+    Neon,
+    /// `sdot`: four i8 x i8 products summed into each int32 lane.
+    Dotprod,
+    /// `smmla`: two rows of eight i8 times two columns of eight.
+    I8mm,
 }
 
 impl Feature {
@@ -33,6 +39,9 @@ impl Feature {
         Feature::Avx512Dq,
         Feature::Avx512Vl,
         Feature::Avx512Vnni,
+        Feature::Neon,
+        Feature::Dotprod,
+        Feature::I8mm,
     ];
 
     /// The name as in Rust's `target_feature`.
@@ -45,6 +54,9 @@ impl Feature {
             Feature::Avx512Dq => "avx512dq",
             Feature::Avx512Vl => "avx512vl",
             Feature::Avx512Vnni => "avx512vnni",
+            Feature::Neon => "neon",
+            Feature::Dotprod => "dotprod",
+            Feature::I8mm => "i8mm",
         }
     }
 }
@@ -111,11 +123,26 @@ fn detect() -> Features {
             Feature::Avx512Vl => avx512vl::get(),
             Feature::AvxVnni => std::arch::is_x86_feature_detected!("avxvnni"),
             Feature::Avx512Vnni => std::arch::is_x86_feature_detected!("avx512vnni"),
+            Feature::Neon | Feature::Dotprod | Feature::I8mm => false,
         })
         .collect()
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Features {
+    Feature::ALL
+        .iter()
+        .copied()
+        .filter(|feature| match feature {
+            Feature::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            Feature::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Feature::I8mm => std::arch::is_aarch64_feature_detected!("i8mm"),
+            _ => false,
+        })
+        .collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Features {
     Features::NONE
 }

@@ -185,6 +185,29 @@ mod tests {
         assert_eq!(family(Feature::ALL), "avx512_vnni");
     }
 
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn each_arm_cpu_gets_its_best_kernel() {
+        let family =
+            |features: &[Feature]| choose(features.iter().copied().collect(), None).unwrap().0.family;
+        assert_eq!(family(&[]), "portable");
+        assert_eq!(family(&[Feature::Neon]), "neon");
+        assert_eq!(family(&[Feature::Neon, Feature::Dotprod]), "neon_dotprod");
+        assert_eq!(family(&[Feature::Neon, Feature::I8mm]), "neon_i8mm");
+        assert_eq!(family(Feature::ALL), "neon_i8mm");
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn a_forced_kernel_that_the_cpu_lacks_is_an_error_that_names_the_feature() {
+        for (name, missing) in [("neon_dotprod", Feature::Dotprod), ("neon_i8mm_8x12", Feature::I8mm)] {
+            assert_eq!(
+                choose(Features::from_iter([Feature::Neon]), Some(name)),
+                Err(SelectError::Unsupported { name: name.to_owned(), missing })
+            );
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn a_forced_kernel_that_the_cpu_lacks_is_an_error_that_names_the_feature() {

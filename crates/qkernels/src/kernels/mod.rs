@@ -5,13 +5,21 @@
 
 use crate::kernel::KernelDesc;
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 pub(crate) mod portable;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod store;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod strip;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use aarch64::KERNELS as NATIVE;
 #[cfg(target_arch = "x86_64")]
-const NATIVE: &[&KernelDesc] = x86_64::KERNELS;
-#[cfg(not(target_arch = "x86_64"))]
+use x86_64::KERNELS as NATIVE;
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
 const NATIVE: &[&KernelDesc] = &[];
 
 /// Every kernel of this architecture, in order of preference, whether this CPU can run it or not.

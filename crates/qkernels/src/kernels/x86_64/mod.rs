@@ -1,5 +1,6 @@
 //! The x86-64 kernels, best first.
 
+use super::{store, strip};
 use crate::kernel::KernelDesc;
 
 mod avx2;
@@ -8,7 +9,6 @@ mod avx_vnni;
 mod finish256;
 mod finish512;
 mod simd;
-mod store;
 mod tile;
 
 pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL];

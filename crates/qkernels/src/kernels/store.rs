@@ -1,4 +1,5 @@
-//! From a kernel's accumulators to the output, in registers: the loops around the formulas of `finish512` or `finish256`.
+//! From a kernel's accumulators to the output, in registers, for all architectures: the loops around the formulas of
+//! their `finish512`, `finish256` and `finish128`.
 
 /// The block once for each `$i` below `$bound`, a constant of at most 8.
 ///

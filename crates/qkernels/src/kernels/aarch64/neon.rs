@@ -1,0 +1,108 @@
+//! NEON as every aarch64 CPU has it: `smull` multiplies eight i8 x i8 into 16 bits, `sadalp` adds pairs of them to four int32
+//! lanes.
+//!
+//! Each product is widened before another is added to it: 2 * -128 * -128 is one more than 16 bits hold, so `smlal` into 16
+//! bits, which halves the additions elsewhere, is wrong for operands of full range.
+//!
+//! A vector of `a` is 16 k of one row, one of weights 16 k of one column, and nothing is spread over lanes; the four lanes of
+//! a sum are added up at the end. The tile is 5 rows by 4 columns: 20 accumulators, 4 vectors of weights and one of `a` leave
+//! 7 of the 32 registers to products, enough to hide their latency where instructions run in order; with 6 rows, accumulators
+//! leave their registers. One group of 16 k is 9 loads for 40 multiplications and as many additions.
+
+use core::arch::aarch64::*;
+use core::ops::Range;
+
+use super::simd::load_i8x16;
+use super::strip::{bodies, strip_body};
+use super::tile::{self, tile_body};
+use super::{finish128, store};
+use crate::detect::Feature;
+use crate::finish::{Store, Target};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
+use crate::vectorize::Level;
+
+/// Rows of a vector of `a`.
+const BAND: usize = 1;
+
+/// Weights of a vector of sums: 16 k of each column.
+const VECTOR_WEIGHTS: usize = 16 * finish128::LANES;
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "neon_5x4",
+    family: "neon",
+    mr: 5,
+    nr: finish128::LANES,
+    vector_columns: finish128::LANES,
+    kr: 16,
+    form: ActivationForm::I8,
+    band: BAND,
+    features: &[Feature::Neon],
+    level: Level::Baseline,
+    run,
+    stores: true,
+    peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
+};
+
+/// Independent accumulators of the peak loop, as many as the tile has.
+const PEAK_CHAINS: usize = 20;
+
+#[target_feature(enable = "neon")]
+fn run_tile(tile: &mut Tile<'_, '_>) {
+    bodies!(tile, 1, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1)
+}
+
+/// Four sums of every fourth pair of products of each column.
+type Sums = [int32x4_t; 4];
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn no_sums() -> Sums {
+    [finish128::zero(); 4]
+}
+
+/// 16 weights of each of four columns.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> [int8x16_t; 4] {
+    let (columns, _) = weights.as_chunks();
+    [load_i8x16(&columns[0]), load_i8x16(&columns[1]), load_i8x16(&columns[2]), load_i8x16(&columns[3])]
+}
+
+/// Adds the products of the row.
+#[inline]
+#[target_feature(enable = "neon")]
+fn multiply_add(mut sums: Sums, _rows: Range<usize>, x: int8x16_t, w: [int8x16_t; 4]) -> Sums {
+    for column in 0..4 {
+        let products = vmull_s8(vget_low_s8(x), vget_low_s8(w[column]));
+        sums[column] = vpadalq_s16(sums[column], products);
+        sums[column] = vpadalq_s16(sums[column], vmull_high_s8(x, w[column]));
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn to_rows(sums: Sums) -> [int32x4_t; BAND] {
+    [vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]))]
+}
+
+strip_body!("neon");
+tile_body!("neon");
+
+#[target_feature(enable = "neon")]
+fn peak(iterations: u64) -> i32 {
+    let x = vdup_n_s8(core::hint::black_box(3));
+    let mut acc = [finish128::zero(); PEAK_CHAINS];
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            // Fed back, so that no product can be computed once and reused.
+            let fed_back = vget_low_s8(vreinterpretq_s8_s32(*acc));
+            *acc = vpadalq_s16(*acc, vmull_s8(fed_back, x));
+        }
+    }
+    let mut sum = acc[0];
+    for acc in &acc[1..] {
+        sum = finish128::add(sum, *acc);
+    }
+    vaddvq_s32(sum)
+}

@@ -1,0 +1,105 @@
+//! FEAT_I8MM: `smmla` multiplies two rows by two columns of eight k each and adds to four int32 sums, 32 products.
+//!
+//! A vector of `a` is eight k of two rows, one of weights eight k of two columns. The tile is 8 rows by 12 columns: 4 by 6
+//! squares of sums are 24 accumulators, which leaves 4 registers to vectors of `a` and 4 to weights. One group of eight k is
+//! 10 loads for 24 products.
+
+use core::arch::aarch64::*;
+use core::ops::Range;
+
+use super::simd::{load_i8x16, smmla};
+use super::strip::{bodies, strip_body};
+use super::tile::{self, single_row, tile_body};
+use super::{finish128, store};
+use crate::detect::Feature;
+use crate::finish::{Store, Target};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
+use crate::vectorize::Level;
+
+/// Rows of a vector of `a`.
+const BAND: usize = 2;
+
+/// Weights of a vector of sums: eight k of each column.
+const VECTOR_WEIGHTS: usize = 8 * finish128::LANES;
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "neon_i8mm_8x12",
+    family: "neon_i8mm",
+    mr: 8,
+    nr: 12,
+    vector_columns: finish128::LANES,
+    kr: 8,
+    form: ActivationForm::I8,
+    band: BAND,
+    features: &[Feature::Neon, Feature::I8mm],
+    level: Level::Baseline,
+    run,
+    stores: true,
+    peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
+};
+
+/// Independent accumulators of the peak loop, as many as the tile has.
+const PEAK_CHAINS: usize = 24;
+
+#[target_feature(enable = "neon,i8mm")]
+fn run_tile(tile: &mut Tile<'_, '_>) {
+    match (tile.columns / finish128::LANES, tile.rows) {
+        (1, 1) => single_row::<1>(tile),
+        (2, 1) => single_row::<2>(tile),
+        (_, 1) => single_row::<3>(tile),
+        (1, _) => bodies!(tile, 1, 2: 8, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2),
+        (2, _) => bodies!(tile, 2, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1),
+        (_, _) => bodies!(tile, 3, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+    }
+}
+
+/// Two squares side by side, each two rows of two columns.
+type Sums = [int32x4_t; 2];
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn no_sums() -> Sums {
+    [finish128::zero(); 2]
+}
+
+/// Eight weights of each of four columns.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> [int8x16_t; 2] {
+    let (columns, _) = weights.as_chunks();
+    [load_i8x16(&columns[0]), load_i8x16(&columns[1])]
+}
+
+/// Adds the products of both rows; the sums of one that is not wanted are left aside.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn multiply_add(sums: Sums, _rows: Range<usize>, x: int8x16_t, w: [int8x16_t; 2]) -> Sums {
+    [smmla(sums[0], x, w[0]), smmla(sums[1], x, w[1])]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn to_rows(sums: Sums) -> [int32x4_t; BAND] {
+    let [left, right] = sums.map(|square| vreinterpretq_s64_s32(square));
+    [vreinterpretq_s32_s64(vzip1q_s64(left, right)), vreinterpretq_s32_s64(vzip2q_s64(left, right))]
+}
+
+strip_body!("neon,i8mm");
+tile_body!("neon,i8mm");
+single_row!("neon,i8mm");
+
+#[target_feature(enable = "neon,i8mm")]
+fn peak(iterations: u64) -> i32 {
+    let x = vreinterpretq_s8_s32(vdupq_n_s32(core::hint::black_box(0x0102_0304)));
+    let mut acc = [finish128::zero(); PEAK_CHAINS];
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            *acc = smmla(*acc, x, x);
+        }
+    }
+    let mut sum = acc[0];
+    for acc in &acc[1..] {
+        sum = finish128::add(sum, *acc);
+    }
+    vaddvq_s32(sum)
+}

@@ -1,0 +1,138 @@
+//! The bodies of the aarch64 kernels, once for all of them: bands of `a` against a packed panel, sums in registers.
+//!
+//! A group of a band's rows is one vector, whatever the kernel: 16 k of a row, 4 k of four rows or 8 k of two. A kernel's
+//! file supplies the constants `BAND` and `VECTOR_WEIGHTS` (of the four columns of a vector of sums), the type `Sums` (of a
+//! band and a vector of columns, in the form in which the instruction adds to them), and the functions `no_sums`,
+//! `load_weights`, `multiply_add` and `to_rows`.
+
+/// `fn body<M, V, U>`: M rows, V vectors of columns, U groups of k at a time, compiled for `$features`.
+macro_rules! tile_body {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_, '_>) {
+            const BANDS: usize = KERNEL.mr / BAND;
+            let groups = tile.groups;
+            let (bands, steps) = (M.div_ceil(BAND), groups / U);
+            // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+            let mut a: [&[[i8; 16]]; BANDS] = [&[]; BANDS];
+            let mut a_steps: [&[[[i8; 16]; U]]; BANDS] = [&[]; BANDS];
+            let bytes: &[i8] = bytemuck::must_cast_slice(tile.a);
+            for i in 0..bands {
+                a[i] = &bytes[i * tile.a_stride..].as_chunks::<16>().0[..groups];
+                a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
+            }
+            let mut partial = [[[no_sums(); V]; BANDS]; U];
+            // As long as `a`, so that one bound does for all.
+            let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..groups];
+            let b_steps = &b.as_chunks::<U>().0[..steps];
+            for g in 0..steps {
+                for u in 0..U {
+                    for v in 0..V {
+                        let w = load_weights(&b_steps[g][u][v]);
+                        for i in 0..bands {
+                            let x = load_i8x16(&a_steps[i][g][u]);
+                            partial[u][i][v] = multiply_add(partial[u][i][v], 0..M - i * BAND, x, w);
+                        }
+                    }
+                }
+            }
+            for g in steps * U..groups {
+                for v in 0..V {
+                    let w = load_weights(&b[g][v]);
+                    for i in 0..bands {
+                        let x = load_i8x16(&a[i][g]);
+                        partial[0][i][v] = multiply_add(partial[0][i][v], 0..M - i * BAND, x, w);
+                    }
+                }
+            }
+            let mut acc = [[finish128::zero(); V]; M];
+            for i in 0..bands {
+                for v in 0..V {
+                    let mut sums = partial[0][i][v];
+                    for partial in &partial[1..] {
+                        for s in 0..sums.len() {
+                            sums[s] = finish128::add(sums[s], partial[i][v][s]);
+                        }
+                    }
+                    let rows = to_rows(sums);
+                    for r in 0..BAND {
+                        if i * BAND + r < M {
+                            acc[i * BAND + r][v] = rows[r];
+                        }
+                    }
+                }
+            }
+            tile::end!(tile, acc, M, V);
+        }
+    };
+}
+pub(super) use tile_body;
+
+/// `fn single_row<V>`, for kernels whose bands have several rows. A row that is alone lies as it is: a vector of it is a group
+/// for each of as many steps as a band has rows, and the u-th of them multiplies by the u-th part of the vector, with sums of
+/// its own.
+macro_rules! single_row {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        fn single_row<const V: usize>(tile: &mut Tile<'_, '_>) {
+            let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);
+            let (a_steps, a_rest) = a.as_chunks::<16>();
+            let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
+            let (b_steps, b_rest) = b.as_chunks::<BAND>();
+            let mut partial = [[no_sums(); V]; BAND];
+            for (x, b) in a_steps.iter().zip(b_steps) {
+                let x = load_i8x16(x);
+                for u in 0..BAND {
+                    for v in 0..V {
+                        let w = load_weights(&b[u][v]);
+                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
+                    }
+                }
+            }
+            let mut last = [0; 16];
+            last[..a_rest.len()].copy_from_slice(a_rest);
+            let x = load_i8x16(&last);
+            for u in 0..BAND {
+                if let Some(b) = b_rest.get(u) {
+                    for v in 0..V {
+                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, load_weights(&b[v]));
+                    }
+                }
+            }
+            let mut acc = [[finish128::zero(); V]; 1];
+            for u in 0..BAND {
+                for v in 0..V {
+                    acc[0][v] = finish128::add(acc[0][v], to_rows(partial[u][v])[u]);
+                }
+            }
+            const M: usize = 1;
+            tile::end!(tile, acc, M, V);
+        }
+    };
+}
+pub(super) use single_row;
+
+/// The sums of a tile, `$M` rows of `$V` vectors, with those that the tile holds already, and on to where they go.
+macro_rules! end {
+    ($tile:ident, $acc:ident, $M:ident, $V:ident) => {
+        let (sums, _) = $tile.acc.as_chunks_mut::<{ finish128::LANES }>();
+        let sums = &mut sums[..$M * $V];
+        if $tile.accumulate {
+            for i in 0..$M {
+                for v in 0..$V {
+                    $acc[i][v] = finish128::add($acc[i][v], finish128::load_sums(&sums[i * $V + v]));
+                }
+            }
+        }
+        if let Some(store) = &mut $tile.store {
+            store::store!(finish128, $acc, store, $tile.first, $M, $V);
+            return;
+        }
+        for i in 0..$M {
+            for v in 0..$V {
+                finish128::store_sums(&mut sums[i * $V + v], $acc[i][v]);
+            }
+        }
+    };
+}
+pub(super) use end;
