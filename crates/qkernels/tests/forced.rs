@@ -1,8 +1,10 @@
 //! `QKERNELS_ISA` is obeyed or refused, never ignored. Run with it set, these tests fail where that kernel cannot run.
 
-use std::env;
-use std::process::Command;
+mod oracle;
 
+use std::env;
+
+use oracle::this_program;
 use qkernels::{
     Feature, ISA_VARIABLE, Int32, Kernel, MatMut, MatRef, PackedWeights, Reason, Threads, Workspace, gemm,
     kernels, report,
@@ -29,6 +31,17 @@ fn the_kernel_that_the_environment_names_is_selected() {
     }
 }
 
+/// A job on a CPU of a certain kind says in `QKERNELS_EXPECT` which family that CPU is to run, so that no other one can pass
+/// its tests in its place.
+#[test]
+fn the_kernel_that_the_job_expects_is_selected() {
+    let expected = env::var("QKERNELS_EXPECT").unwrap_or_default();
+    if !expected.is_empty() {
+        let kernel = Kernel::select().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(kernel.desc().family, expected);
+    }
+}
+
 #[test]
 fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
     let Ok(report) = report() else { return }; // the test above says why
@@ -44,7 +57,7 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
 
 /// What a process prints that has `ISA_VARIABLE` set to `name`, or not set.
 fn child(name: Option<&str>) -> String {
-    let mut command = Command::new(env::current_exe().unwrap());
+    let mut command = this_program();
     command.args(["--exact", "prints_what_it_ran_on", "--ignored", "--nocapture"]);
     match name {
         Some(name) => command.env(ISA_VARIABLE, name),

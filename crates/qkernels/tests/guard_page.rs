@@ -6,12 +6,11 @@ mod oracle;
 
 use std::marker::PhantomData;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 
 use bytemuck::Pod;
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
-use oracle::{Noise, TestCode, around, pack, sums};
+use oracle::{Noise, TestCode, around, pack, sums, this_program};
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel,
@@ -251,7 +250,7 @@ fn quantizing_stays_inside_of_its_slices() {
 /// The guard works: a process that reads past the end is killed by it.
 #[test]
 fn a_read_past_the_end_is_fatal() {
-    let status = Command::new(std::env::current_exe().unwrap())
+    let status = this_program()
         .args(["--exact", "reads_past_the_end", "--ignored", "--quiet"])
         .output()
         .unwrap()

@@ -3,7 +3,9 @@
 
 pub(crate) mod sums;
 
+use std::env;
 use std::fmt::Debug;
+use std::process::Command;
 
 use qcore::Code;
 use qkernels::{
@@ -211,6 +213,18 @@ impl Conformance {
             );
         }
     }
+}
+
+/// This program, to be run as a process of its own: by the emulator that cargo runs it by, if it does.
+pub(crate) fn this_program() -> Command {
+    let program = env::current_exe().expect("a program that knows where it is");
+    let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", env::consts::ARCH.to_uppercase());
+    let runner = env::var(runner).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(emulator) = words.next() else { return Command::new(program) };
+    let mut command = Command::new(emulator);
+    command.args(words).arg(program);
+    command
 }
 
 /// One less, as many and one more, without 0.
