@@ -28,9 +28,19 @@ pub(crate) enum Command {
     /// List the kernels, whether this CPU has them, and which one runs.
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
-    Kernels,
+    Kernels(Kernels),
     /// Check what the compiler does not: where unsafe is, file lengths, names, links.
     Tidy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kernels {
+    /// Instead, count what the inner loop of each kernel executes for 64 products, in the compiler's assembly.
+    #[arg(long)]
+    pub(crate) cost: bool,
+    /// The target to count for. Its standard library must be installed; its CPU need not be there.
+    #[arg(long, value_name = "TRIPLE", requires = "cost")]
+    pub(crate) target: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Demo { demo: Demo::Mnist(flags) } => demo::mnist::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
-        Command::Kernels => kernels::run(),
+        Command::Kernels(flags) => kernels::run(&flags),
         Command::Tidy => tidy::run(),
     };
     match result {

@@ -1,0 +1,16 @@
+//! `cargo xtask kernels`: every kernel, whether this CPU has it, and which one runs and why; or what they cost.
+
+use anyhow::Result;
+
+use crate::flags::Kernels;
+
+mod assembly;
+mod cost;
+
+pub(crate) fn run(flags: &Kernels) -> Result<()> {
+    if flags.cost {
+        return cost::run(flags.target.as_deref());
+    }
+    println!("{}", qkernels::report()?);
+    Ok(())
+}
