@@ -30,6 +30,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         demo: Demo,
     },
+    /// Run all demonstrations; write their figures and one HTML report that needs nothing else.
+    ///
+    /// Writes DIR/report.html and DIR/figures. With `--out docs` the pictures of the documentation are made again.
+    Repro(Repro),
     /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline picture.
     ///
     /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run of the same day on the
@@ -41,6 +45,13 @@ pub(crate) enum Command {
     Kernels,
     /// Check what the compiler does not: where unsafe is, file lengths, names, links.
     Tidy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repro {
+    /// Where to write; made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "target/repro")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]
