@@ -20,6 +20,8 @@ pub(crate) struct Extent {
     pub(crate) rows: usize,
     pub(crate) panels: usize,
     pub(crate) groups: usize,
+    /// Bytes of a row of `a` in a group.
+    pub(crate) group_bytes: usize,
 }
 
 /// Largest part of a panel between two trips of its sums through memory, whatever the caches: at this size they cost less
@@ -29,7 +31,7 @@ const MOST_PANEL_BYTES: usize = 256 << 10;
 impl Blocking {
     pub(crate) fn new(caches: &Caches, desc: &KernelDesc, extent: Extent) -> Self {
         let KernelDesc { mr, nr, kr, .. } = *desc;
-        let Extent { rows, panels, groups } = extent;
+        let Extent { rows, panels, groups, group_bytes } = extent;
         // A panel is read once per tile of rows. One that exceeds L1 streams from L2, which the tile's reuse hides: a split
         // of k, which takes all sums through memory, cost 3 to 6 % at k = 2048 and 4096 wherever it was tried (AMD Zen 4,
         // 8x48 tile, panels of 0.75 and 1.5 times L1). It only keeps panels of very deep matrices in L2.
@@ -37,8 +39,7 @@ impl Blocking {
         // The rows of a block are read once per panel, from half of L2 (whole rows, as `a` is copied whole); the panels of a
         // block once per block of rows, from half of L3.
         let (rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
-        let (row_bytes, panel_bytes) =
-            (groups.saturating_mul(desc.group_bytes()), groups.saturating_mul(nr * kr));
+        let (row_bytes, panel_bytes) = (groups.saturating_mul(group_bytes), groups.saturating_mul(nr * kr));
         if panel_bytes <= panel_limit
             && row_bytes.saturating_mul(rows) <= rows_limit
             && panel_bytes.saturating_mul(panels) <= panels_limit
@@ -88,6 +89,7 @@ mod tests {
                     rows: m,
                     panels: usize::div_ceil(n, desc.nr),
                     groups: usize::div_ceil(k, desc.kr),
+                    group_bytes: desc.group_bytes(),
                 };
                 let Blocking { rows, panels, groups } = Blocking::new(&caches, desc, extent);
                 let context = format!("{} {m} x {n} x {k}", desc.name);
@@ -110,7 +112,8 @@ mod tests {
     #[test]
     fn deep_products_are_cut_along_k() {
         for desc in kernels::all() {
-            let extent = Extent { rows: 9, panels: 2, groups: 600_000 / desc.kr };
+            let extent =
+                Extent { rows: 9, panels: 2, groups: 600_000 / desc.kr, group_bytes: desc.group_bytes() };
             assert!(Blocking::new(&Caches::TYPICAL, desc, extent).groups < extent.groups, "{}", desc.name);
         }
     }

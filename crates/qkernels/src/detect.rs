@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 pub enum Feature {
     /// 256-bit integer vectors.
     Avx2,
+    /// Fused multiplication and addition of floats.
+    Fma,
     /// `vpdpbusd` on 256-bit vectors, for CPUs without AVX-512.
     AvxVnni,
     /// 512-bit vectors.
@@ -33,6 +35,7 @@ impl Feature {
     /// Every feature that a kernel of this crate asks about.
     pub const ALL: &[Feature] = &[
         Feature::Avx2,
+        Feature::Fma,
         Feature::AvxVnni,
         Feature::Avx512F,
         Feature::Avx512Bw,
@@ -48,6 +51,7 @@ impl Feature {
     pub fn name(self) -> &'static str {
         match self {
             Feature::Avx2 => "avx2",
+            Feature::Fma => "fma",
             Feature::AvxVnni => "avxvnni",
             Feature::Avx512F => "avx512f",
             Feature::Avx512Bw => "avx512bw",
@@ -108,6 +112,7 @@ impl FromIterator<Feature> for Features {
 fn detect() -> Features {
     // Both detectors also ask the operating system (XCR0) whether it saves the registers. `cpufeatures` has no VNNI.
     cpufeatures::new!(avx2, "avx2");
+    cpufeatures::new!(fma, "fma");
     cpufeatures::new!(avx512f, "avx512f");
     cpufeatures::new!(avx512bw, "avx512bw");
     cpufeatures::new!(avx512dq, "avx512dq");
@@ -117,6 +122,7 @@ fn detect() -> Features {
         .copied()
         .filter(|feature| match feature {
             Feature::Avx2 => avx2::get(),
+            Feature::Fma => fma::get(),
             Feature::Avx512F => avx512f::get(),
             Feature::Avx512Bw => avx512bw::get(),
             Feature::Avx512Dq => avx512dq::get(),

@@ -10,6 +10,7 @@ use core::ops::Range;
 use half::{bf16, f16};
 use qcore::Q31Multiplier;
 
+use crate::threads::Cut;
 use crate::view::{MatMut, MatRef};
 
 /// What becomes of the sums. Operands per channel belong to the channels of the part of the product that is computed.
@@ -167,17 +168,17 @@ macro_rules! each_target {
     };
 }
 
-impl<'o> Target<'o> {
-    /// The rows before `row` and those from it on; `None` if there are fewer.
-    pub(crate) fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
+impl Cut for Target<'_> {
+    fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         each_target!(self, out => out.split_at_row(row)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }
 
-    /// The columns before `column` and those from it on; `None` if there are fewer.
-    pub(crate) fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
+    fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
         each_target!(self, out => out.split_at_col(column)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }
+}
 
+impl Target<'_> {
     /// The elements of `rows` and `columns`; `None` where they reach outside.
     pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<Target<'_>> {
         each_target!(self, out => out.block(rows, columns)?, wrap => Some(wrap(out)))

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::detect::{Feature, Features};
 use crate::finish::Store;
+use crate::float_tile::{FloatBody, FloatTile, Plain};
 use crate::kernels;
 use crate::rows::Rows;
 use crate::vectorize::{Level, Task};
@@ -67,6 +68,8 @@ pub struct KernelDesc {
     pub(crate) run: unsafe fn(&mut Strip<'_>),
     /// Whether the body applies output stages itself (`Strip::store`).
     pub(crate) stores: bool,
+    /// The body of weight-only products; `None` for the plain one, compiled for `level`.
+    pub(crate) float: Option<FloatBody>,
     /// The body's products without its loads: what the CPU could do at most.
     pub(crate) peak: PeakLoop,
 }
@@ -215,6 +218,15 @@ impl Kernel {
         // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
         // exists only because `Kernel::new` found all of them.
         unsafe { (self.0.run)(strip) }
+    }
+
+    /// Runs the body of weight-only products on one tile.
+    pub(crate) fn run_float(self, tile: &mut FloatTile<'_>) {
+        match &self.0.float {
+            // SAFETY: as for `run`.
+            Some(body) => unsafe { (body.run)(tile) },
+            None => self.vectorize(Plain(tile)),
+        }
     }
 
     /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns the number of

@@ -51,6 +51,7 @@ mod finish;
 #[cfg(feature = "float")]
 pub mod float;
 mod float_activations;
+mod float_tile;
 mod gemm;
 mod kernel;
 pub mod kernels;
@@ -59,6 +60,7 @@ mod pack;
 mod packed;
 pub mod reference;
 mod rows;
+mod scaled;
 mod select;
 mod stage;
 mod store;
@@ -66,6 +68,7 @@ mod sums;
 mod threads;
 mod vectorize;
 mod view;
+mod weight_only;
 mod weights;
 mod workspace;
 
@@ -78,6 +81,7 @@ pub use float_activations::{CodesError, FloatActivations};
 pub use gemm::{GemmError, gemm, gemm_columns};
 pub use kernel::{ActivationForm, Kernel, KernelDesc};
 pub use packed::{PackError, PackedWeights};
+pub use scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};
 pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
 pub use stage::{
     Dequantize, DequantizeTo, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint, Residual, Scales,
@@ -85,5 +89,6 @@ pub use stage::{
 };
 pub use threads::Threads;
 pub use view::{MatMut, MatRef, ViewError};
+pub use weight_only::{FloatStage, weight_only};
 pub use weights::{Weight, Weights, ZeroPoints};
 pub use workspace::Workspace;

@@ -13,9 +13,10 @@ use core::ops::Range;
 use crate::blocking::{Blocking, Extent};
 use crate::caches::Caches;
 use crate::finish::{Finish, RowTerms, Store, Target};
-use crate::kernel::{Kernel, Strip};
+use crate::kernel::{Kernel, KernelDesc, Strip};
 use crate::packed::PackedWeights;
 use crate::rows::{self, RowSums, Source};
+use crate::threads::Divisible;
 use crate::vectorize::Task;
 use crate::workspace::Arena;
 
@@ -38,15 +39,23 @@ pub(crate) struct Part {
     pub(crate) panels: Range<usize>,
 }
 
-impl<S: Source> Product<'_, S> {
-    /// Computes `part` into `out`, which holds just its rows and columns.
-    pub(crate) fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
+impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
+    fn desc(&self) -> &'static KernelDesc {
+        self.w.kernel().desc()
+    }
+
+    fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
         let (kernel, layout) = (self.w.kernel(), self.w.layout());
         let desc = kernel.desc();
-        let extent = Extent { rows: part.rows.len(), panels: part.panels.len(), groups: layout.groups() };
+        let extent = Extent {
+            rows: part.rows.len(),
+            panels: part.panels.len(),
+            groups: layout.groups(),
+            group_bytes: desc.group_bytes(),
+        };
         let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
         let k_blocks = if block.groups < extent.groups { extent.groups.div_ceil(block.groups) } else { 1 };
         // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.

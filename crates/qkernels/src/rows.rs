@@ -85,7 +85,7 @@ pub(crate) fn shares_cache_sets(stride: usize, rows: usize) -> bool {
 }
 
 /// The smallest stride for rows of `row_bytes` that keeps their starts in different cache sets.
-fn staggered(row_bytes: usize) -> usize {
+pub(crate) fn staggered(row_bytes: usize) -> usize {
     let lines = row_bytes.next_multiple_of(LINE);
     if shares_cache_sets(lines, usize::MAX) { lines + LINE } else { lines }
 }

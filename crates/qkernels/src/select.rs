@@ -174,14 +174,21 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn each_x86_cpu_gets_its_best_kernel() {
-        let skylake =
-            [Feature::Avx2, Feature::Avx512F, Feature::Avx512Bw, Feature::Avx512Dq, Feature::Avx512Vl];
+        let skylake = [
+            Feature::Avx2,
+            Feature::Fma,
+            Feature::Avx512F,
+            Feature::Avx512Bw,
+            Feature::Avx512Dq,
+            Feature::Avx512Vl,
+        ];
         let family =
             |features: &[Feature]| choose(features.iter().copied().collect(), None).unwrap().0.family;
         assert_eq!(family(&[]), "portable");
-        assert_eq!(family(&[Feature::Avx2]), "avx2");
+        assert_eq!(family(&[Feature::Avx2]), "portable");
+        assert_eq!(family(&[Feature::Avx2, Feature::Fma]), "avx2");
         assert_eq!(family(&skylake), "avx2");
-        assert_eq!(family(&[Feature::Avx2, Feature::AvxVnni]), "avx_vnni");
+        assert_eq!(family(&[Feature::Avx2, Feature::Fma, Feature::AvxVnni]), "avx_vnni");
         assert_eq!(family(Feature::ALL), "avx512_vnni");
     }
 
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn a_forced_kernel_that_the_cpu_lacks_is_an_error_that_names_the_feature() {
         assert_eq!(
-            choose(Features::from_iter([Feature::Avx2]), Some("avx512_vnni")),
+            choose(Features::from_iter([Feature::Avx2, Feature::Fma]), Some("avx512_vnni")),
             Err(SelectError::Unsupported { name: "avx512_vnni".to_owned(), missing: Feature::Avx512F })
         );
     }

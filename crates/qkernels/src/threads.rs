@@ -1,11 +1,10 @@
 //! Threads by argument: a product is cut into parts of rows and panels, and each part runs the serial loop nest.
 //!
-//! Every output element is computed by one part from the same products in the same int32 arithmetic, so the result does
-//! not depend on the cut.
+//! Every output element is computed by one part from the same products in the same order, so the result does not depend on
+//! the cut.
 
-use crate::finish::Target;
-use crate::nest::{Part, Product};
-use crate::rows::Source;
+use crate::kernel::KernelDesc;
+use crate::nest::Part;
 use crate::workspace::Arena;
 
 /// Who computes.
@@ -55,9 +54,27 @@ impl Threads<'_> {
     }
 }
 
+/// A product that can be computed in parts, whose results go to parts of an `O`.
+pub(crate) trait Divisible<O>: Sync {
+    /// The kernel that it runs on.
+    fn desc(&self) -> &'static KernelDesc;
+
+    /// Computes `part` into `out`, which holds just its rows and columns.
+    fn run(&self, part: &Part, out: O, arena: &mut Arena);
+}
+
+/// An output that can be cut.
+pub(crate) trait Cut: Sized + Send {
+    /// The rows before `row` and those from it on; `None` if there are fewer.
+    fn split_at_row(self, row: usize) -> Option<(Self, Self)>;
+
+    /// The columns before `column` and those from it on; `None` if there are fewer.
+    fn split_at_col(self, column: usize) -> Option<(Self, Self)>;
+}
+
 /// Computes `part`, cut into as many parts as there are `arenas`.
-pub(crate) fn run<S: Source>(product: &Product<'_, S>, part: Part, out: Target<'_>, arenas: &mut [Arena]) {
-    let desc = product.w.kernel().desc();
+pub(crate) fn run<O: Cut>(product: &impl Divisible<O>, part: Part, out: O, arenas: &mut [Arena]) {
+    let desc = product.desc();
     match arenas {
         [] => {}
         [arena] => product.run(&part, out, arena),

@@ -17,6 +17,14 @@ impl Workspace {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// An arena for each of `parts` parts.
+    pub(crate) fn arenas(&mut self, parts: usize) -> &mut [Arena] {
+        if self.arenas.len() < parts {
+            self.arenas.resize_with(parts, Arena::default);
+        }
+        &mut self.arenas[..parts]
+    }
 }
 
 /// What an output stage takes for each channel, where the caller's form of it does not do.
@@ -47,4 +55,8 @@ pub(crate) struct Arena {
     pub(crate) row_sums: Vec<i32>,
     /// Sums of one tile, or of a whole block where k is split.
     pub(crate) acc: Vec<i32>,
+    /// A block of rows of a weight-only product.
+    pub(crate) float_rows: Vec<f32>,
+    /// One tile of its sums.
+    pub(crate) float_sums: Vec<f32>,
 }

@@ -11,11 +11,11 @@ use bytemuck::Pod;
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use oracle::{Noise, TestCode, around, pack, sums, this_program};
-use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
+use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel,
-    MatMut, MatRef, Requantize, RequantizeFixedPoint, Residual, Scales, Threads, Workspace, ZeroPoints, gemm,
-    gemm_dynamic, quantize,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
+    Kernel, MatMut, MatRef, Requantize, RequantizeFixedPoint, Residual, ScaledWeights, Scales, Threads,
+    WeightScales, Workspace, ZeroPoints, gemm, gemm_dynamic, quantize, weight_only,
 };
 
 /// Where the elements lie between the two guard pages.
@@ -226,6 +226,53 @@ fn floats_and_residuals_are_read_inside_of_their_slices() {
         }
         for (n, k) in (1..=20).zip([255, 256, 257, 511, 512, 513].into_iter().cycle()) {
             check_floats(&mut noise, (3, n, k), place);
+        }
+    }
+}
+
+/// Activations, bias and output of a weight-only product between guard pages, on every kernel.
+fn check_weight_only<F: Float + Pod>(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
+    let mut workspace = Workspace::new();
+    let codes = noise.codes::<i8>(n * k);
+    let (scales, zero_points) =
+        (noise.floats(n * k.div_ceil(32), 0.01), noise.codes::<i8>(n * k.div_ceil(32)));
+    let bias = Guarded::new(&noise.floats(n, 1.0), place);
+    let stage = FloatStage::new().with_bias(bias.slice()).unwrap();
+    for stride in [k, k + 1, k + 64] {
+        let values: Vec<F> = noise.floats((m - 1) * stride + k, 1.0).into_iter().map(F::narrow).collect();
+        let a = Guarded::new(&values, place);
+        let a = MatRef::with_strides(a.slice(), m, k, stride, 1).unwrap();
+        for kernel in Kernel::available() {
+            for scales in [
+                WeightScales::per_channel(&scales[..n]),
+                WeightScales::per_group(&scales, 32).with_zero_points(&zero_points),
+            ] {
+                let w = pack(kernel, MatRef::new(&codes, n, k).unwrap());
+                let w = ScaledWeights::new(w, scales).unwrap();
+                let (nan, out_stride) = (F::narrow(f32::NAN), n + stride % 2);
+                let mut y = Guarded::new(&vec![nan; (m - 1) * out_stride + n], place);
+                let out = MatMut::with_stride(y.slice_mut(), m, n, out_stride).unwrap();
+                weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                for row in y.slice().chunks(out_stride) {
+                    assert!(row[..n].iter().all(|y| y.widen().is_finite()), "{kernel} {m} x {n} x {k}");
+                    assert!(row[n..].iter().all(|y| y.widen().is_nan()), "{kernel} {m} x {n} x {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weight_only_products_stay_inside_of_their_slices() {
+    let mut noise = Noise::new(42);
+    for place in [Place::Front, Place::Back] {
+        for desc in Kernel::available().map(Kernel::desc) {
+            for (m, n) in (1..).zip(around(desc.vector_columns).chain(around(desc.nr))) {
+                let k = noise.choose(&[1, 2, 3, 5, 8, 15, 31, 32, 33, 63, 65, 100, 127, 129]);
+                check_weight_only::<f32>(&mut noise, (m, n, k), place);
+                check_weight_only::<f16>(&mut noise, (m, n, k), place);
+                check_weight_only::<bf16>(&mut noise, (m, n, k), place);
+            }
         }
     }
 }

@@ -9,9 +9,10 @@ use half::{bf16, f16};
 use oracle::{Noise, TestCode, pack};
 use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, Int32, Kernel,
-    MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales, Threads,
-    Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, quantize,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
+    Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual,
+    ScaledWeights, Scales, Threads, WeightScales, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic,
+    quantize, weight_only,
 };
 
 thread_local! {
@@ -173,6 +174,35 @@ fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
         pass();
         assert_eq!(allocations(pass), 0, "{kernel}");
     }
+}
+
+#[test]
+fn the_second_weight_only_product_of_a_shape_allocates_nothing() {
+    fn sweep<F: Float>() {
+        let mut noise = Noise::new(53);
+        for (m, n, k) in [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (3, 300, 6000), (2, 3, 0)] {
+            let (codes, bias) = (noise.codes::<i8>(n * k), noise.floats(n, 1.0));
+            let (count, len) = (n * k.div_ceil(32), m * k);
+            let (scales, zero_points) = (noise.floats(count, 0.01), noise.codes::<i8>(count));
+            let a: Vec<F> = noise.floats(len, 1.0).into_iter().map(F::narrow).collect();
+            let (mut y, stage) = (vec![F::default(); m * n], FloatStage::new().with_bias(&bias).unwrap());
+            for kernel in Kernel::available() {
+                let w = pack(kernel, MatRef::new(&codes, n, k).unwrap());
+                let scales = WeightScales::per_group(&scales, 32).with_zero_points(&zero_points);
+                let w = ScaledWeights::new(w, scales).unwrap();
+                let mut workspace = Workspace::new();
+                let mut multiply = || {
+                    let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
+                    weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                };
+                assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
+                assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+            }
+        }
+    }
+    sweep::<f32>();
+    sweep::<f16>();
+    sweep::<bf16>();
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: false,
+    float: None,
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
 

@@ -90,14 +90,14 @@ impl Scales<'_> {
     }
 }
 
-fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), StageError> {
+pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), StageError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(channel) => Err(StageError::NotFinite { operand, channel, value: values[channel] }),
     }
 }
 
-fn check_len(operand: &'static str, n: usize, len: usize) -> Result<(), StageError> {
+pub(crate) fn check_len(operand: &'static str, n: usize, len: usize) -> Result<(), StageError> {
     if len == n { Ok(()) } else { Err(StageError::Length { operand, n, len }) }
 }
 

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 use super::simd::{load_i8x16_as_i16, store_i32x8};
 use super::strip::{bodies, strip_body};
 use super::tile::tile_body;
-use super::{finish256, store};
+use super::{finish256, float256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
@@ -30,10 +30,11 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     kr: 2,
     form: ActivationForm::I16,
     band: 1,
-    features: &[Feature::Avx2],
+    features: &[Feature::Avx2, Feature::Fma],
     level: Level::Avx2,
     run,
     stores: true,
+    float: Some(float256::PAIRS),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 use super::simd::load_i8x64;
 use super::strip::{bodies, strip_body};
 use super::tile::tile_body;
-use super::{finish512, store};
+use super::{finish512, float512, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
@@ -41,6 +41,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Avx512,
     run,
     stores: true,
+    float: Some(float512::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

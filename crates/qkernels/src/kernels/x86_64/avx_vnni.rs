@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 use super::simd::{load_i8x32, store_i32x8};
 use super::strip::{bodies, strip_body};
 use super::tile::tile_body;
-use super::{finish256, store};
+use super::{finish256, float256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
 use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
@@ -28,10 +28,11 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     kr: 4,
     form: ActivationForm::U8,
     band: 1,
-    features: &[Feature::Avx2, Feature::AvxVnni],
+    features: &[Feature::Avx2, Feature::Fma, Feature::AvxVnni],
     level: Level::Avx2,
     run,
     stores: true,
+    float: Some(float256::QUADS),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

@@ -8,6 +8,8 @@ mod avx512_vnni;
 mod avx_vnni;
 mod finish256;
 mod finish512;
+mod float256;
+mod float512;
 mod simd;
 mod tile;
 

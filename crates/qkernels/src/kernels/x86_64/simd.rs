@@ -10,6 +10,30 @@ pub(super) fn load_i8x16_as_i16(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
+/// 8 bytes, sign-extended to int32.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
+    // SAFETY: the reference covers the 8 bytes read, and `loadl` asks for no alignment.
+    _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+}
+
+/// Asks for the cache line `bytes` behind the start of `values`, which need not be theirs.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T], bytes: usize) {
+    let line = values.as_ptr().cast::<i8>().wrapping_add(bytes);
+    // SAFETY: a hint, which reads nothing that the program could see and never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line) }
+}
+
+/// Four floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_f32x4(values: &[f32; 4]) -> __m128 {
+    // SAFETY: the reference covers the 16 bytes read, and `loadu` asks for no alignment.
+    unsafe { _mm_loadu_ps(values.as_ptr()) }
+}
+
 /// 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -32,6 +56,14 @@ pub(super) fn load_i32x8(values: &[i32; 8]) -> __m256i {
 pub(super) fn store_i32x8(values: &mut [i32; 8], v: __m256i) {
     // SAFETY: the reference covers the 32 bytes written, and `storeu` asks for no alignment.
     unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), v) }
+}
+
+/// 16 bytes, sign-extended to int32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_i8x16_as_i32(bytes: &[i8; 16]) -> __m512i {
+    // SAFETY: the reference covers the 16 bytes read, and `loadu` asks for no alignment.
+    _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
 /// 64 bytes.
@@ -101,6 +133,13 @@ pub(super) fn store_i32_lanes(values: &mut [i32], v: usize, x: __m512i) {
         // SAFETY: masked-out lanes are not written, and the mask has no lane beyond the slice.
         unsafe { _mm512_mask_storeu_epi32(start, lanes(values.len(), v), x) }
     }
+}
+
+/// As [`store_i32_lanes`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_f32_lanes(values: &mut [f32], v: usize, x: __m512) {
+    store_i32_lanes(bytemuck::must_cast_slice_mut(values), v, _mm512_castps_si512(x));
 }
 
 /// Fills vector `v` of a slice with the low bytes of the lanes, as far as the slice reaches.

@@ -1,0 +1,262 @@
+//! The body of weight-only products on 256-bit registers, for panels of two or four consecutive k.
+//!
+//! Adjacent bytes of a panel are sign-extended and converted as they lie: the lanes hold some columns, and of each its kr
+//! consecutive k, and kr activations repeated over the register meet them in one multiply-add. Lanes of a column are added
+//! at the end of a group of scales alone.
+//!
+//! ```text
+//! weights      c0k0 c0k1 c0k2 c0k3 | c1k0 c1k1 c1k2 c1k3      extend, convert: 2 instructions for 8 weights
+//! activations  k0   k1   k2   k3   | k0   k1   k2   k3        one load, for all columns
+//! ```
+
+use core::arch::x86_64::*;
+
+use super::simd;
+use crate::float_tile::{FloatBody, FloatTile};
+
+/// The body for panels of two k.
+pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2> };
+
+/// The body for panels of four k.
+pub(super) const QUADS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<4, 1> };
+
+/// Columns of a vector.
+const LANES: usize = 8;
+
+/// Registers of weights, and with them of sums, that four k of a vector of columns fill: enough of them to hide the latency
+/// of the products of a single row.
+const QUARTERS: usize = 4;
+
+/// `KR` consecutive k of a column side by side, `G` groups of them a step: four k.
+#[target_feature(enable = "avx2,fma")]
+fn run<const KR: usize, const G: usize>(tile: &mut FloatTile<'_>) {
+    match tile.rows {
+        1 => columns::<KR, G, 1, 2>(tile),
+        2 => columns::<KR, G, 2, 1>(tile),
+        _ => columns::<KR, G, 3, 1>(tile),
+    }
+}
+
+/// All columns of a tile, `V` vectors at a time, then one by one.
+#[target_feature(enable = "avx2,fma")]
+fn columns<const KR: usize, const G: usize, const M: usize, const V: usize>(tile: &mut FloatTile<'_>) {
+    let (width, affine) = (tile.columns / LANES, !tile.zero_points.is_empty());
+    let mut first = 0;
+    while width - first >= V {
+        if affine {
+            body::<KR, G, M, V, true>(tile, first)
+        } else {
+            body::<KR, G, M, V, false>(tile, first)
+        }
+        first += V;
+    }
+    while first < width {
+        if affine {
+            body::<KR, G, M, 1, true>(tile, first)
+        } else {
+            body::<KR, G, M, 1, false>(tile, first)
+        }
+        first += 1;
+    }
+}
+
+/// M rows, V vectors of columns from vector `first` on.
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx2,fma")]
+fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const AFFINE: bool>(
+    tile: &mut FloatTile<'_>,
+    first: usize,
+) {
+    let (width, groups) = (tile.columns / LANES, tile.groups);
+    let (vectors, _) = tile.b.as_chunks::<LANES>().0.as_chunks::<KR>();
+    let mut start = 0usize;
+    for q in 0.. {
+        let end = groups.min(start.saturating_add(tile.scale_groups));
+        // Loops, not `from_fn`: the compiler does not inline closures that have intrinsics in them.
+        let mut a: [&[[f32; KR]]; M] = [&[]; M];
+        let mut a_steps: [&[[[f32; KR]; G]]; M] = [&[]; M];
+        let steps = (end - start) / G;
+        for i in 0..M {
+            a[i] = &tile.a[i * tile.a_stride..].as_chunks().0[start..end];
+            a_steps[i] = &a[i].as_chunks().0[..steps];
+        }
+        let mut zero_points = [[_mm256_setzero_si256(); QUARTERS]; V];
+        if AFFINE {
+            for v in 0..V {
+                zero_points[v] = spread::<KR>(&tile.zero_points[q * tile.nr + (first + v) * LANES..]);
+            }
+        }
+        let mut acc = [[[_mm256_setzero_ps(); QUARTERS]; V]; M];
+        let b_steps = vectors[start * width..end * width].chunks_exact(width * G);
+        let b_rest = b_steps.remainder();
+        for (step, b) in (0..steps).zip(b_steps) {
+            for u in 0..G {
+                let b = &b[u * width + first..][..V];
+                let mut x = [_mm256_setzero_ps(); M];
+                for i in 0..M {
+                    x[i] = repeat(&a_steps[i][step][u]);
+                }
+                for v in 0..V {
+                    for h in 0..KR {
+                        let s = u * KR + h;
+                        let w = weights::<AFFINE>(&b[v][h], zero_points[v][s]);
+                        for i in 0..M {
+                            acc[i][v][s] = _mm256_fmadd_ps(x[i], w, acc[i][v][s]);
+                        }
+                    }
+                }
+            }
+        }
+        // Where a step is two groups, the last may be alone.
+        for (g, b) in (steps * G..end - start).zip(b_rest.chunks_exact(width)) {
+            let b = &b[first..][..V];
+            for v in 0..V {
+                for h in 0..KR {
+                    let w = weights::<AFFINE>(&b[v][h], zero_points[v][h]);
+                    for i in 0..M {
+                        acc[i][v][h] = _mm256_fmadd_ps(repeat(&a[i][g]), w, acc[i][v][h]);
+                    }
+                }
+            }
+        }
+        for v in 0..V {
+            let column = (first + v) * LANES;
+            let scale = load(&tile.scales[q * tile.nr + column..]);
+            for i in 0..M {
+                let sum = sum_of_columns::<KR>(acc[i][v]);
+                let sums = &mut tile.sums[i * tile.columns + column..];
+                let before = if q == 0 { _mm256_setzero_ps() } else { load(sums) };
+                store(sums, _mm256_fmadd_ps(sum, scale, before));
+            }
+        }
+        start = end;
+        if start >= groups {
+            break;
+        }
+    }
+}
+
+/// Activations, over and over.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn repeat<const KR: usize>(values: &[f32; KR]) -> __m256 {
+    const { assert!(KR == 2 || KR == 4) }
+    if KR == 2 {
+        return _mm256_castpd_ps(_mm256_set1_pd(bytemuck::must_cast([values[0], values[1]])));
+    }
+    let four = simd::load_f32x4(&[values[0], values[1], values[2], values[3]]);
+    _mm256_set_m128(four, four)
+}
+
+/// Eight weights, less their zero points.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn weights<const AFFINE: bool>(codes: &[i8; LANES], zero_points: __m256i) -> __m256 {
+    let mut w = simd::load_i8x8_as_i32(codes);
+    if AFFINE {
+        w = _mm256_sub_epi32(w, zero_points);
+    }
+    _mm256_cvtepi32_ps(w)
+}
+
+/// The zero points of eight columns in the order of their weights: each `KR` times, and all of them for each group of a
+/// step.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn spread<const KR: usize>(zero_points: &[i8]) -> [__m256i; QUARTERS] {
+    let mut lanes = [0; LANES];
+    lanes.copy_from_slice(&zero_points[..LANES]);
+    let columns = simd::load_i8x8_as_i32(&lanes);
+    let first = if KR == 2 {
+        _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)
+    } else {
+        _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1)
+    };
+    let mut quarters = [columns; QUARTERS];
+    for (s, quarter) in quarters.iter_mut().enumerate() {
+        let column = s % KR * (LANES / KR);
+        let places = _mm256_add_epi32(first, _mm256_set1_epi32(column as i32));
+        *quarter = _mm256_permutevar8x32_epi32(columns, places);
+    }
+    quarters
+}
+
+/// For each of eight columns, the sum of its four sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_of_columns<const KR: usize>(sums: [__m256; QUARTERS]) -> __m256 {
+    let [s0, s1, s2, s3] = sums;
+    if KR == 2 {
+        // Two groups, each of columns 0 to 3 and 4 to 7.
+        let y = _mm256_hadd_ps(_mm256_add_ps(s0, s2), _mm256_add_ps(s1, s3));
+        return _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(y)));
+    }
+    // Two columns in each, one in each lane of 128 bits.
+    let y = _mm256_hadd_ps(_mm256_hadd_ps(s0, s1), _mm256_hadd_ps(s2, s3));
+    _mm256_permutevar8x32_ps(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+}
+
+/// The first eight values.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(values: &[f32]) -> __m256 {
+    let mut lanes = [0; LANES];
+    lanes.copy_from_slice(bytemuck::must_cast_slice(&values[..LANES]));
+    _mm256_castsi256_ps(simd::load_i32x8(&lanes))
+}
+
+/// As [`load`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(values: &mut [f32], v: __m256) {
+    let mut lanes = [0; LANES];
+    simd::store_i32x8(&mut lanes, _mm256_castps_si256(v));
+    values[..LANES].copy_from_slice(bytemuck::must_cast_slice(&lanes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::avx2;
+    use super::*;
+    use crate::kernel::{ActivationForm, Kernel, KernelDesc};
+    use crate::{
+        FloatStage, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, Workspace, kernels,
+        weight_only,
+    };
+
+    /// The kernel whose CPUs have `vpdpbusd` in 256 bits, for weight-only products alone: those any CPU with AVX2 can run.
+    static QUAD_PANELS: KernelDesc =
+        KernelDesc { kr: 4, form: ActivationForm::U8, float: Some(QUADS), ..avx2::KERNEL };
+    static PAIR_PANELS: KernelDesc = avx2::KERNEL;
+
+    #[test]
+    fn panels_of_two_and_of_four_k_give_the_sums_of_integers() {
+        // Exact in f32, whatever the order.
+        let (n, mut workspace) = (45, Workspace::new());
+        for (m, k) in (1..=7).flat_map(|m| [1, 2, 3, 5, 8, 31, 64, 70, 131].map(|k| (m, k))) {
+            let number = |at: usize| (at * at % 255) as u8 as i8;
+            let codes: Vec<i8> = (0..n * k).map(number).collect();
+            let a: Vec<f32> = (0..m * k).map(|at| f32::from(number(at + 7))).collect();
+            let count = n * k.div_ceil(32);
+            let zero_points: Vec<i8> = (0..count).map(number).collect();
+            let scales = vec![0.5; count];
+            let scales = WeightScales::per_group(&scales, 32).with_zero_points(&zero_points);
+            let mut product = |desc| {
+                let kernel = Kernel::new(desc).ok()?;
+                let w = PackedWeights::from_nk(MatRef::new(&codes, n, k).unwrap(), kernel).unwrap();
+                let w = ScaledWeights::new(w, scales).unwrap();
+                let (a, mut y) = (MatRef::new(&a, m, k).unwrap(), vec![f32::NAN; m * n]);
+                let out = MatMut::new(&mut y, m, n).unwrap();
+                weight_only(a, &w, &FloatStage::new(), out, Threads::Serial, &mut workspace).unwrap();
+                Some(y)
+            };
+            let expected =
+                kernels::all().last().and_then(&mut product).expect("the portable kernel runs anywhere");
+            for desc in [&QUAD_PANELS, &PAIR_PANELS] {
+                if let Some(y) = product(desc) {
+                    assert_eq!(y, expected, "kr = {}, {m} x {n} x {k}", desc.kr);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The body of weight-only products on 512-bit registers, for panels of four consecutive k.
+//!
+//! Each lane holds the four k of a column, a byte each. A shift, two byte shuffles and a mask bring them to the top of four
+//! lanes with zeros below, where they count 2^24 times (the activations come divided by that): no second shift is needed to
+//! extend the sign, and lanes stay columns. Extending adjacent bytes (`vpmovsxbd`) asks for as many instructions, but all of
+//! them on two of the four pipes of a Zen 4, and runs at four fifths of the speed.
+
+use core::arch::x86_64::*;
+
+use super::simd;
+use crate::float_tile::{FloatBody, FloatTile};
+
+pub(super) const BODY: FloatBody = FloatBody { rows: 6, unit: (1 << 24) as f32, run };
+
+/// Columns of a vector.
+const LANES: usize = 16;
+
+/// Consecutive k of a column that lie side by side.
+const KR: usize = 4;
+
+/// Bytes of weights between what is multiplied and what is asked for from memory. A step takes too long for the CPU to have
+/// reads enough under way on its own.
+const AHEAD: usize = 16 << 10;
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn run(tile: &mut FloatTile<'_>) {
+    match tile.rows {
+        1 => columns::<1, 3>(tile),
+        2 => columns::<2, 3>(tile),
+        3 => columns::<3, 1>(tile),
+        4 => columns::<4, 1>(tile),
+        5 => columns::<5, 1>(tile),
+        _ => columns::<6, 1>(tile),
+    }
+}
+
+/// All columns of a tile, `V` vectors at a time, then one by one.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn columns<const M: usize, const V: usize>(tile: &mut FloatTile<'_>) {
+    let (width, affine) = (tile.columns / LANES, !tile.zero_points.is_empty());
+    let mut first = 0;
+    while width - first >= V {
+        if affine {
+            body::<M, V, true>(tile, first)
+        } else {
+            body::<M, V, false>(tile, first)
+        }
+        first += V;
+    }
+    while first < width {
+        if affine {
+            body::<M, 1, true>(tile, first)
+        } else {
+            body::<M, 1, false>(tile, first)
+        }
+        first += 1;
+    }
+}
+
+/// M rows, V vectors of columns from vector `first` on.
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>, first: usize) {
+    let (width, groups) = (tile.columns / LANES, tile.groups);
+    let (vectors, _) = tile.b.as_chunks::<{ KR * LANES }>();
+    let mut start = 0usize;
+    for q in 0.. {
+        let end = groups.min(start.saturating_add(tile.scale_groups));
+        let len = end - start;
+        // Loops, not `from_fn`: the compiler does not inline closures that have intrinsics in them.
+        let mut a: [[&[[f32; KR]]; V]; M] = [[&[]; V]; M];
+        for i in 0..M {
+            // A row for each vector, as if they were different ones: activations are then broadcast in the memory operand of
+            // each multiply-add (36 GB/s of weights in L2), not once for all into a register (31 GB/s).
+            let row = tile.a[i * tile.a_stride..].as_chunks().0;
+            for v in 0..V {
+                a[i][v] = &core::hint::black_box(row)[start..][..len];
+            }
+        }
+        let mut zero_points = [_mm512_setzero_ps(); V];
+        if AFFINE {
+            for v in 0..V {
+                zero_points[v] = scaled_codes(&tile.zero_points[q * tile.nr + (first + v) * LANES..]);
+            }
+        }
+        let mut acc = [[[_mm512_setzero_ps(); KR]; V]; M];
+        let b = vectors[start * width..end * width].chunks_exact(width);
+        for (g, b) in (0..len).zip(b) {
+            let b = &b[first..][..V];
+            for v in 0..V {
+                simd::prefetch(&b[v], AHEAD);
+                let codes = bytes_on_top(simd::load_i8x64(&b[v]));
+                for t in 0..KR {
+                    let mut w = _mm512_cvtepi32_ps(codes[t]);
+                    if AFFINE {
+                        w = _mm512_sub_ps(w, zero_points[v]);
+                    }
+                    for i in 0..M {
+                        acc[i][v][t] = _mm512_fmadd_ps(_mm512_set1_ps(a[i][v][g][t]), w, acc[i][v][t]);
+                    }
+                }
+            }
+        }
+        for v in 0..V {
+            let column = (first + v) * LANES;
+            let scale = simd::load_f32_lanes(&tile.scales[q * tile.nr + column..], 0);
+            for i in 0..M {
+                let [s0, s1, s2, s3] = acc[i][v];
+                let sum = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
+                let sums = &mut tile.sums[i * tile.columns + column..];
+                let before = if q == 0 { _mm512_setzero_ps() } else { simd::load_f32_lanes(sums, 0) };
+                simd::store_f32_lanes(sums, 0, _mm512_fmadd_ps(sum, scale, before));
+            }
+        }
+        start = end;
+        if start >= groups {
+            break;
+        }
+    }
+}
+
+/// Bytes 0, 1, 2 and 3 of each lane, times 2^24.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn bytes_on_top(lanes: __m512i) -> [__m512i; KR] {
+    // For each lane of 128 bits, where its bytes come from; from nowhere, if the top bit is set.
+    let second = _mm512_set4_epi32(0x0d_80_80_80, 0x09_80_80_80, 0x05_80_80_80, 0x01_80_80_80);
+    let third = _mm512_set4_epi32(0x0e_80_80_80, 0x0a_80_80_80, 0x06_80_80_80, 0x02_80_80_80);
+    [
+        _mm512_slli_epi32::<24>(lanes),
+        _mm512_shuffle_epi8(lanes, second),
+        _mm512_shuffle_epi8(lanes, third),
+        _mm512_and_si512(lanes, _mm512_set1_epi32(-1 << 24)),
+    ]
+}
+
+/// The first sixteen codes, times 2^24.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scaled_codes(codes: &[i8]) -> __m512 {
+    let mut lanes = [0; LANES];
+    lanes.copy_from_slice(&codes[..LANES]);
+    _mm512_cvtepi32_ps(_mm512_slli_epi32::<24>(simd::load_i8x16_as_i32(&lanes)))
+}
