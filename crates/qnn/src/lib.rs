@@ -68,6 +68,7 @@ mod report;
 mod rows;
 mod table;
 mod tensors;
+mod weight_only_linear;
 mod weight_scales;
 
 pub use calibrate::{CalibrateError, CalibratedMlp};
@@ -84,6 +85,7 @@ pub use quantize::QuantizeModelError;
 pub use report::{LayerReport, ModelReport, ReportError};
 pub use rows::argmax_rows;
 pub use tensors::{MAX_FILE_BYTES, TensorFileError};
+pub use weight_only_linear::{WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear};
 
 /// The README's example, compiled.
 #[cfg(doctest)]
