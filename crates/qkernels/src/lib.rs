@@ -58,6 +58,7 @@ pub mod kernels;
 mod nest;
 mod pack;
 mod packed;
+mod pages;
 pub mod reference;
 mod rows;
 mod scaled;

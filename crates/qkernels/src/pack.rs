@@ -13,9 +13,8 @@
 
 use core::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::kernel::KernelDesc;
+use crate::pages::Pages;
 use crate::view::MatRef;
 use crate::weights::Weight;
 
@@ -68,32 +67,21 @@ impl PanelLayout {
     }
 }
 
-/// A line of a cache: what packed panels are aligned to.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([i8; 64]);
-
-/// Packed panels, aligned to cache lines.
+/// Packed panels.
 #[derive(Clone, Debug)]
-pub(crate) struct Panels(Vec<Line>);
+pub(crate) struct Panels(Pages);
 
 impl Panels {
-    /// `bytes` zeros.
-    fn zeroed(bytes: usize) -> Self {
-        // From the allocator as zeros, so that fresh memory is not written twice.
-        Self(bytemuck::zeroed_vec(bytes.div_ceil(64)))
-    }
-
     pub(crate) fn as_slice(&self) -> &[i8] {
-        bytemuck::cast_slice(&self.0)
+        self.0.as_slice()
     }
 }
 
 /// The weights `w` (n, k) as panels of `bytes` bytes in all, compiled for the vector level of the caller.
 #[inline(always)]
 pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, W>) -> Panels {
-    let mut panels = Panels::zeroed(bytes);
-    let packed: &mut [i8] = bytemuck::cast_slice_mut(&mut panels.0);
+    let mut panels = Panels(Pages::zeroed(bytes));
+    let packed = panels.0.as_mut_slice();
     match layout.kr {
         16 => pack_groups::<W, 16>(layout, packed, w),
         8 => pack_groups::<W, 8>(layout, packed, w),
