@@ -128,25 +128,18 @@ fn strip_sums<const M: usize, const DEPTH: usize>(
     zeros: &[i32; STRIP],
 ) -> [[f32; STRIP]; M] {
     let mut acc = [[0.0; STRIP]; M];
-    let mut add = |weights: &[i8; STRIP], a: [&[f32; DEPTH]; M]| {
-        for i in 0..M {
-            for lane in 0..STRIP {
-                acc[i][lane] += (i32::from(weights[lane]) - zeros[lane]) as f32 * a[i][lane % DEPTH];
-            }
-        }
-    };
     let steps = a[0].len() / DEPTH;
     let a_steps: [&[[f32; DEPTH]]; M] = core::array::from_fn(|i| &a[i].as_chunks().0[..steps]);
     for (step, b) in (0..steps).zip(b.chunks_exact(columns * DEPTH)) {
         let a = core::array::from_fn(|i| &a_steps[i][step]);
         let b = &b[j * DEPTH..];
         match b.first_chunk() {
-            Some(weights) if used * DEPTH == STRIP => add(weights, a),
+            Some(weights) if used * DEPTH == STRIP => add(&mut acc, weights, zeros, a),
             _ => {
                 // Lanes beyond the panel are summed with the rest and not used.
                 let mut weights = [0; STRIP];
                 weights.iter_mut().zip(&b[..used * DEPTH]).for_each(|(to, from)| *to = *from);
-                add(&weights, a);
+                add(&mut acc, &weights, zeros, a);
             }
         }
     }
@@ -158,9 +151,25 @@ fn strip_sums<const M: usize, const DEPTH: usize>(
         for i in 0..M {
             last[i][..rest].copy_from_slice(&a[i][steps * DEPTH..]);
         }
-        add(&weights, core::array::from_fn(|i| &last[i]));
+        add(&mut acc, &weights, zeros, core::array::from_fn(|i| &last[i]));
     }
     acc
+}
+
+/// Adds the products of a strip.
+#[inline(always)]
+fn add<const M: usize, const DEPTH: usize>(
+    acc: &mut [[f32; STRIP]; M],
+    weights: &[i8; STRIP],
+    zeros: &[i32; STRIP],
+    a: [&[f32; DEPTH]; M],
+) {
+    let w: [f32; STRIP] = core::array::from_fn(|lane| (i32::from(weights[lane]) - zeros[lane]) as f32);
+    for (acc, a) in acc.iter_mut().zip(a) {
+        for (lane, acc) in acc.iter_mut().enumerate() {
+            *acc += w[lane] * a[lane % DEPTH];
+        }
+    }
 }
 
 /// The sum of a power of two of values, neighbours first.

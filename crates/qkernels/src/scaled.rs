@@ -98,8 +98,8 @@ impl ScaledWeights {
     /// Weights and their scales. Zero points per channel are those of the scales, or those that the weights were packed with.
     ///
     /// # Errors
-    /// [`ScaleError`] if weights and scales both have zero points, there are too few or too many scales or zero points, a scale is not finite, or groups are shorter
-    /// than k and their length is 0 or no multiple of [`GROUP_STEP`].
+    /// [`ScaleError`] if weights and scales both have zero points, there are too few or too many of either, a scale is not
+    /// finite, or groups are shorter than k and their length is 0 or no multiple of [`GROUP_STEP`].
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         let (n, k) = (weights.n(), weights.k());
         let WeightScales { scales, zero_points, group_len } = scales;
@@ -114,10 +114,9 @@ impl ScaledWeights {
             _ => Err(ScaleError::Length { operand, n, groups, len }),
         };
         check("scales", scales.len())?;
-        // Of the packed codes, and so in their range.
-        let packed: Vec<i8> = weights.zero_points().iter().map(|&zero_point| zero_point as i8).collect();
-        let packed: Vec<i8> =
-            packed.iter().flat_map(|&zero_point| core::iter::repeat_n(zero_point, groups)).collect();
+        // Codes of the packed weights, and so in the range of i8.
+        let of_channel = |&zero_point: &i32| core::iter::repeat_n(zero_point as i8, groups);
+        let packed: Vec<i8> = weights.zero_points().iter().flat_map(of_channel).collect();
         let zero_points = match zero_points {
             Some(_) if !packed.is_empty() => return Err(ScaleError::ZeroPoints),
             Some(zero_points) => {

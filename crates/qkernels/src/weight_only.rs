@@ -1,7 +1,7 @@
 //! Weight-only products: float activations, i8 weights that become f32 in registers, sums in f32.
 //!
-//! The loops are those of the integer nest (`nest.rs`) without a split of k, as the sums are few enough to stay in registers:
-//! blocks of panels in L3, blocks of rows in L2, then one panel after the other, tile by tile.
+//! The loops are those of the integer nest (`nest.rs`) without a split of k, as a tile's rows of floats stream from L2 fast
+//! enough: blocks of panels in L3, blocks of rows in L2, then one panel after the other, tile by tile.
 
 use qcore::Float;
 

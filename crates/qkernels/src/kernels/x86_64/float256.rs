@@ -27,6 +27,9 @@ const LANES: usize = 8;
 /// of the products of a single row.
 const QUARTERS: usize = 4;
 
+/// Bytes of weights between what is multiplied and what is asked for from memory.
+const AHEAD: usize = 8 << 10;
+
 /// `KR` consecutive k of a column side by side, `G` groups of them a step: four k.
 #[target_feature(enable = "avx2,fma")]
 fn run<const KR: usize, const G: usize>(tile: &mut FloatTile<'_>) {
@@ -69,6 +72,7 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
 ) {
     let (width, groups) = (tile.columns / LANES, tile.groups);
     let (vectors, _) = tile.b.as_chunks::<LANES>().0.as_chunks::<KR>();
+    let mut sums = [[_mm256_setzero_ps(); V]; M];
     let mut start = 0usize;
     for q in 0.. {
         let end = groups.min(start.saturating_add(tile.scale_groups));
@@ -82,14 +86,16 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
         }
         let mut zero_points = [[_mm256_setzero_si256(); QUARTERS]; V];
         if AFFINE {
+            let codes = tile.zero_points[q * tile.nr..].as_chunks().0;
             for v in 0..V {
-                zero_points[v] = spread::<KR>(&tile.zero_points[q * tile.nr + (first + v) * LANES..]);
+                zero_points[v] = spread::<KR>(&codes[first + v]);
             }
         }
         let mut acc = [[[_mm256_setzero_ps(); QUARTERS]; V]; M];
         let b_steps = vectors[start * width..end * width].chunks_exact(width * G);
         let b_rest = b_steps.remainder();
         for (step, b) in (0..steps).zip(b_steps) {
+            simd::prefetch(b, AHEAD);
             for u in 0..G {
                 let b = &b[u * width + first..][..V];
                 let mut x = [_mm256_setzero_ps(); M];
@@ -119,19 +125,22 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
                 }
             }
         }
+        let scales = tile.scales[q * tile.nr..].as_chunks().0;
         for v in 0..V {
-            let column = (first + v) * LANES;
-            let scale = load(&tile.scales[q * tile.nr + column..]);
+            let scale = load(&scales[first + v]);
             for i in 0..M {
-                let sum = sum_of_columns::<KR>(acc[i][v]);
-                let sums = &mut tile.sums[i * tile.columns + column..];
-                let before = if q == 0 { _mm256_setzero_ps() } else { load(sums) };
-                store(sums, _mm256_fmadd_ps(sum, scale, before));
+                sums[i][v] = _mm256_fmadd_ps(sum_of_columns::<KR>(acc[i][v]), scale, sums[i][v]);
             }
         }
         start = end;
         if start >= groups {
             break;
+        }
+    }
+    for i in 0..M {
+        let to = tile.sums[i * tile.columns..].as_chunks_mut().0;
+        for v in 0..V {
+            store(&mut to[first + v], sums[i][v]);
         }
     }
 }
@@ -163,10 +172,8 @@ fn weights<const AFFINE: bool>(codes: &[i8; LANES], zero_points: __m256i) -> __m
 /// step.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn spread<const KR: usize>(zero_points: &[i8]) -> [__m256i; QUARTERS] {
-    let mut lanes = [0; LANES];
-    lanes.copy_from_slice(&zero_points[..LANES]);
-    let columns = simd::load_i8x8_as_i32(&lanes);
+fn spread<const KR: usize>(zero_points: &[i8; LANES]) -> [__m256i; QUARTERS] {
+    let columns = simd::load_i8x8_as_i32(zero_points);
     let first = if KR == 2 {
         _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)
     } else {
@@ -196,22 +203,18 @@ fn sum_of_columns<const KR: usize>(sums: [__m256; QUARTERS]) -> __m256 {
     _mm256_permutevar8x32_ps(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 
-/// The first eight values.
+/// Eight values.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load(values: &[f32]) -> __m256 {
-    let mut lanes = [0; LANES];
-    lanes.copy_from_slice(bytemuck::must_cast_slice(&values[..LANES]));
-    _mm256_castsi256_ps(simd::load_i32x8(&lanes))
+fn load(values: &[f32; LANES]) -> __m256 {
+    _mm256_castsi256_ps(simd::load_i32x8(bytemuck::must_cast_ref(values)))
 }
 
 /// As [`load`].
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store(values: &mut [f32], v: __m256) {
-    let mut lanes = [0; LANES];
-    simd::store_i32x8(&mut lanes, _mm256_castps_si256(v));
-    values[..LANES].copy_from_slice(bytemuck::must_cast_slice(&lanes));
+fn store(values: &mut [f32; LANES], v: __m256) {
+    simd::store_i32x8(bytemuck::must_cast_mut(values), _mm256_castps_si256(v));
 }
 
 #[cfg(test)]

@@ -82,6 +82,14 @@ pub(super) fn load_i32x16(values: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
+/// Sixteen floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_f32x16(values: &[f32; 16]) -> __m512 {
+    // SAFETY: the reference covers the 64 bytes read, and `loadu` asks for no alignment.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
 /// Sixteen int32.
 #[inline]
 #[target_feature(enable = "avx512f")]
