@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a table and a picture.
 
 mod labels;
-mod machine;
 mod markdown;
 mod roofline;
 
@@ -17,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use qbenches::{Kind, Record, geometric_mean, shapes, standings};
 
 use crate::flags::Bench;
-use machine::Machine;
+use crate::machine::Machine;
 
 /// The bench uses one thread for everybody.
 const THREADS: usize = 1;

@@ -5,6 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The trained networks and the images.
+pub(crate) const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist");
+
+/// The trained VGG.
+pub(crate) const VGG: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist/mnist_vgg_quarter.safetensors");
+
+/// Where pictures go.
+const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/figures");
+
 /// Demos, benches with figures, kernel listing and repository checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -15,7 +25,7 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a demonstration on real data.
+    /// Run a demonstration.
     Demo {
         #[command(subcommand)]
         demo: Demo,
@@ -62,6 +72,71 @@ pub(crate) enum Demo {
     /// Calibrates on 500 images, turns the network into an integer-only model, saves and loads it, runs 2,500 test images
     /// through both, and prints accuracy, agreement, error, size and speed.
     Mnist(Mnist),
+    /// Quantize a 5x5 tensor to a few bits and restore it, and compare the codes with those that are expected.
+    LinearQuantize(LinearQuantize),
+    /// Compute a fully-connected layer in 2 bits, and compare the codes with those that are expected.
+    QuantizedFc(Plain),
+    /// Show what quantization does to the weights of every layer of a trained network.
+    WeightHistograms(WeightHistograms),
+    /// Quantize a tensor with one scale: part 1 of the PyTorch tutorial.
+    Symmetric(Bits),
+    /// Quantize activations with a zero point: part 2 of the PyTorch tutorial.
+    Asymmetric(Bits),
+    /// Quantize channels of very different size: part 3 of the PyTorch tutorial.
+    PerChannel(Plain),
+    /// Compare a layer of 512 inputs and 256 outputs in f32 and in int8: bytes and errors.
+    Linear(Plain),
+    /// Compare the trained 784-512-512-10 network in f32 and in int8: bytes, errors, accuracy.
+    Mlp(Plain),
+    /// Answer five questions by computing and measuring: memory, error, calibration, load time, speed.
+    Questions(Plain),
+    /// Show which layer of a network bears how few bits.
+    Sensitivity(Plain),
+}
+
+/// Where a demo's pictures go.
+#[derive(Debug, Args)]
+pub(crate) struct Out {
+    /// Folder for the pictures, PNG and SVG; made if it does not exist. Default: docs/figures.
+    #[arg(long, value_name = "DIR", default_value = FIGURES, hide_default_value = true)]
+    pub(crate) out: PathBuf,
+}
+
+/// A demo without choices.
+#[derive(Debug, Args)]
+pub(crate) struct Plain {
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LinearQuantize {
+    /// Bits of a code, 2 to 8.
+    #[arg(long, value_name = "BITS", default_value = "2")]
+    pub(crate) bitwidth: u32,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bits {
+    /// Bits of a code, 2 to 8.
+    #[arg(long, value_name = "BITS", default_value = "8")]
+    pub(crate) bitwidth: u32,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WeightHistograms {
+    /// Bits of a code, 2 to 8, or 32 for the weights as they are.
+    #[arg(long, value_name = "BITS", default_value = "8")]
+    pub(crate) bitwidth: u32,
+    /// A safetensors file. Default: the VGG in crates/qnn/data/mnist.
+    #[arg(long, value_name = "FILE", default_value = VGG, hide_default_value = true)]
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) out: Out,
 }
 
 #[derive(Debug, Args)]
@@ -82,7 +157,7 @@ pub(crate) struct Mnist {
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
     /// Folder with the trained networks and the images.
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist"), hide_default_value = true)]
+    #[arg(long, value_name = "DIR", default_value = DATA, hide_default_value = true)]
     pub(crate) data: PathBuf,
 }
 

@@ -6,9 +6,14 @@ mod bench;
 #[path = "../../crates/qnn/tests/dataset/mod.rs"]
 mod dataset;
 mod demo;
+mod figure;
 mod flags;
 mod kernels;
+mod machine;
+mod outcome;
 mod pace;
+mod table;
+mod tensor_file;
 mod tidy;
 
 use std::process::ExitCode;
@@ -19,7 +24,7 @@ use flags::{Command, Demo, Flags};
 
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
-        Command::Demo { demo: Demo::Mnist(flags) } => demo::mnist::run(&flags),
+        Command::Demo { demo } => run_demo(demo),
         Command::Bench(flags) => bench::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
         Command::Tidy => tidy::run(),
@@ -30,6 +35,28 @@ fn main() -> ExitCode {
             eprintln!("error: {}", one_line(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run_demo(demo: Demo) -> anyhow::Result<()> {
+    match demo {
+        Demo::Mnist(flags) => demo::mnist::run(&flags),
+        Demo::LinearQuantize(flags) => {
+            outcome::show(&flags.out.out, || demo::linear_quantize::outcome(flags.bitwidth))
+        }
+        Demo::QuantizedFc(flags) => outcome::show(&flags.out.out, demo::quantized_fc::outcome),
+        Demo::WeightHistograms(flags) => {
+            outcome::show(&flags.out.out, || demo::weight_histograms::outcome(&flags.model, flags.bitwidth))
+        }
+        Demo::Symmetric(flags) => outcome::show(&flags.out.out, || demo::symmetric::outcome(flags.bitwidth)),
+        Demo::Asymmetric(flags) => {
+            outcome::show(&flags.out.out, || demo::asymmetric::outcome(flags.bitwidth))
+        }
+        Demo::PerChannel(flags) => outcome::show(&flags.out.out, demo::per_channel::outcome),
+        Demo::Linear(flags) => outcome::show(&flags.out.out, demo::linear::outcome),
+        Demo::Mlp(flags) => outcome::show(&flags.out.out, demo::mlp::outcome),
+        Demo::Questions(flags) => outcome::show(&flags.out.out, || demo::questions::outcome(&|| ())),
+        Demo::Sensitivity(flags) => outcome::show(&flags.out.out, || demo::sensitivity::outcome(&|| ())),
     }
 }
 

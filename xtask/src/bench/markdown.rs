@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use qbenches::{Kind, Record, geometric_mean, standings};
 
-use super::machine::Machine;
 use super::roofline::{memory_rate, peaks};
+use crate::machine::Machine;
 
 pub(crate) fn table(machine: &Machine, records: &[Record]) -> String {
     let mut columns: Vec<(&str, &str)> = Vec::new();

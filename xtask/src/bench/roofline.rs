@@ -1,12 +1,12 @@
 //! The picture: arithmetic intensity against Gop/s, under the ceilings that were measured in the same run.
 
 use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use qbenches::{Kind, Record};
 
 use super::labels::{Area, Labels};
-use super::machine::Machine;
+use crate::figure::{Canvas, Drawn, PALETTE};
+use crate::machine::Machine;
 
 const SIZE: (u32, u32) = (1120, 680);
 
@@ -18,19 +18,6 @@ const LABEL: i32 = 12;
 
 /// Fewer operations than this measure the call, not the product, and would squeeze all other points into a corner.
 const LEAST_OPERATIONS: f64 = 1e5;
-
-/// The palette of Okabe and Ito, which all kinds of colour vision tell apart. Marks differ in shape, too.
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
-];
-
-type Canvas<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 
 /// The best rate at which memory was read, in GB/s.
 pub(crate) fn memory_rate(records: &[Record]) -> f64 {
@@ -59,8 +46,6 @@ pub(crate) fn picture(machine: &Machine, records: &[Record]) -> Result<String> {
     drop(canvas);
     Ok(svg)
 }
-
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw(canvas: &Canvas<'_>, machine: &Machine, records: &[Record]) -> Drawn {
     let (memory, peaks) = (memory_rate(records), peaks(records));
@@ -161,14 +146,14 @@ fn ceilings(
     line(at(start, start * memory), at(highest / memory, highest), BLACK.stroke_width(2))?;
     for (i, (_, peak)) in peaks.iter().enumerate() {
         let ridge = (peak / memory).max(x.0);
-        line(at(ridge, *peak), at(x.1, *peak), COLOURS[i % COLOURS.len()].stroke_width(2))?;
+        line(at(ridge, *peak), at(x.1, *peak), PALETTE[i % PALETTE.len()].stroke_width(2))?;
     }
     Ok(taken)
 }
 
 /// A kernel's mark.
 fn mark(canvas: &Canvas<'_>, kernel: usize, (x, y): (i32, i32)) -> Drawn {
-    let style = COLOURS[kernel % COLOURS.len()].filled();
+    let style = PALETTE[kernel % PALETTE.len()].filled();
     match kernel % 4 {
         0 => canvas.draw(&Circle::new((x, y), 5, style))?,
         1 => canvas.draw(&Polygon::new(vec![(x, y - 6), (x + 6, y + 5), (x - 6, y + 5)], style))?,
@@ -185,7 +170,7 @@ fn legend(canvas: &Canvas<'_>, peaks: &[(&str, f64)], memory: f64, only_small: b
     for (i, (kernel, peak)) in peaks.iter().enumerate() {
         mark(canvas, i, (left + 12, top + 8))?;
         text(canvas, kernel, (left + 36, top), 14, &BLACK)?;
-        let colour = COLOURS[i % COLOURS.len()];
+        let colour = PALETTE[i % PALETTE.len()];
         canvas
             .draw(&PathElement::new(vec![(left, top + 27), (left + 24, top + 27)], colour.stroke_width(2)))?;
         text(canvas, &format!("its peak, {peak:.0} Gop/s"), (left + 36, top + 19), 13, &BLACK)?;

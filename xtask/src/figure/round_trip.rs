@@ -1,0 +1,90 @@
+//! A tensor on its way: original, quantized, reconstructed, and what was lost.
+
+use anyhow::Result;
+use qcore::QParams;
+
+use super::words::Words;
+use super::{Canvas, Drawn, Figure, Matrix, Shades, signed};
+
+/// The four matrices of one tensor.
+pub(crate) struct RoundTrip<'t> {
+    pub(crate) title: &'t str,
+    pub(crate) subtitle: String,
+    pub(crate) columns: usize,
+    pub(crate) original: &'t [f32],
+    pub(crate) codes: &'t [i32],
+    pub(crate) restored: &'t [f32],
+    /// Of the codes.
+    pub(crate) params: QParams,
+    /// Decimals of the values.
+    pub(crate) digits: usize,
+    /// Names of rows and columns; may be empty.
+    pub(crate) rows: Vec<String>,
+    pub(crate) heads: Vec<String>,
+    /// Matrices side by side.
+    pub(crate) across: i32,
+    /// Pixels of a cell.
+    pub(crate) cell: (i32, i32),
+}
+
+impl RoundTrip<'_> {
+    const LEFT: i32 = 28;
+    const TOP: i32 = 76;
+
+    fn gap(&self) -> i32 {
+        if self.rows.is_empty() { 28 } else { 90 }
+    }
+
+    fn step(&self) -> (i32, i32) {
+        let rows = self.original.len().div_ceil(self.columns) as i32;
+        let head = if self.heads.is_empty() { 40 } else { 62 };
+        (self.columns as i32 * self.cell.0 + self.gap(), rows * self.cell.1 + head + 48)
+    }
+
+    /// Pixels of the picture.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        let (wide, high) = self.step();
+        let width = Self::LEFT + self.across * wide + if self.rows.is_empty() { 0 } else { -18 };
+        (width as u32, (Self::TOP + 4 / self.across * high) as u32)
+    }
+
+    pub(crate) fn figure(&self, stem: impl Into<String>, caption: impl Into<String>) -> Result<Figure> {
+        Figure::draw(stem, caption, self.size(), |canvas| self.draw(canvas))
+    }
+
+    pub(crate) fn draw(&self, canvas: &Canvas<'_>) -> Drawn {
+        let reach = self.original.iter().fold(0.0, |reach: f64, x| reach.max(x.abs().into()));
+        let (scale, zero) = (self.params.scale_f64(), f64::from(self.params.zero_point()));
+        let widened = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
+        let (original, restored) = (widened(self.original), widened(self.restored));
+        // A code has the colour of the value that it stands for.
+        let codes: Vec<f64> = self.codes.iter().map(|&q| (f64::from(q) - zero) * scale).collect();
+        let errors: Vec<f64> = original.iter().zip(&restored).map(|(x, r)| x - r).collect();
+        let worst = errors.iter().fold(0.0, |worst: f64, error| worst.max(error.abs()));
+        let real = |value| signed(value, self.digits);
+        let fine = |value| signed(value, if worst < 0.02 { 4 } else { self.digits.max(2) });
+        let code = |value: f64| signed(value / scale + zero, 0);
+        let range = self.params.codes();
+        let range = format!("codes {} to {}", signed(range.min().into(), 0), range.max());
+        let lost = format!("at most {worst:.4}");
+        let matrices: [(&str, &str, &[f64], &dyn Fn(f64) -> String, f64); 4] = [
+            ("original", "f32", &original, &real, reach),
+            ("quantized", &range, &codes, &code, reach),
+            ("reconstructed", "(code \u{2212} zero point) × scale", &restored, &real, reach),
+            ("error", &lost, &errors, &fine, if worst < reach / 8.0 { 2.0 * worst } else { reach }),
+        ];
+        Words::TITLE.write(canvas, self.title, (Self::LEFT, 34))?;
+        Words::SUBTITLE.write(canvas, &self.subtitle, (Self::LEFT, 60))?;
+        let (wide, high) = self.step();
+        let head = if self.heads.is_empty() { 40 } else { 62 };
+        let left = if self.rows.is_empty() { Self::LEFT } else { Self::LEFT + 48 };
+        for (i, (title, note, values, text, reach)) in matrices.into_iter().enumerate() {
+            let corner =
+                (left + i as i32 % self.across * wide, Self::TOP + head + i as i32 / self.across * high);
+            let shades = Shades::Diverging(reach);
+            let (columns, rows, heads, cell) = (self.columns, &self.rows, &self.heads, self.cell);
+            Matrix { title, note, values, columns, text, shades, rows, heads, cell }.draw(canvas, corner)?;
+        }
+        Ok(())
+    }
+}
