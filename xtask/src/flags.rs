@@ -30,6 +30,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         demo: Demo,
     },
+    /// Run all demonstrations; write their figures and one HTML report that needs nothing else.
+    ///
+    /// Writes DIR/report.html and DIR/figures. With `--out docs` the pictures of the documentation are made again.
+    Repro(Repro),
     /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline picture.
     ///
     /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run of the same day on the
@@ -51,6 +55,13 @@ pub(crate) struct Kernels {
     /// The target to count for. Its standard library must be installed; its CPU need not be there.
     #[arg(long, value_name = "TRIPLE", requires = "cost")]
     pub(crate) target: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repro {
+    /// Where to write; made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "target/repro")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,8 @@ mod kernels;
 mod machine;
 mod outcome;
 mod pace;
+mod report;
+mod repro;
 mod table;
 mod tensor_file;
 mod tidy;
@@ -25,6 +27,7 @@ use flags::{Command, Demo, Flags};
 fn main() -> ExitCode {
     let result = match Flags::parse().command {
         Command::Demo { demo } => run_demo(demo),
+        Command::Repro(flags) => repro::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
         Command::Tidy => tidy::run(),
@@ -40,7 +43,10 @@ fn main() -> ExitCode {
 
 fn run_demo(demo: Demo) -> anyhow::Result<()> {
     match demo {
-        Demo::Mnist(flags) => demo::mnist::run(&flags),
+        Demo::Mnist(flags) => {
+            print!("{}", demo::mnist::outcome(&flags, true)?.console());
+            Ok(())
+        }
         Demo::LinearQuantize(flags) => {
             outcome::show(&flags.out.out, || demo::linear_quantize::outcome(flags.bitwidth))
         }

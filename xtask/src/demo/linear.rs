@@ -96,21 +96,21 @@ fn picture(bytes: [u64; 2], y: &[f32], outputs: [&[f32]; 2], errors: &[ErrorMetr
             colour: 1 - i,
         })
         .collect();
-    let line = |name: &str, output: &[f32]| {
+    let line = |name: &str, output: &[f32], colour| {
         let points = y.iter().zip(output).map(|(&y, &q)| (f64::from(y), f64::from(y - q)));
-        Line { dots: true, ..Line::through(name, points.collect()) }
+        Line { dots: true, colour: Some(colour), ..Line::through(name, points.collect()) }
     };
     let worst = errors.iter().map(|error| error.max_abs_error).fold(0.0, f64::max);
     let reach = y.iter().fold(0.0, |reach: f32, y| reach.max(y.abs()));
     let chart = Curve {
-        area: (10, 176, 850, 560),
+        area: (10, 158, 850, 560),
         title: String::new(),
         x: Axis::linear("output in f32", (f64::from(-reach), f64::from(reach)), 8),
         y: Axis::linear("error, f32 \u{2212} int8", (-1.1 * worst, 1.1 * worst), 6),
         // The larger cloud first, so that the smaller one can be seen.
         lines: vec![
-            line("int8 weights and activations", outputs[1]),
-            line("int8 weights, f32 activations", outputs[0]),
+            line("int8 weights and activations", outputs[1], 0),
+            line("int8 weights, f32 activations", outputs[0], 4),
         ],
         levels: Vec::new(),
     };
@@ -129,7 +129,7 @@ fn picture(bytes: [u64; 2], y: &[f32], outputs: [&[f32]; 2], errors: &[ErrorMetr
             errors[0].sqnr_db, errors[1].sqnr_db
         );
         Words::SUBTITLE.write(canvas, &subtitle, (28, 60))?;
-        let bars = Bars { title: "", bars: &bars, area: (28, 62, 850), margins: (56, 110), mark: None };
+        let bars = Bars { title: "", bars: &bars, area: (28, 60, 850), margins: (56, 110), mark: None };
         bars.draw(canvas)?;
         chart.draw(canvas)
     })

@@ -61,7 +61,7 @@ fn memory(model: &FloatMlp) -> (Table, Vec<Bar>, f64) {
             bars.push(Bar {
                 name: format!("{} {kind}", layer.name()),
                 value: bytes as f64,
-                text: format!("{:.1} KiB", bytes as f64 / 1024.0),
+                text: format!("{:.0} KiB", bytes as f64 / 1024.0),
                 colour,
             });
         }
@@ -102,7 +102,7 @@ fn picture(layout: &str, bars: &[Bar], ratio: f64, reference: &[f32], integer: &
     let worst = points.iter().map(|point| point.1.abs()).fold(0.0, f64::max);
     let (low, high) = points.iter().fold((0.0_f64, 0.0_f64), |(low, high), p| (low.min(p.0), high.max(p.0)));
     let chart = Curve {
-        area: (10, 262, 850, 620),
+        area: (10, 330, 850, 690),
         title: "error of the logits, int8 throughout".into(),
         x: Axis::linear("logit in f32", (low, high), 8),
         y: Axis::linear("error, f32 \u{2212} int8", (-1.1 * worst, 1.1 * worst), 6),
@@ -111,11 +111,11 @@ fn picture(layout: &str, bars: &[Bar], ratio: f64, reference: &[f32], integer: &
     };
     let caption =
         format!("The {layout} network: bytes of each layer in f32 and in int8, and the error of its logits.");
-    Figure::draw("mlp", caption, (860, 630), |canvas| {
+    Figure::draw("mlp", caption, (860, 700), |canvas| {
         let title = format!("The {layout} network: {ratio:.2} times smaller");
         Words::TITLE.write(canvas, &title, (28, 34))?;
         let title = "bytes of weights, scales and biases";
-        Bars { title, bars, area: (28, 50, 850), margins: (74, 110), mark: None }.draw(canvas)?;
+        Bars { title, bars, area: (28, 66, 850), margins: (74, 110), mark: None }.draw(canvas)?;
         chart.draw(canvas)
     })
 }

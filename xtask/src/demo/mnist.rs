@@ -1,6 +1,7 @@
 //! `cargo xtask demo mnist`: a trained network, calibrated on real images, becomes an integer model; what that costs and
 //! saves, on images that nobody trained on.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,17 +13,20 @@ use qnn::{
 };
 use rayon::ThreadPoolBuilder;
 
-use crate::dataset::{Digits, PIXELS};
+use super::float_model::{self, layout, matrix};
+use crate::dataset::Digits;
 use crate::flags::{Codes, Mnist, Model};
+use crate::outcome::Outcome;
 use crate::pace::{self, Pace};
 
 /// Images that go through the models together when speed is measured.
 const BATCHES: [usize; 3] = [1, 32, 256];
 
-pub(crate) fn run(flags: &Mnist) -> Result<()> {
+/// Speed is measured under a progress bar of its own, if it is `shown`.
+pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
     let file = match flags.model {
-        Model::Mlp256 => "mnist_mlp_784_256_128_10.safetensors",
-        Model::Mlp512 => "mnist_mlp_784_512_512_10.safetensors",
+        Model::Mlp256 => float_model::MLP_256,
+        Model::Mlp512 => float_model::MLP_512,
     };
     let selection = qkernels::report()?;
     let pool = ThreadPoolBuilder::new().num_threads(flags.threads.get()).build()?;
@@ -49,39 +53,32 @@ pub(crate) fn run(flags: &Mnist) -> Result<()> {
 
     let logits = Logits::of(&float, &quantized, images, threads)?;
     let report = quantized.report(&float, images)?;
-    let speeds = measure(&float, &quantized, images, threads)?;
+    let speeds = measure(&float, &quantized, images, threads, shown)?;
 
-    println!(
-        "MNIST, {}: {} parameters in {} layers",
+    let mut outcome = Outcome::new("demo mnist", "A trained network as an integer-only model");
+    outcome.text(format!(
+        "MNIST, {}: {} parameters in {} layers\ncalibrated on {} images, run on {} others\nkernel {}: {}; {} thread(s)\n\n{}\n\
+         layer by layer, on the {} test images\n{report}",
         layout(&float),
         float.bytes() / 4,
-        float.layers().len()
-    );
-    println!("calibrated on {} images, run on {} others", calibration.len(), test.len());
-    println!("kernel {}: {}; {} thread(s)\n", selection.kernel, selection.reason, flags.threads);
-    print_table(&logits, &report, &test, bytes.len(), &speeds);
-    println!("\nlayer by layer, on the {} test images", report.rows);
-    println!("{report}");
+        float.layers().len(),
+        calibration.len(),
+        test.len(),
+        selection.kernel,
+        selection.reason,
+        flags.threads,
+        table(&logits, &report, &test, bytes.len(), &speeds)?,
+        report.rows
+    ));
     if let Some(path) = &flags.save {
         quantized.save(path).with_context(|| path.display().to_string())?;
-        println!("saved {}", path.display());
+        outcome.text(format!("saved {}", path.display()));
     }
-    Ok(())
+    Ok(outcome)
 }
 
 fn read_digits(data: &Path, file: &str) -> Result<Digits> {
     Digits::read(&data.join(file)).map_err(|error| anyhow!(error))
-}
-
-fn matrix(digits: &Digits) -> Result<MatRef<'_, f32>> {
-    Ok(MatRef::new(&digits.inputs, digits.len(), PIXELS)?)
-}
-
-/// Widths of the layers, `784-256-128-10`.
-fn layout(model: &FloatMlp) -> String {
-    let mut widths = vec![model.inputs().to_string()];
-    widths.extend(model.layers().iter().map(|layer| layer.n().to_string()));
-    widths.join("-")
 }
 
 /// The outputs of both models on the test images.
@@ -118,9 +115,13 @@ fn measure(
     quantized: &QuantMlp,
     images: MatRef<'_, f32>,
     threads: Threads<'_>,
+    shown: bool,
 ) -> Result<Vec<Speed>> {
     let style = ProgressStyle::with_template("measuring speed {bar:30} {pos}/{len}")?;
-    let progress = ProgressBar::new((BATCHES.len() * pace::ROUNDS) as u64).with_style(style);
+    let progress = match shown {
+        true => ProgressBar::new((BATCHES.len() * pace::ROUNDS) as u64).with_style(style),
+        false => ProgressBar::hidden(),
+    };
     let n = float.outputs();
     let (mut float_workspace, mut workspace) = (FloatWorkspace::new(), QuantWorkspace::new());
     let mut speeds = Vec::new();
@@ -150,39 +151,50 @@ fn measure(
     Ok(speeds)
 }
 
-fn print_table(logits: &Logits, report: &ModelReport, test: &Digits, file_bytes: usize, speeds: &[Speed]) {
+fn table(
+    logits: &Logits,
+    report: &ModelReport,
+    test: &Digits,
+    file_bytes: usize,
+    speeds: &[Speed],
+) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
     let (float, int8) = (logits.classes(&logits.float), logits.classes(&logits.int8));
     let (float_right, int8_right) = (test.correct(float.iter().copied()), test.correct(int8.iter().copied()));
     let agree = float.iter().zip(&int8).filter(|(float, int8)| float == int8).count();
     let percent = |count: usize| 100.0 * count as f64 / test.len() as f64;
 
-    println!("{:22} {:>12} {:>12}", "", "f32", "int8");
-    println!("{:22} {:>12} {:>12}   of {}", "right", float_right, int8_right, test.len());
-    println!("{:22} {:>10.2} % {:>10.2} %", "accuracy", percent(float_right), percent(int8_right));
-    println!(
+    writeln!(text, "{:22} {:>12} {:>12}", "", "f32", "int8")?;
+    writeln!(text, "{:22} {:>12} {:>12}   of {}", "right", float_right, int8_right, test.len())?;
+    writeln!(text, "{:22} {:>10.2} % {:>10.2} %", "accuracy", percent(float_right), percent(int8_right))?;
+    writeln!(
+        text,
         "{:22} {:>12} {:>12}   of {} ({:.2} %)",
         "same prediction",
         "",
         agree,
         test.len(),
         percent(agree)
-    );
-    println!("{:22} {:>12} {:>9.2} dB", "logits SQNR", "", report.logits_sqnr_db);
-    println!(
+    )?;
+    writeln!(text, "{:22} {:>12} {:>9.2} dB", "logits SQNR", "", report.logits_sqnr_db)?;
+    writeln!(
+        text,
         "{:22} {:>12} {:>12}   {:.2} times smaller",
         "bytes of the model",
         report.float_bytes,
         report.quantized_bytes,
         report.compression()
-    );
-    println!("{:22} {:>12} {:>12}", "bytes of the file", "", file_bytes);
+    )?;
+    writeln!(text, "{:22} {:>12} {:>12}", "bytes of the file", "", file_bytes)?;
     for Speed { batch, pace } in speeds {
-        println!(
+        writeln!(
+            text,
             "{:22} {:>12.0} {:>12.0}   {:.2} times as fast",
             format!("images/s, batch {batch}"),
             *batch as f64 / pace.first,
             *batch as f64 / pace.second,
             pace.ratio
-        );
+        )?;
     }
+    Ok(text)
 }

@@ -84,7 +84,7 @@ fn picture(found: &[Sensitivity]) -> Result<Figure> {
         let subtitle = "weights of one layer in n bits, a scale for each output channel; the rest in f32; 2,500 test images";
         Words::SUBTITLE.write(canvas, subtitle, (28, 60))?;
         let decibels = |value: f64| format!("{value:.1}");
-        let percent = |value: f64| if value == 100.0 { "100".to_owned() } else { format!("{value:.1}") };
+        let percent = |value: f64| format!("{value:.2}");
         for (i, model) in found.iter().enumerate() {
             let top = 150 + i as i32 * high;
             let title = format!("{}: SQNR of the logits, dB", model.layout);
@@ -101,7 +101,7 @@ fn picture(found: &[Sensitivity]) -> Result<Figure> {
                     &same,
                     "of all images, with the f32 model",
                     &model.agreement,
-                    Shades::Sequential(90.0, 100.0),
+                    Shades::Sequential(97.0, 100.0),
                     &percent,
                 ),
             ];

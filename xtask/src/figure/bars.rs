@@ -47,6 +47,7 @@ impl Bars<'_> {
             .chain(self.mark.map(|(value, _)| value))
             .fold(0.0, f64::max);
         let at = |value: f64| start + (f64::from(end - start) * value / most).round() as i32;
+        let mark = self.mark.map(|(value, _)| at(value));
         Words::PANEL.write(canvas, self.title, (left, top + 8))?;
         for (i, bar) in self.bars.iter().enumerate() {
             let y = top + 34 + Self::STEP * i as i32;
@@ -57,12 +58,17 @@ impl Bars<'_> {
                 [(start, y), (at(bar.value).max(start + 1), y + 22)],
                 colour.filled(),
             ))?;
-            Words::NOTE.write(canvas, &bar.text, (at(bar.value) + 8, middle))?;
+            let mut behind = at(bar.value) + 8;
+            // Not across the dashed line.
+            let wide = 8 * bar.text.chars().count() as i32;
+            if let Some(mark) = mark.filter(|mark| (behind - 12..behind + wide).contains(mark)) {
+                behind = mark + 10;
+            }
+            Words::NOTE.write(canvas, &bar.text, (behind, middle))?;
         }
         let bottom = top + Self::height(self.bars.len());
         canvas.draw(&PathElement::new(vec![(start, top + 28), (start, bottom - 4)], GREY.stroke_width(1)))?;
-        if let Some((value, name)) = self.mark {
-            let x = at(value);
+        if let (Some(x), Some((_, name))) = (mark, self.mark) {
             for y in (top + 28..bottom - 4).step_by(9) {
                 let dash = vec![(x, y), (x, (y + 5).min(bottom - 4))];
                 canvas.draw(&PathElement::new(dash, GREY.stroke_width(1)))?;

@@ -16,12 +16,18 @@ pub(crate) struct Line {
     pub(crate) band: Vec<(f64, f64)>,
     /// Small dots that nothing joins.
     pub(crate) dots: bool,
+    /// Index of its colour; its place among the lines if `None`.
+    pub(crate) colour: Option<usize>,
 }
 
 impl Line {
     /// A line that has no points yet.
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name.into(), points: Vec::new(), band: Vec::new(), dots: false }
+        Self { name: name.into(), points: Vec::new(), band: Vec::new(), dots: false, colour: None }
+    }
+
+    fn colour(&self, place: usize) -> RGBColor {
+        PALETTE[self.colour.unwrap_or(place) % PALETTE.len()]
     }
 
     /// A line through points.
@@ -60,11 +66,11 @@ impl Curve {
         for (level, name) in &self.levels {
             let (_, y) = frame.at(self.x.range.0, *level);
             dashed(canvas, (frame.left, y), frame.right)?;
-            let place = (frame.right, y - 10);
+            let place = (frame.right, y + 12);
             Words::new(12.0).colour(GREY).at(super::Anchor::Right).write(canvas, name, place)?;
         }
         for (i, line) in self.lines.iter().enumerate() {
-            let colour = PALETTE[i % PALETTE.len()];
+            let colour = line.colour(i);
             let upper = line.points.iter().zip(&line.band).map(|(&(x, _), &(_, high))| frame.at(x, high));
             let lower = line.points.iter().zip(&line.band).map(|(&(x, _), &(low, _))| frame.at(x, low)).rev();
             let outline: Vec<(i32, i32)> = upper.chain(lower).collect();
@@ -73,7 +79,7 @@ impl Curve {
             }
         }
         for (i, line) in self.lines.iter().enumerate() {
-            let colour = PALETTE[i % PALETTE.len()];
+            let colour = line.colour(i);
             let points: Vec<(i32, i32)> = line.points.iter().map(|&(x, y)| frame.at(x, y)).collect();
             if line.dots {
                 for &place in &points {
@@ -81,15 +87,17 @@ impl Curve {
                 }
             } else {
                 canvas.draw(&PathElement::new(points.clone(), colour.stroke_width(2)))?;
-                points.iter().try_for_each(|&place| mark(canvas, i, place))?;
+                points.iter().try_for_each(|&place| mark(canvas, i, colour, place))?;
             }
             let (column, row) = (i as i32 % columns, i as i32 / columns);
             let place = (frame.left + column * (frame.right - frame.left) / columns, top + 32 + 22 * row);
-            if !line.dots {
+            if line.dots {
+                canvas.draw(&Circle::new((place.0 + 13, place.1), 4, colour.filled()))?;
+            } else {
                 canvas
                     .draw(&PathElement::new(vec![place, (place.0 + 26, place.1)], colour.stroke_width(2)))?;
+                mark(canvas, i, colour, (place.0 + 13, place.1))?;
             }
-            mark(canvas, i, (place.0 + 13, place.1))?;
             Words::NOTE.write(canvas, &line.name, (place.0 + 34, place.1))?;
         }
         Ok(())
@@ -97,8 +105,8 @@ impl Curve {
 }
 
 /// Each line has its shape, too.
-fn mark(canvas: &Canvas<'_>, line: usize, (x, y): (i32, i32)) -> Drawn {
-    let style = PALETTE[line % PALETTE.len()].filled();
+fn mark(canvas: &Canvas<'_>, line: usize, colour: RGBColor, (x, y): (i32, i32)) -> Drawn {
+    let style = colour.filled();
     match line % 4 {
         0 => canvas.draw(&Circle::new((x, y), 4, style))?,
         1 => canvas.draw(&Polygon::new(vec![(x, y - 5), (x + 5, y + 4), (x - 5, y + 4)], style))?,

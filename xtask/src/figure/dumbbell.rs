@@ -31,11 +31,6 @@ pub(crate) struct Dumbbell<'d> {
 impl Dumbbell<'_> {
     const STEP: i32 = 34;
 
-    /// Pixels of `count` rows from top to bottom, title and axis included.
-    pub(crate) const fn height(count: usize) -> i32 {
-        112 + Self::STEP * count as i32
-    }
-
     pub(crate) fn draw(&self, canvas: &Canvas<'_>) -> Drawn {
         let (left, top, right) = self.area;
         let frame = Frame {

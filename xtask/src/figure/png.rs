@@ -8,7 +8,7 @@ use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
 
 /// Pixels of the PNG for each of the SVG, for sharp text on dense screens.
-const SCALE: f32 = 2.0;
+const SCALE: f32 = 1.5;
 
 const FONTS: [&[u8]; 2] = [
     include_bytes!("../../assets/inter/Inter-Regular.otf"),

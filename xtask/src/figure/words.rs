@@ -43,10 +43,6 @@ impl Words {
         Self { size, bold: false, colour: INK, anchor: Anchor::Left, upwards: false }
     }
 
-    pub(crate) const fn bold(self) -> Self {
-        Self { bold: true, ..self }
-    }
-
     pub(crate) const fn colour(self, colour: RGBColor) -> Self {
         Self { colour, ..self }
     }

@@ -107,7 +107,7 @@ fn picture(accuracy: Line, same: Line, of_f32: f64) -> Result<Figure> {
     let caption = "Accuracy of the int8 network against the number of calibration images: median of 20 draws, and the band \
                    from the worst to the best.";
     Figure::draw("questions-calibration", caption, (860, 500), |canvas| {
-        Words::TITLE.write(canvas, "A few dozen images calibrate as well as 500", (28, 34))?;
+        Words::TITLE.write(canvas, "How many images calibration needs", (28, 34))?;
         let subtitle = "784-256-128-10 in int8, ranges by minimum and maximum; median of 20 draws, band from worst to best";
         Words::SUBTITLE.write(canvas, subtitle, (28, 60))?;
         chart.draw(canvas)

@@ -35,6 +35,7 @@ pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
             || Ok(drop(std::hint::black_box(QuantMlp::load(&int8_path, None)?))),
             || (),
         )?;
+        let float_bytes = model.bytes() as f64;
         let megabytes = |path: &Path| -> Result<f64> { Ok(fs::metadata(path)?.len() as f64 / 1e6) };
         let sizes = (megabytes(&float_path)?, megabytes(&int8_path)?);
         table.row([
@@ -46,10 +47,11 @@ pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
             format!("{:.2}", pace.ratio),
         ]);
         for (kind, seconds, colour) in [("f32", pace.first, 1), ("int8", pace.second, 0)] {
+            let each = 1e9 * seconds / (float_bytes / 4.0);
             bars.push(Bar {
                 name: format!("{name}, {kind}"),
-                value: 1e3 * seconds,
-                text: format!("{:.2} ms", 1e3 * seconds),
+                value: each,
+                text: format!("{each:.2} ({:.1} ms)", 1e3 * seconds),
                 colour,
             });
         }
@@ -63,13 +65,14 @@ pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
     );
     let caption =
         "Time to load a model from the page cache: f32 read, int8 read, checked and packed for the kernel.";
-    let height = Bars::height(bars.len()) + 90;
+    let height = Bars::height(bars.len()) + 104;
     outcome.figure(Figure::draw("questions-loading", caption, (860, height as u32), |canvas| {
         Words::TITLE.write(canvas, "Loading a model, file in the page cache", (28, 34))?;
         let subtitle =
             "int8: read, checksum, bounds of every sum, packed for the kernel; f32: read and checked";
         Words::SUBTITLE.write(canvas, subtitle, (28, 60))?;
-        Bars { title: "", bars: &bars, area: (28, 64, 850), margins: (206, 90), mark: None }.draw(canvas)
+        let title = "milliseconds per million parameters";
+        Bars { title, bars: &bars, area: (28, 84, 850), margins: (206, 140), mark: None }.draw(canvas)
     })?);
     Ok(())
 }
