@@ -82,3 +82,13 @@ pub use tensors::{MAX_FILE_BYTES, TensorFileError};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Those of the guides.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../../docs/guides/int8-in-your-engine.md")]
+    struct Engine;
+
+    #[doc = include_str!("../../../docs/guides/threads.md")]
+    struct Threads;
+}
