@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
     for folder in ["crates", "benches", "xtask", "docs"] {
         walk(&root.join(folder), &mut files)?;
     }
-    files.push(root.join("README.md"));
+    files.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
     files.sort();
 
     let mut findings = Vec::new();

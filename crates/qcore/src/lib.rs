@@ -1,6 +1,14 @@
 //! The arithmetic of int8 quantization, each formula once: no SIMD, no `unsafe`, no I/O.
 //!
-//! A quantized tensor stores codes `q`, and `x ≈ (q - zero_point) * scale`. The path of a tensor through this crate:
+//! A quantized tensor stores codes `q`, and `x ≈ (q - zero_point) * scale`:
+//!
+//! ```text
+//!  values  x    -1.0        0.0                                 3.0
+//!                ├───────────┼───────────────────────────────────┤     one step is the scale: 4 / 255
+//!  codes   q     0          64                                 255     64 is the zero point: the code of 0
+//! ```
+//!
+//! The path of a tensor through this crate:
 //!
 //! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
 //! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];

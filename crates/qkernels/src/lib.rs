@@ -24,6 +24,22 @@
 //! assert_eq!(y, [116, 85, 154, 97]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # What packing does
+//! Weights (n, k) become panels of nr columns, a column for each output channel, and a panel is groups of kr consecutive k:
+//! what one instruction multiplies lies side by side, and a tile reads its panel from front to back. For n = 3, k = 6 and a
+//! kernel with nr = 2, kr = 4:
+//!
+//! ```text
+//!  weights          k 0 1 2 3 4 5         panel 0: channels 0, 1          panel 1: channel 2
+//!
+//!  channel 0          a b c d e f         group 0   a b c d   g h i j     group 0   m n o p
+//!  channel 1          g h i j k l   ──►   group 1   e f 0 0   k l 0 0     group 1   q r 0 0
+//!  channel 2          m n o p q r
+//!                                         sums      a + ... + f, ...      for zero points, and to prove int32
+//! ```
+//!
+//! A panel's columns are whole vectors of the kernel (of one column here), as many as are needed; k is filled up with 0.
 
 mod activation;
 mod blocking;

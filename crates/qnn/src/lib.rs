@@ -9,6 +9,13 @@
 //! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose sums become f32 logits.
 //! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and [`QuantMlp::load`] keep the model.
 //!
+//! What a [`QuantMlp`] of two layers computes; what lies between `x` and the logits is integers:
+//!
+//! ```text
+//!  x ── quantize ──► u8 ── × i8 ──► int32 ── requantize ──► u8 ── × i8 ──► int32 ── dequantize ──► logits
+//!  f32               └──────────── fc1, ReLU ────────────┘  └────────────── fc2 ──────────────┘     f32
+//! ```
+//!
 //! ```
 //! use qkernels::{MatMut, MatRef, Threads};
 //! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace};

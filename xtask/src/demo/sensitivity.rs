@@ -89,28 +89,31 @@ fn picture(found: &[Sensitivity]) -> Result<Figure> {
             let top = 150 + i as i32 * high;
             let title = format!("{}: SQNR of the logits, dB", model.layout);
             let same = format!("{}: same prediction, %", model.layout);
-            let panels: [(&str, &str, &[f64], Shades, &dyn Fn(f64) -> String); 2] = [
-                (
-                    &title,
-                    "more is better; each bit is worth 6 dB",
-                    &model.sqnr,
-                    Shades::Sequential(0.0, 50.0),
-                    &decibels,
-                ),
-                (
-                    &same,
-                    "of all images, with the f32 model",
-                    &model.agreement,
-                    Shades::Sequential(97.0, 100.0),
-                    &percent,
-                ),
-            ];
-            for (j, (title, note, values, shades, text)) in panels.into_iter().enumerate() {
-                let corner = (64 + j as i32 * wide, top);
-                let (columns, rows) = (WIDTHS.len(), &model.rows);
-                Matrix { title, note, values, columns, text, shades, rows, heads: &heads, cell }
-                    .draw(canvas, corner)?;
+            let (columns, rows) = (WIDTHS.len(), &model.rows);
+            Matrix {
+                title: &title,
+                note: "more is better; each bit is worth 6 dB",
+                values: &model.sqnr,
+                columns,
+                text: &decibels,
+                shades: Shades::Sequential(0.0, 50.0),
+                rows,
+                heads: &heads,
+                cell,
             }
+            .draw(canvas, (64, top))?;
+            Matrix {
+                title: &same,
+                note: "of all images, with the f32 model",
+                values: &model.agreement,
+                columns,
+                text: &percent,
+                shades: Shades::Sequential(97.0, 100.0),
+                rows,
+                heads: &heads,
+                cell,
+            }
+            .draw(canvas, (64 + wide, top))?;
         }
         Ok(())
     })

@@ -58,13 +58,20 @@ impl Bars<'_> {
                 [(start, y), (at(bar.value).max(start + 1), y + 22)],
                 colour.filled(),
             ))?;
-            let mut behind = at(bar.value) + 8;
+            let (end, wide) = (at(bar.value), 8 * bar.text.chars().count() as i32);
             // Not across the dashed line.
-            let wide = 8 * bar.text.chars().count() as i32;
-            if let Some(mark) = mark.filter(|mark| (behind - 12..behind + wide).contains(mark)) {
-                behind = mark + 10;
+            let crosses = mark.is_some_and(|mark| (end - 4..end + 8 + wide).contains(&mark));
+            match mark {
+                Some(_) if crosses && end - start > wide + 20 => {
+                    Words::NOTE.colour(WHITE).at(Anchor::Right).write(
+                        canvas,
+                        &bar.text,
+                        (end - 10, middle),
+                    )?;
+                }
+                Some(mark) if crosses => Words::NOTE.write(canvas, &bar.text, (mark + 10, middle))?,
+                _ => Words::NOTE.write(canvas, &bar.text, (end + 8, middle))?,
             }
-            Words::NOTE.write(canvas, &bar.text, (behind, middle))?;
         }
         let bottom = top + Self::height(self.bars.len());
         canvas.draw(&PathElement::new(vec![(start, top + 28), (start, bottom - 4)], GREY.stroke_width(1)))?;

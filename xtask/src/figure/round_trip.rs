@@ -67,23 +67,32 @@ impl RoundTrip<'_> {
         let range = self.params.codes();
         let range = format!("codes {} to {}", signed(range.min().into(), 0), range.max());
         let lost = format!("at most {worst:.4}");
-        let matrices: [(&str, &str, &[f64], &dyn Fn(f64) -> String, f64); 4] = [
-            ("original", "f32", &original, &real, reach),
-            ("quantized", &range, &codes, &code, reach),
-            ("reconstructed", "(code \u{2212} zero point) × scale", &restored, &real, reach),
-            ("error", &lost, &errors, &fine, if worst < reach / 8.0 { 2.0 * worst } else { reach }),
+        let error_reach = if worst < reach / 8.0 { 2.0 * worst } else { reach };
+        let matrix = |title, note, values, text, reach| Matrix {
+            title,
+            note,
+            values,
+            columns: self.columns,
+            text,
+            shades: Shades::Diverging(reach),
+            rows: &self.rows,
+            heads: &self.heads,
+            cell: self.cell,
+        };
+        let matrices = [
+            matrix("original", "f32", &original, &real, reach),
+            matrix("quantized", &range, &codes, &code, reach),
+            matrix("reconstructed", "(code \u{2212} zero point) × scale", &restored, &real, reach),
+            matrix("error", &lost, &errors, &fine, error_reach),
         ];
         Words::TITLE.write(canvas, self.title, (Self::LEFT, 34))?;
         Words::SUBTITLE.write(canvas, &self.subtitle, (Self::LEFT, 60))?;
         let (wide, high) = self.step();
         let head = if self.heads.is_empty() { 40 } else { 62 };
         let left = if self.rows.is_empty() { Self::LEFT } else { Self::LEFT + 48 };
-        for (i, (title, note, values, text, reach)) in matrices.into_iter().enumerate() {
-            let corner =
-                (left + i as i32 % self.across * wide, Self::TOP + head + i as i32 / self.across * high);
-            let shades = Shades::Diverging(reach);
-            let (columns, rows, heads, cell) = (self.columns, &self.rows, &self.heads, self.cell);
-            Matrix { title, note, values, columns, text, shades, rows, heads, cell }.draw(canvas, corner)?;
+        for (i, matrix) in (0..).zip(&matrices) {
+            let corner = (left + i % self.across * wide, Self::TOP + head + i / self.across * high);
+            matrix.draw(canvas, corner)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! How much faster does a model load?
 
 use std::fs;
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -31,8 +32,14 @@ pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
         let int8_path = folder.path().join("int8.safetensors");
         model.calibrate([samples])?.quantize(&QuantConfig::default())?.save(&int8_path)?;
         let pace = pace::compare(
-            || Ok(drop(std::hint::black_box(FloatMlp::load(&float_path)?))),
-            || Ok(drop(std::hint::black_box(QuantMlp::load(&int8_path, None)?))),
+            || {
+                black_box(FloatMlp::load(&float_path)?);
+                Ok(())
+            },
+            || {
+                black_box(QuantMlp::load(&int8_path, None)?);
+                Ok(())
+            },
             || (),
         )?;
         let float_bytes = model.bytes() as f64;
