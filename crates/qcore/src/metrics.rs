@@ -30,6 +30,7 @@ const NOISE_EPSILON: f64 = 1e-10;
 /// # Ok::<(), qcore::MetricsError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ErrorMetrics {
     /// `max |d|`.
     pub max_abs_error: f64,

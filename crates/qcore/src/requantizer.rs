@@ -34,6 +34,7 @@ use crate::requantize::{
 /// # Ok::<(), qcore::MultiplierError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RequantizeMode {
     /// [`requantize`], `round(acc * m) + z` in f32: FBGEMM, ONNX Runtime, XNNPACK. The default.
     #[default]
@@ -125,6 +126,7 @@ impl RequantizeMode {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Requantizer {
     /// See [`requantize`].
     RoundThenAdd(f32),

@@ -53,6 +53,7 @@ pub struct Scheme {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for signed codes, 128 for
     /// 0..=255. Weights, nearly everywhere.
@@ -80,6 +81,7 @@ pub enum Kind {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SymmetricDivisor {
     /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite, the
     /// PyTorch tutorial, MIT 6.5940 lab 2: nearly all.
@@ -103,6 +105,7 @@ pub enum SymmetricDivisor {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AffineRange {
     /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
     /// 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
@@ -126,6 +129,7 @@ pub enum AffineRange {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ScaleArithmetic {
     /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is an error.
     /// ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch tutorial.
@@ -159,6 +163,7 @@ pub enum ScaleArithmetic {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ZeroScale {
     /// A scale of 0 becomes 1. The PyTorch tutorial.
     One,

@@ -114,6 +114,7 @@ fn reference(acc: i32, requantizer: Requantizer, z: i32, codes: CodeRange) -> i3
             clamped(saturated(divided(product, (31 - m.shift()) as u32, Tie::Up)), z, codes)
         }
         Requantizer::PowerOfTwo(shift) => clamped(divided(acc.into(), shift, Tie::Up), z, codes),
+        new => panic!("{new:?} has no exact form here yet"),
     }
 }
 

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 
 use super::colours::PALETTE;
 use super::frame::{Axis, Frame};
-use super::words::Words;
+use super::words::{Anchor, Words};
 use super::{Canvas, Drawn, GREY};
 
 /// A line of the chart.
@@ -28,6 +28,18 @@ impl Line {
 
     fn colour(&self, place: usize) -> RGBColor {
         PALETTE[self.colour.unwrap_or(place) % PALETTE.len()]
+    }
+
+    /// Its mark and name in the legend.
+    fn explain(&self, canvas: &Canvas<'_>, place: usize, (x, y): (i32, i32)) -> Drawn {
+        let colour = self.colour(place);
+        if self.dots {
+            canvas.draw(&Circle::new((x + 13, y), 4, colour.filled()))?;
+        } else {
+            canvas.draw(&PathElement::new(vec![(x, y), (x + 26, y)], colour.stroke_width(2)))?;
+            mark(canvas, place, colour, (x + 13, y))?;
+        }
+        Words::NOTE.write(canvas, &self.name, (x + 34, y))
     }
 
     /// A line through points.
@@ -67,7 +79,7 @@ impl Curve {
             let (_, y) = frame.at(self.x.range.0, *level);
             dashed(canvas, (frame.left, y), frame.right)?;
             let place = (frame.right, y + 12);
-            Words::new(12.0).colour(GREY).at(super::Anchor::Right).write(canvas, name, place)?;
+            Words::new(12.0).colour(GREY).at(Anchor::Right).write(canvas, name, place)?;
         }
         for (i, line) in self.lines.iter().enumerate() {
             let colour = line.colour(i);
@@ -91,14 +103,7 @@ impl Curve {
             }
             let (column, row) = (i as i32 % columns, i as i32 / columns);
             let place = (frame.left + column * (frame.right - frame.left) / columns, top + 32 + 22 * row);
-            if line.dots {
-                canvas.draw(&Circle::new((place.0 + 13, place.1), 4, colour.filled()))?;
-            } else {
-                canvas
-                    .draw(&PathElement::new(vec![place, (place.0 + 26, place.1)], colour.stroke_width(2)))?;
-                mark(canvas, i, colour, (place.0 + 13, place.1))?;
-            }
-            Words::NOTE.write(canvas, &line.name, (place.0 + 34, place.1))?;
+            line.explain(canvas, i, place)?;
         }
         Ok(())
     }
@@ -117,7 +122,7 @@ fn mark(canvas: &Canvas<'_>, line: usize, colour: RGBColor, (x, y): (i32, i32)) 
 }
 
 /// A horizontal dashed line.
-pub(crate) fn dashed(canvas: &Canvas<'_>, (left, y): (i32, i32), right: i32) -> Drawn {
+fn dashed(canvas: &Canvas<'_>, (left, y): (i32, i32), right: i32) -> Drawn {
     for start in (left..right).step_by(9) {
         let dash = vec![(start, y), ((start + 5).min(right), y)];
         canvas.draw(&PathElement::new(dash, GREY.stroke_width(1)))?;

@@ -31,18 +31,23 @@ impl RoundTrip<'_> {
     const LEFT: i32 = 28;
     const TOP: i32 = 76;
 
+    /// Pixels between two matrices side by side.
     fn gap(&self) -> i32 {
         if self.rows.is_empty() { 28 } else { 90 }
     }
 
-    fn step(&self) -> (i32, i32) {
-        let rows = self.original.len().div_ceil(self.columns) as i32;
-        let head = if self.heads.is_empty() { 40 } else { 62 };
-        (self.columns as i32 * self.cell.0 + self.gap(), rows * self.cell.1 + head + 48)
+    /// Pixels above the cells.
+    fn head(&self) -> i32 {
+        if self.heads.is_empty() { 40 } else { 62 }
     }
 
-    /// Pixels of the picture.
-    pub(crate) fn size(&self) -> (u32, u32) {
+    /// Pixels from one matrix to the next, to the right and down.
+    fn step(&self) -> (i32, i32) {
+        let rows = self.original.len().div_ceil(self.columns) as i32;
+        (self.columns as i32 * self.cell.0 + self.gap(), self.head() + rows * self.cell.1 + 48)
+    }
+
+    fn size(&self) -> (u32, u32) {
         let (wide, high) = self.step();
         let width = Self::LEFT + self.across * wide + if self.rows.is_empty() { 0 } else { -18 };
         (width as u32, (Self::TOP + 4 / self.across * high) as u32)
@@ -52,7 +57,7 @@ impl RoundTrip<'_> {
         Figure::draw(stem, caption, self.size(), |canvas| self.draw(canvas))
     }
 
-    pub(crate) fn draw(&self, canvas: &Canvas<'_>) -> Drawn {
+    fn draw(&self, canvas: &Canvas<'_>) -> Drawn {
         let reach = self.original.iter().fold(0.0, |reach: f64, x| reach.max(x.abs().into()));
         let (scale, zero) = (self.params.scale_f64(), f64::from(self.params.zero_point()));
         let widened = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
@@ -88,10 +93,9 @@ impl RoundTrip<'_> {
         Words::TITLE.write(canvas, self.title, (Self::LEFT, 34))?;
         Words::SUBTITLE.write(canvas, &self.subtitle, (Self::LEFT, 60))?;
         let (wide, high) = self.step();
-        let head = if self.heads.is_empty() { 40 } else { 62 };
         let left = if self.rows.is_empty() { Self::LEFT } else { Self::LEFT + 48 };
         for (i, matrix) in (0..).zip(&matrices) {
-            let corner = (left + i % self.across * wide, Self::TOP + head + i / self.across * high);
+            let corner = (left + i % self.across * wide, Self::TOP + self.head() + i / self.across * high);
             matrix.draw(canvas, corner)?;
         }
         Ok(())
