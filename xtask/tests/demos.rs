@@ -10,6 +10,9 @@ fn xtask(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("xtask starts")
 }
 
+/// Pictures that depend on nothing but arithmetic in a fixed order: those of the documentation are what the demos draw.
+const EXACT: [&str; 5] = ["linear-quantize", "symmetric", "symmetric-bits", "asymmetric", "per-channel"];
+
 /// Runs a demo that writes to a folder of its own, and returns its console output without the lines that name files.
 fn demo(arguments: &[&str], stems: &[&str]) -> String {
     let folder = TempDir::new().expect("a folder");
@@ -48,6 +51,21 @@ fn error(arguments: &[&str]) -> String {
 fn linear_quantize_prints_what_the_course_prints() {
     let expected = "* Test linear_quantize()\n    target bitwidth: 2 bits\n        scale: 0.3333333333333333\n        zero point: -1\n* Test passed.\n";
     assert_eq!(demo(&["linear-quantize"], &["linear-quantize"]), expected);
+}
+
+#[test]
+fn the_documentation_has_the_pictures_that_are_drawn() {
+    let folder = TempDir::new().expect("a folder");
+    let out = folder.path().to_str().expect("a path in UTF-8");
+    for name in ["linear-quantize", "symmetric", "asymmetric", "per-channel"] {
+        assert!(xtask(&["demo", name, "--out", out]).status.success());
+    }
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/figures");
+    for stem in EXACT {
+        let file = format!("{stem}.svg");
+        let [drawn, kept] = [folder.path(), &committed].map(|folder| fs::read_to_string(folder.join(&file)));
+        assert!(drawn.expect("drawn") == kept.expect("kept"), "{file} is old: cargo xtask repro --out docs");
+    }
 }
 
 #[test]
