@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use qcore::{dequantize_acc, requantize};
-use qkernels::{Activation, Int32, MatMut, MatRef, Threads, Workspace, gemm};
+use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
 use crate::forward::ForwardError;
@@ -138,18 +138,12 @@ impl<'m, C: Activation> Comparison<'m, C> {
         tally.clipped.count(input.iter().map(|&v| !range.contains(&unclamped(v))));
 
         self.sums.resize(m * layer.n(), 0);
-        let x = layer.activations(MatRef::new(&self.codes, m, layer.k())?);
+        let x = MatRef::new(&self.codes, m, layer.k())?;
         let sums = MatMut::new(&mut self.sums, m, layer.n())?;
-        gemm(
-            x,
-            layer.weights(),
-            &Int32::new().with_bias(layer.bias()),
-            sums,
-            Threads::Serial,
-            &mut self.workspace,
-        )?;
+        layer.forward_sums(x, sums, Threads::Serial, &mut self.workspace)?;
 
-        let sums = || self.sums.iter().zip(layer.factors().iter().cycle());
+        let factors = if next.is_some() { layer.multipliers() } else { layer.factors() };
+        let sums = || self.sums.iter().zip(factors.iter().cycle());
         self.values.clear();
         if let Some(next) = next {
             let (zero_point, high) = (next.zero_point(), next.codes().max());

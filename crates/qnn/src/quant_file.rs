@@ -9,15 +9,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use qcore::{ParamError, QParams};
-use qkernels::{Kernel, SelectError};
+use qkernels::{Kernel, MatRef, SelectError};
 use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{ChainError, Link, check_chain, check_names};
 use crate::checksum::checksum;
 use crate::config::{ActivationCodes, WeightGranularity};
-use crate::quant_linear::{Parts, QuantLinear, QuantLinearError};
+use crate::fused::FusedActivation;
 use crate::quant_mlp::QuantMlp;
+use crate::static_error::StaticLinearError;
+use crate::static_linear::{StaticLinear, StaticParts};
 use crate::tensors::{Tensor, TensorFile, TensorFileError, read_file};
 
 /// The key of the metadata.
@@ -106,7 +108,7 @@ pub enum LoadError {
         /// The layer.
         layer: String,
         /// Why.
-        source: QuantLinearError,
+        source: StaticLinearError,
     },
     /// The layers do not fit each other, or there are none.
     #[error(transparent)]
@@ -200,7 +202,7 @@ impl QuantMlp {
             let mut add = |kind, tensor| tensors.insert(format!("{}.{kind}", layer.name()), tensor);
             add("weight", Tensor::of_i8(vec![n, k], layer.weights().unpack()));
             add("weight_scale", Tensor::of_f32(vec![n], layer.weight_scales()));
-            add("bias", Tensor::of_i32(vec![n], layer.bias()));
+            add("bias", Tensor::of_i32(vec![n], layer.bias().unwrap_or_default()));
             add("input_scale", Tensor::of_f32(vec![], &[layer.input().scale()]));
             add("input_zero_point", Tensor::of_i32(vec![], &[layer.input().zero_point()]));
         }
@@ -249,9 +251,8 @@ impl QuantMlp {
             Some(kernel) => kernel,
             None => Kernel::select()?,
         };
-        let output_scales = stored.iter().skip(1).map(|next| Some(next.input.scale())).chain([None]);
-        let output_scales: Vec<_> = output_scales.collect();
-        let layers = stored.into_iter().zip(output_scales).map(|(layer, scale)| layer.pack(scale, kernel));
+        let outputs: Vec<_> = stored.iter().skip(1).map(|next| Some(next.input)).chain([None]).collect();
+        let layers = stored.into_iter().zip(outputs).map(|(layer, output)| layer.pack(output, kernel));
         Ok(Self::from_layers(layers.collect::<Result<_, _>>()?, activations, weights, kernel))
     }
 
@@ -322,12 +323,21 @@ impl<'d> StoredLayer<'d> {
         Link { name: &self.name, n: self.n, k: self.k }
     }
 
-    fn pack(self, output_scale: Option<f32>, kernel: Kernel) -> Result<QuantLinear, LoadError> {
+    fn pack(self, output: Option<QParams>, kernel: Kernel) -> Result<StaticLinear, LoadError> {
         let Self { name, n, k, weight, weight_scales, bias, input } = self;
         let layer = name.clone();
-        let weights = &weight.to_i8();
-        let parts = Parts { name, n, k, weights, weight_scales, bias, input, output_scale };
-        QuantLinear::new(parts, kernel).map_err(|source| LoadError::Layer { layer, source })
+        let codes = bytemuck::cast_slice(&weight.data);
+        let activation = if output.is_some() { FusedActivation::Relu } else { FusedActivation::None };
+        let build = || {
+            let weight = MatRef::new(codes, n, k)?;
+            let parts = StaticParts { name, weight, weight_scales, bias: Some(bias), input, activation };
+            let layer = StaticLinear::new(parts, kernel)?;
+            match output {
+                Some(output) => layer.with_output(output),
+                None => Ok(layer),
+            }
+        };
+        build().map_err(|source| LoadError::Layer { layer, source })
     }
 }
 

@@ -6,8 +6,8 @@ use qkernels::{Activation, Kernel, MatMut, MatRef, Threads, Workspace};
 
 use crate::config::{ActivationCodes, WeightGranularity};
 use crate::forward::{ForwardError, check_input, check_output, grown};
-use crate::quant_linear::QuantLinear;
-use crate::rows::{self, blocks, first_non_finite};
+use crate::rows::{blocks, check_finite};
+use crate::static_linear::StaticLinear;
 
 /// An int8 model: made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) or read from a file. Immutable,
 /// `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
@@ -17,7 +17,7 @@ use crate::rows::{self, blocks, first_non_finite};
 /// its logits is ever f32.
 #[derive(Clone, Debug)]
 pub struct QuantMlp {
-    layers: Vec<QuantLinear>,
+    layers: Vec<StaticLinear>,
     activations: ActivationCodes,
     weights: WeightGranularity,
     kernel: Kernel,
@@ -43,7 +43,7 @@ impl QuantWorkspace {
 impl QuantMlp {
     /// A model of layers that were checked to follow each other; at least one.
     pub(crate) fn from_layers(
-        layers: Vec<QuantLinear>,
+        layers: Vec<StaticLinear>,
         activations: ActivationCodes,
         weights: WeightGranularity,
         kernel: Kernel,
@@ -52,18 +52,18 @@ impl QuantMlp {
     }
 
     /// The layers, first to last; at least one.
-    pub fn layers(&self) -> &[QuantLinear] {
+    pub fn layers(&self) -> &[StaticLinear] {
         &self.layers
     }
 
     /// Width of the input: k of the first layer.
     pub fn inputs(&self) -> usize {
-        self.layers.first().map_or(0, QuantLinear::k)
+        self.layers.first().map_or(0, StaticLinear::k)
     }
 
     /// Width of the output: n of the last layer.
     pub fn outputs(&self) -> usize {
-        self.layers.last().map_or(0, QuantLinear::n)
+        self.layers.last().map_or(0, StaticLinear::n)
     }
 
     /// The codes of the input of every layer.
@@ -83,7 +83,7 @@ impl QuantMlp {
 
     /// Bytes in memory: packed weights with their padding and sums, scales, multipliers and biases.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(QuantLinear::bytes).sum()
+        self.layers.iter().map(StaticLinear::bytes).sum()
     }
 
     /// Computes the logits `out` (m, outputs) of `x` (m, inputs); m = 0 is fine.
@@ -138,43 +138,18 @@ impl QuantMlp {
     ) -> Result<(), ForwardError> {
         let m = rows.len();
         let QuantWorkspace { row, current, next, gemm } = workspace;
-        let codes = must_cast_slice_mut(grown(current, m * self.inputs()));
-        self.quantize_input::<C>(x, rows, row, codes)?;
-        for (layer, following) in self.layers.iter().zip(self.layers.iter().skip(1)) {
+        let (Some(first), Some(last)) = (self.layers.first(), self.layers.last()) else { return Ok(()) };
+        let Some(x) = x.row_range(rows) else { return Ok(()) };
+        first.quantize_input::<C>(&x, row, current)?;
+        for layer in &self.layers[..self.layers.len() - 1] {
             let codes = must_cast_slice_mut(grown(next, m * layer.n()));
             let (input, output) =
                 (MatRef::new(as_codes(current), m, layer.k())?, MatMut::new(codes, m, layer.n())?);
-            layer.forward_codes::<C>(input, following.input(), output, threads, gemm)?;
+            layer.forward_codes::<C, C>(input, output, threads, gemm)?;
             core::mem::swap(current, next);
         }
-        let Some(last) = self.layers.last() else { return Ok(()) };
         last.forward_values::<C>(MatRef::new(as_codes(current), m, last.k())?, out, threads, gemm)
     }
-
-    /// Writes the codes of `rows` of `x`, row-major.
-    fn quantize_input<C: Activation>(
-        &self,
-        x: &MatRef<'_, f32>,
-        rows: Range<usize>,
-        buffer: &mut Vec<f32>,
-        codes: &mut [C],
-    ) -> Result<(), ForwardError> {
-        let Some(first) = self.layers.first() else { return Ok(()) };
-        for (i, codes) in rows.zip(codes.chunks_exact_mut(x.cols())) {
-            qkernels::quantize(self.kernel, rows::row(x, i, buffer), first.input(), codes)?;
-        }
-        Ok(())
-    }
-}
-
-/// Every value is finite.
-fn check_finite(x: &MatRef<'_, f32>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
-    for i in 0..x.rows() {
-        if let Some((col, value)) = first_non_finite(rows::row(x, i, buffer)) {
-            return Err(ForwardError::NonFinite { row: i, col, value });
-        }
-    }
-    Ok(())
 }
 
 fn as_codes<C: Activation>(bytes: &[u8]) -> &[C] {

@@ -5,14 +5,14 @@ use core::fmt;
 use qkernels::MatRef;
 
 use crate::compare::{Comparison, Share, Tallies, Tally};
-use crate::config::ActivationCodes;
+use crate::config::{ActivationCodes, WeightConfig};
 use crate::float_linear::FloatLinear;
 use crate::float_mlp::FloatMlp;
 use crate::forward::{ForwardError, check_input};
-use crate::quant_linear::QuantLinear;
 use crate::quant_mlp::QuantMlp;
+use crate::static_linear::StaticLinear;
 use crate::table::Table;
-use crate::weight_scales::scheme_scales;
+use crate::weight_codes::{WeightCodesError, scheme_params};
 
 /// Why there is no report.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -55,7 +55,7 @@ pub enum ReportError {
         /// The layer.
         layer: String,
         /// Why.
-        source: qcore::ChannelError,
+        source: WeightCodesError,
     },
     /// The rows do not suit the models.
     #[error(transparent)]
@@ -80,7 +80,7 @@ pub struct ModelReport {
     pub agreement: f64,
     /// Bytes of all f32 weights and biases.
     pub float_bytes: usize,
-    /// Bytes of what the int8 model stores: see [`QuantLinear::stored_bytes`].
+    /// Bytes of what the int8 model stores: see [`StaticLinear::stored_bytes`].
     pub quantized_bytes: usize,
 }
 
@@ -154,18 +154,19 @@ impl QuantMlp {
             logits_sqnr_db: layers.last().map_or(f64::NAN, |layer| layer.sqnr_db),
             agreement: same_class as f64 / x.rows() as f64,
             float_bytes: float.bytes(),
-            quantized_bytes: self.layers().iter().map(QuantLinear::stored_bytes).sum(),
+            quantized_bytes: self.layers().iter().map(StaticLinear::stored_bytes).sum(),
             layers,
         })
     }
 
     fn layer_report(
         &self,
-        layer: &QuantLinear,
+        layer: &StaticLinear,
         float: &FloatLinear,
         tally: &Tally,
     ) -> Result<LayerReport, ReportError> {
-        let asked = scheme_scales(float, self.weights())
+        let config = WeightConfig { granularity: self.weights(), ..WeightConfig::default() };
+        let asked = scheme_params(float, &config)
             .map_err(|source| ReportError::Weights { layer: layer.name().to_owned(), source })?;
         let scales = layer.weight_scales();
         let channels = |is: &dyn Fn(usize) -> bool| (0..layer.n()).filter(|&channel| is(channel)).collect();
@@ -183,13 +184,13 @@ impl QuantMlp {
             sqnr_db: tally.noise.sqnr_db(),
             float_bytes: float.bytes(),
             quantized_bytes: layer.stored_bytes(),
-            raised_channels: channels(&|channel| scales[channel] > asked[channel]),
+            raised_channels: channels(&|channel| scales[channel] > asked[channel].scale()),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
         })
     }
 }
 
-fn check_layers(quantized: &[QuantLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
+fn check_layers(quantized: &[StaticLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
     if quantized.len() != float.len() {
         return Err(ReportError::LayerCount { quantized: quantized.len(), float: float.len() });
     }

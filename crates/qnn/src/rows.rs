@@ -4,6 +4,8 @@ use core::ops::Range;
 
 use qkernels::{MatRef, Threads};
 
+use crate::forward::ForwardError;
+
 /// Rows per thread that go through all layers together: few enough that what lies between two layers stays in the L2
 /// cache and that a workspace does not grow with the batch, enough that a product of them is worth its start.
 const ROWS_PER_THREAD: usize = 256;
@@ -26,6 +28,16 @@ pub(crate) fn row<'r>(x: &MatRef<'r, f32>, i: usize, buffer: &'r mut Vec<f32>) -
     buffer.clear();
     buffer.extend((0..x.cols()).filter_map(|j| x.get(i, j)));
     buffer
+}
+
+/// Every value of `x` is finite.
+pub(crate) fn check_finite(x: &MatRef<'_, f32>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
+    for i in 0..x.rows() {
+        if let Some((col, value)) = first_non_finite(row(x, i, buffer)) {
+            return Err(ForwardError::NonFinite { row: i, col, value });
+        }
+    }
+    Ok(())
 }
 
 /// The first value that is NaN or infinite, and its index.

@@ -137,10 +137,6 @@ impl Tensor<'_> {
     pub(crate) fn to_i32(&self) -> Vec<i32> {
         self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
     }
-
-    pub(crate) fn to_i8(&self) -> Vec<i8> {
-        self.data.iter().map(|byte| byte.cast_signed()).collect()
-    }
 }
 
 impl View for &Tensor<'_> {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    FloatLinear, FloatMlp, LoadError, LoadFloatError, QuantConfig, QuantLinearError, QuantMlp,
-    QuantWorkspace, SaveError, TensorFileError,
+    FloatLinear, FloatMlp, LoadError, LoadFloatError, QuantConfig, QuantMlp, QuantWorkspace, SaveError,
+    StaticLinearError, TensorFileError,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -357,7 +357,7 @@ mod quant_files {
             let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([bad])));
             assert!(matches!(&input, LoadError::Input { layer, .. } if layer == "fc2"), "{input}");
             let weight = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, bad, 1.0])));
-            let LoadError::Layer { layer, source: QuantLinearError::WeightScale { channel: 1, scale } } =
+            let LoadError::Layer { layer, source: StaticLinearError::WeightScale { channel: 1, scale } } =
                 weight
             else {
                 panic!("{weight}")
@@ -373,7 +373,7 @@ mod quant_files {
         }
         let tiny = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, 1.0, 1e-38])));
         assert!(
-            matches!(tiny, LoadError::Layer { source: QuantLinearError::SumScale { channel: 2, .. }, .. }),
+            matches!(tiny, LoadError::Layer { source: StaticLinearError::SumScale { channel: 2, .. }, .. }),
             "{tiny}"
         );
         let huge = error(|c| {
@@ -381,7 +381,7 @@ mod quant_files {
             c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
         });
         assert!(
-            matches!(huge, LoadError::Layer { source: QuantLinearError::Multiplier { .. }, .. }),
+            matches!(huge, LoadError::Layer { source: StaticLinearError::Multiplier { .. }, .. }),
             "{huge}"
         );
     }
@@ -397,7 +397,7 @@ mod quant_files {
             let k = 100_000; // times 170 (the zero point is 85) times 127 is more than int32 holds
             c.set("fc1.weight", Dtype::I8, &[3, k], vec![[127; 4]; 3 * k / 4]);
         });
-        assert!(matches!(deep, LoadError::Layer { source: QuantLinearError::Overflow(_), .. }), "{deep}");
+        assert!(matches!(deep, LoadError::Layer { source: StaticLinearError::Overflow(_), .. }), "{deep}");
     }
 
     /// Offsets that add up to nearly 2^64: a sum of them and the header's length would overflow.

@@ -1,0 +1,343 @@
+//! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
+
+use qcore::{QParams, check_accumulator, output_multiplier};
+use qkernels::{
+    Activation, Activations, Dequantize, Int32, Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales,
+    Threads, Workspace, gemm,
+};
+
+use crate::config::ActivationCodes;
+use crate::forward::{ForwardError, check_input, check_output, grown};
+use crate::fused::FusedActivation;
+use crate::rows::{check_finite, row};
+use crate::static_error::StaticLinearError;
+use crate::workspace::LinearWorkspace;
+
+/// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * w[k] + bias` in int32, whose unit is
+/// `input_scale * weight_scale`.
+///
+/// Every layer is proven on construction: its int32 sums cannot overflow, whatever the input, and its scales are usable.
+/// It takes codes ([`forward_codes`](Self::forward_codes), [`forward_values`](Self::forward_values)), so that layers can be
+/// chained without a float between them, or f32 that it quantizes itself ([`forward`](Self::forward)).
+///
+/// ```
+/// use qcore::{CodeRange, QParams};
+/// use qkernels::{Kernel, MatMut, MatRef, Threads};
+/// use qnn::{FusedActivation, LinearWorkspace, StaticLinear, StaticParts};
+/// let layer = StaticLinear::new(
+///     StaticParts {
+///         name: "fc1".to_owned(),
+///         weight: MatRef::new(&[4_i8, -2, 1, 0], 2, 2)?,
+///         weight_scales: vec![0.25, 0.5],
+///         bias: Some(vec![0, 40]), // in units of 0.5 * 0.5
+///         input: QParams::new(0.5, 10, CodeRange::U8)?,
+///         activation: FusedActivation::None,
+///     },
+///     Kernel::select()?,
+/// )?;
+/// let mut y = [0.0; 2];
+/// let x = MatRef::new(&[2.0, 1.0], 1, 2)?;
+/// layer.forward(x, MatMut::new(&mut y, 1, 2)?, Threads::Serial, &mut LinearWorkspace::new())?;
+/// assert_eq!(y, [2.0 * 1.0 - 1.0 * 0.5, 2.0 * 0.5 + 10.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct StaticLinear {
+    name: String,
+    weights: PackedWeights,
+    weight_scales: Vec<f32>,
+    bias: Option<Vec<i32>>,
+    input: QParams,
+    codes: ActivationCodes,
+    output: Option<(QParams, ActivationCodes)>,
+    activation: FusedActivation,
+    /// What a sum is multiplied by to be a real value.
+    factors: Vec<f32>,
+    /// What a sum is multiplied by to be a code; empty without `output`.
+    multipliers: Vec<f32>,
+}
+
+/// What a [`StaticLinear`] is made of.
+#[derive(Clone, Debug)]
+pub struct StaticParts<'w> {
+    /// Its name, unique in its model.
+    pub name: String,
+    /// Codes (n, k), symmetric: their zero point is 0.
+    pub weight: MatRef<'w, i8>,
+    /// The scale of each output channel's weights (n).
+    pub weight_scales: Vec<f32>,
+    /// The bias of each output channel (n), in units of `input_scale * weight_scale`.
+    pub bias: Option<Vec<i32>>,
+    /// Scale, zero point and codes of the input: within u8, or within i8.
+    pub input: QParams,
+    /// What follows.
+    pub activation: FusedActivation,
+}
+
+impl StaticLinear {
+    /// A layer of `parts`, packed for `kernel`, with real values as outputs.
+    ///
+    /// # Errors
+    /// [`StaticLinearError`] if lengths disagree, a scale is unusable, or the sums of a channel could leave int32.
+    pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, StaticLinearError> {
+        let StaticParts { name, weight, weight_scales, bias, input, activation } = parts;
+        let (n, k) = (weight.rows(), weight.cols());
+        if n == 0 || k == 0 {
+            return Err(StaticLinearError::Empty { n, k });
+        }
+        check_len("the weight scales", n, weight_scales.len())?;
+        check_len("the bias", n, bias.as_ref().map_or(n, Vec::len))?;
+        let codes = codes_of("input", &input)?;
+        let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
+        let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
+        let weights = PackedWeights::from_nk(weight, kernel)?;
+        let largest_input = codes.range().largest_distance(input.zero_point());
+        for (channel, &abs_sum) in weights.channel_abs_sums().iter().enumerate() {
+            let bias = bias.as_ref().map_or(0, |bias| bias[channel]);
+            check_accumulator(channel, largest_input, u64::from(abs_sum), bias)?;
+        }
+        let (output, multipliers) = (None, Vec::new());
+        Ok(Self {
+            name,
+            weights,
+            weight_scales,
+            bias,
+            input,
+            codes,
+            output,
+            activation,
+            factors,
+            multipliers,
+        })
+    }
+
+    /// The same layer, able to give codes with the parameters `output`: those of the next layer's input.
+    ///
+    /// # Errors
+    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, or a multiplier leaves f32.
+    pub fn with_output(self, output: QParams) -> Result<Self, StaticLinearError> {
+        let codes = codes_of("output", &output)?;
+        let multiplier = |(channel, (&weight_scale, &sum_scale)): (usize, (&f32, &f32))| {
+            let multiplier = output_multiplier(self.input.scale(), weight_scale, output.scale());
+            let error = StaticLinearError::Multiplier { channel, sum_scale, output_scale: output.scale() };
+            if multiplier.is_finite() { Ok(multiplier) } else { Err(error) }
+        };
+        let channels = self.weight_scales.iter().zip(&self.factors).enumerate();
+        let multipliers = channels.map(multiplier).collect::<Result<_, _>>()?;
+        Ok(Self { output: Some((output, codes)), multipliers, ..self })
+    }
+
+    /// The name, such as `fc1`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.weights.n()
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.weights.k()
+    }
+
+    /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
+    pub fn weights(&self) -> &PackedWeights {
+        &self.weights
+    }
+
+    /// The scale of each output channel's weights (n); their zero point is 0.
+    pub fn weight_scales(&self) -> &[f32] {
+        &self.weight_scales
+    }
+
+    /// The bias of each output channel (n), in units of `input_scale * weight_scale`, if there is one.
+    pub fn bias(&self) -> Option<&[i32]> {
+        self.bias.as_deref()
+    }
+
+    /// Scale, zero point and codes of the input.
+    pub fn input(&self) -> &QParams {
+        &self.input
+    }
+
+    /// The type of the input's codes.
+    pub fn input_codes(&self) -> ActivationCodes {
+        self.codes
+    }
+
+    /// Scale, zero point and codes of the output, where it can be codes.
+    pub fn output(&self) -> Option<&QParams> {
+        self.output.as_ref().map(|(params, _)| params)
+    }
+
+    /// What follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.activation
+    }
+
+    /// Bytes in memory: packed weights with their sums, scales, multipliers and bias.
+    pub fn bytes(&self) -> usize {
+        let floats = self.weight_scales.len() + self.factors.len() + self.multipliers.len();
+        self.weights.bytes() + 4 * (floats + self.bias.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Bytes without padding and without what can be computed: weights, scales, bias, scale and zero point of the input.
+    pub fn stored_bytes(&self) -> usize {
+        self.n() * self.k() + 4 * (self.weight_scales.len() + self.bias.as_ref().map_or(0, Vec::len)) + 8
+    }
+
+    /// `input_scale * weight_scale` of each channel: the unit of its sums.
+    pub(crate) fn factors(&self) -> &[f32] {
+        &self.factors
+    }
+
+    /// [`output_multiplier`] of each channel, if there is an output scale.
+    pub(crate) fn multipliers(&self) -> &[f32] {
+        &self.multipliers
+    }
+
+    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function.
+    ///
+    /// A row has the same bits whatever the batch, the threads and the kernel. With a kept workspace nothing is allocated.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_output(&out, x.rows(), self.n())?;
+        check_finite(&x, &mut workspace.row)?;
+        let LinearWorkspace { row, codes, gemm } = workspace;
+        match self.codes {
+            ActivationCodes::U8 => {
+                let codes = self.quantize_input::<u8>(&x, row, codes)?;
+                self.forward_values(codes, out, threads, gemm)
+            }
+            ActivationCodes::I8 => {
+                let codes = self.quantize_input::<i8>(&x, row, codes)?;
+                self.forward_values(codes, out, threads, gemm)
+            }
+        }
+    }
+
+    /// The codes of `x` (m, k), of which values are finite: `C` is the type of the input's codes.
+    pub(crate) fn quantize_input<'c, C: Activation>(
+        &self,
+        x: &MatRef<'_, f32>,
+        buffer: &mut Vec<f32>,
+        codes: &'c mut Vec<u8>,
+    ) -> Result<MatRef<'c, C>, ForwardError> {
+        let (m, k) = (x.rows(), x.cols());
+        let codes: &mut [C] = bytemuck::must_cast_slice_mut(grown(codes, m * k));
+        for (i, codes) in codes.chunks_exact_mut(k).enumerate() {
+            qkernels::quantize(self.weights.kernel(), row(x, i, buffer), &self.input, codes)?;
+        }
+        Ok(MatRef::new(codes, m, k)?)
+    }
+
+    /// Codes (m, k) to codes (m, n), with the parameters of [`output`](Self::output), after the activation function.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, or `C` or `D` is not the type of the
+    /// input's or the output's codes.
+    pub fn forward_codes<C: Activation, D: Activation>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, D>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let (output, codes) = self.output.ok_or(ForwardError::NoOutputScale)?;
+        check_codes::<D>("output", codes)?;
+        let [low, high, zero_point] =
+            [output.codes().min(), output.codes().max(), output.zero_point()].map(D::from_clamped);
+        let mut stage = Requantize::<D>::new(Scales::PerChannel(&self.multipliers))?
+            .with_zero_point(zero_point)
+            .with_clamp(low, high)?;
+        if let Some(bias) = &self.bias {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
+    }
+
+    /// Codes (m, k) to real values (m, n), after the activation function.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, or `C` is not the type of the input's codes.
+    pub fn forward_values<C: Activation>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let mut stage = Dequantize::new(Scales::PerChannel(&self.factors))?;
+        if let Some(bias) = &self.bias {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
+    }
+
+    /// Codes (m, k) to their int32 sums (m, n) with the bias, before any scale: for tests, and for stages of one's own.
+    ///
+    /// # Errors
+    /// As [`forward_values`](Self::forward_values).
+    pub fn forward_sums<C: Activation>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, i32>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let stage = match &self.bias {
+            Some(bias) => Int32::new().with_bias(bias),
+            None => Int32::new(),
+        };
+        Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
+    }
+
+    fn activations<'a, C: Activation>(&self, x: MatRef<'a, C>) -> Result<Activations<'a, C>, ForwardError> {
+        check_codes::<C>("input", self.codes)?;
+        Ok(Activations::new(x, self.input.zero_point()))
+    }
+}
+
+fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), StaticLinearError> {
+    if len == n { Ok(()) } else { Err(StaticLinearError::Length { tensor, n, len }) }
+}
+
+/// The type that holds the codes of `params`.
+fn codes_of(operand: &'static str, params: &QParams) -> Result<ActivationCodes, StaticLinearError> {
+    let (min, max) = (params.codes().min(), params.codes().max());
+    let holds = |codes: &ActivationCodes| codes.range().contains_range(params.codes());
+    ActivationCodes::ALL.into_iter().find(holds).ok_or(StaticLinearError::Codes { operand, min, max })
+}
+
+/// `C` is the type of `codes`.
+fn check_codes<C: Activation>(operand: &'static str, codes: ActivationCodes) -> Result<(), ForwardError> {
+    if codes.range() == C::RANGE { Ok(()) } else { Err(ForwardError::CodeType { operand, expected: codes }) }
+}
+
+fn sum_scale(channel: usize, input_scale: f32, weight_scale: f32) -> Result<f32, StaticLinearError> {
+    if !(weight_scale > 0.0 && weight_scale.is_finite()) {
+        return Err(StaticLinearError::WeightScale { channel, scale: weight_scale });
+    }
+    let sum_scale = input_scale * weight_scale;
+    if !sum_scale.is_normal() {
+        return Err(StaticLinearError::SumScale { channel, input_scale, weight_scale });
+    }
+    Ok(sum_scale)
+}
