@@ -115,6 +115,12 @@ impl FloatLinear {
         Ok(Self { name, n, k, weight, bias, activation: FusedActivation::None })
     }
 
+    /// No layer: what is in a model's place while its layer is being worked on.
+    pub(crate) fn nothing() -> Self {
+        let (name, weight, activation) = (String::new(), Vec::new(), FusedActivation::None);
+        Self { name, n: 0, k: 0, weight, bias: None, activation }
+    }
+
     /// The same layer with an activation function after it.
     #[must_use]
     pub fn with_activation(self, activation: FusedActivation) -> Self {

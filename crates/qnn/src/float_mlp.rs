@@ -78,6 +78,10 @@ impl FloatMlp {
         &self.layers
     }
 
+    pub(crate) fn into_layers(self) -> Vec<FloatLinear> {
+        self.layers
+    }
+
     /// Width of the input: k of the first layer.
     pub fn inputs(&self) -> usize {
         self.layers.first().map_or(0, FloatLinear::k)

@@ -331,11 +331,11 @@ impl<'d> StoredLayer<'d> {
         let build = || {
             let weight = MatRef::new(codes, n, k)?;
             let parts = StaticParts { name, weight, weight_scales, bias: Some(bias), input, activation };
-            let layer = StaticLinear::new(parts, kernel)?;
-            match output {
-                Some(output) => layer.with_output(output),
-                None => Ok(layer),
+            let mut layer = StaticLinear::new(parts, kernel)?;
+            if let Some(output) = output {
+                layer.set_output(output)?;
             }
+            Ok(layer)
         };
         build().map_err(|source| LoadError::Layer { layer, source })
     }

@@ -1,13 +1,13 @@
 //! The int8 model: the input is quantized once, codes go from layer to layer, the last one gives f32 logits.
 
-use bytemuck::must_cast_slice_mut;
-use core::ops::Range;
-use qkernels::{Activation, Kernel, MatMut, MatRef, Threads, Workspace};
+use qkernels::{Kernel, MatMut, MatRef, Threads};
 
 use crate::config::{ActivationCodes, WeightGranularity};
-use crate::forward::{ForwardError, check_input, check_output, grown};
+use crate::forward::{ForwardError, check_input, check_output};
 use crate::rows::{blocks, check_finite};
+use crate::static_chain;
 use crate::static_linear::StaticLinear;
+use crate::workspace::LinearWorkspace;
 
 /// An int8 model: made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) or read from a file. Immutable,
 /// `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
@@ -23,14 +23,16 @@ pub struct QuantMlp {
     kernel: Kernel,
 }
 
-/// Memory between the layers of a [`QuantMlp`], kept from call to call. It grows to what the widest layer needs for a
-/// block of rows, whatever the batch.
+/// Memory between the layers of a [`QuantMlp`] or an [`Mlp`](crate::Mlp), kept from call to call. It grows to what the widest
+/// layer needs for a block of rows, whatever the batch.
 #[derive(Debug, Default)]
 pub struct QuantWorkspace {
-    row: Vec<f32>,
-    current: Vec<u8>,
-    next: Vec<u8>,
-    gemm: Workspace,
+    pub(crate) linear: LinearWorkspace,
+    /// Codes of a layer's output, while those of its input are in `linear`.
+    pub(crate) next_codes: Vec<u8>,
+    /// Real values, where layers are not linked by codes.
+    pub(crate) values: Vec<f32>,
+    pub(crate) next_values: Vec<f32>,
 }
 
 impl QuantWorkspace {
@@ -96,64 +98,22 @@ impl QuantMlp {
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
-        out: MatMut<'_, f32>,
+        mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
         workspace: &mut QuantWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
-        check_finite(&x, &mut workspace.row)?;
-        match self.activations {
-            ActivationCodes::U8 => self.forward_as::<u8>(x, out, threads, workspace),
-            ActivationCodes::I8 => self.forward_as::<i8>(x, out, threads, workspace),
-        }
-    }
-
-    fn forward_as<C: Activation>(
-        &self,
-        x: MatRef<'_, f32>,
-        mut out: MatMut<'_, f32>,
-        threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
-    ) -> Result<(), ForwardError> {
-        let (m, n) = (x.rows(), self.outputs());
-        for rows in blocks(m, threads) {
-            let (rows_left, cols) = (out.rows(), out.cols());
-            let Some((block, rest)) = out.split_at_row(rows.len()) else {
-                return Err(ForwardError::OutputShape { m, n, rows: rows_left, cols });
+        let QuantWorkspace { linear, next_codes, .. } = workspace;
+        check_finite(&x, &mut linear.row)?;
+        for rows in blocks(x.rows(), threads) {
+            let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
+                continue;
             };
-            self.forward_block::<C>(&x, rows, block, threads, workspace)?;
-            out = rest;
+            static_chain::run(self.layers.iter(), x, out, threads, linear, next_codes)?;
         }
         Ok(())
     }
-
-    fn forward_block<C: Activation>(
-        &self,
-        x: &MatRef<'_, f32>,
-        rows: Range<usize>,
-        out: MatMut<'_, f32>,
-        threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
-    ) -> Result<(), ForwardError> {
-        let m = rows.len();
-        let QuantWorkspace { row, current, next, gemm } = workspace;
-        let (Some(first), Some(last)) = (self.layers.first(), self.layers.last()) else { return Ok(()) };
-        let Some(x) = x.row_range(rows) else { return Ok(()) };
-        first.quantize_input::<C>(&x, row, current)?;
-        for layer in &self.layers[..self.layers.len() - 1] {
-            let codes = must_cast_slice_mut(grown(next, m * layer.n()));
-            let (input, output) =
-                (MatRef::new(as_codes(current), m, layer.k())?, MatMut::new(codes, m, layer.n())?);
-            layer.forward_codes::<C, C>(input, output, threads, gemm)?;
-            core::mem::swap(current, next);
-        }
-        last.forward_values::<C>(MatRef::new(as_codes(current), m, last.k())?, out, threads, gemm)
-    }
-}
-
-fn as_codes<C: Activation>(bytes: &[u8]) -> &[C] {
-    bytemuck::must_cast_slice(bytes)
 }
 
 /// One model serves all threads: compiles only while that holds.

@@ -53,11 +53,11 @@ impl CalibratedMlp<'_> {
         let mut layers = Vec::with_capacity(inputs.len());
         for (index, (layer, input)) in self.model().layers().iter().zip(&inputs).enumerate() {
             let quantize = || {
-                let quantized = StaticLinear::quantize(layer, *input, &weights, kernel)?;
-                match inputs.get(index + 1) {
-                    Some(next) => Ok(quantized.with_output(*next)?),
-                    None => Ok(quantized),
+                let mut quantized = StaticLinear::quantize(layer, *input, &weights, kernel)?;
+                if let Some(next) = inputs.get(index + 1) {
+                    quantized.set_output(*next)?;
                 }
+                Ok(quantized)
             };
             let named = |source| QuantizeModelError::Layer { layer: layer.name().to_owned(), source };
             layers.push(quantize().map_err(named)?);

@@ -111,11 +111,11 @@ impl StaticLinear {
         })
     }
 
-    /// The same layer, able to give codes with the parameters `output`: those of the next layer's input.
+    /// Makes the layer able to give codes with the parameters `output`: those of the next layer's input.
     ///
     /// # Errors
-    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, or a multiplier leaves f32.
-    pub fn with_output(self, output: QParams) -> Result<Self, StaticLinearError> {
+    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, or a multiplier leaves f32; nothing is changed then.
+    pub fn set_output(&mut self, output: QParams) -> Result<(), StaticLinearError> {
         let codes = codes_of("output", &output)?;
         let multiplier = |(channel, (&weight_scale, &sum_scale)): (usize, (&f32, &f32))| {
             let multiplier = output_multiplier(self.input.scale(), weight_scale, output.scale());
@@ -123,8 +123,9 @@ impl StaticLinear {
             if multiplier.is_finite() { Ok(multiplier) } else { Err(error) }
         };
         let channels = self.weight_scales.iter().zip(&self.factors).enumerate();
-        let multipliers = channels.map(multiplier).collect::<Result<_, _>>()?;
-        Ok(Self { output: Some((output, codes)), multipliers, ..self })
+        self.multipliers = channels.map(multiplier).collect::<Result<_, _>>()?;
+        self.output = Some((output, codes));
+        Ok(())
     }
 
     /// The name, such as `fc1`.

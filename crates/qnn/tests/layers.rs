@@ -44,7 +44,7 @@ fn static_linear_is_the_fully_quantized_layer() {
             QParams::with_f64_scale(case.scalar("y_scale"), case.scalar("y_zero_point"), codes).unwrap();
         let weights = WeightConfig { scheme: Scheme::lab2_weights(codes), ..WeightConfig::default() };
         for kernel in Kernel::available() {
-            let layer = match &case.name[..] {
+            let mut layer = match &case.name[..] {
                 // Here a channel of zeros takes the scale of the whole tensor, the lab has one of its own.
                 "qlinear_zero_weight_row" => {
                     let (weight, k) = (case.get::<i8>("q_w"), case.int("k") as usize);
@@ -60,7 +60,7 @@ fn static_linear_is_the_fully_quantized_layer() {
                 }
                 _ => StaticLinear::quantize(&float_layer(case), input, &weights, kernel).unwrap(),
             };
-            let layer = layer.with_output(output).unwrap();
+            layer.set_output(output).unwrap();
             case.check("q_w", &layer.weights().unpack());
             case.check("w_scales", layer.weight_scales());
             case.check("q_bias", layer.bias().unwrap_or(&vec![0; layer.n()]));
