@@ -56,7 +56,10 @@ pub enum ForwardError {
     FloatProduct(#[from] qkernels::float::FloatShapeError),
     /// The input could not be quantized: a defect, as above.
     #[error(transparent)]
-    Quantize(#[from] qcore::QuantizeError),
+    Codes(#[from] qkernels::CodesError),
+    /// The input of a dynamic layer has no scale, or its product was refused.
+    #[error(transparent)]
+    Dynamic(#[from] qkernels::DynamicError),
     /// Weights could not be dequantized: a defect, as above.
     #[error(transparent)]
     Channel(#[from] qcore::ChannelError),

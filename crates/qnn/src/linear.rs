@@ -3,9 +3,11 @@
 use qkernels::{MatMut, MatRef, Threads};
 
 use crate::calibrating::CalibratingLinear;
+use crate::dynamic_linear::DynamicLinear;
 use crate::float_linear::FloatLinear;
 use crate::forward::ForwardError;
 use crate::static_linear::StaticLinear;
+use crate::storage::Storage;
 use crate::workspace::LinearWorkspace;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
@@ -29,6 +31,8 @@ pub enum Linear {
     Calibrating(CalibratingLinear),
     /// int8 with calibrated scales.
     Static(StaticLinear),
+    /// int8 with the scales of the values at hand.
+    Dynamic(DynamicLinear),
 }
 
 impl From<FloatLinear> for Linear {
@@ -43,6 +47,12 @@ impl From<StaticLinear> for Linear {
     }
 }
 
+impl From<DynamicLinear> for Linear {
+    fn from(layer: DynamicLinear) -> Self {
+        Linear::Dynamic(layer)
+    }
+}
+
 impl Linear {
     /// The name, unique in its model.
     pub fn name(&self) -> &str {
@@ -50,6 +60,7 @@ impl Linear {
             Linear::Float(layer) => layer.name(),
             Linear::Calibrating(layer) => layer.float().name(),
             Linear::Static(layer) => layer.name(),
+            Linear::Dynamic(layer) => layer.name(),
         }
     }
 
@@ -59,6 +70,7 @@ impl Linear {
             Linear::Float(layer) => layer.n(),
             Linear::Calibrating(layer) => layer.float().n(),
             Linear::Static(layer) => layer.n(),
+            Linear::Dynamic(layer) => layer.n(),
         }
     }
 
@@ -68,6 +80,7 @@ impl Linear {
             Linear::Float(layer) => layer.k(),
             Linear::Calibrating(layer) => layer.float().k(),
             Linear::Static(layer) => layer.k(),
+            Linear::Dynamic(layer) => layer.k(),
         }
     }
 
@@ -77,6 +90,7 @@ impl Linear {
             Linear::Float(layer) => layer.bias().is_some(),
             Linear::Calibrating(layer) => layer.float().bias().is_some(),
             Linear::Static(layer) => layer.bias().is_some(),
+            Linear::Dynamic(layer) => layer.bias().is_some(),
         }
     }
 
@@ -85,6 +99,7 @@ impl Linear {
         match self {
             Linear::Float(_) | Linear::Calibrating(_) => "float",
             Linear::Static(_) => "static",
+            Linear::Dynamic(_) => "dynamic",
         }
     }
 
@@ -93,11 +108,15 @@ impl Linear {
         4 * (self.n() * self.k() + if self.has_bias() { self.n() } else { 0 })
     }
 
-    /// Bytes that must be stored of the layer as it is: weights, scales, zero points, bias.
-    pub fn stored_bytes(&self) -> usize {
+    /// Bytes that must be stored of the layer as it is.
+    pub fn storage(&self) -> Storage {
         match self {
-            Linear::Float(_) | Linear::Calibrating(_) => self.float_bytes(),
-            Linear::Static(layer) => layer.stored_bytes(),
+            Linear::Float(_) | Linear::Calibrating(_) => {
+                let bias = if self.has_bias() { 4 * self.n() } else { 0 };
+                Storage { weights: self.float_bytes() - bias, bias, ..Storage::default() }
+            }
+            Linear::Static(layer) => layer.storage(),
+            Linear::Dynamic(layer) => layer.storage(),
         }
     }
 
@@ -119,6 +138,7 @@ impl Linear {
             Linear::Float(layer) => layer.forward(x, out, threads),
             Linear::Calibrating(layer) => layer.forward(x, out, threads),
             Linear::Static(layer) => layer.forward(x, out, threads, workspace),
+            Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a layer can become, and the choices that go with it.
 
 use qcore::Scheme;
+use qkernels::Dynamic;
 
 use crate::config::WeightConfig;
 use crate::observer_choice::ObserverChoice;
@@ -13,6 +14,8 @@ pub enum Method {
     Float,
     /// [`StaticLinear`](crate::StaticLinear): integers multiplied, scales calibrated.
     Static(StaticConfig),
+    /// [`DynamicLinear`](crate::DynamicLinear): integers multiplied, the input's scales those of the values at hand.
+    Dynamic(DynamicConfig),
 }
 
 impl Method {
@@ -21,6 +24,7 @@ impl Method {
         match self {
             Method::Float => "float",
             Method::Static(_) => "static",
+            Method::Dynamic(_) => "dynamic",
         }
     }
 }
@@ -50,4 +54,13 @@ impl Default for StaticConfig {
             observer: ObserverChoice::default(),
         }
     }
+}
+
+/// How a layer becomes dynamic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DynamicConfig {
+    /// How the values at hand become codes, and what shares a scale. The default is per token, symmetric i8.
+    pub activations: Dynamic,
+    /// How weights become codes.
+    pub weights: WeightConfig,
 }

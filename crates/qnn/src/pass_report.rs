@@ -5,7 +5,8 @@ use core::fmt;
 use qcore::QParams;
 
 use crate::linear::Linear;
-use crate::pass::PassLayerError;
+use crate::pass_error::PassLayerError;
+use crate::storage::Storage;
 use crate::table::Table;
 
 /// What [`quantize_model`](crate::quantize_model) did. `Display` gives a table.
@@ -47,7 +48,7 @@ pub struct PassLayer {
     /// Bytes in f32.
     pub float_bytes: usize,
     /// Bytes stored now.
-    pub stored_bytes: usize,
+    pub stored: Storage,
 }
 
 /// What decided about a layer.
@@ -84,7 +85,7 @@ impl PassLayer {
             clipped: None,
             sqnr_db: None,
             float_bytes: layer.float_bytes(),
-            stored_bytes: layer.stored_bytes(),
+            stored: layer.storage(),
         }
     }
 }
@@ -143,7 +144,7 @@ impl PassReport {
                 or_dash(layer.input.map(|input| input.zero_point().to_string())),
                 or_dash(layer.clipped.map(|share| format!("{:.3}", 100.0 * share))),
                 or_dash(layer.sqnr_db.map(|db| format!("{db:.2}"))),
-                layer.stored_bytes.to_string(),
+                layer.stored.total().to_string(),
             ]
         }));
         rows

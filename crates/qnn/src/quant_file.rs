@@ -330,7 +330,15 @@ impl<'d> StoredLayer<'d> {
         let activation = if output.is_some() { FusedActivation::Relu } else { FusedActivation::None };
         let build = || {
             let weight = MatRef::new(codes, n, k)?;
-            let parts = StaticParts { name, weight, weight_scales, bias: Some(bias), input, activation };
+            let parts = StaticParts {
+                name,
+                weight,
+                weight_scales,
+                weight_zero_points: None,
+                bias: Some(bias),
+                input,
+                activation,
+            };
             let mut layer = StaticLinear::new(parts, kernel)?;
             if let Some(output) = output {
                 layer.set_output(output)?;

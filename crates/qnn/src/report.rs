@@ -80,7 +80,7 @@ pub struct ModelReport {
     pub agreement: f64,
     /// Bytes of all f32 weights and biases.
     pub float_bytes: usize,
-    /// Bytes of what the int8 model stores: see [`StaticLinear::stored_bytes`].
+    /// Bytes of what the int8 model stores: see [`StaticLinear::storage`].
     pub quantized_bytes: usize,
 }
 
@@ -154,7 +154,7 @@ impl QuantMlp {
             logits_sqnr_db: layers.last().map_or(f64::NAN, |layer| layer.sqnr_db),
             agreement: same_class as f64 / x.rows() as f64,
             float_bytes: float.bytes(),
-            quantized_bytes: self.layers().iter().map(StaticLinear::stored_bytes).sum(),
+            quantized_bytes: self.layers().iter().map(|layer| layer.storage().total()).sum(),
             layers,
         })
     }
@@ -183,7 +183,7 @@ impl QuantMlp {
             saturated: tally.saturated.map(Share::share),
             sqnr_db: tally.noise.sqnr_db(),
             float_bytes: float.bytes(),
-            quantized_bytes: layer.stored_bytes(),
+            quantized_bytes: layer.storage().total(),
             raised_channels: channels(&|channel| scales[channel] > asked[channel].scale()),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
         })

@@ -19,59 +19,51 @@ pub(crate) fn run<'l>(
     next: &mut Vec<u8>,
 ) -> Result<(), ForwardError> {
     let (m, mut layers) = (x.rows(), layers.peekable());
-    let LinearWorkspace { row, codes, gemm } = workspace;
-    match layers.peek() {
-        None => return Ok(()),
-        Some(first) if first.input_codes() == ActivationCodes::U8 => {
-            first.quantize_input::<u8>(&x, row, codes)?;
-        }
-        Some(first) => {
-            first.quantize_input::<i8>(&x, row, codes)?;
-        }
-    }
+    let LinearWorkspace { codes, gemm, .. } = workspace;
+    let mut real = Some(x);
     while let Some(layer) = layers.next() {
-        let input = &codes[..m * layer.k()];
         let Some(following) = layers.peek() else {
-            return match layer.input_codes() {
-                ActivationCodes::U8 => {
-                    layer.forward_values::<u8>(matrix(input, m, layer)?, out, threads, gemm)
+            return match (real, layer.input_codes()) {
+                (Some(x), _) => layer.values(layer.quantized(x)?, out, threads, gemm),
+                (None, ActivationCodes::U8) => {
+                    layer.forward_values(matrix::<u8>(codes, m, layer)?, out, threads, gemm)
                 }
-                ActivationCodes::I8 => {
-                    layer.forward_values::<i8>(matrix(input, m, layer)?, out, threads, gemm)
+                (None, ActivationCodes::I8) => {
+                    layer.forward_values(matrix::<i8>(codes, m, layer)?, out, threads, gemm)
                 }
             };
         };
         let output = grown(next, m * layer.n());
-        match (layer.input_codes(), following.input_codes()) {
-            (ActivationCodes::U8, ActivationCodes::U8) => {
-                step::<u8, u8>(layer, input, output, m, threads, gemm)?;
-            }
-            (ActivationCodes::U8, ActivationCodes::I8) => {
-                step::<u8, i8>(layer, input, output, m, threads, gemm)?;
-            }
-            (ActivationCodes::I8, ActivationCodes::U8) => {
-                step::<i8, u8>(layer, input, output, m, threads, gemm)?;
-            }
-            (ActivationCodes::I8, ActivationCodes::I8) => {
-                step::<i8, i8>(layer, input, output, m, threads, gemm)?;
-            }
+        match following.input_codes() {
+            ActivationCodes::U8 => step::<u8>(layer, real, codes, output, m, threads, gemm)?,
+            ActivationCodes::I8 => step::<i8>(layer, real, codes, output, m, threads, gemm)?,
         }
         core::mem::swap(codes, next);
+        real = None;
     }
     Ok(())
 }
 
-/// Codes to codes.
-fn step<C: Activation, D: Activation>(
+/// Real values, where there are any, or codes, to codes.
+fn step<D: Activation>(
     layer: &StaticLinear,
-    input: &[u8],
+    real: Option<MatRef<'_, f32>>,
+    codes: &[u8],
     output: &mut [u8],
     m: usize,
     threads: Threads<'_>,
     gemm: &mut Workspace,
 ) -> Result<(), ForwardError> {
     let output = MatMut::new(must_cast_slice_mut::<u8, D>(output), m, layer.n())?;
-    layer.forward_codes(matrix::<C>(input, m, layer)?, output, threads, gemm)
+    match (real, layer.input_codes()) {
+        (Some(x), _) => layer.codes(layer.quantized(x)?, output, threads, gemm),
+        (None, ActivationCodes::U8) => {
+            layer.forward_codes(matrix::<u8>(codes, m, layer)?, output, threads, gemm)
+        }
+        (None, ActivationCodes::I8) => {
+            layer.forward_codes(matrix::<i8>(codes, m, layer)?, output, threads, gemm)
+        }
+    }
 }
 
 /// The bytes of a layer's input as codes (m, k).

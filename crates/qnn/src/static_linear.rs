@@ -1,20 +1,21 @@
 //! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
 
-use qcore::{QParams, check_accumulator, output_multiplier};
+use qcore::{Float, QParams, check_accumulator, output_multiplier};
 use qkernels::{
-    Activation, Activations, Dequantize, Int32, Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales,
-    Threads, Workspace, gemm,
+    Activation, Activations, DequantizeTo, FloatActivations, Int32, Kernel, Left, MatMut, MatRef, PackError,
+    PackedWeights, Requantize, Scales, StoredFloat, Threads, Weights, Workspace, ZeroPoints, gemm,
 };
 
 use crate::config::ActivationCodes;
-use crate::forward::{ForwardError, check_input, check_output, grown};
+use crate::forward::{ForwardError, check_input, check_output};
 use crate::fused::FusedActivation;
-use crate::rows::{check_finite, row};
+use crate::rows::check_finite;
 use crate::static_error::StaticLinearError;
+use crate::storage::Storage;
 use crate::workspace::LinearWorkspace;
 
-/// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * w[k] + bias` in int32, whose unit is
-/// `input_scale * weight_scale`.
+/// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * (w[k] - w_zero_point) + bias` in int32, whose
+/// unit is `input_scale * weight_scale`.
 ///
 /// Every layer is proven on construction: its int32 sums cannot overflow, whatever the input, and its scales are usable.
 /// It takes codes ([`forward_codes`](Self::forward_codes), [`forward_values`](Self::forward_values)), so that layers can be
@@ -29,6 +30,7 @@ use crate::workspace::LinearWorkspace;
 ///         name: "fc1".to_owned(),
 ///         weight: MatRef::new(&[4_i8, -2, 1, 0], 2, 2)?,
 ///         weight_scales: vec![0.25, 0.5],
+///         weight_zero_points: None,
 ///         bias: Some(vec![0, 40]), // in units of 0.5 * 0.5
 ///         input: QParams::new(0.5, 10, CodeRange::U8)?,
 ///         activation: FusedActivation::None,
@@ -48,7 +50,7 @@ pub struct StaticLinear {
     weight_scales: Vec<f32>,
     bias: Option<Vec<i32>>,
     input: QParams,
-    codes: ActivationCodes,
+    input_codes: ActivationCodes,
     output: Option<(QParams, ActivationCodes)>,
     activation: FusedActivation,
     /// What a sum is multiplied by to be a real value.
@@ -62,10 +64,12 @@ pub struct StaticLinear {
 pub struct StaticParts<'w> {
     /// Its name, unique in its model.
     pub name: String,
-    /// Codes (n, k), symmetric: their zero point is 0.
+    /// Codes (n, k).
     pub weight: MatRef<'w, i8>,
     /// The scale of each output channel's weights (n).
     pub weight_scales: Vec<f32>,
+    /// The zero point of each output channel's weights (n); `None` where all are 0.
+    pub weight_zero_points: Option<Vec<i8>>,
     /// The bias of each output channel (n), in units of `input_scale * weight_scale`.
     pub bias: Option<Vec<i32>>,
     /// Scale, zero point and codes of the input: within u8, or within i8.
@@ -80,18 +84,18 @@ impl StaticLinear {
     /// # Errors
     /// [`StaticLinearError`] if lengths disagree, a scale is unusable, or the sums of a channel could leave int32.
     pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, StaticLinearError> {
-        let StaticParts { name, weight, weight_scales, bias, input, activation } = parts;
+        let StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation } = parts;
         let (n, k) = (weight.rows(), weight.cols());
         if n == 0 || k == 0 {
             return Err(StaticLinearError::Empty { n, k });
         }
         check_len("the weight scales", n, weight_scales.len())?;
         check_len("the bias", n, bias.as_ref().map_or(n, Vec::len))?;
-        let codes = codes_of("input", &input)?;
+        let input_codes = codes_of("input", &input)?;
         let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
-        let weights = PackedWeights::from_nk(weight, kernel)?;
-        let largest_input = codes.range().largest_distance(input.zero_point());
+        let weights = pack(weight, weight_zero_points.as_deref(), kernel)?;
+        let largest_input = input_codes.range().largest_distance(input.zero_point());
         for (channel, &abs_sum) in weights.channel_abs_sums().iter().enumerate() {
             let bias = bias.as_ref().map_or(0, |bias| bias[channel]);
             check_accumulator(channel, largest_input, u64::from(abs_sum), bias)?;
@@ -103,7 +107,7 @@ impl StaticLinear {
             weight_scales,
             bias,
             input,
-            codes,
+            input_codes,
             output,
             activation,
             factors,
@@ -148,7 +152,7 @@ impl StaticLinear {
         &self.weights
     }
 
-    /// The scale of each output channel's weights (n); their zero point is 0.
+    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their zero points.
     pub fn weight_scales(&self) -> &[f32] {
         &self.weight_scales
     }
@@ -165,7 +169,7 @@ impl StaticLinear {
 
     /// The type of the input's codes.
     pub fn input_codes(&self) -> ActivationCodes {
-        self.codes
+        self.input_codes
     }
 
     /// Scale, zero point and codes of the output, where it can be codes.
@@ -184,9 +188,15 @@ impl StaticLinear {
         self.weights.bytes() + 4 * (floats + self.bias.as_ref().map_or(0, Vec::len))
     }
 
-    /// Bytes without padding and without what can be computed: weights, scales, bias, scale and zero point of the input.
-    pub fn stored_bytes(&self) -> usize {
-        self.n() * self.k() + 4 * (self.weight_scales.len() + self.bias.as_ref().map_or(0, Vec::len)) + 8
+    /// Bytes that must be stored: weights, scales, zero points of weights (a byte each), bias, scale and zero point of the
+    /// input (four each).
+    pub fn storage(&self) -> Storage {
+        Storage {
+            weights: self.n() * self.k(),
+            scales: 4 * self.weight_scales.len() + 4,
+            zero_points: self.weights.zero_points().len() + 4,
+            bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
+        }
     }
 
     /// `input_scale * weight_scale` of each channel: the unit of its sums.
@@ -199,48 +209,32 @@ impl StaticLinear {
         &self.multipliers
     }
 
-    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function.
+    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function. Rows are quantized
+    /// while they are packed for the kernel; f16 and bf16 are as good as f32, on either side.
     ///
     /// A row has the same bits whatever the batch, the threads and the kernel. With a kept workspace nothing is allocated.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
-    pub fn forward(
+    pub fn forward<F: Float, T: StoredFloat>(
         &self,
-        x: MatRef<'_, f32>,
-        out: MatMut<'_, f32>,
+        x: MatRef<'_, F>,
+        out: MatMut<'_, T>,
         threads: Threads<'_>,
         workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
         check_finite(&x, &mut workspace.row)?;
-        let LinearWorkspace { row, codes, gemm } = workspace;
-        match self.codes {
-            ActivationCodes::U8 => {
-                let codes = self.quantize_input::<u8>(&x, row, codes)?;
-                self.forward_values(codes, out, threads, gemm)
-            }
-            ActivationCodes::I8 => {
-                let codes = self.quantize_input::<i8>(&x, row, codes)?;
-                self.forward_values(codes, out, threads, gemm)
-            }
-        }
+        self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
     }
 
-    /// The codes of `x` (m, k), of which values are finite: `C` is the type of the input's codes.
-    pub(crate) fn quantize_input<'c, C: Activation>(
+    /// The codes of `x`, made as the product reads them.
+    pub(crate) fn quantized<'a, F: Float>(
         &self,
-        x: &MatRef<'_, f32>,
-        buffer: &mut Vec<f32>,
-        codes: &'c mut Vec<u8>,
-    ) -> Result<MatRef<'c, C>, ForwardError> {
-        let (m, k) = (x.rows(), x.cols());
-        let codes: &mut [C] = bytemuck::must_cast_slice_mut(grown(codes, m * k));
-        for (i, codes) in codes.chunks_exact_mut(k).enumerate() {
-            qkernels::quantize(self.weights.kernel(), row(x, i, buffer), &self.input, codes)?;
-        }
-        Ok(MatRef::new(codes, m, k)?)
+        x: MatRef<'a, F>,
+    ) -> Result<FloatActivations<'a, F>, ForwardError> {
+        Ok(FloatActivations::new(x, self.input)?)
     }
 
     /// Codes (m, k) to codes (m, n), with the parameters of [`output`](Self::output), after the activation function.
@@ -255,41 +249,21 @@ impl StaticLinear {
         threads: Threads<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), ForwardError> {
-        let (output, codes) = self.output.ok_or(ForwardError::NoOutputScale)?;
-        check_codes::<D>("output", codes)?;
-        let [low, high, zero_point] =
-            [output.codes().min(), output.codes().max(), output.zero_point()].map(D::from_clamped);
-        let mut stage = Requantize::<D>::new(Scales::PerChannel(&self.multipliers))?
-            .with_zero_point(zero_point)
-            .with_clamp(low, high)?;
-        if let Some(bias) = &self.bias {
-            stage = stage.with_bias(bias);
-        }
-        if self.activation == FusedActivation::Relu {
-            stage = stage.with_relu();
-        }
-        Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
+        self.codes(self.activations(x)?, out, threads, workspace)
     }
 
     /// Codes (m, k) to real values (m, n), after the activation function.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, or `C` is not the type of the input's codes.
-    pub fn forward_values<C: Activation>(
+    pub fn forward_values<C: Activation, T: StoredFloat>(
         &self,
         x: MatRef<'_, C>,
-        out: MatMut<'_, f32>,
+        out: MatMut<'_, T>,
         threads: Threads<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), ForwardError> {
-        let mut stage = Dequantize::new(Scales::PerChannel(&self.factors))?;
-        if let Some(bias) = &self.bias {
-            stage = stage.with_bias(bias);
-        }
-        if self.activation == FusedActivation::Relu {
-            stage = stage.with_relu();
-        }
-        Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
+        self.values(self.activations(x)?, out, threads, workspace)
     }
 
     /// Codes (m, k) to their int32 sums (m, n) with the bias, before any scale: for tests, and for stages of one's own.
@@ -310,10 +284,63 @@ impl StaticLinear {
         Ok(gemm(self.activations(x)?, &self.weights, &stage, out, threads, workspace)?)
     }
 
+    /// Whatever the left operand: codes out.
+    pub(crate) fn codes<D: Activation>(
+        &self,
+        x: impl Left,
+        out: MatMut<'_, D>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let (output, codes) = self.output.ok_or(ForwardError::NoOutputScale)?;
+        check_codes::<D>("output", codes)?;
+        let [low, high, zero_point] =
+            [output.codes().min(), output.codes().max(), output.zero_point()].map(D::from_clamped);
+        let mut stage = Requantize::<D>::new(Scales::PerChannel(&self.multipliers))?
+            .with_zero_point(zero_point)
+            .with_clamp(low, high)?;
+        if let Some(bias) = &self.bias {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(gemm(x, &self.weights, &stage, out, threads, workspace)?)
+    }
+
+    /// Whatever the left operand: real values out.
+    pub(crate) fn values<T: StoredFloat>(
+        &self,
+        x: impl Left,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(&self.factors))?;
+        if let Some(bias) = &self.bias {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(gemm(x, &self.weights, &stage, out, threads, workspace)?)
+    }
+
     fn activations<'a, C: Activation>(&self, x: MatRef<'a, C>) -> Result<Activations<'a, C>, ForwardError> {
-        check_codes::<C>("input", self.codes)?;
+        check_codes::<C>("input", self.input_codes)?;
         Ok(Activations::new(x, self.input.zero_point()))
     }
+}
+
+/// Codes (n, k) with their zero points.
+pub(crate) fn pack(
+    weight: MatRef<'_, i8>,
+    zero_points: Option<&[i8]>,
+    kernel: Kernel,
+) -> Result<PackedWeights, PackError> {
+    let Some(zero_points) = zero_points else { return PackedWeights::from_nk(weight, kernel) };
+    let zero_points: Vec<i32> = zero_points.iter().map(|&zero_point| zero_point.into()).collect();
+    PackedWeights::from_nk(Weights::new(weight, ZeroPoints::PerChannel(&zero_points)), kernel)
 }
 
 fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), StaticLinearError> {

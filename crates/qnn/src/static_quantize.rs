@@ -4,10 +4,11 @@ use qcore::{BiasError, NoFittingScale, ParamError, QParams, WeightChannel, quant
 use qkernels::{Kernel, MatRef};
 
 use crate::config::WeightConfig;
+use crate::dynamic_linear::DynamicLinearError;
 use crate::float_linear::FloatLinear;
 use crate::static_error::StaticLinearError;
 use crate::static_linear::{StaticLinear, StaticParts};
-use crate::weight_codes::{WeightCodesError, codes, scheme_params};
+use crate::weight_codes::{WeightCodesError, codes, scheme_params, zero_points};
 
 /// Why a layer could not be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -43,17 +44,20 @@ pub enum QuantizeLinearError {
     /// Codes and scales do not make a layer.
     #[error(transparent)]
     Static(#[from] StaticLinearError),
+    /// Codes and scales do not make a dynamic layer.
+    #[error(transparent)]
+    Dynamic(#[from] DynamicLinearError),
 }
 
 impl StaticLinear {
     /// The int8 form of `layer` for inputs with the parameters `input`, packed for `kernel`: weights by `weights`, the bias
     /// in int32 in the unit of the sums.
     ///
-    /// Where a weight scale is so small that bias or sums would not fit int32 it is raised, just enough
+    /// Where a symmetric weight scale is so small that bias or sums would not fit int32 it is raised, just enough
     /// ([`WeightChannel::fit_scale`]).
     ///
     /// # Errors
-    /// [`QuantizeLinearError`] if the scheme is not symmetric in i8, or values are so extreme that scales leave f32.
+    /// [`QuantizeLinearError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -76,14 +80,9 @@ impl StaticLinear {
             layer.weight().chunks_exact(layer.k()).zip(&mut params).enumerate()
         {
             let bias = layer.bias().map_or(0.0, |bias| bias[channel]);
-            let fit = WeightChannel { weights, bias, input: &input, codes: params.codes() };
-            let fitted = fit
-                .fit_scale(params.scale())
-                .map_err(|source| QuantizeLinearError::NoScale { channel, source })?;
-            if fitted.raised_from.is_some() {
-                let raised = QParams::new(fitted.scale, 0, params.codes())
-                    .map_err(|source| QuantizeLinearError::Params { channel, source })?;
-                *params = raised.with_order(params.order()).with_rounding(params.rounding());
+            if params.zero_point() == 0 {
+                let weights = WeightChannel { weights, bias, input: &input, codes: params.codes() };
+                *params = fitted(weights, params, channel)?;
             }
             let bias = quantize_bias(bias, input.scale(), params.scale())
                 .map_err(|source| QuantizeLinearError::Bias { channel, source })?;
@@ -94,10 +93,27 @@ impl StaticLinear {
             name: layer.name().to_owned(),
             weight: MatRef::new(&codes, layer.n(), layer.k()).map_err(StaticLinearError::from)?,
             weight_scales: params.iter().map(QParams::scale).collect(),
+            weight_zero_points: zero_points(&params),
             bias: layer.bias().is_some().then_some(biases),
             input,
             activation: layer.activation(),
         };
         Ok(Self::new(parts, kernel)?)
     }
+}
+
+/// `params`, with a larger scale if the channel needs one.
+fn fitted(
+    weights: WeightChannel<'_>,
+    params: &QParams,
+    channel: usize,
+) -> Result<QParams, QuantizeLinearError> {
+    let fitted = weights.fit_scale(params.scale());
+    let fitted = fitted.map_err(|source| QuantizeLinearError::NoScale { channel, source })?;
+    if fitted.raised_from.is_none() {
+        return Ok(*params);
+    }
+    let raised = QParams::new(fitted.scale, 0, params.codes());
+    let raised = raised.map_err(|source| QuantizeLinearError::Params { channel, source })?;
+    Ok(raised.with_order(params.order()).with_rounding(params.rounding()))
 }

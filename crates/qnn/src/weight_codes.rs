@@ -1,8 +1,6 @@
 //! Weights as codes: the scales that a scheme gives a layer's channels, and the codes under given scales.
 
-use qcore::{
-    ChannelAxis, ChannelError, CodeRange, Kind, QParams, Range, channel_ranges, quantize_per_channel,
-};
+use qcore::{ChannelAxis, ChannelError, CodeRange, QParams, Range, channel_ranges, quantize_per_channel};
 
 use crate::config::{WeightConfig, WeightGranularity};
 use crate::float_linear::FloatLinear;
@@ -11,15 +9,13 @@ use crate::float_linear::FloatLinear;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightCodesError {
-    /// The scheme is not symmetric, or its codes are not in i8.
-    #[error("weights need a symmetric scheme with codes in i8, got codes {min}..={max}, {kind:?}")]
-    Scheme {
+    /// The scheme's codes are not in i8.
+    #[error("weights need codes in i8, got {min}..={max}")]
+    Codes {
         /// Smallest code.
         min: i32,
         /// Largest code.
         max: i32,
-        /// Symmetric or affine.
-        kind: Kind,
     },
     /// A channel has no scale.
     #[error(transparent)]
@@ -33,10 +29,8 @@ pub(crate) fn scheme_params(
     config: &WeightConfig,
 ) -> Result<Vec<QParams>, WeightCodesError> {
     let WeightConfig { scheme, granularity } = config;
-    let (codes, kind) = (scheme.codes, scheme.kind);
-    if !CodeRange::I8.contains_range(codes) || !matches!(kind, Kind::Symmetric { .. }) || codes.middle() != 0
-    {
-        return Err(WeightCodesError::Scheme { min: codes.min(), max: codes.max(), kind });
+    if !CodeRange::I8.contains_range(scheme.codes) {
+        return Err(WeightCodesError::Codes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
     let ranges = channel_ranges(layer.weight(), channel_axis(layer)?)?;
     let choose = |channel, range: Range| {
@@ -57,6 +51,13 @@ pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, 
     let mut codes = vec![0_i8; layer.weight().len()];
     quantize_per_channel(layer.weight(), channel_axis(layer)?, params, &mut codes)?;
     Ok(codes)
+}
+
+/// The zero point of each channel, unless all are 0.
+pub(crate) fn zero_points(params: &[QParams]) -> Option<Vec<i8>> {
+    let any = params.iter().any(|params| params.zero_point() != 0);
+    // Zero points are codes, which are in i8.
+    any.then(|| params.iter().map(|params| params.zero_point() as i8).collect())
 }
 
 /// The output channels of a layer's weights.

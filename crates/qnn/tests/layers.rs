@@ -6,9 +6,10 @@ mod fixture;
 use fixture::{Case, Group};
 use half::f16;
 use qcore::{CodeRange, ErrorMetrics, QParams, Scheme};
-use qkernels::{Kernel, MatMut, MatRef, Threads, Workspace};
+use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads, Workspace};
 use qnn::{
-    FloatLinear, FusedActivation, Int8Linear, QuantizedLinear, StaticLinear, StaticParts, WeightConfig,
+    DynamicLinear, FloatLinear, FusedActivation, Int8Linear, LinearWorkspace, QuantizedLinear, StaticLinear,
+    StaticParts, WeightConfig,
 };
 
 /// A layer of the tensors `weight` (n, k) and, if the case has one, `bias`.
@@ -52,6 +53,7 @@ fn static_linear_is_the_fully_quantized_layer() {
                         name: case.name.clone(),
                         weight: matrix(&weight, k),
                         weight_scales: case.get("w_scales"),
+                        weight_zero_points: None,
                         bias: Some(case.get("q_bias")),
                         input,
                         activation: FusedActivation::None,
@@ -86,6 +88,7 @@ fn static_linear_takes_unsigned_codes() {
         name: case.name.clone(),
         weight: matrix(&weight, k),
         weight_scales: vec![1.0; n],
+        weight_zero_points: None,
         bias: Some(case.get("q_bias")),
         input: QParams::new(1.0, case.int("x_zero_point_u8") as i32, CodeRange::U8).unwrap(),
         activation: FusedActivation::None,
@@ -94,6 +97,54 @@ fn static_linear_takes_unsigned_codes() {
     let (x, mut workspace) = (matrix(&codes, k), Workspace::new());
     let acc = run(33, n, |out| layer.forward_sums(x, out, Threads::Serial, &mut workspace).unwrap());
     case.check("acc", &acc);
+}
+
+/// Zero points on both sides, of the weights one for all or one for each channel.
+#[test]
+fn static_linear_takes_affine_weights() {
+    let group = Group::load("06_quantized_linear");
+    for case in group.starting("gemm_zero_points_") {
+        let (a, b) = (case.get::<i8>("a"), case.get::<i8>("b"));
+        let (k, n) = (case.shape("a")[1], case.shape("b")[0]);
+        let per_channel: Vec<i8> = case.get::<i32>("zb_per_channel").iter().map(|&z| z as i8).collect();
+        for (zero_points, label) in [(vec![case.int("zb") as i8; n], "c"), (per_channel, "c_per_channel")] {
+            for kernel in Kernel::available() {
+                let parts = StaticParts {
+                    name: case.name.clone(),
+                    weight: matrix(&b, k),
+                    weight_scales: vec![1.0; n],
+                    weight_zero_points: Some(zero_points.clone()),
+                    bias: None,
+                    input: QParams::new(1.0, case.int("za") as i32, CodeRange::I8).unwrap(),
+                    activation: FusedActivation::None,
+                };
+                let layer = StaticLinear::new(parts, kernel).unwrap();
+                let mut workspace = Workspace::new();
+                let acc = run(a.len() / k, n, |out| {
+                    layer.forward_sums(matrix(&a, k), out, Threads::Serial, &mut workspace).unwrap();
+                });
+                case.check(label, &acc);
+            }
+        }
+    }
+}
+
+#[test]
+fn dynamic_linear_is_onnx_s() {
+    let group = Group::load("06_quantized_linear");
+    let case = group.case("dynamic_linear_7x45x13");
+    let scheme = Scheme::tutorial_symmetric(CodeRange::I8);
+    let weights = WeightConfig { scheme, ..WeightConfig::default() };
+    let activations = Dynamic::PerTensor(Scheme::onnx_dynamic(CodeRange::U8));
+    for kernel in Kernel::available() {
+        let layer = DynamicLinear::quantize(&float_layer(case), activations, &weights, kernel).unwrap();
+        case.check("q_w", &layer.weights().unpack());
+        case.check("w_scales", layer.weight_scales());
+        let (x, mut workspace) = (case.get::<f32>("x"), LinearWorkspace::new());
+        let x = matrix(&x, layer.k());
+        let y = run::<f32>(7, 13, |out| layer.forward(x, out, Threads::Serial, &mut workspace).unwrap());
+        case.check("y", &y);
+    }
 }
 
 #[test]
