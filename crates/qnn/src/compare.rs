@@ -7,6 +7,7 @@ use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
 use crate::forward::ForwardError;
+use crate::fused::FusedActivation;
 use crate::noise::Noise;
 use crate::quant_mlp::QuantMlp;
 use crate::rows::{argmax_rows, first_non_finite, row};
@@ -147,7 +148,10 @@ impl<'m, C: Activation> Comparison<'m, C> {
         self.values.clear();
         if let Some(next) = next {
             let (zero_point, high) = (next.zero_point(), next.codes().max());
-            let low = next.codes().min().max(zero_point);
+            let low = match layer.activation() {
+                FusedActivation::Relu => next.codes().min().max(zero_point),
+                FusedActivation::None => next.codes().min(),
+            };
             let saturated = tally.saturated.get_or_insert_default();
             saturated.count(
                 sums().map(|(&sum, &factor)| requantize(sum, factor, zero_point, low, i32::MAX) > high),
@@ -157,7 +161,8 @@ impl<'m, C: Activation> Comparison<'m, C> {
             self.codes.extend(sums().map(code));
             self.values.extend(self.codes.iter().map(|code| next.dequantize(code.widen())));
         } else {
-            self.values.extend(sums().map(|(&sum, &factor)| dequantize_acc(sum, factor)));
+            let value = |(&sum, &factor)| layer.activation().apply(dequantize_acc(sum, factor));
+            self.values.extend(sums().map(value));
         }
         tally.noise.add(output, &self.values);
         Ok(())

@@ -2,7 +2,7 @@
 
 use qkernels::{Kernel, MatMut, MatRef, Threads};
 
-use crate::config::{ActivationCodes, WeightGranularity};
+use crate::config::ActivationCodes;
 use crate::forward::{ForwardError, check_input, check_output};
 use crate::rows::{blocks, check_finite};
 use crate::static_chain;
@@ -19,7 +19,6 @@ use crate::workspace::LinearWorkspace;
 pub struct QuantMlp {
     layers: Vec<StaticLinear>,
     activations: ActivationCodes,
-    weights: WeightGranularity,
     kernel: Kernel,
 }
 
@@ -47,10 +46,9 @@ impl QuantMlp {
     pub(crate) fn from_layers(
         layers: Vec<StaticLinear>,
         activations: ActivationCodes,
-        weights: WeightGranularity,
         kernel: Kernel,
     ) -> Self {
-        Self { layers, activations, weights, kernel }
+        Self { layers, activations, kernel }
     }
 
     /// The layers, first to last; at least one.
@@ -71,11 +69,6 @@ impl QuantMlp {
     /// The codes of the input of every layer.
     pub fn activations(&self) -> ActivationCodes {
         self.activations
-    }
-
-    /// What shares a weight scale.
-    pub fn weights(&self) -> WeightGranularity {
-        self.weights
     }
 
     /// The kernel that every layer is packed for and runs on.

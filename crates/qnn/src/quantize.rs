@@ -62,7 +62,7 @@ impl CalibratedMlp<'_> {
             let named = |source| QuantizeModelError::Layer { layer: layer.name().to_owned(), source };
             layers.push(quantize().map_err(named)?);
         }
-        Ok(QuantMlp::from_layers(layers, config.activations, config.weights, kernel))
+        Ok(QuantMlp::from_layers(layers, config.activations, kernel))
     }
 
     /// Parameters of the input of each layer.

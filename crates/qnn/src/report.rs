@@ -2,10 +2,11 @@
 
 use core::fmt;
 
+use qcore::QParams;
 use qkernels::MatRef;
 
 use crate::compare::{Comparison, Share, Tallies, Tally};
-use crate::config::{ActivationCodes, WeightConfig};
+use crate::config::{ActivationCodes, WeightConfig, WeightGranularity};
 use crate::float_linear::FloatLinear;
 use crate::float_mlp::FloatMlp;
 use crate::forward::{ForwardError, check_input};
@@ -165,8 +166,7 @@ impl QuantMlp {
         float: &FloatLinear,
         tally: &Tally,
     ) -> Result<LayerReport, ReportError> {
-        let config = WeightConfig { granularity: self.weights(), ..WeightConfig::default() };
-        let asked = scheme_params(float, &config)
+        let asked = asked_scales(layer, float)
             .map_err(|source| ReportError::Weights { layer: layer.name().to_owned(), source })?;
         let scales = layer.weight_scales();
         let channels = |is: &dyn Fn(usize) -> bool| (0..layer.n()).filter(|&channel| is(channel)).collect();
@@ -184,9 +184,22 @@ impl QuantMlp {
             sqnr_db: tally.noise.sqnr_db(),
             float_bytes: float.bytes(),
             quantized_bytes: layer.storage().total(),
-            raised_channels: channels(&|channel| scales[channel] > asked[channel].scale()),
+            raised_channels: channels(&|channel| scales[channel] > asked[channel]),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
         })
+    }
+}
+
+/// The weight scale that each channel asks for: its own, or that of the whole tensor if no channel has a smaller one.
+fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, WeightCodesError> {
+    let scales = |granularity| {
+        let params = scheme_params(float, &WeightConfig { granularity, ..WeightConfig::default() })?;
+        Ok(params.iter().map(QParams::scale).collect::<Vec<_>>())
+    };
+    let whole = scales(WeightGranularity::PerTensor)?;
+    match layer.weight_scales().iter().zip(&whole).all(|(scale, whole)| scale >= whole) {
+        true => Ok(whole),
+        false => scales(WeightGranularity::PerChannel),
     }
 }
 
