@@ -1,9 +1,12 @@
 //! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
 
+use core::ops::Range;
+
 use qcore::{Float, QParams, check_accumulator, output_multiplier};
 use qkernels::{
     Activation, Activations, DequantizeTo, FloatActivations, Int32, Kernel, Left, MatMut, MatRef, PackError,
     PackedWeights, Requantize, Scales, StoredFloat, Threads, Weights, Workspace, ZeroPoints, gemm,
+    gemm_columns,
 };
 
 use crate::config::ActivationCodes;
@@ -229,6 +232,26 @@ impl StaticLinear {
         self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
     }
 
+    /// [`forward`](Self::forward) for some output channels, on the calling thread: for engines that spread a layer over threads
+    /// of their own. `columns` is best taken from [`PackedWeights::column_ranges`] of [`weights`](Self::weights); `out` is
+    /// (m, `columns.len()`). (Rows are spread by calling `forward` on some rows of `x` and of the output.)
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if `columns` are not whole panels of the packed weights.
+    pub fn forward_columns<F: Float, T: StoredFloat>(
+        &self,
+        x: MatRef<'_, F>,
+        columns: Range<usize>,
+        out: MatMut<'_, T>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_finite(&x, &mut workspace.row)?;
+        let stage = self.value_stage::<T>()?;
+        let x = self.quantized(x)?;
+        Ok(gemm_columns(x, &self.weights, columns, &stage, out, &mut workspace.gemm)?)
+    }
+
     /// The codes of `x`, made as the product reads them.
     pub(crate) fn quantized<'a, F: Float>(
         &self,
@@ -316,6 +339,10 @@ impl StaticLinear {
         threads: Threads<'_>,
         workspace: &mut Workspace,
     ) -> Result<(), ForwardError> {
+        Ok(gemm(x, &self.weights, &self.value_stage::<T>()?, out, threads, workspace)?)
+    }
+
+    fn value_stage<T: Float>(&self) -> Result<DequantizeTo<'_, T>, ForwardError> {
         let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(&self.factors))?;
         if let Some(bias) = &self.bias {
             stage = stage.with_bias(bias);
@@ -323,7 +350,7 @@ impl StaticLinear {
         if self.activation == FusedActivation::Relu {
             stage = stage.with_relu();
         }
-        Ok(gemm(x, &self.weights, &stage, out, threads, workspace)?)
+        Ok(stage)
     }
 
     fn activations<'a, C: Activation>(&self, x: MatRef<'a, C>) -> Result<Activations<'a, C>, ForwardError> {
