@@ -108,12 +108,17 @@ impl Description {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, LoadError> {
-        let Identity { format, version } = serde_json::from_str(text).map_err(LoadError::Description)?;
-        named("format", &[(FORMAT, ())], format)?;
-        if version != VERSION {
-            return Err(LoadError::Version { expected: VERSION, got: version });
+        let parsed: Result<Self, _> = serde_json::from_str(text);
+        let identity = match &parsed {
+            Ok(description) => Identity { format: description.format.clone(), version: description.version },
+            // What only another version knows must not come first.
+            Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
+        };
+        named("format", &[(FORMAT, ())], identity.format)?;
+        if identity.version != VERSION {
+            return Err(LoadError::Version { expected: VERSION, got: identity.version });
         }
-        let description: Self = serde_json::from_str(text).map_err(LoadError::Description)?;
+        let description = parsed.map_err(LoadError::Description)?;
         named("requantize", &[(REQUANTIZE, ())], description.requantize.clone())?;
         Ok(description)
     }
