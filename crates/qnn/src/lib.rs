@@ -1,6 +1,16 @@
-//! int8 models: load an f32 model, calibrate, quantize, run, compare, save.
+//! int8 layers and models: quantize any tree of layers, with evidence; run, compare, save.
 //!
-//! A model's states are types, and each step makes the next one:
+//! - **Layers**: [`StaticLinear`] (calibrated scales, codes or floats in and out), [`DynamicLinear`] (scales of the values at
+//!   hand), and the reference forms [`Int8Linear`] and [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
+//! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
+//!   and replaces them as a [`PassConfig`] says.
+//! - **Evidence**: [`PassReport`] (SQNR and clipped share of each layer, from the calibration run), [`analyze_model_sizes`],
+//!   [`analyze_sensitivity`] (what quantizing each layer alone costs, and the cheapest mix that keeps a [`Target`]).
+//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors; [`save_layers`] and
+//!   [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
+//!
+//! The MLP is a tree like any other ([`Mlp`]), and has a short way besides. Its states are types, and each step makes the next
+//! one:
 //!
 //! 1. [`FloatMlp`]: f32 layers, from [`FloatLinear`]s or a safetensors file with PyTorch's names.
 //! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`]: the range of every layer's
@@ -40,9 +50,10 @@
 //!
 //! # Invariants
 //!
-//! - A [`QuantMlp`] is proven: its sums cannot leave int32 whatever the input, each layer takes what the one before it
-//!   gives, its scales are usable. This holds for models from files too; what a file says is hostile until checked.
-//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the threads and the batch.
+//! - An integer layer is proven: its sums cannot leave int32 whatever the input, its scales are usable; in a [`QuantMlp`] each
+//!   takes what the one before it gives. This holds for layers from files too; what a file says is hostile until checked.
+//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the threads and (unless rows share
+//!   a scale, as per tensor) the batch.
 //! - Nothing that a caller passes in, bytes included, panics. Errors are typed and carry names and numbers.
 //! - Nothing is dropped in silence: a scale that had to be raised and a channel that became constant are in the report,
 //!   and a tensor that has no place in a model is an error.
