@@ -277,6 +277,7 @@ fn largest_input(activations: &Dynamic) -> Result<u32, DynamicLinearError> {
     }
     Ok(match scheme.kind {
         Kind::Symmetric { .. } => codes.largest_distance(codes.middle()),
-        Kind::Affine { .. } => codes.largest_distance(codes.min()),
+        // The zero point is any code.
+        _ => codes.largest_distance(codes.min()),
     })
 }

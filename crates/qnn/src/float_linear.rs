@@ -121,6 +121,15 @@ impl FloatLinear {
         Self { name, n: 0, k: 0, weight, bias: None, activation }
     }
 
+    /// The same layer with other weights (n, k).
+    ///
+    /// # Errors
+    /// [`FloatLinearError`] if there are more or fewer, or one is not finite.
+    pub fn with_weight(&self, weight: Vec<f32>) -> Result<Self, FloatLinearError> {
+        let layer = Self::from_parts(self.name.clone(), self.n, self.k, weight, self.bias.clone())?;
+        Ok(layer.with_activation(self.activation))
+    }
+
     /// The same layer with an activation function after it.
     #[must_use]
     pub fn with_activation(self, activation: FusedActivation) -> Self {

@@ -103,6 +103,7 @@ mod sensitivity_report;
 mod sizes;
 mod static_chain;
 mod static_error;
+mod static_forward;
 mod static_linear;
 mod static_quantize;
 mod storage;
