@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernels/x86_64/simd.rs",
     "crates/qkernels/src/vectorize.rs",
     "crates/qkernels/src/view.rs",
+    "crates/qnn/examples/shared.rs",
 ];
 
 /// Crate roots that forbid `unsafe` altogether.

@@ -210,9 +210,11 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         let (w, bias) = (self.w, self.stage.bias());
         let largest_a = self.a.largest_distance();
         // One test for all channels nearly always suffices; only its failure asks which channel it is.
-        let largest_bias = bias.unwrap_or_default().iter().copied().max_by_key(|bias| bias.unsigned_abs());
-        if check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), largest_bias.unwrap_or(0)).is_ok()
-        {
+        // (Smallest and largest apart, which is vector code.)
+        let extremes = |(min, max): (i32, i32), &bias: &i32| (bias.min(min), bias.max(max));
+        let (min, max) = bias.unwrap_or_default().iter().fold((0, 0), extremes);
+        let fits = |bias| check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), bias).is_ok();
+        if fits(min) && fits(max) {
             return Ok(());
         }
         for channel in self.columns.clone() {

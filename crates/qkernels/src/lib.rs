@@ -86,7 +86,7 @@ pub use scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};
 pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
 pub use stage::{
     Dequantize, DequantizeTo, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint, Residual, Scales,
-    StageError,
+    StageError, sealed::StoredFloat,
 };
 pub use threads::Threads;
 pub use view::{MatMut, MatRef, ViewError};

@@ -125,6 +125,10 @@ fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i
     }
 }
 
+/// Columns that are read side by side, so that what is written is adjacent: few enough that rows of the caller's which start
+/// in one cache set do not evict each other.
+const ABREAST: usize = 4;
+
 /// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they are.
 #[inline(always)]
 fn pack_rows<W: Weight, const KR: usize>(
@@ -133,23 +137,49 @@ fn pack_rows<W: Weight, const KR: usize>(
     columns: Range<usize>,
     w: &MatRef<'_, W>,
 ) {
+    let row = |column: usize| w.row_slice(columns.start + column).unwrap_or_default();
     for (block, panel) in panel.chunks_mut(BLOCK * width).enumerate() {
-        for (column, row) in columns.clone().enumerate() {
-            let (groups, rest) = w.row_slice(row).unwrap_or_default().as_chunks::<KR>();
+        // What of a row's whole groups, and of the short one after them, stands in this block.
+        let groups = |column: usize| -> &[[W; KR]] {
+            let groups = row(column).as_chunks().0;
             let first = (block * BLOCK).min(groups.len());
-            for (to, from) in panel.iter_mut().skip(column).step_by(width).zip(&groups[first..]) {
-                *to = from.map(W::signed);
-            }
-            // The last group may be short; it stands in the last block.
-            let last = groups.len() - first;
-            if last < BLOCK
-                && !rest.is_empty()
-                && let Some(to) = panel.get_mut(last * width + column)
-            {
-                for (to, from) in to.iter_mut().zip(rest) {
+            &groups[first..groups.len().min(first + BLOCK)]
+        };
+        let whole = columns.len() - columns.len() % ABREAST;
+        for column in (0..whole).step_by(ABREAST) {
+            let rows = [groups(column), groups(column + 1), groups(column + 2), groups(column + 3)];
+            copy_groups::<W, KR, ABREAST>(panel, width, column, rows);
+        }
+        for column in whole..columns.len() {
+            copy_groups::<W, KR, 1>(panel, width, column, [groups(column)]);
+        }
+        // The last group may be short; it stands in the last block.
+        let last = w.cols() / KR - (block * BLOCK).min(w.cols() / KR);
+        if last < BLOCK && !w.cols().is_multiple_of(KR) {
+            for column in 0..columns.len() {
+                let rest = row(column).as_chunks::<KR>().1;
+                for (to, from) in panel.get_mut(last * width + column).into_iter().flatten().zip(rest) {
                     *to = from.signed();
                 }
             }
+        }
+    }
+}
+
+/// Groups of `C` adjacent columns of a panel, from `column` on.
+#[inline(always)]
+fn copy_groups<W: Weight, const KR: usize, const C: usize>(
+    panel: &mut [[i8; KR]],
+    width: usize,
+    column: usize,
+    rows: [&[[W; KR]]; C],
+) {
+    let count = rows.iter().map(|groups| groups.len()).min().unwrap_or(0);
+    let rows = rows.map(|groups| &groups[..count]);
+    for (g, to) in panel.chunks_exact_mut(width).take(count).enumerate() {
+        let Some(to) = to[column..].first_chunk_mut::<C>() else { return };
+        for c in 0..C {
+            to[c] = rows[c][g].map(W::signed);
         }
     }
 }

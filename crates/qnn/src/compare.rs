@@ -3,10 +3,11 @@
 use core::ops::Range;
 
 use qcore::{dequantize_acc, requantize};
-use qkernels::{Activation, Int32, MatMut, MatRef, Threads, Workspace, gemm};
+use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
 use crate::forward::ForwardError;
+use crate::fused::FusedActivation;
 use crate::noise::Noise;
 use crate::quant_mlp::QuantMlp;
 use crate::rows::{argmax_rows, first_non_finite, row};
@@ -138,22 +139,19 @@ impl<'m, C: Activation> Comparison<'m, C> {
         tally.clipped.count(input.iter().map(|&v| !range.contains(&unclamped(v))));
 
         self.sums.resize(m * layer.n(), 0);
-        let x = layer.activations(MatRef::new(&self.codes, m, layer.k())?);
+        let x = MatRef::new(&self.codes, m, layer.k())?;
         let sums = MatMut::new(&mut self.sums, m, layer.n())?;
-        gemm(
-            x,
-            layer.weights(),
-            &Int32::new().with_bias(layer.bias()),
-            sums,
-            Threads::Serial,
-            &mut self.workspace,
-        )?;
+        layer.forward_sums(x, sums, Threads::Serial, &mut self.workspace)?;
 
-        let sums = || self.sums.iter().zip(layer.factors().iter().cycle());
+        let factors = if next.is_some() { layer.multipliers() } else { layer.factors() };
+        let sums = || self.sums.iter().zip(factors.iter().cycle());
         self.values.clear();
         if let Some(next) = next {
             let (zero_point, high) = (next.zero_point(), next.codes().max());
-            let low = next.codes().min().max(zero_point);
+            let low = match layer.activation() {
+                FusedActivation::Relu => next.codes().min().max(zero_point),
+                FusedActivation::None => next.codes().min(),
+            };
             let saturated = tally.saturated.get_or_insert_default();
             saturated.count(
                 sums().map(|(&sum, &factor)| requantize(sum, factor, zero_point, low, i32::MAX) > high),
@@ -163,7 +161,8 @@ impl<'m, C: Activation> Comparison<'m, C> {
             self.codes.extend(sums().map(code));
             self.values.extend(self.codes.iter().map(|code| next.dequantize(code.widen())));
         } else {
-            self.values.extend(sums().map(|(&sum, &factor)| dequantize_acc(sum, factor)));
+            let value = |(&sum, &factor)| layer.activation().apply(dequantize_acc(sum, factor));
+            self.values.extend(sums().map(value));
         }
         tally.noise.add(output, &self.values);
         Ok(())

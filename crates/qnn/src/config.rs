@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use qcore::{CodeRange, Scheme};
+use qcore::{CodeRange, CodeRangeError, Scheme};
 use qkernels::Kernel;
 
-/// How a model is quantized.
+/// How a [`FloatMlp`](crate::FloatMlp) becomes a [`QuantMlp`](crate::QuantMlp).
 ///
 /// ```
 /// use qnn::{ActivationCodes, QuantConfig, WeightGranularity};
@@ -42,6 +42,33 @@ pub enum WeightGranularity {
     PerChannel,
     /// All weights of a layer.
     PerTensor,
+}
+
+/// How the weights of a layer become codes.
+///
+/// ```
+/// use qnn::{WeightConfig, WeightGranularity};
+/// let config = WeightConfig { granularity: WeightGranularity::PerTensor, ..WeightConfig::with_bits(4)? };
+/// assert_eq!(config.scheme.codes.max(), 7);
+/// # Ok::<(), qcore::CodeRangeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WeightConfig {
+    /// Codes, divisor and rounding. The default is [`Scheme::weights_i8`].
+    pub scheme: Scheme,
+    /// What shares a scale.
+    pub granularity: WeightGranularity,
+}
+
+impl WeightConfig {
+    /// Symmetric codes of 2 to 8 bits, a scale for each channel.
+    ///
+    /// # Errors
+    /// When there are no such codes.
+    pub fn with_bits(bits: u32) -> Result<Self, CodeRangeError> {
+        let scheme = Scheme { codes: CodeRange::signed(bits)?, ..Scheme::weights_i8() };
+        Ok(Self { scheme, granularity: WeightGranularity::PerChannel })
+    }
 }
 
 impl ActivationCodes {

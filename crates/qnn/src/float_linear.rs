@@ -2,16 +2,29 @@
 
 use qkernels::{MatMut, MatRef, Threads, float};
 
-use crate::forward::ForwardError;
+use crate::forward::{ForwardError, check_input, check_output};
+use crate::fused::FusedActivation;
 
-/// An f32 layer as PyTorch's `nn.Linear` has it: weights (n, k) row-major, bias (n), all finite.
+/// An f32 layer as PyTorch's `nn.Linear` has it: weights (n, k) row-major and perhaps a bias (n), all finite; and an
+/// activation function that follows.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::FloatLinear;
+/// let layer = FloatLinear::new("fc1", 2, 3, vec![1.0, 2.0, 3.0, 0.5, 0.0, -1.0], vec![0.25, 0.0])?;
+/// let mut y = [0.0; 2];
+/// layer.forward(MatRef::new(&[1.0, 0.0, 2.0], 1, 3)?, MatMut::new(&mut y, 1, 2)?, Threads::Serial)?;
+/// assert_eq!(y, [7.25, -1.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct FloatLinear {
     name: String,
     n: usize,
     k: usize,
     weight: Vec<f32>,
-    bias: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    activation: FusedActivation,
 }
 
 /// Why tensors do not make a layer.
@@ -51,7 +64,7 @@ pub enum FloatLinearError {
 }
 
 impl FloatLinear {
-    /// A layer of `weight` (n, k) and `bias` (n).
+    /// A layer of `weight` (n, k) and `bias` (n), with no activation function.
     ///
     /// # Errors
     /// [`FloatLinearError`] if n or k is 0, a length is not what the shape says, or a value is not finite.
@@ -62,12 +75,35 @@ impl FloatLinear {
         weight: Vec<f32>,
         bias: Vec<f32>,
     ) -> Result<Self, FloatLinearError> {
-        let name = name.into();
+        Self::from_parts(name.into(), n, k, weight, Some(bias))
+    }
+
+    /// A layer of `weight` (n, k) alone, as most layers of language models are.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn without_bias(
+        name: impl Into<String>,
+        n: usize,
+        k: usize,
+        weight: Vec<f32>,
+    ) -> Result<Self, FloatLinearError> {
+        Self::from_parts(name.into(), n, k, weight, None)
+    }
+
+    pub(crate) fn from_parts(
+        name: String,
+        n: usize,
+        k: usize,
+        weight: Vec<f32>,
+        bias: Option<Vec<f32>>,
+    ) -> Result<Self, FloatLinearError> {
         if n == 0 || k == 0 {
             return Err(FloatLinearError::Empty { layer: name, n, k });
         }
-        let tensors = [("weight", &weight, vec![n, k], n.checked_mul(k)), ("bias", &bias, vec![n], Some(n))];
-        for (kind, values, shape, len) in tensors {
+        let weight_tensor = Some(("weight", &weight[..], vec![n, k], n.checked_mul(k)));
+        let bias_tensor = bias.as_ref().map(|bias| ("bias", &bias[..], vec![n], Some(n)));
+        for (kind, values, shape, len) in weight_tensor.into_iter().chain(bias_tensor) {
             let tensor = || format!("{name}.{kind}");
             if len != Some(values.len()) {
                 return Err(FloatLinearError::Length { tensor: tensor(), shape, len: values.len() });
@@ -76,7 +112,28 @@ impl FloatLinear {
                 return Err(FloatLinearError::NonFinite { tensor: tensor(), index, value });
             }
         }
-        Ok(Self { name, n, k, weight, bias })
+        Ok(Self { name, n, k, weight, bias, activation: FusedActivation::None })
+    }
+
+    /// No layer: what is in a model's place while its layer is being worked on.
+    pub(crate) fn nothing() -> Self {
+        let (name, weight, activation) = (String::new(), Vec::new(), FusedActivation::None);
+        Self { name, n: 0, k: 0, weight, bias: None, activation }
+    }
+
+    /// The same layer with other weights (n, k).
+    ///
+    /// # Errors
+    /// [`FloatLinearError`] if there are more or fewer, or one is not finite.
+    pub fn with_weight(&self, weight: Vec<f32>) -> Result<Self, FloatLinearError> {
+        let layer = Self::from_parts(self.name.clone(), self.n, self.k, weight, self.bias.clone())?;
+        Ok(layer.with_activation(self.activation))
+    }
+
+    /// The same layer with an activation function after it.
+    #[must_use]
+    pub fn with_activation(self, activation: FusedActivation) -> Self {
+        Self { activation, ..self }
     }
 
     /// The name, such as `fc1`.
@@ -99,31 +156,42 @@ impl FloatLinear {
         &self.weight
     }
 
-    /// Bias (n).
-    pub fn bias(&self) -> &[f32] {
-        &self.bias
+    /// Bias (n), if there is one.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// What follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.activation
     }
 
     /// Bytes of weights and bias.
     pub fn bytes(&self) -> usize {
-        4 * (self.weight.len() + self.bias.len())
+        4 * (self.weight.len() + self.bias.as_ref().map_or(0, Vec::len))
     }
 
-    /// `out[i][j] = sum_k x[i][k] * weight[j][k] + bias[j]`, then ReLU if asked, for `x` (m, k) and `out` (m, n).
-    pub(crate) fn forward(
+    /// `out[i][j] = sum_k x[i][k] * weight[j][k] + bias[j]`, then the activation function, for `x` (m, k) and `out` (m, n).
+    /// The last bits depend on the CPU and the batch.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong; nothing is written then.
+    pub fn forward(
         &self,
         x: MatRef<'_, f32>,
-        relu: bool,
-        out: &mut [f32],
+        mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
+        check_input(&x, self.k)?;
+        check_output(&out, x.rows(), self.n)?;
         let weight = MatRef::new(&self.weight, self.n, self.k)?;
-        float::matmul(x, weight, MatMut::new(out, x.rows(), self.n)?, threads)?;
-        for row in out.chunks_exact_mut(self.n) {
-            for (y, bias) in row.iter_mut().zip(&self.bias) {
-                let sum = *y + bias;
-                *y = if relu && sum < 0.0 { 0.0 } else { sum };
+        float::matmul(x, weight, out.reborrow(), threads)?;
+        for i in 0..x.rows() {
+            let Some(row) = out.row_mut(i) else { continue };
+            if let Some(bias) = &self.bias {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
+            row.iter_mut().for_each(|y| *y = self.activation.apply(*y));
         }
         Ok(())
     }

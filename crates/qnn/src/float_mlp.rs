@@ -7,6 +7,7 @@ use qkernels::{MatMut, MatRef, Threads};
 use crate::chain::{ChainError, Link, check_chain};
 use crate::float_linear::FloatLinear;
 use crate::forward::{ForwardError, check_input, check_output, grown};
+use crate::fused::FusedActivation;
 use crate::rows::blocks;
 
 /// f32 layers with ReLU between them; none after the last, whose outputs are the logits.
@@ -57,7 +58,8 @@ pub struct LayerOutput<'a> {
 }
 
 impl FloatMlp {
-    /// A model of `layers`, in this order.
+    /// A model of `layers`, in this order: ReLU becomes the activation function of all but the last, whose outputs stay as
+    /// they are.
     ///
     /// # Errors
     /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
@@ -65,12 +67,19 @@ impl FloatMlp {
         let links: Vec<_> =
             layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
         check_chain(&links)?;
-        Ok(Self { layers })
+        let last = layers.len() - 1;
+        let activation = |index| if index == last { FusedActivation::None } else { FusedActivation::Relu };
+        let layers = layers.into_iter().enumerate();
+        Ok(Self { layers: layers.map(|(index, layer)| layer.with_activation(activation(index))).collect() })
     }
 
     /// The layers, first to last; at least one.
     pub fn layers(&self) -> &[FloatLinear] {
         &self.layers
+    }
+
+    pub(crate) fn into_layers(self) -> Vec<FloatLinear> {
+        self.layers
     }
 
     /// Width of the input: k of the first layer.
@@ -133,13 +142,12 @@ impl FloatMlp {
         for rows in blocks(x.rows(), threads) {
             let m = rows.len();
             for (index, layer) in self.layers.iter().enumerate() {
-                let relu = index + 1 < self.layers.len();
                 let input = match (index, x.row_range(rows.clone())) {
                     (0, Some(block)) => block,
                     _ => MatRef::new(&current[..], m, layer.k())?,
                 };
                 let values = grown(next, m * layer.n());
-                layer.forward(input, relu, values, threads)?;
+                layer.forward(input, MatMut::new(values, m, layer.n())?, threads)?;
                 see(LayerOutput { layer: index, rows: rows.clone(), values });
                 core::mem::swap(current, next);
             }

@@ -1,5 +1,6 @@
 //! What a forward pass asks of its operands, whatever the model.
 
+use crate::config::ActivationCodes;
 use qkernels::{GemmError, MatMut, MatRef, StageError, ViewError};
 
 /// Why a model could not be run. Nothing was written then.
@@ -36,6 +37,17 @@ pub enum ForwardError {
         /// The value.
         value: f32,
     },
+    /// Codes were asked of a layer that knows no scale for its output.
+    #[error("the layer has no output scale, so that it gives no codes")]
+    NoOutputScale,
+    /// Codes of another type than the layer's.
+    #[error("the {operand} has codes of type {expected}")]
+    CodeType {
+        /// Input or output.
+        operand: &'static str,
+        /// The type that it has.
+        expected: ActivationCodes,
+    },
     /// A product of int8 layers was refused. Layers are checked when a model is made, so this means a defect.
     #[error(transparent)]
     Gemm(#[from] GemmError),
@@ -44,7 +56,13 @@ pub enum ForwardError {
     FloatProduct(#[from] qkernels::float::FloatShapeError),
     /// The input could not be quantized: a defect, as above.
     #[error(transparent)]
-    Quantize(#[from] qcore::QuantizeError),
+    Codes(#[from] qkernels::CodesError),
+    /// The input of a dynamic layer has no scale, or its product was refused.
+    #[error(transparent)]
+    Dynamic(#[from] qkernels::DynamicError),
+    /// Weights could not be dequantized: a defect, as above.
+    #[error(transparent)]
+    Channel(#[from] qcore::ChannelError),
     /// A view of the workspace was refused: a defect, as above.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -57,12 +75,12 @@ impl From<StageError> for ForwardError {
 }
 
 /// `x` is (any, k).
-pub(crate) fn check_input(x: &MatRef<'_, f32>, k: usize) -> Result<(), ForwardError> {
+pub(crate) fn check_input<T: Copy>(x: &MatRef<'_, T>, k: usize) -> Result<(), ForwardError> {
     if x.cols() == k { Ok(()) } else { Err(ForwardError::Width { expected: k, got: x.cols() }) }
 }
 
 /// `out` is (m, n).
-pub(crate) fn check_output(out: &MatMut<'_, f32>, m: usize, n: usize) -> Result<(), ForwardError> {
+pub(crate) fn check_output<T: Copy>(out: &MatMut<'_, T>, m: usize, n: usize) -> Result<(), ForwardError> {
     let (rows, cols) = (out.rows(), out.cols());
     if (rows, cols) == (m, n) { Ok(()) } else { Err(ForwardError::OutputShape { m, n, rows, cols }) }
 }

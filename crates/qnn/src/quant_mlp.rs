@@ -1,13 +1,13 @@
 //! The int8 model: the input is quantized once, codes go from layer to layer, the last one gives f32 logits.
 
-use bytemuck::must_cast_slice_mut;
-use core::ops::Range;
-use qkernels::{Activation, Kernel, MatMut, MatRef, Threads, Workspace};
+use qkernels::{Kernel, MatMut, MatRef, Threads};
 
-use crate::config::{ActivationCodes, WeightGranularity};
-use crate::forward::{ForwardError, check_input, check_output, grown};
-use crate::quant_linear::QuantLinear;
-use crate::rows::{self, blocks, first_non_finite};
+use crate::config::ActivationCodes;
+use crate::forward::{ForwardError, check_input, check_output};
+use crate::rows::{blocks, check_finite};
+use crate::static_chain;
+use crate::static_linear::StaticLinear;
+use crate::workspace::LinearWorkspace;
 
 /// An int8 model: made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) or read from a file. Immutable,
 /// `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
@@ -17,20 +17,21 @@ use crate::rows::{self, blocks, first_non_finite};
 /// its logits is ever f32.
 #[derive(Clone, Debug)]
 pub struct QuantMlp {
-    layers: Vec<QuantLinear>,
+    layers: Vec<StaticLinear>,
     activations: ActivationCodes,
-    weights: WeightGranularity,
     kernel: Kernel,
 }
 
-/// Memory between the layers of a [`QuantMlp`], kept from call to call. It grows to what the widest layer needs for a
-/// block of rows, whatever the batch.
+/// Memory between the layers of a [`QuantMlp`] or an [`Mlp`](crate::Mlp), kept from call to call. It grows to what the widest
+/// layer needs for a block of rows, whatever the batch.
 #[derive(Debug, Default)]
 pub struct QuantWorkspace {
-    row: Vec<f32>,
-    current: Vec<u8>,
-    next: Vec<u8>,
-    gemm: Workspace,
+    pub(crate) linear: LinearWorkspace,
+    /// Codes of a layer's output, while those of its input are in `linear`.
+    pub(crate) next_codes: Vec<u8>,
+    /// Real values, where layers are not linked by codes.
+    pub(crate) values: Vec<f32>,
+    pub(crate) next_values: Vec<f32>,
 }
 
 impl QuantWorkspace {
@@ -43,37 +44,31 @@ impl QuantWorkspace {
 impl QuantMlp {
     /// A model of layers that were checked to follow each other; at least one.
     pub(crate) fn from_layers(
-        layers: Vec<QuantLinear>,
+        layers: Vec<StaticLinear>,
         activations: ActivationCodes,
-        weights: WeightGranularity,
         kernel: Kernel,
     ) -> Self {
-        Self { layers, activations, weights, kernel }
+        Self { layers, activations, kernel }
     }
 
     /// The layers, first to last; at least one.
-    pub fn layers(&self) -> &[QuantLinear] {
+    pub fn layers(&self) -> &[StaticLinear] {
         &self.layers
     }
 
     /// Width of the input: k of the first layer.
     pub fn inputs(&self) -> usize {
-        self.layers.first().map_or(0, QuantLinear::k)
+        self.layers.first().map_or(0, StaticLinear::k)
     }
 
     /// Width of the output: n of the last layer.
     pub fn outputs(&self) -> usize {
-        self.layers.last().map_or(0, QuantLinear::n)
+        self.layers.last().map_or(0, StaticLinear::n)
     }
 
     /// The codes of the input of every layer.
     pub fn activations(&self) -> ActivationCodes {
         self.activations
-    }
-
-    /// What shares a weight scale.
-    pub fn weights(&self) -> WeightGranularity {
-        self.weights
     }
 
     /// The kernel that every layer is packed for and runs on.
@@ -83,7 +78,7 @@ impl QuantMlp {
 
     /// Bytes in memory: packed weights with their padding and sums, scales, multipliers and biases.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(QuantLinear::bytes).sum()
+        self.layers.iter().map(StaticLinear::bytes).sum()
     }
 
     /// Computes the logits `out` (m, outputs) of `x` (m, inputs); m = 0 is fine.
@@ -96,89 +91,22 @@ impl QuantMlp {
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
-        out: MatMut<'_, f32>,
+        mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
         workspace: &mut QuantWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
-        check_finite(&x, &mut workspace.row)?;
-        match self.activations {
-            ActivationCodes::U8 => self.forward_as::<u8>(x, out, threads, workspace),
-            ActivationCodes::I8 => self.forward_as::<i8>(x, out, threads, workspace),
-        }
-    }
-
-    fn forward_as<C: Activation>(
-        &self,
-        x: MatRef<'_, f32>,
-        mut out: MatMut<'_, f32>,
-        threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
-    ) -> Result<(), ForwardError> {
-        let (m, n) = (x.rows(), self.outputs());
-        for rows in blocks(m, threads) {
-            let (rows_left, cols) = (out.rows(), out.cols());
-            let Some((block, rest)) = out.split_at_row(rows.len()) else {
-                return Err(ForwardError::OutputShape { m, n, rows: rows_left, cols });
+        let QuantWorkspace { linear, next_codes, .. } = workspace;
+        check_finite(&x, &mut linear.row)?;
+        for rows in blocks(x.rows(), threads) {
+            let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
+                continue;
             };
-            self.forward_block::<C>(&x, rows, block, threads, workspace)?;
-            out = rest;
+            static_chain::run(self.layers.iter(), x, out, threads, linear, next_codes)?;
         }
         Ok(())
     }
-
-    fn forward_block<C: Activation>(
-        &self,
-        x: &MatRef<'_, f32>,
-        rows: Range<usize>,
-        out: MatMut<'_, f32>,
-        threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
-    ) -> Result<(), ForwardError> {
-        let m = rows.len();
-        let QuantWorkspace { row, current, next, gemm } = workspace;
-        let codes = must_cast_slice_mut(grown(current, m * self.inputs()));
-        self.quantize_input::<C>(x, rows, row, codes)?;
-        for (layer, following) in self.layers.iter().zip(self.layers.iter().skip(1)) {
-            let codes = must_cast_slice_mut(grown(next, m * layer.n()));
-            let (input, output) =
-                (MatRef::new(as_codes(current), m, layer.k())?, MatMut::new(codes, m, layer.n())?);
-            layer.forward_codes::<C>(input, following.input(), output, threads, gemm)?;
-            core::mem::swap(current, next);
-        }
-        let Some(last) = self.layers.last() else { return Ok(()) };
-        last.forward_values::<C>(MatRef::new(as_codes(current), m, last.k())?, out, threads, gemm)
-    }
-
-    /// Writes the codes of `rows` of `x`, row-major.
-    fn quantize_input<C: Activation>(
-        &self,
-        x: &MatRef<'_, f32>,
-        rows: Range<usize>,
-        buffer: &mut Vec<f32>,
-        codes: &mut [C],
-    ) -> Result<(), ForwardError> {
-        let Some(first) = self.layers.first() else { return Ok(()) };
-        for (i, codes) in rows.zip(codes.chunks_exact_mut(x.cols())) {
-            qkernels::quantize(self.kernel, rows::row(x, i, buffer), first.input(), codes)?;
-        }
-        Ok(())
-    }
-}
-
-/// Every value is finite.
-fn check_finite(x: &MatRef<'_, f32>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
-    for i in 0..x.rows() {
-        if let Some((col, value)) = first_non_finite(rows::row(x, i, buffer)) {
-            return Err(ForwardError::NonFinite { row: i, col, value });
-        }
-    }
-    Ok(())
-}
-
-fn as_codes<C: Activation>(bytes: &[u8]) -> &[C] {
-    bytemuck::must_cast_slice(bytes)
 }
 
 /// One model serves all threads: compiles only while that holds.

@@ -2,17 +2,18 @@
 
 use core::fmt;
 
+use qcore::QParams;
 use qkernels::MatRef;
 
 use crate::compare::{Comparison, Share, Tallies, Tally};
-use crate::config::ActivationCodes;
+use crate::config::{ActivationCodes, WeightConfig, WeightGranularity};
 use crate::float_linear::FloatLinear;
 use crate::float_mlp::FloatMlp;
 use crate::forward::{ForwardError, check_input};
-use crate::quant_linear::QuantLinear;
 use crate::quant_mlp::QuantMlp;
+use crate::static_linear::StaticLinear;
 use crate::table::Table;
-use crate::weight_scales::scheme_scales;
+use crate::weight_codes::{WeightCodesError, scheme_params};
 
 /// Why there is no report.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -55,7 +56,7 @@ pub enum ReportError {
         /// The layer.
         layer: String,
         /// Why.
-        source: qcore::ChannelError,
+        source: WeightCodesError,
     },
     /// The rows do not suit the models.
     #[error(transparent)]
@@ -80,7 +81,7 @@ pub struct ModelReport {
     pub agreement: f64,
     /// Bytes of all f32 weights and biases.
     pub float_bytes: usize,
-    /// Bytes of what the int8 model stores: see [`QuantLinear::stored_bytes`].
+    /// Bytes of what the int8 model stores: see [`StaticLinear::storage`].
     pub quantized_bytes: usize,
 }
 
@@ -154,18 +155,18 @@ impl QuantMlp {
             logits_sqnr_db: layers.last().map_or(f64::NAN, |layer| layer.sqnr_db),
             agreement: same_class as f64 / x.rows() as f64,
             float_bytes: float.bytes(),
-            quantized_bytes: self.layers().iter().map(QuantLinear::stored_bytes).sum(),
+            quantized_bytes: self.layers().iter().map(|layer| layer.storage().total()).sum(),
             layers,
         })
     }
 
     fn layer_report(
         &self,
-        layer: &QuantLinear,
+        layer: &StaticLinear,
         float: &FloatLinear,
         tally: &Tally,
     ) -> Result<LayerReport, ReportError> {
-        let asked = scheme_scales(float, self.weights())
+        let asked = asked_scales(layer, float)
             .map_err(|source| ReportError::Weights { layer: layer.name().to_owned(), source })?;
         let scales = layer.weight_scales();
         let channels = |is: &dyn Fn(usize) -> bool| (0..layer.n()).filter(|&channel| is(channel)).collect();
@@ -182,14 +183,27 @@ impl QuantMlp {
             saturated: tally.saturated.map(Share::share),
             sqnr_db: tally.noise.sqnr_db(),
             float_bytes: float.bytes(),
-            quantized_bytes: layer.stored_bytes(),
+            quantized_bytes: layer.storage().total(),
             raised_channels: channels(&|channel| scales[channel] > asked[channel]),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
         })
     }
 }
 
-fn check_layers(quantized: &[QuantLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
+/// The weight scale that each channel asks for: its own, or that of the whole tensor if no channel has a smaller one.
+fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, WeightCodesError> {
+    let scales = |granularity| {
+        let params = scheme_params(float, &WeightConfig { granularity, ..WeightConfig::default() })?;
+        Ok(params.iter().map(QParams::scale).collect::<Vec<_>>())
+    };
+    let whole = scales(WeightGranularity::PerTensor)?;
+    match layer.weight_scales().iter().zip(&whole).all(|(scale, whole)| scale >= whole) {
+        true => Ok(whole),
+        false => scales(WeightGranularity::PerChannel),
+    }
+}
+
+fn check_layers(quantized: &[StaticLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
     if quantized.len() != float.len() {
         return Err(ReportError::LayerCount { quantized: quantized.len(), float: float.len() });
     }

@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
+use qcore::Float;
 use qkernels::{MatRef, Threads};
+
+use crate::forward::ForwardError;
 
 /// Rows per thread that go through all layers together: few enough that what lies between two layers stays in the L2
 /// cache and that a workspace does not grow with the batch, enough that a product of them is worth its start.
@@ -18,14 +21,31 @@ pub(crate) fn blocks(m: usize, threads: Threads<'_>) -> impl Iterator<Item = Ran
     (0..m).step_by(size).map(move |start| start..m.min(start.saturating_add(size)))
 }
 
-/// Row `i` of `x`: where it lies if its elements are adjacent, else copied to `buffer`. Empty outside of `x`.
-pub(crate) fn row<'r>(x: &MatRef<'r, f32>, i: usize, buffer: &'r mut Vec<f32>) -> &'r [f32] {
-    if let Some(row) = x.row_slice(i) {
+/// Row `i` of `x` in f32: where it lies if its elements are f32 and adjacent, else in `buffer`. Empty outside of `x`.
+pub(crate) fn row<'r, F: Float>(x: &MatRef<'r, F>, i: usize, buffer: &'r mut Vec<f32>) -> &'r [f32] {
+    let elements = x.row_slice(i);
+    if let Some(row) = elements.and_then(F::as_f32s) {
         return row;
     }
     buffer.clear();
-    buffer.extend((0..x.cols()).filter_map(|j| x.get(i, j)));
+    match elements {
+        Some(row) => {
+            buffer.resize(row.len(), 0.0);
+            F::widen_slice(row, buffer);
+        }
+        None => buffer.extend((0..x.cols()).filter_map(|j| x.get(i, j)).map(F::widen)),
+    }
     buffer
+}
+
+/// Every value of `x` is finite.
+pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
+    for i in 0..x.rows() {
+        if let Some((col, value)) = first_non_finite(row(x, i, buffer)) {
+            return Err(ForwardError::NonFinite { row: i, col, value });
+        }
+    }
+    Ok(())
 }
 
 /// The first value that is NaN or infinite, and its index.
@@ -53,12 +73,13 @@ pub(crate) fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
 /// # Ok::<(), qkernels::ViewError>(())
 /// ```
 pub fn argmax_rows(values: MatRef<'_, f32>) -> impl Iterator<Item = Option<usize>> {
-    (0..values.rows()).map(move |i| {
-        let row = (0..values.cols()).filter_map(|j| Some((j, values.get(i, j)?)));
-        row.filter(|(_, v)| !v.is_nan())
-            .reduce(|best, next| if next.1 > best.1 { next } else { best })
-            .map(|(j, _)| j)
-    })
+    (0..values.rows()).map(move |i| argmax((0..values.cols()).filter_map(|j| values.get(i, j))))
+}
+
+/// Index of the largest value, the first of equals; `None` without a number.
+pub(crate) fn argmax(values: impl IntoIterator<Item = f32>) -> Option<usize> {
+    let numbers = values.into_iter().enumerate().filter(|(_, v)| !v.is_nan());
+    numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(j, _)| j)
 }
 
 #[cfg(test)]

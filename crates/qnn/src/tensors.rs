@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
+use qcore::Float;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, View};
 
@@ -84,6 +86,14 @@ pub enum TensorFileError {
         /// The type it has.
         got: Dtype,
     },
+    /// A tensor does not have floats.
+    #[error("tensor {tensor:?} is {got}, expected F32, F16 or BF16")]
+    NotFloat {
+        /// The tensor.
+        tensor: String,
+        /// The type it has.
+        got: Dtype,
+    },
     /// A tensor has the wrong number of dimensions.
     #[error("tensor {tensor:?} has {} dimensions, {got:?}, expected {expected}", got.len())]
     Rank {
@@ -134,12 +144,24 @@ impl Tensor<'_> {
         self.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
 
-    pub(crate) fn to_i32(&self) -> Vec<i32> {
-        self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
+    /// The elements widened to f32, if they are floats.
+    pub(crate) fn floats(&self) -> Option<Vec<f32>> {
+        fn widened<F: Float>(data: &[u8], read: impl Fn([u8; 2]) -> F) -> Vec<f32> {
+            let halves: Vec<F> = data.as_chunks().0.iter().map(|&bytes| read(bytes)).collect();
+            let mut values = vec![0.0; halves.len()];
+            F::widen_slice(&halves, &mut values);
+            values
+        }
+        match self.dtype {
+            Dtype::F32 => Some(self.to_f32()),
+            Dtype::F16 => Some(widened(&self.data, f16::from_le_bytes)),
+            Dtype::BF16 => Some(widened(&self.data, bf16::from_le_bytes)),
+            _ => None,
+        }
     }
 
-    pub(crate) fn to_i8(&self) -> Vec<i8> {
-        self.data.iter().map(|byte| byte.cast_signed()).collect()
+    pub(crate) fn to_i32(&self) -> Vec<i32> {
+        self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
     }
 }
 
@@ -211,6 +233,16 @@ impl<'d> TensorFile<'d> {
         }
     }
 
+    /// Takes a tensor of floats out, widened to f32: its values and its shape.
+    pub(crate) fn take_floats(&mut self, tensor: &str) -> Result<(Vec<f32>, Vec<usize>), TensorFileError> {
+        let found = self.tensors.remove(tensor);
+        let found = found.ok_or_else(|| TensorFileError::Missing { tensor: tensor.to_owned() })?;
+        match found.floats() {
+            Some(values) => Ok((values, found.shape)),
+            None => Err(TensorFileError::NotFloat { tensor: tensor.to_owned(), got: found.dtype }),
+        }
+    }
+
     /// Takes a tensor of `shape` out.
     pub(crate) fn take_shaped(
         &mut self,
@@ -224,6 +256,19 @@ impl<'d> TensorFile<'d> {
             return Err(TensorFileError::Shape { tensor, expected, got });
         }
         Ok(found)
+    }
+
+    /// Takes a tensor of `shape` out, if there is one of this name.
+    pub(crate) fn take_if_there(
+        &mut self,
+        tensor: &str,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<Option<Tensor<'d>>, TensorFileError> {
+        match self.tensors.contains_key(tensor) {
+            true => self.take_shaped(tensor, dtype, shape).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Takes a matrix out: the tensor, its rows and its columns.

@@ -7,475 +7,494 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    FloatLinear, FloatMlp, LoadError, LoadFloatError, QuantConfig, QuantLinearError, QuantMlp,
-    QuantWorkspace, SaveError, TensorFileError,
+    FloatMlp, LayerError, LayerFile, Linear, LoadError, Method, Mlp, PassConfig, QuantConfig, QuantMlp,
+    QuantWorkspace, SaveError, StaticLinearError, TensorFileError, layers_to_bytes, quantize_model,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use small::{linear, quant_model, rows};
 
-mod float_files {
-    use super::*;
+/// The contents of a model file, to be altered and written again with a checksum that is right.
+#[derive(Clone)]
+struct Contents {
+    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+    description: serde_json::Value,
+    more_metadata: Option<(String, String)>,
+}
 
-    fn bytes(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
-        let views = tensors.iter().map(|(name, dtype, shape, data)| {
-            (name.to_string(), TensorView::new(*dtype, shape.to_vec(), data).unwrap())
-        });
-        safetensors::serialize(views, None).unwrap()
-    }
-
-    fn error(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> LoadFloatError {
-        FloatMlp::from_safetensors(&bytes(tensors)).unwrap_err()
-    }
-
-    const F32: Dtype = Dtype::F32;
-
-    #[test]
-    fn layers_are_ordered_as_people_count() {
-        let (one, w, b): (_, &[usize], &[usize]) = ([0_u8; 4], &[1, 1], &[1]);
-        let file = ["fc10", "fc2", "fc1"].map(|l| (format!("{l}.weight"), format!("{l}.bias")));
-        let tensors: Vec<_> =
-            file.iter().flat_map(|(x, y)| [(&x[..], F32, w, &one[..]), (&y[..], F32, b, &one[..])]).collect();
-        let model = FloatMlp::from_safetensors(&bytes(&tensors)).unwrap();
-        assert_eq!(model.layers().iter().map(FloatLinear::name).collect::<Vec<_>>(), ["fc1", "fc2", "fc10"]);
-    }
-
-    #[test]
-    fn tensors_are_checked() {
-        let (weight, bias) =
-            (("fc2.weight", F32, &[1, 2][..], &[0; 8][..]), ("fc2.bias", F32, &[1][..], &[0; 4][..]));
-        let expect = |tensors: &[_], message: &str| assert_eq!(error(tensors).to_string(), message);
-        expect(&[], "a model needs at least one layer, got none");
-        expect(&[weight], "tensor \"fc2.bias\" is missing");
-        expect(&[bias], "tensor \"fc2.weight\" is missing");
-        expect(&[weight, bias, ("bn.mean", F32, &[1], &[0; 4])], "tensor \"bn.mean\" is unexpected");
-        expect(
-            &[weight, ("fc2.bias", F32, &[1, 1], &[0; 4])],
-            "tensor \"fc2.bias\" has shape [1, 1], expected [1]",
-        );
-        expect(
-            &[weight, ("fc2.bias", F32, &[2], &[0; 8])],
-            "tensor \"fc2.bias\" has shape [2], expected [1]",
-        );
-        expect(
-            &[("fc2.weight", F32, &[2], &[0; 8]), bias],
-            "tensor \"fc2.weight\" has 1 dimensions, [2], expected 2",
-        );
-        expect(
-            &[("fc2.weight", Dtype::F16, &[1, 2], &[0; 4]), bias],
-            "tensor \"fc2.weight\" is F16, expected F32",
-        );
-        let nan = [0, 0, 0, 0, 0, 0, 0xc0, 0x7f];
-        expect(
-            &[("fc2.weight", F32, &[1, 2], &nan), bias],
-            "fc2.weight is NaN at index 1; weights and biases must be finite",
-        );
-        expect(
-            &[("fc2.weight", F32, &[0, 2], &[]), ("fc2.bias", F32, &[0], &[])],
-            "layer \"fc2\" has n = 0 outputs and k = 2 inputs; both must be at least 1",
-        );
-        let first =
-            [("fc1.weight", F32, &[3, 1][..], &[0; 12][..]), ("fc1.bias", F32, &[3][..], &[0; 12][..])];
-        expect(
-            &[weight, bias, first[0], first[1]],
-            "layer \"fc2\" takes k = 2 inputs, but \"fc1\" before it has n = 3 outputs",
-        );
-    }
-
-    #[test]
-    fn damage_is_noticed() {
-        let good = bytes(&[("fc2.weight", F32, &[1, 2], &[0; 8]), ("fc2.bias", F32, &[1], &[0; 4])]);
-        assert!(FloatMlp::from_safetensors(&good).is_ok());
-        for len in 0..good.len() {
-            assert!(FloatMlp::from_safetensors(&good[..len]).is_err(), "cut off at {len}");
+impl Contents {
+    fn of(bytes: &[u8]) -> Self {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+        let description = &metadata.metadata().as_ref().unwrap()["qnn"];
+        let owned = |(name, tensor): (String, TensorView<'_>)| {
+            (name, (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()))
+        };
+        Self {
+            tensors: file.tensors().into_iter().map(owned).collect(),
+            description: serde_json::from_str(description).unwrap(),
+            more_metadata: None,
         }
-        let error = FloatMlp::from_safetensors(&good[..good.len() - 1]).unwrap_err().to_string();
-        assert_eq!(error, "the tensors have 12 bytes of data, the file has 11");
-        let missing = FloatMlp::load("no/such/file.safetensors").unwrap_err();
-        assert!(matches!(&missing, LoadFloatError::File(TensorFileError::Read { .. })), "{missing}");
-        assert!(missing.to_string().contains("no/such/file.safetensors"));
+    }
+
+    fn set(&mut self, name: &str, dtype: Dtype, shape: &[usize], data: impl IntoIterator<Item = [u8; 4]>) {
+        let data = data.into_iter().flatten().collect();
+        self.tensors.insert(name.to_owned(), (dtype, shape.to_vec(), data));
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let text = |checksum: &str| {
+            let mut description = self.description.clone();
+            description["checksum"] = checksum.into();
+            json(&description)
+        };
+        let mut hasher = crc32fast::Hasher::new();
+        let mut feed = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        for (name, (dtype, shape, data)) in &self.tensors {
+            feed(name.as_bytes());
+            feed(dtype.to_string().as_bytes());
+            feed(&shape.iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
+            feed(data);
+        }
+        feed(text("").as_bytes());
+        let checksum = format!("{:08x}", hasher.finalize());
+        let mut metadata = HashMap::from([("qnn".to_owned(), text(&checksum))]);
+        metadata.extend(self.more_metadata.clone());
+        let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
+            (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+        });
+        safetensors::serialize(views, Some(metadata)).unwrap()
     }
 }
 
-mod quant_files {
-    use super::*;
-
-    /// The contents of a model file, to be altered and written again with a checksum that is right.
-    #[derive(Clone)]
-    struct Contents {
-        tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
-        description: serde_json::Value,
-        more_metadata: Option<(String, String)>,
-    }
-
-    impl Contents {
-        fn of(bytes: &[u8]) -> Self {
-            let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
-            let (_, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
-            let description = &metadata.metadata().as_ref().unwrap()["qnn"];
-            let owned = |(name, tensor): (String, TensorView<'_>)| {
-                (name, (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()))
-            };
-            Self {
-                tensors: file.tensors().into_iter().map(owned).collect(),
-                description: serde_json::from_str(description).unwrap(),
-                more_metadata: None,
-            }
+/// JSON with the fields in the order of the format; serde_json sorts those of a Value.
+fn json(value: &serde_json::Value) -> String {
+    const FIELDS: [&str; 15] = [
+        "format",
+        "version",
+        "requantize",
+        "layers",
+        "name",
+        "form",
+        "activation",
+        "input",
+        "codes",
+        "order",
+        "rounding",
+        "dynamic",
+        "per",
+        "scheme",
+        "checksum",
+    ];
+    match value {
+        serde_json::Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| FIELDS.iter().position(|field| field == name).unwrap_or(99));
+            let fields: Vec<_> = fields.iter().map(|(name, v)| format!("\"{name}\":{}", json(v))).collect();
+            format!("{{{}}}", fields.join(","))
         }
-
-        fn set(
-            &mut self,
-            name: &str,
-            dtype: Dtype,
-            shape: &[usize],
-            data: impl IntoIterator<Item = [u8; 4]>,
-        ) {
-            let data = data.into_iter().flatten().collect();
-            self.tensors.insert(name.to_owned(), (dtype, shape.to_vec(), data));
+        serde_json::Value::Array(values) => {
+            format!("[{}]", values.iter().map(json).collect::<Vec<_>>().join(","))
         }
+        other => other.to_string(),
+    }
+}
 
-        fn to_bytes(&self) -> Vec<u8> {
-            // The fields in the order of the format; serde_json sorts those of a Value.
-            let fields = ["format", "version", "activations", "weights", "requantize", "layers", "checksum"];
-            let text = |checksum: &str| {
-                let mut description = self.description.clone();
-                description["checksum"] = checksum.into();
-                let known = fields.iter().filter(|&&field| description.get(field).is_some());
-                let mut pairs: Vec<_> =
-                    known.map(|field| format!("\"{field}\":{}", description[field])).collect();
-                let unknown =
-                    description.as_object().unwrap().iter().filter(|(key, _)| !fields.contains(&&key[..]));
-                pairs.extend(unknown.map(|(key, value)| format!("\"{key}\":{value}")));
-                format!("{{{}}}", pairs.join(","))
-            };
-            let mut hasher = crc32fast::Hasher::new();
-            let mut feed = |bytes: &[u8]| {
-                hasher.update(&(bytes.len() as u64).to_le_bytes());
-                hasher.update(bytes);
-            };
-            for (name, (dtype, shape, data)) in &self.tensors {
-                feed(name.as_bytes());
-                feed(dtype.to_string().as_bytes());
-                feed(&shape.iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
-                feed(data);
-            }
-            feed(text("").as_bytes());
-            let checksum = format!("{:08x}", hasher.finalize());
-            let mut metadata = HashMap::from([("qnn".to_owned(), text(&checksum))]);
-            metadata.extend(self.more_metadata.clone());
-            let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
-                (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-            });
-            safetensors::serialize(views, Some(metadata)).unwrap()
+fn set_codes(contents: &mut Contents, codes: &str) {
+    for layer in contents.description["layers"].as_array_mut().unwrap() {
+        layer["input"]["codes"] = if codes == "i8" { vec![-128, 127] } else { vec![0, 255] }.into();
+    }
+}
+
+/// The error after `alter` changed a good file's contents, its checksum still right.
+fn error(alter: impl FnOnce(&mut Contents)) -> LoadError {
+    let mut contents = Contents::of(&quant_model().to_bytes().unwrap());
+    alter(&mut contents);
+    QuantMlp::from_bytes(&contents.to_bytes(), None).unwrap_err()
+}
+
+fn f32s<const N: usize>(values: [f32; N]) -> [[u8; 4]; N] {
+    values.map(f32::to_le_bytes)
+}
+
+#[test]
+fn the_format_is_what_its_documentation_says() {
+    let bytes = quant_model().to_bytes().unwrap();
+    let contents = Contents::of(&bytes);
+    assert!(contents.to_bytes() == bytes, "checksum and layout, computed here anew");
+    let shapes: Vec<_> =
+        contents.tensors.iter().map(|(name, (d, s, _))| format!("{name} {d} {s:?}")).collect();
+    let of_layer = |name: &str, n: usize, k: usize| {
+        [
+            format!("{name}.bias I32 [{n}]"),
+            format!("{name}.input_scale F32 []"),
+            format!("{name}.input_zero_point I32 []"),
+            format!("{name}.weight I8 [{n}, {k}]"),
+            format!("{name}.weight_scale F32 [{n}]"),
+        ]
+    };
+    assert_eq!(shapes, [of_layer("fc1", 3, 2), of_layer("fc2", 2, 3)].concat());
+    for kernel in Kernel::available() {
+        let restored = QuantMlp::from_bytes(&bytes, Some(kernel)).unwrap();
+        assert!(restored.to_bytes().unwrap() == bytes, "{}", kernel.name());
+    }
+}
+
+/// A model whose file's header is padded with spaces, which JSON would let become other white space.
+fn padded_file() -> Vec<u8> {
+    let names = ["a", "ab", "abc"].into_iter();
+    let files = names.map(|name| {
+        let float = FloatMlp::new(vec![linear(name, 2, 3), linear("fc2", 1, 2)]).unwrap();
+        let calibrated = float.calibrate([rows(&[0.0, 1.0, 0.5], 3)]).unwrap();
+        calibrated.quantize(&QuantConfig::default()).unwrap().to_bytes().unwrap()
+    });
+    let padded = |bytes: &Vec<u8>| {
+        let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        bytes[8 + length - 1] == b' '
+    };
+    files.into_iter().find(padded).unwrap()
+}
+
+/// A model with layers of every form.
+fn mixed_file() -> Vec<u8> {
+    let float = FloatMlp::new(vec![linear("fc1", 2, 3), linear("fc2", 3, 2), linear("fc3", 1, 3)]).unwrap();
+    let mut model = Mlp::from(float);
+    let config = PassConfig::default()
+        .with_rule("fc1", Method::Dynamic(Default::default()))
+        .with_rule("fc3", Method::Float);
+    quantize_model(&mut model, &config, [rows(&[0.0, 1.0, 0.5], 3)], Mlp::run_batch, |_| {}).unwrap();
+    layers_to_bytes(&model).unwrap()
+}
+
+#[test]
+fn every_form_of_layer_is_read_as_it_was_saved() {
+    let bytes = mixed_file();
+    let forms = |model: &Mlp| model.layers().iter().map(Linear::method).collect::<Vec<_>>();
+    for kernel in Kernel::available() {
+        let model = Mlp::from_bytes(&bytes, Some(kernel)).unwrap();
+        assert_eq!(forms(&model), ["dynamic", "static", "float"]);
+        assert!(layers_to_bytes(&model).unwrap() == bytes, "{}", kernel.name());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    Mlp::from_bytes(&bytes, None).unwrap().save(&path).unwrap();
+    assert!(std::fs::read(path).unwrap() == bytes);
+    let error = QuantMlp::from_bytes(&bytes, None).unwrap_err();
+    assert_eq!(error.to_string(), "layer \"fc1\" is dynamic, expected static");
+}
+
+#[test]
+fn layers_are_taken_one_by_one() {
+    let bytes = mixed_file();
+    let mut file = LayerFile::parse(&bytes).unwrap();
+    assert_eq!(file.names(), ["fc1", "fc2", "fc3"]);
+    assert_eq!(file.take("fc2", None).unwrap().method(), "static");
+    assert_eq!(file.take("fc2", None).unwrap_err().to_string(), "there is no layer \"fc2\"");
+    assert_eq!(file.finish().unwrap_err().to_string(), "layer \"fc1\" was not taken");
+}
+
+#[test]
+fn any_altered_byte_of_any_form_is_noticed() {
+    let good = mixed_file();
+    let kernel = Kernel::available().last();
+    let mut bytes = good.clone();
+    for at in 0..good.len() {
+        for change in [1, 2, 4, 8, 16, 32, 64, 128, 255] {
+            bytes[at] = good[at] ^ change;
+            assert!(Mlp::from_bytes(&bytes, kernel).is_err(), "byte {at} as {:#04x}", bytes[at]);
         }
+        bytes[at] = good[at];
+        assert!(Mlp::from_bytes(&good[..at], kernel).is_err(), "cut off at {at}");
     }
+    assert!(Mlp::from_bytes(&bytes, kernel).is_ok());
+}
 
-    /// The error after `alter` changed a good file's contents, its checksum still right.
-    fn error(alter: impl FnOnce(&mut Contents)) -> LoadError {
-        let mut contents = Contents::of(&quant_model().to_bytes().unwrap());
-        alter(&mut contents);
-        QuantMlp::from_bytes(&contents.to_bytes(), None).unwrap_err()
+/// Every other value of every byte.
+#[test]
+fn any_altered_byte_is_noticed() {
+    let good = padded_file();
+    let kernel = Kernel::available().last();
+    let mut bytes = good.clone();
+    for at in 0..good.len() {
+        for change in 1..=255 {
+            bytes[at] = good[at] ^ change;
+            let error = QuantMlp::from_bytes(&bytes, kernel);
+            assert!(error.is_err(), "byte {at} of {} as {:#04x}", good.len(), bytes[at]);
+        }
+        bytes[at] = good[at];
     }
+    assert!(QuantMlp::from_bytes(&bytes, kernel).is_ok());
+}
 
-    fn f32s<const N: usize>(values: [f32; N]) -> [[u8; 4]; N] {
-        values.map(f32::to_le_bytes)
+#[test]
+fn any_cut_and_any_addition_is_noticed() {
+    let good = quant_model().to_bytes().unwrap();
+    for len in 0..good.len() {
+        assert!(QuantMlp::from_bytes(&good[..len], None).is_err(), "cut off at {len}");
     }
+    assert!(QuantMlp::from_bytes(&[&good[..], &[0]].concat(), None).is_err());
+    assert!(QuantMlp::from_bytes(&[&[0], &good[..]].concat(), None).is_err());
+    let error = QuantMlp::from_bytes(&good[..good.len() - 3], None).unwrap_err();
+    assert!(matches!(error, LoadError::File(TensorFileError::DataLength { .. })), "{error}");
+    assert_eq!(
+        QuantMlp::from_bytes(&good[..100], None).unwrap_err().to_string(),
+        format!(
+            "not a safetensors file, or cut off: the header ends at byte {}, the file at 100",
+            8 + u64::from_le_bytes(*good.first_chunk().unwrap())
+        )
+    );
+    let huge = u64::MAX.to_le_bytes();
+    assert_eq!(
+        QuantMlp::from_bytes(&huge, None).unwrap_err().to_string(),
+        "not a safetensors file: a header of 18446744073709551615 bytes, more than 100000000"
+    );
+}
 
-    #[test]
-    fn the_format_is_what_its_documentation_says() {
-        let bytes = quant_model().to_bytes().unwrap();
-        let contents = Contents::of(&bytes);
-        assert!(contents.to_bytes() == bytes, "checksum and layout, computed here anew");
-        let shapes: Vec<_> =
-            contents.tensors.iter().map(|(name, (d, s, _))| format!("{name} {d} {s:?}")).collect();
-        let of_layer = |name: &str, n: usize, k: usize| {
-            [
-                format!("{name}.bias I32 [{n}]"),
-                format!("{name}.input_scale F32 []"),
-                format!("{name}.input_zero_point I32 []"),
-                format!("{name}.weight I8 [{n}, {k}]"),
-                format!("{name}.weight_scale F32 [{n}]"),
-            ]
+#[test]
+fn a_wrong_checksum_gives_both() {
+    let mut bytes = quant_model().to_bytes().unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let LoadError::Checksum { expected, got } = QuantMlp::from_bytes(&bytes, None).unwrap_err() else {
+        panic!("another error")
+    };
+    assert!(expected.len() == 8 && got.len() == 8 && expected != got);
+}
+
+#[test]
+fn another_program_s_file_is_told_apart() {
+    let view = TensorView::new(Dtype::U8, vec![1], &[0]).unwrap();
+    let foreign = safetensors::serialize([("x", view)], None).unwrap();
+    assert!(matches!(QuantMlp::from_bytes(&foreign, None), Err(LoadError::NoDescription)));
+    let more = Some(("author".to_owned(), "me".to_owned()));
+    assert_eq!(error(|c| c.more_metadata = more).to_string(), "unexpected metadata \"author\"");
+    assert_eq!(
+        error(|c| c.description["format"] = "gguf".into()).to_string(),
+        "format is \"gguf\", expected qnn.layers"
+    );
+    let next = |c: &mut Contents| {
+        c.description["version"] = 3.into();
+        c.description["groups"] = 32.into(); // what only the next version knows must not come first
+    };
+    assert_eq!(error(next).to_string(), "version 3 of the format, expected 2");
+    assert!(matches!(error(|c| c.description["groups"] = 32.into()), LoadError::Description(_)));
+    assert!(matches!(error(|c| c.description["layers"] = "fc1".into()), LoadError::Description(_)));
+    for (field, expected) in [("form", "float or static or dynamic"), ("activation", "none or relu")] {
+        let error = error(|c| c.description["layers"][0][field] = "x".into()).to_string();
+        assert_eq!(error, format!("{field} is \"x\", expected {expected}"));
+    }
+    for (field, expected) in
+        [("order", "round_then_add or add_then_round"), ("rounding", "ties_to_even or ties_away")]
+    {
+        let error = error(|c| c.description["layers"][1]["input"][field] = "x".into()).to_string();
+        assert_eq!(error, format!("{field} is \"x\", expected {expected}"));
+    }
+    let codes = error(|c| c.description["layers"][0]["input"]["codes"] = vec![0, 256].into()).to_string();
+    assert_eq!(codes, "codes is \"0..=256\", expected those of 1 to 8 bits, signed, unsigned or narrow");
+    assert_eq!(
+        error(|c| c.description["layers"][0]["form"] = "dynamic".into()).to_string(),
+        "layer \"fc1\" is dynamic: \"input\" must not be there"
+    );
+    assert_eq!(
+        error(|c| drop(c.description["layers"][0].as_object_mut().unwrap().remove("input"))).to_string(),
+        "layer \"fc1\" is static: \"input\" must be there"
+    );
+    assert!(
+        error(|c| c.description["requantize"] = "x".into()).to_string().starts_with("requantize is \"x\"")
+    );
+}
+
+#[test]
+fn tensors_must_be_those_of_the_layers() {
+    let expect = |alter: &dyn Fn(&mut Contents), message: &str| assert_eq!(error(alter).to_string(), message);
+    for kind in ["weight", "weight_scale", "input_scale", "input_zero_point"] {
+        let name = format!("fc1.{kind}");
+        let remove = |c: &mut Contents| drop(c.tensors.remove(&name));
+        expect(&remove, &format!("tensor \"{name}\" is missing"));
+    }
+    expect(&|c| c.set("fc3.bias", Dtype::I32, &[1], [[0; 4]]), "tensor \"fc3.bias\" is unexpected");
+    expect(
+        &|c| c.set("fc1.bias", Dtype::I32, &[2], [[0; 4]; 2]),
+        "tensor \"fc1.bias\" has shape [2], expected [3]",
+    );
+    expect(
+        &|c| c.set("fc1.input_scale", Dtype::F32, &[1], [[0; 4]]),
+        "tensor \"fc1.input_scale\" has shape [1], expected []",
+    );
+    expect(&|c| c.set("fc1.bias", Dtype::F32, &[3], [[0; 4]; 3]), "tensor \"fc1.bias\" is F32, expected I32");
+    expect(
+        &|c| c.set("fc1.weight", Dtype::I8, &[4], [[0; 4]]),
+        "tensor \"fc1.weight\" has 1 dimensions, [4], expected 2",
+    );
+    expect(
+        &|c| {
+            c.set("fc1.weight", Dtype::I8, &[0, 2], []);
+            c.set("fc1.weight_scale", Dtype::F32, &[0], []);
+            c.set("fc1.bias", Dtype::I32, &[0], []);
+        },
+        "layer \"fc1\": n = 0 outputs and k = 2 inputs; both must be at least 1",
+    );
+}
+
+#[test]
+fn layers_must_make_a_chain() {
+    assert_eq!(
+        error(|c| {
+            c.tensors.clear();
+            c.description["layers"] = Vec::<String>::new().into();
+        })
+        .to_string(),
+        "a model needs at least one layer, got none"
+    );
+    let twice = error(|c| c.description["layers"][1] = c.description["layers"][0].clone()).to_string();
+    assert_eq!(twice, "layers 0 and 1 are both named \"fc1\"");
+    assert_eq!(
+        error(|c| c.set("fc2.weight", Dtype::I8, &[2, 2], [[0; 4]])).to_string(),
+        "layer \"fc2\" takes k = 2 inputs, but \"fc1\" before it has n = 3 outputs"
+    );
+}
+
+#[test]
+fn values_must_be_usable() {
+    for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([bad])));
+        assert!(matches!(&input, LoadError::Input { layer, .. } if layer == "fc2"), "{input}");
+        let weight = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, bad, 1.0])));
+        let LoadError::Layer {
+            layer,
+            source: LayerError::Static(StaticLinearError::WeightScale { channel: 1, scale }),
+        } = weight
+        else {
+            panic!("{weight}")
         };
-        assert_eq!(shapes, [of_layer("fc1", 3, 2), of_layer("fc2", 2, 3)].concat());
-        for kernel in Kernel::available() {
-            let restored = QuantMlp::from_bytes(&bytes, Some(kernel)).unwrap();
-            assert!(restored.to_bytes().unwrap() == bytes, "{}", kernel.name());
-        }
+        assert!(layer == "fc1" && scale.to_bits() == bad.to_bits());
     }
-
-    /// A model whose file's header is padded with spaces, which JSON would let become other white space.
-    fn padded_file() -> Vec<u8> {
-        let names = ["a", "ab", "abc"].into_iter();
-        let files = names.map(|name| {
-            let float = FloatMlp::new(vec![linear(name, 2, 3), linear("fc2", 1, 2)]).unwrap();
-            let calibrated = float.calibrate([rows(&[0.0, 1.0, 0.5], 3)]).unwrap();
-            calibrated.quantize(&QuantConfig::default()).unwrap().to_bytes().unwrap()
+    for (bad, activations) in [(-1, "u8"), (256, "u8"), (i32::MIN, "u8"), (-129, "i8"), (128, "i8")] {
+        let error = error(|c| {
+            set_codes(c, activations);
+            c.set("fc1.input_zero_point", Dtype::I32, &[], [i32::to_le_bytes(bad)]);
         });
-        let padded = |bytes: &Vec<u8>| {
-            let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
-            bytes[8 + length - 1] == b' '
-        };
-        files.into_iter().find(padded).unwrap()
+        assert!(error.to_string().ends_with(&format!("got {bad}")), "{error}");
     }
-
-    /// Every other value of every byte.
-    #[test]
-    fn any_altered_byte_is_noticed() {
-        let good = padded_file();
-        let kernel = Kernel::available().last();
-        let mut bytes = good.clone();
-        for at in 0..good.len() {
-            for change in 1..=255 {
-                bytes[at] = good[at] ^ change;
-                let error = QuantMlp::from_bytes(&bytes, kernel);
-                assert!(error.is_err(), "byte {at} of {} as {:#04x}", good.len(), bytes[at]);
+    let tiny = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, 1.0, 1e-38])));
+    assert!(
+        matches!(
+            tiny,
+            LoadError::Layer {
+                source: LayerError::Static(StaticLinearError::SumScale { channel: 2, .. }),
+                ..
             }
-            bytes[at] = good[at];
-        }
-        assert!(QuantMlp::from_bytes(&bytes, kernel).is_ok());
-    }
+        ),
+        "{tiny}"
+    );
+    let huge = error(|c| {
+        c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1e37; 3]));
+        c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
+    });
+    assert!(
+        matches!(
+            huge,
+            LoadError::Layer { source: LayerError::Static(StaticLinearError::Multiplier { .. }), .. }
+        ),
+        "{huge}"
+    );
+}
 
-    #[test]
-    fn any_cut_and_any_addition_is_noticed() {
-        let good = quant_model().to_bytes().unwrap();
-        for len in 0..good.len() {
-            assert!(QuantMlp::from_bytes(&good[..len], None).is_err(), "cut off at {len}");
-        }
-        assert!(QuantMlp::from_bytes(&[&good[..], &[0]].concat(), None).is_err());
-        assert!(QuantMlp::from_bytes(&[&[0], &good[..]].concat(), None).is_err());
-        let error = QuantMlp::from_bytes(&good[..good.len() - 3], None).unwrap_err();
-        assert!(matches!(error, LoadError::File(TensorFileError::DataLength { .. })), "{error}");
-        assert_eq!(
-            QuantMlp::from_bytes(&good[..100], None).unwrap_err().to_string(),
-            format!(
-                "not a safetensors file, or cut off: the header ends at byte {}, the file at 100",
-                8 + u64::from_le_bytes(*good.first_chunk().unwrap())
-            )
-        );
-        let huge = u64::MAX.to_le_bytes();
-        assert_eq!(
-            QuantMlp::from_bytes(&huge, None).unwrap_err().to_string(),
-            "not a safetensors file: a header of 18446744073709551615 bytes, more than 100000000"
-        );
-    }
+#[test]
+fn sums_that_could_overflow_are_refused() {
+    let bias = error(|c| c.set("fc1.bias", Dtype::I32, &[3], [0, i32::MIN, 0].map(i32::to_le_bytes)));
+    assert!(
+        bias.to_string().starts_with("layer \"fc1\": channel 1: the accumulator can reach 2147"),
+        "{bias}"
+    );
+    let deep = error(|c| {
+        let k = 100_000; // times 170 (the zero point is 85) times 127 is more than int32 holds
+        c.set("fc1.weight", Dtype::I8, &[3, k], vec![[127; 4]; 3 * k / 4]);
+    });
+    assert!(
+        matches!(deep, LoadError::Layer { source: LayerError::Static(StaticLinearError::Overflow(_)), .. }),
+        "{deep}"
+    );
+}
 
-    #[test]
-    fn a_wrong_checksum_gives_both() {
-        let mut bytes = quant_model().to_bytes().unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        let LoadError::Checksum { expected, got } = QuantMlp::from_bytes(&bytes, None).unwrap_err() else {
-            panic!("another error")
-        };
-        assert!(expected.len() == 8 && got.len() == 8 && expected != got);
-    }
-
-    #[test]
-    fn another_program_s_file_is_told_apart() {
-        let view = TensorView::new(Dtype::U8, vec![1], &[0]).unwrap();
-        let foreign = safetensors::serialize([("x", view)], None).unwrap();
-        assert!(matches!(QuantMlp::from_bytes(&foreign, None), Err(LoadError::NoDescription)));
-        let more = Some(("author".to_owned(), "me".to_owned()));
-        assert_eq!(error(|c| c.more_metadata = more).to_string(), "unexpected metadata \"author\"");
-        assert_eq!(
-            error(|c| c.description["format"] = "gguf".into()).to_string(),
-            "format is \"gguf\", expected qnn.mlp.int8"
-        );
-        let next = |c: &mut Contents| {
-            c.description["version"] = 2.into();
-            c.description["groups"] = 32.into(); // what only the next version knows must not come first
-        };
-        assert_eq!(error(next).to_string(), "version 2 of the format, expected 1");
-        assert!(matches!(error(|c| c.description["groups"] = 32.into()), LoadError::Description(_)));
-        assert!(matches!(error(|c| c.description["layers"] = "fc1".into()), LoadError::Description(_)));
-        assert_eq!(
-            error(|c| c.description["activations"] = "u4".into()).to_string(),
-            "activations is \"u4\", expected u8 or i8"
-        );
-        assert!(error(|c| c.description["weights"] = "x".into()).to_string().starts_with("weights is \"x\""));
-        assert!(
-            error(|c| c.description["requantize"] = "x".into())
-                .to_string()
-                .starts_with("requantize is \"x\"")
-        );
-    }
-
-    #[test]
-    fn tensors_must_be_those_of_the_layers() {
-        let expect =
-            |alter: &dyn Fn(&mut Contents), message: &str| assert_eq!(error(alter).to_string(), message);
-        for kind in ["weight", "weight_scale", "bias", "input_scale", "input_zero_point"] {
-            let name = format!("fc1.{kind}");
-            let remove = |c: &mut Contents| drop(c.tensors.remove(&name));
-            expect(&remove, &format!("tensor \"{name}\" is missing"));
-        }
-        expect(&|c| c.set("fc3.bias", Dtype::I32, &[1], [[0; 4]]), "tensor \"fc3.bias\" is unexpected");
-        expect(
-            &|c| c.set("fc1.bias", Dtype::I32, &[2], [[0; 4]; 2]),
-            "tensor \"fc1.bias\" has shape [2], expected [3]",
-        );
-        expect(
-            &|c| c.set("fc1.input_scale", Dtype::F32, &[1], [[0; 4]]),
-            "tensor \"fc1.input_scale\" has shape [1], expected []",
-        );
-        expect(
-            &|c| c.set("fc1.bias", Dtype::F32, &[3], [[0; 4]; 3]),
-            "tensor \"fc1.bias\" is F32, expected I32",
-        );
-        expect(
-            &|c| c.set("fc1.weight", Dtype::I8, &[4], [[0; 4]]),
-            "tensor \"fc1.weight\" has 1 dimensions, [4], expected 2",
-        );
-        expect(
-            &|c| c.set("fc1.weight", Dtype::I8, &[0, 2], []),
-            "layer \"fc1\" has n = 0 outputs and k = 2 inputs; both must be at least 1",
-        );
-    }
-
-    #[test]
-    fn layers_must_make_a_chain() {
-        assert_eq!(
-            error(|c| {
-                c.tensors.clear();
-                c.description["layers"] = Vec::<String>::new().into();
+/// Offsets that add up to nearly 2^64: a sum of them and the header's length would overflow.
+#[test]
+fn claims_of_huge_tensors_do_not_overflow() {
+    let size = (1_u64 << 61) - 1;
+    for count in 1..=8 {
+        let tensors: Vec<_> = (0..count)
+            .map(|i| {
+                let offsets = format!("[{},{}]", size * i, size * (i + 1));
+                format!("\"t{i}\":{{\"dtype\":\"I8\",\"shape\":[{size}],\"data_offsets\":{offsets}}}")
             })
-            .to_string(),
-            "a model needs at least one layer, got none"
-        );
-        let twice = error(|c| c.description["layers"] = vec!["fc1", "fc1"].into()).to_string();
-        assert_eq!(twice, "layers 0 and 1 are both named \"fc1\"");
-        assert_eq!(
-            error(|c| c.set("fc2.weight", Dtype::I8, &[2, 2], [[0; 4]])).to_string(),
-            "layer \"fc2\" takes k = 2 inputs, but \"fc1\" before it has n = 3 outputs"
-        );
+            .collect();
+        let header = format!("{{{}}}", tensors.join(","));
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 16]].concat();
+        let error = QuantMlp::from_bytes(&bytes, None).unwrap_err();
+        assert!(matches!(error, LoadError::File(TensorFileError::DataLength { got: 16, .. })), "{error}");
     }
+}
+
+#[test]
+fn what_cannot_be_written_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = quant_model();
+    let missing = folder.path().join("no").join("model.safetensors");
+    let error = model.save(&missing).unwrap_err();
+    assert!(matches!(&error, SaveError::Write { path, .. } if *path == missing), "{error}");
+    let taken = folder.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    assert!(model.save(&taken).is_err() && taken.is_dir());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    assert!(matches!(QuantMlp::load(&missing, None), Err(LoadError::File(TensorFileError::Read { .. }))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn values_must_be_usable() {
-        for bad in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([bad])));
-            assert!(matches!(&input, LoadError::Input { layer, .. } if layer == "fc2"), "{input}");
-            let weight = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, bad, 1.0])));
-            let LoadError::Layer { layer, source: QuantLinearError::WeightScale { channel: 1, scale } } =
-                weight
-            else {
-                panic!("{weight}")
-            };
-            assert!(layer == "fc1" && scale.to_bits() == bad.to_bits());
-        }
-        for (bad, activations) in [(-1, "u8"), (256, "u8"), (i32::MIN, "u8"), (-129, "i8"), (128, "i8")] {
-            let error = error(|c| {
-                c.description["activations"] = activations.into();
-                c.set("fc1.input_zero_point", Dtype::I32, &[], [i32::to_le_bytes(bad)]);
-            });
-            assert!(error.to_string().ends_with(&format!("got {bad}")), "{error}");
-        }
-        let tiny = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, 1.0, 1e-38])));
-        assert!(
-            matches!(tiny, LoadError::Layer { source: QuantLinearError::SumScale { channel: 2, .. }, .. }),
-            "{tiny}"
-        );
-        let huge = error(|c| {
-            c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1e37; 3]));
-            c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
-        });
-        assert!(
-            matches!(huge, LoadError::Layer { source: QuantLinearError::Multiplier { .. }, .. }),
-            "{huge}"
-        );
+    fn random_bytes_are_refused(bytes: Vec<u8>, header in "\\PC{0,80}") {
+        prop_assert!(QuantMlp::from_bytes(&bytes, None).is_err());
+        let framed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat();
+        prop_assert!(QuantMlp::from_bytes(&framed, None).is_err());
+        prop_assert!(FloatMlp::from_safetensors(&framed).is_err());
     }
 
+    /// Several bytes at once, some of them in the checksum: refused, or by luck the same model.
     #[test]
-    fn sums_that_could_overflow_are_refused() {
-        let bias = error(|c| c.set("fc1.bias", Dtype::I32, &[3], [0, i32::MIN, 0].map(i32::to_le_bytes)));
-        assert!(
-            bias.to_string().starts_with("layer \"fc1\": channel 1: the accumulator can reach 2147"),
-            "{bias}"
-        );
-        let deep = error(|c| {
-            let k = 100_000; // times 170 (the zero point is 85) times 127 is more than int32 holds
-            c.set("fc1.weight", Dtype::I8, &[3, k], vec![[127; 4]; 3 * k / 4]);
-        });
-        assert!(matches!(deep, LoadError::Layer { source: QuantLinearError::Overflow(_), .. }), "{deep}");
+    fn several_altered_bytes_never_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let good = quant_model().to_bytes().unwrap();
+        let mut bytes = good.clone();
+        for (at, value) in changes {
+            bytes[at.index(good.len())] = value;
+        }
+        let kernel = Kernel::available().last();
+        if bytes != good {
+            prop_assert!(QuantMlp::from_bytes(&bytes, kernel).is_err());
+        }
     }
 
-    /// Offsets that add up to nearly 2^64: a sum of them and the header's length would overflow.
+    /// Any contents with a checksum that is right: a proven model, which then runs, or an error.
     #[test]
-    fn claims_of_huge_tensors_do_not_overflow() {
-        let size = (1_u64 << 61) - 1;
-        for count in 1..=8 {
-            let tensors: Vec<_> = (0..count)
-                .map(|i| {
-                    let offsets = format!("[{},{}]", size * i, size * (i + 1));
-                    format!("\"t{i}\":{{\"dtype\":\"I8\",\"shape\":[{size}],\"data_offsets\":{offsets}}}")
-                })
-                .collect();
-            let header = format!("{{{}}}", tensors.join(","));
-            let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 16]].concat();
-            let error = QuantMlp::from_bytes(&bytes, None).unwrap_err();
-            assert!(matches!(error, LoadError::File(TensorFileError::DataLength { got: 16, .. })), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_written_leaves_what_was_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let model = quant_model();
-        let missing = folder.path().join("no").join("model.safetensors");
-        let error = model.save(&missing).unwrap_err();
-        assert!(matches!(&error, SaveError::Write { path, .. } if *path == missing), "{error}");
-        let taken = folder.path().join("taken");
-        std::fs::create_dir(&taken).unwrap();
-        assert!(model.save(&taken).is_err() && taken.is_dir());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
-        assert!(matches!(QuantMlp::load(&missing, None), Err(LoadError::File(TensorFileError::Read { .. }))));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn random_bytes_are_refused(bytes: Vec<u8>, header in "\\PC{0,80}") {
-            prop_assert!(QuantMlp::from_bytes(&bytes, None).is_err());
-            let framed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat();
-            prop_assert!(QuantMlp::from_bytes(&framed, None).is_err());
-            prop_assert!(FloatMlp::from_safetensors(&framed).is_err());
-        }
-
-        /// Several bytes at once, some of them in the checksum: refused, or by luck the same model.
-        #[test]
-        fn several_altered_bytes_never_panic(
-            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        ) {
-            let good = quant_model().to_bytes().unwrap();
-            let mut bytes = good.clone();
-            for (at, value) in changes {
-                bytes[at.index(good.len())] = value;
-            }
-            let kernel = Kernel::available().last();
-            if bytes != good {
-                prop_assert!(QuantMlp::from_bytes(&bytes, kernel).is_err());
-            }
-        }
-
-        /// Any contents with a checksum that is right: a proven model, which then runs, or an error.
-        #[test]
-        fn hostile_values_never_panic(
-            scales: [u32; 3], biases: [i32; 3], input_scale: u32, zero_point in -200..300, i8_activations: bool,
-        ) {
-            let mut contents = Contents::of(&quant_model().to_bytes().unwrap());
-            contents.set("fc1.weight_scale", Dtype::F32, &[3], scales.map(u32::to_le_bytes));
-            contents.set("fc1.bias", Dtype::I32, &[3], biases.map(i32::to_le_bytes));
-            contents.set("fc2.input_scale", Dtype::F32, &[], [input_scale.to_le_bytes()]);
-            contents.set("fc2.input_zero_point", Dtype::I32, &[], [i32::to_le_bytes(zero_point)]);
-            contents.description["activations"] = if i8_activations { "i8" } else { "u8" }.into();
-            if let Ok(model) = QuantMlp::from_bytes(&contents.to_bytes(), None) {
-                let mut out = [0.0; 4];
-                let view = MatMut::new(&mut out, 2, 2).unwrap();
-                let x = rows(&[1e9, -1e9, 0.0, 1.0], 2);
-                model.forward(x, view, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
-            }
+    fn hostile_values_never_panic(
+        scales: [u32; 3], biases: [i32; 3], input_scale: u32, zero_point in -200..300, i8_activations: bool,
+    ) {
+        let mut contents = Contents::of(&quant_model().to_bytes().unwrap());
+        contents.set("fc1.weight_scale", Dtype::F32, &[3], scales.map(u32::to_le_bytes));
+        contents.set("fc1.bias", Dtype::I32, &[3], biases.map(i32::to_le_bytes));
+        contents.set("fc2.input_scale", Dtype::F32, &[], [input_scale.to_le_bytes()]);
+        contents.set("fc2.input_zero_point", Dtype::I32, &[], [i32::to_le_bytes(zero_point)]);
+        set_codes(&mut contents, if i8_activations { "i8" } else { "u8" });
+        if let Ok(model) = QuantMlp::from_bytes(&contents.to_bytes(), None) {
+            let mut out = [0.0; 4];
+            let view = MatMut::new(&mut out, 2, 2).unwrap();
+            let x = rows(&[1e9, -1e9, 0.0, 1.0], 2);
+            model.forward(x, view, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
         }
     }
 }

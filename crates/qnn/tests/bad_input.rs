@@ -7,7 +7,8 @@ use qcore::MinMaxObserver;
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, CalibrateError, ChainError, FloatLinear, FloatLinearError, FloatMlp, FloatWorkspace,
-    ForwardError, QuantConfig, QuantMlp, QuantWorkspace, QuantizeModelError, ReportError, WeightGranularity,
+    ForwardError, QuantConfig, QuantMlp, QuantWorkspace, QuantizeLinearError, QuantizeModelError,
+    ReportError, WeightGranularity,
 };
 
 use small::{float_model, linear, quant_model, rows};
@@ -215,7 +216,7 @@ mod quantizing {
         let calibrated = float.calibrate([rows(&[0.0, 3e38], 2)]).unwrap();
         let error = calibrated.quantize(&QuantConfig::default()).unwrap_err();
         assert!(
-            matches!(&error, QuantizeModelError::NoScale { layer, channel: 0, .. } if layer == "fc1"),
+            matches!(&error, QuantizeModelError::Layer { layer, source: QuantizeLinearError::NoScale { channel: 0, .. } } if layer == "fc1"),
             "{error}"
         );
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use dataset::{CLASSES, Digits, PIXELS};
-use qkernels::{Kernel, MatMut, MatRef, Threads};
+use qcore::Scheme;
+use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    ActivationCodes, FloatMlp, FloatWorkspace, QuantConfig, QuantMlp, QuantWorkspace, WeightGranularity,
-    argmax_rows,
+    ActivationCodes, DynamicConfig, FloatMlp, FloatWorkspace, Method, Mlp, ObserverChoice, PassConfig,
+    QuantConfig, QuantMlp, QuantWorkspace, StaticConfig, WeightGranularity, argmax_rows, quantize_model,
 };
 
 const MODELS: [(&str, &str); 2] =
@@ -107,6 +108,61 @@ fn int8_models_decide_as_the_f32_models_do() {
                 println!("{report}");
                 assert!(right >= 2440 && agree >= 2485 && sqnr >= 34.0, "{which}: {right} {agree} {sqnr}");
             }
+        }
+    }
+}
+
+/// What the quantize pass makes of a model by `method`: how many digits are right, and the SQNR of the logits in dB.
+fn pass(model: usize, method: Method) -> (usize, f64) {
+    let mut mlp = Mlp::from(FLOAT[model].clone());
+    let config = PassConfig { method, ..PassConfig::default() };
+    let batches = (0..CALIBRATION.len()).step_by(100);
+    let batches = batches.map(|i| images(&CALIBRATION).row_range(i..i + 100).unwrap());
+    quantize_model(&mut mlp, &config, batches, Mlp::run_batch, |_| {}).unwrap();
+    let mut logits = vec![f32::NAN; TEST.len() * CLASSES];
+    let out = MatMut::new(&mut logits, TEST.len(), CLASSES).unwrap();
+    mlp.forward(images(&TEST), out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+    let sqnr = qcore::sqnr_db(&FLOAT_LOGITS[model], &logits).unwrap();
+    (TEST.correct(argmax_rows(matrix(&logits))), sqnr)
+}
+
+#[test]
+fn squared_error_is_the_best_observer() {
+    let observers = [
+        ObserverChoice::MinMax,
+        ObserverChoice::MovingAverage(0.01),
+        ObserverChoice::Percentile(99.9),
+        ObserverChoice::Percentile(99.99),
+        ObserverChoice::Percentile(99.999),
+        ObserverChoice::Histogram,
+        ObserverChoice::Entropy,
+    ];
+    let total = |observer: ObserverChoice| {
+        let sqnr = MODELS.iter().enumerate().map(|(model, (name, _))| {
+            let method = Method::Static(StaticConfig { observer, ..StaticConfig::default() });
+            let (right, sqnr) = pass(model, method);
+            println!("{name} static {observer:?}: {right} right, logits SQNR {sqnr:.2} dB");
+            assert!(right >= 2440, "{name} {observer:?}: {right}");
+            assert!(sqnr >= 45.0 || !matches!(observer, ObserverChoice::Mse), "{name}: {sqnr} dB");
+            sqnr
+        });
+        sqnr.sum::<f64>()
+    };
+    let best = total(ObserverChoice::Mse);
+    for observer in observers {
+        assert!(total(observer) < best, "{observer:?}");
+    }
+}
+
+#[test]
+fn dynamic_models_need_no_calibration_to_be_as_good() {
+    for (model, (name, _)) in MODELS.iter().enumerate() {
+        for scheme in [Scheme::weights_i8(), Scheme::activations_u8()] {
+            let activations = Dynamic::PerToken(scheme);
+            let method = Method::Dynamic(DynamicConfig { activations, ..DynamicConfig::default() });
+            let (right, sqnr) = pass(model, method);
+            println!("{name} dynamic, codes {:?}: {right} right, logits SQNR {sqnr:.2} dB", scheme.codes);
+            assert!(right >= 2442 && sqnr >= 45.0, "{name}: {right} {sqnr}");
         }
     }
 }

@@ -16,7 +16,7 @@ fn scalar_forward(model: &QuantMlp, row: &[f32]) -> Vec<f32> {
         let (weights, input) = (layer.weights().unpack(), layer.input());
         let sums: Vec<i32> = weights
             .chunks_exact(layer.k())
-            .zip(layer.bias())
+            .zip(layer.bias().unwrap())
             .map(|(w, &bias)| {
                 let products =
                     w.iter().zip(&codes).map(|(&w, &q)| i64::from(w) * i64::from(q - input.zero_point()));
@@ -128,7 +128,9 @@ fn biases_are_in_units_of_the_sums() {
     let model = float.calibrate([MatRef::new(&x, 10, 8).unwrap()]).unwrap();
     let model = model.quantize(&QuantConfig::default()).unwrap();
     for (layer, float) in model.layers().iter().zip(float.layers()) {
-        for ((&q, &scale), &bias) in layer.bias().iter().zip(layer.weight_scales()).zip(float.bias()) {
+        for ((&q, &scale), &bias) in
+            layer.bias().unwrap().iter().zip(layer.weight_scales()).zip(float.bias().unwrap())
+        {
             assert_eq!(quantize_bias(bias, layer.input().scale(), scale), Ok(q));
         }
     }
@@ -148,8 +150,9 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
         let model = float.calibrate([x]).unwrap().quantize(&config).unwrap();
         let fc1 = &model.layers()[0];
         for channel in [0, 2] {
-            let bias = fc1.bias()[channel] as f32 * fc1.weight_scales()[channel] * fc1.input().scale();
-            let expected = float.layers()[0].bias()[channel];
+            let bias =
+                fc1.bias().unwrap()[channel] as f32 * fc1.weight_scales()[channel] * fc1.input().scale();
+            let expected = float.layers()[0].bias().unwrap()[channel];
             assert!((bias - expected).abs() < 2e-5, "channel {channel}: {bias} {expected}");
         }
         let report = model.report(&float, x).unwrap();

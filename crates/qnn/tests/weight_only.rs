@@ -38,7 +38,7 @@ fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<
     let last = model.layers().len() - 1;
     let layers = model.layers().iter().enumerate().map(|(i, layer)| {
         let (n, k) = (layer.n(), layer.k());
-        let layer = WeightOnlyLinear::new(layer.weight(), n, k, Some(layer.bias()), config, kernel).unwrap();
+        let layer = WeightOnlyLinear::new(layer.weight(), n, k, layer.bias(), config, kernel).unwrap();
         if i == last { layer } else { layer.with_relu() }
     });
     layers.collect()

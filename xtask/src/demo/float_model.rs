@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use qcore::{ChannelAxis, CodeRange, Scheme, channel_params, fake_quantize_per_channel};
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatLinear, FloatMlp, FloatWorkspace, argmax_rows};
+use qnn::{FloatMlp, FloatWorkspace, argmax_rows};
 
 use crate::dataset::{Digits, PIXELS};
 use crate::flags::DATA;
@@ -61,7 +61,7 @@ pub(crate) fn with_codes(
             let params = channel_params(layer.weight(), axis, &scheme)?;
             fake_quantize_per_channel(layer.weight(), axis, &params, &mut weight)?;
         }
-        Ok(FloatLinear::new(layer.name(), layer.n(), layer.k(), weight, layer.bias().to_vec())?)
+        Ok(layer.with_weight(weight)?)
     });
     Ok(FloatMlp::new(layers.collect::<Result<_>>()?)?)
 }

@@ -91,6 +91,10 @@ impl Scales<'_> {
 }
 
 pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), StageError> {
+    // No early exit while all is well, so that this is vector code: it runs once a product, over all channels.
+    if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
+        return Ok(());
+    }
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(channel) => Err(StageError::NotFinite { operand, channel, value: values[channel] }),

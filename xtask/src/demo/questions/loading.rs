@@ -108,7 +108,7 @@ fn large(folder: &Path) -> Result<Model> {
     let samples = (0..16 * WIDTH).map(|_| next() + 0.5).collect();
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
     let data: Vec<(Vec<u8>, Vec<u8>)> =
-        layers.iter().map(|layer| (bytes(layer.weight()), bytes(layer.bias()))).collect();
+        layers.iter().map(|layer| (bytes(layer.weight()), bytes(layer.bias().unwrap_or_default()))).collect();
     let mut views = Vec::new();
     for (layer, (weight, bias)) in layers.iter().zip(&data) {
         let name = |kind| format!("{}.{kind}", layer.name());

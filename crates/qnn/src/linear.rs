@@ -1,0 +1,144 @@
+//! A linear layer in whatever form: the place in a model that the quantize pass fills.
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use crate::calibrating::CalibratingLinear;
+use crate::dynamic_linear::DynamicLinear;
+use crate::float_linear::FloatLinear;
+use crate::forward::ForwardError;
+use crate::static_linear::StaticLinear;
+use crate::storage::Storage;
+use crate::workspace::LinearWorkspace;
+
+/// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, Linear, LinearWorkspace};
+/// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![2.0, 3.0])?);
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[1.0, 1.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
+/// assert_eq!((y, layer.method()), ([5.0], "float"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Linear {
+    /// f32, as trained.
+    Float(FloatLinear),
+    /// f32, with its inputs being watched: only while the pass calibrates.
+    Calibrating(CalibratingLinear),
+    /// int8 with calibrated scales.
+    Static(StaticLinear),
+    /// int8 with the scales of the values at hand.
+    Dynamic(DynamicLinear),
+}
+
+impl From<FloatLinear> for Linear {
+    fn from(layer: FloatLinear) -> Self {
+        Linear::Float(layer)
+    }
+}
+
+impl From<StaticLinear> for Linear {
+    fn from(layer: StaticLinear) -> Self {
+        Linear::Static(layer)
+    }
+}
+
+impl From<DynamicLinear> for Linear {
+    fn from(layer: DynamicLinear) -> Self {
+        Linear::Dynamic(layer)
+    }
+}
+
+impl Linear {
+    /// The name, unique in its model.
+    pub fn name(&self) -> &str {
+        match self {
+            Linear::Float(layer) => layer.name(),
+            Linear::Calibrating(layer) => layer.float().name(),
+            Linear::Static(layer) => layer.name(),
+            Linear::Dynamic(layer) => layer.name(),
+        }
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        match self {
+            Linear::Float(layer) => layer.n(),
+            Linear::Calibrating(layer) => layer.float().n(),
+            Linear::Static(layer) => layer.n(),
+            Linear::Dynamic(layer) => layer.n(),
+        }
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        match self {
+            Linear::Float(layer) => layer.k(),
+            Linear::Calibrating(layer) => layer.float().k(),
+            Linear::Static(layer) => layer.k(),
+            Linear::Dynamic(layer) => layer.k(),
+        }
+    }
+
+    /// Whether there is a bias.
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Linear::Float(layer) => layer.bias().is_some(),
+            Linear::Calibrating(layer) => layer.float().bias().is_some(),
+            Linear::Static(layer) => layer.bias().is_some(),
+            Linear::Dynamic(layer) => layer.bias().is_some(),
+        }
+    }
+
+    /// The form, as tables and files call it.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Linear::Float(_) | Linear::Calibrating(_) => "float",
+            Linear::Static(_) => "static",
+            Linear::Dynamic(_) => "dynamic",
+        }
+    }
+
+    /// Bytes of the layer in f32: weights and bias.
+    pub fn float_bytes(&self) -> usize {
+        4 * (self.n() * self.k() + if self.has_bias() { self.n() } else { 0 })
+    }
+
+    /// Bytes that must be stored of the layer as it is.
+    pub fn storage(&self) -> Storage {
+        match self {
+            Linear::Float(_) | Linear::Calibrating(_) => {
+                let bias = if self.has_bias() { 4 * self.n() } else { 0 };
+                Storage { weights: self.float_bytes() - bias, bias, ..Storage::default() }
+            }
+            Linear::Static(layer) => layer.storage(),
+            Linear::Dynamic(layer) => layer.storage(),
+        }
+    }
+
+    /// Computes `out` (m, n) of `x` (m, k).
+    ///
+    /// Integer forms give the same bits whatever the kernel, the threads and the batch, and with a kept workspace allocate
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, or for integer forms a value is not finite; nothing is written then.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        match self {
+            Linear::Float(layer) => layer.forward(x, out, threads),
+            Linear::Calibrating(layer) => layer.forward(x, out, threads),
+            Linear::Static(layer) => layer.forward(x, out, threads, workspace),
+            Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
+        }
+    }
+}

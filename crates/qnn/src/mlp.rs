@@ -1,0 +1,179 @@
+//! The MLP as one tree of layers among others: each layer in a form of its own, codes handed on where two static layers meet.
+
+use core::ops::Range;
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use crate::chain::{ChainError, Link, check_chain};
+use crate::float_mlp::FloatMlp;
+use crate::forward::{ForwardError, check_input, check_output, grown};
+use crate::layers::Layers;
+use crate::linear::Linear;
+use crate::quant_mlp::QuantWorkspace;
+use crate::rows::{blocks, check_finite};
+use crate::static_chain;
+
+/// Linear layers one after the other, each with its own activation function and in its own form. The tree that the
+/// quantize pass turns into a mixed model; [`QuantMlp`](crate::QuantMlp) is the one with integers only.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, FloatMlp, Method, Mlp, PassConfig, QuantWorkspace, quantize_model};
+/// let float = FloatMlp::new(vec![
+///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
+///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
+/// ])?;
+/// let mut model = Mlp::from(float);
+/// let batches = [MatRef::new(&[1.0, 2.0, 0.5, 0.0], 2, 2)?];
+/// let config = PassConfig::default().with_rule("fc2", Method::Float);
+/// let report = quantize_model(&mut model, &config, batches, Mlp::run_batch, |_| {})?;
+/// assert_eq!([model.layers()[0].method(), model.layers()[1].method()], ["static", "float"]);
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+/// assert!((y[0] - 5.25_f32).abs() < 0.05);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl From<FloatMlp> for Mlp {
+    fn from(model: FloatMlp) -> Self {
+        Self { layers: model.into_layers().into_iter().map(Linear::from).collect() }
+    }
+}
+
+impl Layers for Mlp {
+    fn visit(&self, visit: &mut dyn FnMut(&Linear)) {
+        self.layers.visit(visit);
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Linear)) {
+        self.layers.visit_mut(visit);
+    }
+
+    /// Links static layers that follow each other. Where a multiplier leaves f32, values go between them.
+    fn replaced(&mut self) {
+        for i in 1..self.layers.len() {
+            let (before, after) = self.layers.split_at_mut(i);
+            if let (Some(Linear::Static(layer)), Linear::Static(next)) = (before.last_mut(), &after[0]) {
+                let _ = layer.set_output(*next.input());
+            }
+        }
+    }
+}
+
+impl Mlp {
+    /// A model of `layers`, in this order.
+    ///
+    /// # Errors
+    /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
+    pub fn new(layers: Vec<Linear>) -> Result<Self, ChainError> {
+        let links: Vec<_> =
+            layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
+        check_chain(&links)?;
+        let mut model = Self { layers };
+        model.replaced();
+        Ok(model)
+    }
+
+    /// The layers, first to last; at least one.
+    pub fn layers(&self) -> &[Linear] {
+        &self.layers
+    }
+
+    /// Width of the input: k of the first layer.
+    pub fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, Linear::k)
+    }
+
+    /// Width of the output: n of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, Linear::n)
+    }
+
+    /// Runs the model on a batch and drops the result: what [`quantize_model`](crate::quantize_model) asks for.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn run_batch(&self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
+        let mut out = vec![0.0; x.rows() * self.outputs()];
+        let out = MatMut::new(&mut out, x.rows(), self.outputs())?;
+        self.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())
+    }
+
+    /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace nothing is allocated, f32 layers
+    /// apart.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong (nothing is written then), or a value that an integer layer is to take is not
+    /// finite.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut QuantWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.inputs())?;
+        check_output(&out, x.rows(), self.outputs())?;
+        for rows in blocks(x.rows(), threads) {
+            let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
+                continue;
+            };
+            self.forward_block(x, out, threads, workspace)?;
+        }
+        Ok(())
+    }
+
+    fn forward_block(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut QuantWorkspace,
+    ) -> Result<(), ForwardError> {
+        let m = x.rows();
+        let mut next = 0;
+        while let Some(layer) = self.layers.get(next) {
+            let chain = self.static_chain(next);
+            let last = chain.end.max(next + 1) - 1;
+            let QuantWorkspace { values, next_values, linear, next_codes } = &mut *workspace;
+            let input = if next == 0 { x } else { MatRef::new(&values[..], m, layer.k())? };
+            let is_end = last + 1 == self.layers.len();
+            let n = self.layers[last].n();
+            let output = match is_end {
+                true => out.reborrow(),
+                false => MatMut::new(grown(next_values, m * n), m, n)?,
+            };
+            if chain.is_empty() {
+                layer.forward(input, output, threads, linear)?;
+            } else {
+                let layers = self.layers[chain].iter().filter_map(|layer| match layer {
+                    Linear::Static(layer) => Some(layer),
+                    _ => None,
+                });
+                check_finite(&input, &mut linear.row)?;
+                static_chain::run(layers, input, output, threads, linear, next_codes)?;
+            }
+            core::mem::swap(values, next_values);
+            next = last + 1;
+        }
+        Ok(())
+    }
+
+    /// The longest run of linked static layers from `start` on.
+    fn static_chain(&self, start: usize) -> Range<usize> {
+        let mut end = start;
+        while let Some(Linear::Static(layer)) = self.layers.get(end) {
+            end += 1;
+            match self.layers.get(end) {
+                Some(Linear::Static(next)) if layer.output() == Some(next.input()) => {}
+                _ => break,
+            }
+        }
+        start..end
+    }
+}

@@ -1,0 +1,81 @@
+//! What can go wrong in the quantize pass.
+
+use qcore::{ObserverError, SchemeError, SettingError};
+use qkernels::SelectError;
+
+use crate::chain::ChainError;
+use crate::forward::ForwardError;
+use crate::static_quantize::QuantizeLinearError;
+
+/// Why a model could not be quantized; its layers are those that it had before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError<E> {
+    /// There are no layers, or two have one name.
+    #[error(transparent)]
+    Layers(ChainError),
+    /// A rule matches no layer.
+    #[error("the rule for {pattern:?} matches no layer")]
+    UnusedRule {
+        /// The rule's pattern.
+        pattern: String,
+    },
+    /// Layers are to be calibrated, and there was no batch.
+    #[error("layer {layer:?} and perhaps others need calibration, and there is no batch")]
+    NoBatches {
+        /// The first such layer.
+        layer: String,
+    },
+    /// The model could not be run on a batch.
+    #[error("batch {batch}: {source}")]
+    Run {
+        /// Index of the batch.
+        batch: usize,
+        /// What the caller's function says.
+        source: E,
+    },
+    /// A layer cannot be quantized as asked, and [`PassConfig::require_integer`](crate::PassConfig::require_integer) does
+    /// not let it stay in f32.
+    #[error(transparent)]
+    Layer(#[from] Refusal),
+    /// No kernel could be selected.
+    #[error(transparent)]
+    Kernel(SelectError),
+}
+
+/// A layer that cannot be quantized as asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("layer {layer:?}: {source}")]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The layer.
+    pub layer: String,
+    /// Why.
+    pub source: PassLayerError,
+}
+
+/// Why a layer cannot be quantized as asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassLayerError {
+    /// The observer cannot be set so.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The observer has no range: the layer did not run, or saw nothing finite.
+    #[error("its input in {rows} rows of calibration: {source}")]
+    Observer {
+        /// Rows that the layer saw.
+        rows: u64,
+        /// Why.
+        source: ObserverError,
+    },
+    /// The observed range has no parameters.
+    #[error("its input: {0}")]
+    Input(#[from] SchemeError),
+    /// Codes and scales do not make a layer.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeLinearError),
+    /// The quantized layer could not be run: a defect.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}

@@ -1,0 +1,292 @@
+//! What quantizing each layer alone costs the whole model, and the cheapest mix of forms that costs little enough.
+
+use core::mem::{replace, swap};
+
+use crate::calibration::Calibration;
+use crate::float_linear::FloatLinear;
+use crate::layers::Layers;
+use crate::linear::Linear;
+use crate::method::Method;
+use crate::noise::Noise;
+use crate::pass_error::{PassLayerError, Refusal};
+use crate::rows::argmax;
+use crate::sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
+use crate::sizes::analyze_model_sizes;
+
+/// What the model gives on the evaluation set: rows of `cols` values, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelOutput {
+    /// (rows, cols), row-major.
+    pub values: Vec<f32>,
+    /// Values of a row.
+    pub cols: usize,
+}
+
+/// What a mix must keep.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Target {
+    /// At least this signal to quantization noise of the model's output, in dB.
+    SqnrDb(f64),
+    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32.
+    Agreement(f64),
+}
+
+/// How far an output is from that of the f32 model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Quality {
+    pub(crate) sqnr_db: f64,
+    pub(crate) agreement: f64,
+}
+
+impl Target {
+    fn is_kept(self, quality: Quality) -> bool {
+        match self {
+            Target::SqnrDb(db) => quality.sqnr_db >= db,
+            Target::Agreement(share) => quality.agreement >= share,
+        }
+    }
+}
+
+/// Quantizes one layer at a time, as `calibration` planned, and measures the whole model: the ranking says where quantization
+/// costs most. With a `target`, proposes the cheapest mix of forms that keeps it.
+///
+/// `evaluate` runs the model on rows of the caller's choice, the same ones every time. Once for each layer and form; for the
+/// mix, about as often again. The mix is found greedily: all layers in the first form, the costliest one moved to the next
+/// form (of `fallbacks` in their order, in the end f32) until the target is kept, then each that was moved is tried in the first
+/// form again. What it promises was measured, not added up.
+///
+/// The model is in f32 again when this returns. Layers that the configuration leaves alone stay as they are.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, FloatMlp, ForwardError, Mlp, ModelOutput, PassConfig, QuantWorkspace, Target};
+/// use qnn::{analyze_sensitivity, calibrate_model};
+/// let mut model = Mlp::from(FloatMlp::new(vec![
+///     FloatLinear::new("fc1", 2, 2, vec![1.0, 0.5, -1.0, 0.9], vec![0.0, 0.25])?,
+///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
+/// ])?);
+/// let x = [1.0, 2.0, 0.5, 0.1, 0.3, 0.7];
+/// let x = MatRef::new(&x, 3, 2)?;
+/// let calibration = calibrate_model(&mut model, &PassConfig::default(), [x], Mlp::run_batch, |_| {})?;
+/// let evaluate = |model: &Mlp| {
+///     let mut values = vec![0.0; 3];
+///     model.forward(x, MatMut::new(&mut values, 3, 1)?, Threads::Serial, &mut QuantWorkspace::new())?;
+///     Ok::<_, ForwardError>(ModelOutput { values, cols: 1 })
+/// };
+/// let report = analyze_sensitivity(&mut model, &calibration, &[], Some(Target::SqnrDb(30.0)), evaluate)?;
+/// let config = report.mix.as_ref().unwrap().config(PassConfig::default()); // for another pass
+/// println!("{report}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`SensitivityError`] if `evaluate` fails or gives another number of values than before, or a layer has no form as planned.
+pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
+    model: &mut M,
+    calibration: &Calibration,
+    fallbacks: &[Method],
+    target: Option<Target>,
+    evaluate: impl FnMut(&M) -> Result<ModelOutput, E>,
+) -> Result<SensitivityReport, SensitivityError<E>> {
+    let mut candidates = candidates(model, calibration, fallbacks)?;
+    let mut bench = Bench { reference: None, evaluate };
+    bench.measure(model)?;
+    let (mut layers, mut costs) = (Vec::new(), Vec::new());
+    for candidate in &mut candidates {
+        let mut alone = Vec::new();
+        for form in 0..candidate.forms.len() {
+            candidate.install(model, form);
+            let quality = bench.measure(model);
+            candidate.restore(model);
+            alone.push(quality?);
+        }
+        layers.extend(alone.iter().zip(&candidate.forms).map(|(quality, (method, layer))| {
+            LayerSensitivity {
+                name: candidate.name.clone(),
+                method: method.name(),
+                sqnr_db: quality.sqnr_db,
+                agreement: quality.agreement,
+                saved_bytes: layer.float_bytes().saturating_sub(layer.storage().total()),
+            }
+        }));
+        costs.push(alone.iter().map(|quality| quality.sqnr_db).collect());
+    }
+    layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    let mix = match target {
+        None => None,
+        Some(target) => {
+            let mix = find_mix(model, &mut candidates, &costs, target, &mut bench);
+            candidates.iter_mut().for_each(|candidate| candidate.restore(model));
+            Some(mix?)
+        }
+    };
+    model.replaced();
+    Ok(SensitivityReport { layers, mix })
+}
+
+/// Why there is no analysis. The model is in f32 again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SensitivityError<E> {
+    /// The model could not be run.
+    #[error(transparent)]
+    Evaluate(E),
+    /// The outputs are not comparable: another number of values, or none.
+    #[error("expected {expected} output values in rows of {cols}, got {got}")]
+    Outputs {
+        /// Values of the f32 model.
+        expected: usize,
+        /// Values of a row.
+        cols: usize,
+        /// Values now.
+        got: usize,
+    },
+    /// A layer has no form as planned.
+    #[error(transparent)]
+    Layer(#[from] Refusal),
+}
+
+/// A layer and the forms that it may take, best first; f32 is always there as the last resort.
+struct Candidate {
+    name: String,
+    forms: Vec<(Method, Linear)>,
+    /// The form that is in the model; its place in `forms` holds the f32 layer meanwhile.
+    installed: Option<usize>,
+}
+
+fn candidates<M: Layers + ?Sized>(
+    model: &M,
+    calibration: &Calibration,
+    fallbacks: &[Method],
+) -> Result<Vec<Candidate>, Refusal> {
+    let (mut candidates, mut refused) = (Vec::new(), None);
+    let mut planned = calibration.planned.iter();
+    model.visit(&mut |layer| {
+        let Some(planned) = planned.next().filter(|_| refused.is_none()) else { return };
+        let (Linear::Float(float), false) = (layer, matches!(planned.method, Method::Float)) else { return };
+        let methods = core::iter::once(&planned.method).chain(fallbacks);
+        let methods = methods.filter(|method| !matches!(method, Method::Float));
+        let form = |method: &Method| {
+            let layer = planned.quantize(float, method, calibration.kernel)?;
+            Ok::<_, PassLayerError>((*method, layer))
+        };
+        match methods.map(form).collect() {
+            Ok(forms) => {
+                candidates.push(Candidate { name: planned.name.clone(), forms, installed: None });
+            }
+            Err(source) => refused = Some(Refusal { layer: planned.name.clone(), source }),
+        }
+    });
+    refused.map_or(Ok(candidates), Err)
+}
+
+impl Candidate {
+    /// Puts a form into the model; `forms.len()` is f32.
+    fn install<M: Layers + ?Sized>(&mut self, model: &mut M, form: usize) {
+        self.restore(model);
+        if let Some((_, layer)) = self.forms.get_mut(form) {
+            exchange(model, layer);
+            self.installed = Some(form);
+            model.replaced();
+        }
+    }
+
+    /// Puts the f32 layer back.
+    fn restore<M: Layers + ?Sized>(&mut self, model: &mut M) {
+        if let Some((_, float)) = self.installed.take().and_then(|form| self.forms.get_mut(form)) {
+            exchange(model, float);
+            model.replaced();
+        }
+    }
+}
+
+/// Exchanges `layer` with the one of its name in the model.
+fn exchange<M: Layers + ?Sized>(model: &mut M, layer: &mut Linear) {
+    let mut taken = replace(layer, Linear::Float(FloatLinear::nothing()));
+    let mut found = false;
+    model.visit_mut(&mut |slot| {
+        if !found && slot.name() == taken.name() {
+            swap(slot, &mut taken);
+            found = true;
+        }
+    });
+    *layer = taken;
+}
+
+/// The model's outputs, compared with those of the first run.
+struct Bench<F> {
+    reference: Option<ModelOutput>,
+    evaluate: F,
+}
+
+impl<F> Bench<F> {
+    fn measure<M: ?Sized, E>(&mut self, model: &M) -> Result<Quality, SensitivityError<E>>
+    where
+        F: FnMut(&M) -> Result<ModelOutput, E>,
+    {
+        let output = (self.evaluate)(model).map_err(SensitivityError::Evaluate)?;
+        let reference = self.reference.get_or_insert_with(|| output.clone());
+        let (expected, cols, got) = (reference.values.len(), reference.cols, output.values.len());
+        if got != expected || cols == 0 || expected == 0 || !expected.is_multiple_of(cols) {
+            return Err(SensitivityError::Outputs { expected, cols, got });
+        }
+        let mut noise = Noise::default();
+        noise.add(&reference.values, &output.values);
+        let rows = reference.values.chunks_exact(cols).zip(output.values.chunks_exact(cols));
+        let same = rows.filter(|(a, b)| argmax(a.iter().copied()) == argmax(b.iter().copied())).count();
+        Ok(Quality { sqnr_db: noise.sqnr_db(), agreement: same as f64 / (expected / cols) as f64 })
+    }
+}
+
+fn find_mix<M: Layers + ?Sized, E, F: FnMut(&M) -> Result<ModelOutput, E>>(
+    model: &mut M,
+    candidates: &mut [Candidate],
+    costs: &[Vec<f64>],
+    target: Target,
+    bench: &mut Bench<F>,
+) -> Result<Mix, SensitivityError<E>> {
+    let mut forms = vec![0; candidates.len()];
+    candidates.iter_mut().for_each(|candidate| candidate.install(model, 0));
+    let mut quality = bench.measure(model)?;
+    // The dB of a layer alone in a form; f32 costs nothing.
+    let cost = |layer: usize, form: usize| costs[layer].get(form).copied().unwrap_or(f64::INFINITY);
+    let mut moved = Vec::new();
+    while !target.is_kept(quality) {
+        let movable = (0..forms.len()).filter(|&i| forms[i] < candidates[i].forms.len());
+        let Some(worst) = movable.min_by(|&a, &b| cost(a, forms[a]).total_cmp(&cost(b, forms[b]))) else {
+            break;
+        };
+        // To the next form that is any better.
+        let better = |&form: &usize| cost(worst, form) > cost(worst, forms[worst]);
+        let last = candidates[worst].forms.len();
+        forms[worst] = (forms[worst] + 1..last).find(better).unwrap_or(last);
+        candidates[worst].install(model, forms[worst]);
+        moved.push(worst);
+        quality = bench.measure(model)?;
+    }
+    // What was moved first cost most; the last ones may have been moved for the sake of those.
+    moved.sort_by(|&a, &b| cost(b, 0).total_cmp(&cost(a, 0)));
+    moved.dedup();
+    for layer in moved {
+        candidates[layer].install(model, 0);
+        let tried = bench.measure(model)?;
+        if target.is_kept(tried) {
+            (forms[layer], quality) = (0, tried);
+        } else {
+            candidates[layer].install(model, forms[layer]);
+        }
+    }
+    let sizes = analyze_model_sizes(model);
+    let method = |(candidate, &form): (&Candidate, &usize)| {
+        let method = candidate.forms.get(form).map_or(Method::Float, |(method, _)| *method);
+        (candidate.name.clone(), method)
+    };
+    Ok(Mix {
+        methods: candidates.iter().zip(&forms).map(method).collect(),
+        sqnr_db: quality.sqnr_db,
+        agreement: quality.agreement,
+        float_bytes: sizes.float_bytes(),
+        stored_bytes: sizes.stored().total(),
+    })
+}
