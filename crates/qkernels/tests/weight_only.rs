@@ -403,8 +403,9 @@ fn empty_products() {
                     None => WeightScales::per_channel(&scales),
                     Some(len) => WeightScales::per_group(&scales, len),
                 };
-                let w = ScaledWeights::new(pack(kernel, MatRef::new(&vec![1; n * k], n, k).unwrap()), scales)
-                    .unwrap();
+                let w =
+                    ScaledWeights::new(pack(kernel, MatRef::new(&vec![1i8; n * k], n, k).unwrap()), scales)
+                        .unwrap();
                 let bias = vec![-1.5; n];
                 let stage = FloatStage::new().with_bias(&bias).unwrap();
                 let a = vec![1.0f32; m * k];
