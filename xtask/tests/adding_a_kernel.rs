@@ -107,6 +107,8 @@ fn the_kernel_passes_the_conformance_tests() {
         .args(tests)
         .args(["--", "--nocapture"])
         .env("CARGO_TARGET_DIR", target.parent().expect("a target folder"))
+        // The sources are copied anew each time: there is nothing to build on, and an interrupted run leaves nothing behind.
+        .env("CARGO_INCREMENTAL", "0")
         .env("QKERNELS_ISA", "toy")
         .output()
         .expect("cargo starts");
