@@ -2,7 +2,7 @@
 //! compressed-tensors.
 
 use qcore::{BiasError, CodeRange, ParamError, QParams, quantize_bias};
-use qkernels::{Dynamic, Kernel, MatRef};
+use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
 use safetensors::Dtype;
 
 use crate::dynamic_linear::{DynamicLinear, DynamicParts};
@@ -14,6 +14,7 @@ use crate::names::natural_order;
 use crate::static_error::StaticLinearError;
 use crate::static_linear::{StaticLinear, StaticParts};
 use crate::tensors::{Tensor, TensorFile, TensorFileError};
+use crate::weight_only_linear::WeightOnlyLinear;
 
 /// A safetensors file of a trained model, from which layers are taken by name. The bytes are the caller's, read or mapped,
 /// and are not trusted.
@@ -42,6 +43,8 @@ pub enum Int8Form {
     Static,
     /// Dynamic: the file may say no more than that activations are quantized on the fly.
     Dynamic(Dynamic),
+    /// Weights alone are quantized; scales may be those of groups of k, (n, groups).
+    WeightOnly,
 }
 
 /// Why a checkpoint does not have a layer as asked.
@@ -149,6 +152,21 @@ impl<'d> Checkpoint<'d> {
         activation: FusedActivation,
         kernel: Kernel,
     ) -> Result<Linear, CheckpointError> {
+        match form {
+            Int8Form::Static => self.take_integer(name, None, activation, kernel),
+            Int8Form::Dynamic(dynamic) => self.take_integer(name, Some(dynamic), activation, kernel),
+            Int8Form::WeightOnly => self.take_weight_only(name, activation, kernel),
+        }
+    }
+
+    /// A dynamic layer, or without `dynamic` a static one.
+    fn take_integer(
+        &mut self,
+        name: &str,
+        dynamic: Option<Dynamic>,
+        activation: FusedActivation,
+        kernel: Kernel,
+    ) -> Result<Linear, CheckpointError> {
         let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
         let tensor = format!("{name}.weight_scale");
         let (scales, shape) = self.file.take_floats(&tensor)?;
@@ -160,8 +178,8 @@ impl<'d> Checkpoint<'d> {
         let weight =
             MatRef::new(codes, n, k).map_err(|error| of_layer(name, StaticLinearError::from(error)))?;
         let owned = name.to_owned();
-        match form {
-            Int8Form::Static => {
+        match dynamic {
+            None => {
                 let input = self.take_input(name)?;
                 let bias = bias.map(|bias| int32_bias(name, &bias, &input, &weight_scales)).transpose()?;
                 let parts = StaticParts {
@@ -175,7 +193,7 @@ impl<'d> Checkpoint<'d> {
                 };
                 StaticLinear::new(parts, kernel).map(Linear::from).map_err(|error| of_layer(name, error))
             }
-            Int8Form::Dynamic(activations) => {
+            Some(activations) => {
                 let parts = DynamicParts {
                     name: owned,
                     weight,
@@ -188,6 +206,40 @@ impl<'d> Checkpoint<'d> {
                 DynamicLinear::new(parts, kernel).map(Linear::from).map_err(|error| of_layer(name, error))
             }
         }
+    }
+
+    fn take_weight_only(
+        &mut self,
+        name: &str,
+        activation: FusedActivation,
+        kernel: Kernel,
+    ) -> Result<Linear, CheckpointError> {
+        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        let tensor = format!("{name}.weight_scale");
+        let (scales, got) = self.file.take_floats(&tensor)?;
+        let groups = match got[..] {
+            [rows, groups] if rows == n && groups > 1 && k.is_multiple_of(groups) => groups,
+            _ => 1,
+        };
+        let entries = n * groups;
+        let scales = per_channel(scales, entries).ok_or(CheckpointError::Scales { tensor, n, got })?;
+        let zero_points = self.take_zero_points(&format!("{name}.weight_zero_point"), entries)?;
+        let bias = self.take_bias(name, n)?;
+        let build = || {
+            let scales = match groups {
+                1 => WeightScales::per_channel(&scales),
+                _ => WeightScales::per_group(&scales, k / groups),
+            };
+            let scales = match &zero_points {
+                Some(zero_points) => scales.with_zero_points(zero_points),
+                None => scales,
+            };
+            let codes = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
+            let weights = ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?;
+            WeightOnlyLinear::from_weights(weights, bias)
+        };
+        let layer = build().map_err(|error| of_layer(name, error))?;
+        Ok(layer.with_name(name).with_activation(activation).into())
     }
 
     fn take_bias(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>, CheckpointError> {

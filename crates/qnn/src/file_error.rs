@@ -12,6 +12,7 @@ use crate::float_linear::FloatLinearError;
 use crate::layer_description::KEY;
 use crate::static_error::StaticLinearError;
 use crate::tensors::TensorFileError;
+use crate::weight_only_linear::WeightOnlyError;
 
 /// Why a model's file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +138,9 @@ pub enum LayerError {
     /// A dynamic layer.
     #[error(transparent)]
     Dynamic(#[from] DynamicLinearError),
+    /// A layer with quantized weights alone.
+    #[error(transparent)]
+    WeightOnly(#[from] WeightOnlyError),
 }
 
 /// Why a model could not be saved.

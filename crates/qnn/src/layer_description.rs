@@ -52,7 +52,7 @@ pub(crate) struct Description {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LayerDescription {
     pub(crate) name: String,
-    /// `float`, `static` or `dynamic`.
+    /// `float`, `static`, `dynamic` or `weight_only`.
     pub(crate) form: String,
     /// `none` or `relu`.
     pub(crate) activation: String,
@@ -62,6 +62,9 @@ pub(crate) struct LayerDescription {
     /// Dynamic layers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic: Option<DynamicDescription>,
+    /// Consecutive k that share a scale; weight-only layers that have groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<usize>,
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.

@@ -6,12 +6,13 @@
 //! - `static`: weights I8, `X.weight_scale` F32 (n), `X.weight_zero_point` I8 (n) unless all are 0, bias I32,
 //!   `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
 //! - `dynamic`: as `static`, but bias F32 and nothing of the input.
+//! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into groups.
 //!
 //! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the JSON of `Description`.
 
 use std::collections::{BTreeMap, HashMap};
 
-use qkernels::{Kernel, MatRef};
+use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
 use safetensors::Dtype;
 
 use crate::chain::check_names;
@@ -26,6 +27,7 @@ use crate::linear::Linear;
 use crate::static_error::StaticLinearError;
 use crate::static_linear::{StaticLinear, StaticParts};
 use crate::tensors::{Tensor, TensorFile};
+use crate::weight_only_linear::WeightOnlyLinear;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at hand straight from the
 /// bytes.
@@ -72,21 +74,24 @@ impl<'d> LayerFile<'d> {
             Some(kernel) => kernel,
             None => Kernel::select()?,
         };
-        let LayerDescription { name, form, activation, input, dynamic } = described;
+        let LayerDescription { name, form, activation, input, dynamic, group } = described;
         let activations = FusedActivation::ALL.map(|activation| (activation.name(), activation));
         let activation = named("activation", &activations, activation)?;
-        let forms = ["float", "static", "dynamic"].map(|form| (form, form));
+        let forms = ["float", "static", "dynamic", "weight_only"].map(|form| (form, form));
         let form = named("form", &forms, form)?;
-        for (field, there, expected) in
-            [("input", input.is_some(), form == "static"), ("dynamic", dynamic.is_some(), form == "dynamic")]
+        let fields = [
+            ("input", input.is_some(), form == "static"),
+            ("dynamic", dynamic.is_some(), form == "dynamic"),
+            ("group", group.is_some(), form == "weight_only" && group.is_some()),
+        ];
+        if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
-            if there != expected {
-                return Err(LoadError::Field { layer: name, form, field, expected });
-            }
+            return Err(LoadError::Field { layer: name, form, field, expected });
         }
         match (input, dynamic) {
             (Some(input), _) => self.take_static(name, activation, input, kernel),
             (None, Some(dynamic)) => self.take_dynamic(name, activation, dynamic, kernel),
+            (None, None) if form == "weight_only" => self.take_weight_only(name, activation, group, kernel),
             (None, None) => self.take_float(name, activation),
         }
     }
@@ -160,6 +165,39 @@ impl<'d> LayerFile<'d> {
         };
         let layer = build().map_err(LayerError::from);
         layer.map(Linear::from).map_err(|source| LoadError::Layer { layer: name, source })
+    }
+
+    fn take_weight_only(
+        &mut self,
+        name: String,
+        activation: FusedActivation,
+        group: Option<usize>,
+        kernel: Kernel,
+    ) -> Result<Linear, LoadError> {
+        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        let shape = match group {
+            Some(group) => vec![n, k.div_ceil(group.max(1))],
+            None => vec![n],
+        };
+        let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?.to_f32();
+        let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
+        let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::F32, &[n])?;
+        let build = || {
+            let scales = match group {
+                Some(group) => WeightScales::per_group(&scales, group),
+                None => WeightScales::per_channel(&scales),
+            };
+            let scales = match &zero_points {
+                Some(zero_points) => scales.with_zero_points(bytemuck::cast_slice(&zero_points.data)),
+                None => scales,
+            };
+            let codes = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
+            let weights = ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?;
+            WeightOnlyLinear::from_weights(weights, bias.map(|bias| bias.to_f32()))
+        };
+        let layer = build().map_err(LayerError::from);
+        let layer = layer.map_err(|source| LoadError::Layer { layer: name.clone(), source })?;
+        Ok(layer.with_name(name).with_activation(activation).into())
     }
 
     fn take_weights(&mut self, name: &str) -> Result<Stored<'d>, LoadError> {

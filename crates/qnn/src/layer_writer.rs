@@ -16,6 +16,7 @@ use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::static_linear::StaticLinear;
 use crate::tensors::Tensor;
+use crate::weight_only_linear::WeightOnlyLinear;
 
 /// The linear layers of `model` as a file's bytes. The same layers make the same bytes, whatever the kernel.
 ///
@@ -40,6 +41,7 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
             Linear::Calibrating(layer) => writer.add_float(layer.float()),
             Linear::Static(layer) => writer.add_static(layer),
             Linear::Dynamic(layer) => writer.add_dynamic(layer),
+            Linear::WeightOnly(layer) => writer.add_weight_only(layer),
         };
         failed = failed.take().or(added.err());
     });
@@ -86,8 +88,14 @@ impl Writer {
         activation: FusedActivation,
     ) -> &mut LayerDescription {
         let (name, activation) = (name.to_owned(), activation.name().to_owned());
-        let described =
-            LayerDescription { name, form: form.to_owned(), activation, input: None, dynamic: None };
+        let described = LayerDescription {
+            name,
+            form: form.to_owned(),
+            activation,
+            input: None,
+            dynamic: None,
+            group: None,
+        };
         self.layers.push(described);
         let last = self.layers.len() - 1;
         &mut self.layers[last]
@@ -124,6 +132,22 @@ impl Writer {
         let dynamic = DynamicDescription::of(name, layer.activations())?;
         self.describe(name, "dynamic", layer.activation()).dynamic = Some(dynamic);
         self.add_weights(name, layer.weights(), layer.weight_scales());
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
+        }
+        Ok(())
+    }
+
+    fn add_weight_only(&mut self, layer: &WeightOnlyLinear) -> Result<(), SaveError> {
+        let (name, n, k, weights) = (layer.name(), layer.n(), layer.k(), layer.weights());
+        let grouped = weights.group_len() < k;
+        self.describe(name, "weight_only", layer.activation()).group = grouped.then(|| weights.group_len());
+        let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
+        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.weights().unpack()));
+        self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
+        if let Some(zero_points) = weights.zero_points() {
+            self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));
+        }
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
         }

@@ -1,7 +1,8 @@
 //! int8 layers and models: quantize any tree of layers, with evidence; run, compare, save.
 //!
 //! - **Layers**: [`StaticLinear`] (calibrated scales, codes or floats in and out), [`DynamicLinear`] (scales of the values at
-//!   hand), and the reference forms [`Int8Linear`] and [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
+//!   hand), [`WeightOnlyLinear`] (float activations and sums), and the reference forms [`Int8Linear`] and
+//!   [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
 //! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
 //!   and replaces them as a [`PassConfig`] says.
 //! - **Evidence**: [`PassReport`] (SQNR and clipped share of each layer, from the calibration run), [`analyze_model_sizes`],

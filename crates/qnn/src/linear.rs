@@ -8,6 +8,7 @@ use crate::float_linear::FloatLinear;
 use crate::forward::ForwardError;
 use crate::static_linear::StaticLinear;
 use crate::storage::Storage;
+use crate::weight_only_linear::WeightOnlyLinear;
 use crate::workspace::LinearWorkspace;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
@@ -33,6 +34,8 @@ pub enum Linear {
     Static(StaticLinear),
     /// int8 with the scales of the values at hand.
     Dynamic(DynamicLinear),
+    /// int8 weights, float activations and sums.
+    WeightOnly(WeightOnlyLinear),
 }
 
 impl From<FloatLinear> for Linear {
@@ -53,6 +56,12 @@ impl From<DynamicLinear> for Linear {
     }
 }
 
+impl From<WeightOnlyLinear> for Linear {
+    fn from(layer: WeightOnlyLinear) -> Self {
+        Linear::WeightOnly(layer)
+    }
+}
+
 impl Linear {
     /// The name, unique in its model.
     pub fn name(&self) -> &str {
@@ -61,6 +70,7 @@ impl Linear {
             Linear::Calibrating(layer) => layer.float().name(),
             Linear::Static(layer) => layer.name(),
             Linear::Dynamic(layer) => layer.name(),
+            Linear::WeightOnly(layer) => layer.name(),
         }
     }
 
@@ -71,6 +81,7 @@ impl Linear {
             Linear::Calibrating(layer) => layer.float().n(),
             Linear::Static(layer) => layer.n(),
             Linear::Dynamic(layer) => layer.n(),
+            Linear::WeightOnly(layer) => layer.n(),
         }
     }
 
@@ -81,6 +92,7 @@ impl Linear {
             Linear::Calibrating(layer) => layer.float().k(),
             Linear::Static(layer) => layer.k(),
             Linear::Dynamic(layer) => layer.k(),
+            Linear::WeightOnly(layer) => layer.k(),
         }
     }
 
@@ -91,6 +103,7 @@ impl Linear {
             Linear::Calibrating(layer) => layer.float().bias().is_some(),
             Linear::Static(layer) => layer.bias().is_some(),
             Linear::Dynamic(layer) => layer.bias().is_some(),
+            Linear::WeightOnly(layer) => layer.bias().is_some(),
         }
     }
 
@@ -100,6 +113,7 @@ impl Linear {
             Linear::Float(_) | Linear::Calibrating(_) => "float",
             Linear::Static(_) => "static",
             Linear::Dynamic(_) => "dynamic",
+            Linear::WeightOnly(_) => "weight_only",
         }
     }
 
@@ -117,6 +131,7 @@ impl Linear {
             }
             Linear::Static(layer) => layer.storage(),
             Linear::Dynamic(layer) => layer.storage(),
+            Linear::WeightOnly(layer) => layer.storage(),
         }
     }
 
@@ -139,6 +154,7 @@ impl Linear {
             Linear::Calibrating(layer) => layer.forward(x, out, threads),
             Linear::Static(layer) => layer.forward(x, out, threads, workspace),
             Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
+            Linear::WeightOnly(layer) => Ok(layer.forward(x, out, threads, &mut workspace.gemm)?),
         }
     }
 }

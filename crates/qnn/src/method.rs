@@ -5,6 +5,7 @@ use qkernels::Dynamic;
 
 use crate::config::WeightConfig;
 use crate::observer_choice::ObserverChoice;
+use crate::weight_only_linear::WeightOnlyConfig;
 
 /// What becomes of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub enum Method {
     Static(StaticConfig),
     /// [`DynamicLinear`](crate::DynamicLinear): integers multiplied, the input's scales those of the values at hand.
     Dynamic(DynamicConfig),
+    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights that become f32 in registers, float activations.
+    WeightOnly(WeightOnlyConfig),
 }
 
 impl Method {
@@ -25,6 +28,7 @@ impl Method {
             Method::Float => "float",
             Method::Static(_) => "static",
             Method::Dynamic(_) => "dynamic",
+            Method::WeightOnly(_) => "weight_only",
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::pass_config::{PassConfig, Rule};
 use crate::pass_error::{PassError, PassLayerError};
 use crate::pass_report::{Decision, PassLayer};
 use crate::static_linear::StaticLinear;
+use crate::static_quantize::QuantizeLinearError;
+use crate::weight_only_linear::WeightOnlyLinear;
 use crate::workspace::LinearWorkspace;
 
 /// What is to become of a layer, and what calibration saw of it.
@@ -91,6 +93,10 @@ impl Planned {
             }
             Method::Dynamic(config) => {
                 Ok(DynamicLinear::quantize(float, config.activations, &config.weights, kernel)?.into())
+            }
+            Method::WeightOnly(config) => {
+                let layer = WeightOnlyLinear::quantize(float, config, kernel);
+                Ok(layer.map_err(QuantizeLinearError::from)?.into())
             }
         }
     }

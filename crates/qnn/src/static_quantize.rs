@@ -9,6 +9,7 @@ use crate::float_linear::FloatLinear;
 use crate::static_error::StaticLinearError;
 use crate::static_linear::{StaticLinear, StaticParts};
 use crate::weight_codes::{WeightCodesError, codes, scheme_params, zero_points};
+use crate::weight_only_linear::WeightOnlyError;
 
 /// Why a layer could not be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum QuantizeLinearError {
     /// Codes and scales do not make a dynamic layer.
     #[error(transparent)]
     Dynamic(#[from] DynamicLinearError),
+    /// The layer has no form with quantized weights alone.
+    #[error(transparent)]
+    WeightOnly(#[from] WeightOnlyError),
 }
 
 impl StaticLinear {

@@ -6,6 +6,10 @@ use qkernels::{
     StageError, Threads, ViewError, WeightScales, Workspace, weight_only,
 };
 
+use crate::float_linear::FloatLinear;
+use crate::fused::FusedActivation;
+use crate::storage::Storage;
+
 /// How a layer's weights become codes.
 ///
 /// ```
@@ -96,9 +100,10 @@ pub enum WeightOnlyError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct WeightOnlyLinear {
+    name: String,
     weights: ScaledWeights,
     bias: Option<Vec<f32>>,
-    relu: bool,
+    activation: FusedActivation,
 }
 
 impl WeightOnlyLinear {
@@ -150,13 +155,42 @@ impl WeightOnlyLinear {
             }
             FloatStage::new().with_bias(bias)?;
         }
-        Ok(Self { weights, bias, relu: false })
+        Ok(Self { name: String::new(), weights, bias, activation: FusedActivation::None })
     }
 
-    /// The layer with a ReLU at its end.
+    /// The int8 form of `layer`: its name, its activation function, its bias as it is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn quantize(
+        layer: &FloatLinear,
+        config: &WeightOnlyConfig,
+        kernel: Kernel,
+    ) -> Result<Self, WeightOnlyError> {
+        let quantized = Self::new(layer.weight(), layer.n(), layer.k(), layer.bias(), config, kernel)?;
+        Ok(quantized.with_name(layer.name()).with_activation(layer.activation()))
+    }
+
+    /// The same layer with a name, unique in its model; without one it is empty.
     #[must_use]
-    pub fn with_relu(self) -> Self {
-        Self { relu: true, ..self }
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// The same layer with an activation function after it.
+    #[must_use]
+    pub fn with_activation(self, activation: FusedActivation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.activation
     }
 
     /// Outputs.
@@ -189,6 +223,17 @@ impl WeightOnlyLinear {
         self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len)
     }
 
+    /// Bytes that must be stored: weights, scales, zero points (a byte each), bias.
+    pub fn storage(&self) -> Storage {
+        let groups = self.n() * self.weights.groups();
+        Storage {
+            weights: self.n() * self.k(),
+            scales: 4 * groups,
+            zero_points: if self.weights.zero_points().is_some() { groups } else { 0 },
+            bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
+        }
+    }
+
     /// The outputs `out` (m, n) of the rows `x` (m, k). Precision and what it depends on: [`weight_only`].
     ///
     /// # Errors
@@ -204,7 +249,10 @@ impl WeightOnlyLinear {
             None => FloatStage::new(),
             Some(bias) => FloatStage::new().with_bias(bias)?,
         };
-        let stage = if self.relu { stage.with_relu() } else { stage };
+        let stage = match self.activation {
+            FusedActivation::Relu => stage.with_relu(),
+            FusedActivation::None => stage,
+        };
         weight_only(x, &self.weights, &stage, out, threads, workspace)
     }
 }

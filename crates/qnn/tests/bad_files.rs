@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
     FloatMlp, LayerError, LayerFile, Linear, LoadError, Method, Mlp, PassConfig, QuantConfig, QuantMlp,
-    QuantWorkspace, SaveError, StaticLinearError, TensorFileError, layers_to_bytes, quantize_model,
+    QuantWorkspace, SaveError, StaticLinearError, TensorFileError, WeightOnlyConfig, layers_to_bytes,
+    quantize_model,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -73,7 +74,7 @@ impl Contents {
 
 /// JSON with the fields in the order of the format; serde_json sorts those of a Value.
 fn json(value: &serde_json::Value) -> String {
-    const FIELDS: [&str; 15] = [
+    const FIELDS: [&str; 16] = [
         "format",
         "version",
         "requantize",
@@ -88,6 +89,7 @@ fn json(value: &serde_json::Value) -> String {
         "dynamic",
         "per",
         "scheme",
+        "group",
         "checksum",
     ];
     match value {
@@ -161,11 +163,18 @@ fn padded_file() -> Vec<u8> {
 
 /// A model with layers of every form.
 fn mixed_file() -> Vec<u8> {
-    let float = FloatMlp::new(vec![linear("fc1", 2, 3), linear("fc2", 3, 2), linear("fc3", 1, 3)]).unwrap();
+    let float = FloatMlp::new(vec![
+        linear("fc1", 2, 3),
+        linear("fc2", 33, 2),
+        linear("fc3", 1, 33),
+        linear("fc4", 1, 1),
+    ])
+    .unwrap();
     let mut model = Mlp::from(float);
     let config = PassConfig::default()
         .with_rule("fc1", Method::Dynamic(Default::default()))
-        .with_rule("fc3", Method::Float);
+        .with_rule("fc3", Method::WeightOnly(WeightOnlyConfig { group_len: Some(16), ..Default::default() }))
+        .with_rule("fc4", Method::Float);
     quantize_model(&mut model, &config, [rows(&[0.0, 1.0, 0.5], 3)], Mlp::run_batch, |_| {}).unwrap();
     layers_to_bytes(&model).unwrap()
 }
@@ -176,7 +185,7 @@ fn every_form_of_layer_is_read_as_it_was_saved() {
     let forms = |model: &Mlp| model.layers().iter().map(Linear::method).collect::<Vec<_>>();
     for kernel in Kernel::available() {
         let model = Mlp::from_bytes(&bytes, Some(kernel)).unwrap();
-        assert_eq!(forms(&model), ["dynamic", "static", "float"]);
+        assert_eq!(forms(&model), ["dynamic", "static", "weight_only", "float"]);
         assert!(layers_to_bytes(&model).unwrap() == bytes, "{}", kernel.name());
     }
     let folder = tempfile::tempdir().unwrap();
@@ -191,7 +200,7 @@ fn every_form_of_layer_is_read_as_it_was_saved() {
 fn layers_are_taken_one_by_one() {
     let bytes = mixed_file();
     let mut file = LayerFile::parse(&bytes).unwrap();
-    assert_eq!(file.names(), ["fc1", "fc2", "fc3"]);
+    assert_eq!(file.names(), ["fc1", "fc2", "fc3", "fc4"]);
     assert_eq!(file.take("fc2", None).unwrap().method(), "static");
     assert_eq!(file.take("fc2", None).unwrap_err().to_string(), "there is no layer \"fc2\"");
     assert_eq!(file.finish().unwrap_err().to_string(), "layer \"fc1\" was not taken");
@@ -282,7 +291,9 @@ fn another_program_s_file_is_told_apart() {
     assert_eq!(error(next).to_string(), "version 3 of the format, expected 2");
     assert!(matches!(error(|c| c.description["groups"] = 32.into()), LoadError::Description(_)));
     assert!(matches!(error(|c| c.description["layers"] = "fc1".into()), LoadError::Description(_)));
-    for (field, expected) in [("form", "float or static or dynamic"), ("activation", "none or relu")] {
+    for (field, expected) in
+        [("form", "float or static or dynamic or weight_only"), ("activation", "none or relu")]
+    {
         let error = error(|c| c.description["layers"][0][field] = "x".into()).to_string();
         assert_eq!(error, format!("{field} is \"x\", expected {expected}"));
     }

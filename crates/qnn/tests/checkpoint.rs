@@ -89,6 +89,22 @@ fn a_scale_of_the_input_makes_a_static_layer() {
 }
 
 #[test]
+fn groups_have_scales_of_their_own() {
+    let weight: Vec<i8> = (0..64).map(|i| i as i8 - 32).collect();
+    let tensors = vec![
+        ("q.weight", Dtype::I8, vec![2, 32], codes(&weight)),
+        ("q.weight_scale", Dtype::BF16, vec![2, 2], bf16s(&[0.5, 0.25, 1.0, 2.0])),
+    ];
+    let layer = take(&tensors, Int8Form::WeightOnly).unwrap();
+    let mut x = [0.0; 32];
+    (x[0], x[31]) = (1.0, 2.0);
+    assert_eq!(layer.method(), "weight_only");
+    assert_eq!(run(&layer, &x), [0.5 * -32.0 + 0.25 * 2.0 * -1.0, 2.0 * 2.0 * 31.0]);
+    let layer = take(&w8a8(), Int8Form::WeightOnly).unwrap();
+    assert_eq!(run(&layer, &[1.0, 0.0, 0.5]), [0.5 * (100.0 + 12.5) + 1.5, 0.25 * (1.0 - 64.0) - 2.0]);
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let fails = |alter: &dyn Fn(&mut Tensors), form, message: &str| {
         let mut tensors = w8a8();

@@ -10,7 +10,8 @@ use qcore::Scheme;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, DynamicConfig, FloatMlp, FloatWorkspace, Method, Mlp, ObserverChoice, PassConfig,
-    QuantConfig, QuantMlp, QuantWorkspace, StaticConfig, WeightGranularity, argmax_rows, quantize_model,
+    QuantConfig, QuantMlp, QuantWorkspace, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows,
+    quantize_model,
 };
 
 const MODELS: [(&str, &str); 2] =
@@ -164,6 +165,15 @@ fn dynamic_models_need_no_calibration_to_be_as_good() {
             println!("{name} dynamic, codes {:?}: {right} right, logits SQNR {sqnr:.2} dB", scheme.codes);
             assert!(right >= 2442 && sqnr >= 45.0, "{name}: {right} {sqnr}");
         }
+    }
+}
+
+#[test]
+fn weights_alone_cost_least() {
+    for (model, (name, _)) in MODELS.iter().enumerate() {
+        let (right, sqnr) = pass(model, Method::WeightOnly(WeightOnlyConfig::default()));
+        println!("{name} weight-only: {right} right, logits SQNR {sqnr:.2} dB");
+        assert!(right >= 2442 && sqnr >= 49.0, "{name}: {right} {sqnr}");
     }
 }
 

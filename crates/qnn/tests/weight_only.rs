@@ -8,7 +8,10 @@ use dataset::{CLASSES, Digits, PIXELS};
 use half::{bf16, f16};
 use qcore::{AffineRange, CodeRange, Float, Kind, Scheme};
 use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads, Workspace};
-use qnn::{FloatMlp, FloatWorkspace, WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear, argmax_rows};
+use qnn::{
+    FloatMlp, FloatWorkspace, FusedActivation, WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear,
+    argmax_rows,
+};
 
 fn file(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "data/mnist", &format!("{name}.safetensors")].iter().collect()
@@ -39,7 +42,7 @@ fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<
     let layers = model.layers().iter().enumerate().map(|(i, layer)| {
         let (n, k) = (layer.n(), layer.k());
         let layer = WeightOnlyLinear::new(layer.weight(), n, k, layer.bias(), config, kernel).unwrap();
-        if i == last { layer } else { layer.with_relu() }
+        if i == last { layer } else { layer.with_activation(FusedActivation::Relu) }
     });
     layers.collect()
 }
