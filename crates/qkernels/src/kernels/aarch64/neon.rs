@@ -40,6 +40,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: true,
+    float: None,
     peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
 };
 

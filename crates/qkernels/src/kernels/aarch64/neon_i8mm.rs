@@ -35,6 +35,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: true,
+    float: None,
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };
 
