@@ -6,17 +6,6 @@
 
 use crate::vectorize::Task;
 
-/// A kernel's own body of weight-only products.
-#[derive(Debug)]
-pub(crate) struct FloatBody {
-    /// Most rows of a tile.
-    pub(crate) rows: usize,
-    /// What weights are multiplied by where they become f32, a power of two: activations come divided by it.
-    pub(crate) unit: f32,
-    /// Does what [`FloatTile`] says.
-    pub(crate) run: unsafe fn(&mut FloatTile<'_>),
-}
-
 /// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over the scale groups q and
 /// the k of each, in f32.
 #[derive(Debug)]

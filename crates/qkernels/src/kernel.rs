@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::detect::{Feature, Features};
 use crate::finish::Store;
-use crate::float_tile::{FloatBody, FloatTile, Plain};
+use crate::float_tile::{FloatTile, Plain};
 use crate::kernels;
 use crate::rows::Rows;
 use crate::vectorize::{Level, Task};
@@ -98,6 +98,17 @@ pub(crate) struct PeakLoop {
     pub(crate) operations: u64,
     /// Runs that many iterations. The result depends on all of them, so that none can be left out.
     pub(crate) run: unsafe fn(u64) -> i32,
+}
+
+/// A kernel's own body of weight-only products.
+#[derive(Debug)]
+pub(crate) struct FloatBody {
+    /// Most rows of a tile.
+    pub(crate) rows: usize,
+    /// What weights are multiplied by where they become f32, a power of two: activations come divided by it.
+    pub(crate) unit: f32,
+    /// Does what [`FloatTile`] says.
+    pub(crate) run: unsafe fn(&mut FloatTile<'_>),
 }
 
 /// One call of a kernel: the rows of a block against one panel, tile after tile.

@@ -99,7 +99,7 @@ fn groups_have_scales_of_their_own() {
     let mut x = [0.0; 32];
     (x[0], x[31]) = (1.0, 2.0);
     assert_eq!(layer.method(), "weight_only");
-    assert_eq!(run(&layer, &x), [0.5 * -32.0 + 0.25 * 2.0 * -1.0, 2.0 * 2.0 * 31.0]);
+    assert_eq!(run(&layer, &x), [0.5 * -32.0 - (0.25 * 2.0), 2.0 * 2.0 * 31.0]);
     let layer = take(&w8a8(), Int8Form::WeightOnly).unwrap();
     assert_eq!(run(&layer, &[1.0, 0.0, 0.5]), [0.5 * (100.0 + 12.5) + 1.5, 0.25 * (1.0 - 64.0) - 2.0]);
 }

@@ -12,7 +12,8 @@
 use core::arch::x86_64::*;
 
 use super::simd;
-use crate::float_tile::{FloatBody, FloatTile};
+use crate::float_tile::FloatTile;
+use crate::kernel::FloatBody;
 
 /// The body for panels of two k.
 pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2> };

@@ -124,8 +124,9 @@ pub(super) fn load_f32_lanes(values: &[f32], v: usize) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_bytes(to: &mut [u8; 16], x: __m512i) {
+    let bytes = _mm512_cvtepi32_epi8(x);
     // SAFETY: the reference covers the 16 bytes written, and `storeu` asks for no alignment.
-    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) }
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
 }
 
 /// Fills vector `v` of a slice, as far as the slice reaches.
