@@ -95,7 +95,6 @@ impl WeightChannel<'_> {
 /// assert_eq!(fitted.to_string(), "weight scale raised from 2.5e-1 to 5e-1, so that the int32 bias fits");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct FittedScale {
     /// The scale to use.
     pub scale: f32,
