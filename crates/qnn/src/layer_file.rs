@@ -46,7 +46,7 @@ impl<'d> LayerFile<'d> {
     /// Reads the header and verifies the checksum. No tensor is copied.
     ///
     /// # Errors
-    /// [`LoadError`] if the bytes are not what [`layers_to_bytes`] makes; any change of a single byte is noticed.
+    /// [`LoadError`] if the bytes are not what [`layers_to_bytes`](crate::layers_to_bytes) makes; any change of a single byte is noticed.
     pub fn parse(bytes: &'d [u8]) -> Result<Self, LoadError> {
         let mut file = TensorFile::parse(bytes)?;
         check_white_space(file.header)?;

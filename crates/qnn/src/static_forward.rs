@@ -37,7 +37,7 @@ impl StaticLinear {
     }
 
     /// [`forward`](Self::forward) for some output channels, on the calling thread: for engines that spread a layer over threads
-    /// of their own. `columns` is best taken from [`PackedWeights::column_ranges`] of [`weights`](Self::weights); `out` is
+    /// of their own. `columns` is best taken from [`PackedWeights::column_ranges`](qkernels::PackedWeights::column_ranges) of [`weights`](Self::weights); `out` is
     /// (m, `columns.len()`). (Rows are spread by calling `forward` on some rows of `x` and of the output.)
     ///
     /// # Errors
