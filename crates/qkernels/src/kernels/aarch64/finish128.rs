@@ -11,6 +11,7 @@ use core::arch::aarch64::*;
 
 use super::simd::{load_i32x4, store_i32x4};
 use crate::finish::Codes;
+use crate::kernels::lanes::{edge_stores, load_lanes, store_lanes};
 
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 4;
@@ -70,7 +71,7 @@ pub(super) fn splat(value: f32) -> float32x4_t {
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [int32x4_t; V] {
     let mut vectors = [zero(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = load_i32x4(&lanes(values, v));
+        *vector = load_i32x4(&load_lanes(values, v));
     }
     vectors
 }
@@ -81,7 +82,7 @@ pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [int32x4_t; V] {
 pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [float32x4_t; V] {
     let mut vectors = [splat(0.0); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = vreinterpretq_f32_s32(load_i32x4(&lanes(bytemuck::must_cast_slice(values), v)));
+        *vector = vreinterpretq_f32_s32(load_i32x4(&load_lanes(bytemuck::must_cast_slice(values), v)));
     }
     vectors
 }
@@ -146,59 +147,10 @@ fn low_bytes(codes: int32x4_t) -> u32 {
     vget_lane_u32::<0>(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words))))
 }
 
-/// Stores what a row has of its vector `v`.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn store_edge_i32s(row: &mut [i32], v: usize, sums: int32x4_t) {
-    let mut lanes = [0; LANES];
-    store_i32s(&mut lanes, sums);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn store_edge_f32s(row: &mut [f32], v: usize, y: float32x4_t) {
-    let mut lanes = [0.0; LANES];
-    store_f32s(&mut lanes, y);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn store_edge_i8s(row: &mut [i8], v: usize, codes: int32x4_t) {
-    let mut lanes = [0; LANES];
-    store_i8s(&mut lanes, codes);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn store_edge_u8s(row: &mut [u8], v: usize, codes: int32x4_t) {
-    let mut lanes = [0; LANES];
-    store_u8s(&mut lanes, codes);
-    store_lanes(row, v, lanes);
-}
-
-/// Fills vector `v` of a row, as far as the row reaches.
-#[inline(always)]
-fn store_lanes<T: Copy>(row: &mut [T], v: usize, lanes: [T; LANES]) {
-    let Some(row) = row.get_mut(v * LANES..) else { return };
-    match row.first_chunk_mut() {
-        Some(row) => *row = lanes,
-        None => row.iter_mut().zip(lanes).for_each(|(to, from)| *to = from),
-    }
-}
-
-/// Vector `v` of a slice, zeros beyond its end.
-#[inline(always)]
-fn lanes<T: Copy + Default>(values: &[T], v: usize) -> [T; LANES] {
-    let values = values.get(v * LANES..).unwrap_or_default();
-    values.first_chunk().copied().unwrap_or_else(|| {
-        let mut lanes = [T::default(); LANES];
-        lanes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
-        lanes
-    })
+edge_stores! {
+    "neon",
+    store_edge_i32s by store_i32s: i32, int32x4_t;
+    store_edge_f32s by store_f32s: f32, float32x4_t;
+    store_edge_i8s by store_i8s: i8, int32x4_t;
+    store_edge_u8s by store_u8s: u8, int32x4_t;
 }

@@ -5,6 +5,7 @@ use core::arch::x86_64::*;
 
 use super::simd::{load_i32x8, store_i32x8};
 use crate::finish::Codes;
+use crate::kernels::lanes::{edge_stores, load_lanes, store_lanes};
 
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 8;
@@ -64,7 +65,7 @@ pub(super) fn splat(value: f32) -> __m256 {
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m256i; V] {
     let mut vectors = [_mm256_setzero_si256(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = load_i32x8(&lanes(values, v));
+        *vector = load_i32x8(&load_lanes(values, v));
     }
     vectors
 }
@@ -75,7 +76,7 @@ pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m256i; V] {
 pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
     let mut vectors = [_mm256_setzero_ps(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
-        *vector = _mm256_castsi256_ps(load_i32x8(&lanes(bytemuck::must_cast_slice(values), v)));
+        *vector = _mm256_castsi256_ps(load_i32x8(&load_lanes(bytemuck::must_cast_slice(values), v)));
     }
     vectors
 }
@@ -136,59 +137,10 @@ fn words(codes: __m256i) -> __m128i {
     _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes))
 }
 
-/// Stores what a row has of its vector `v`.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store_edge_i32s(row: &mut [i32], v: usize, sums: __m256i) {
-    let mut lanes = [0; LANES];
-    store_i32s(&mut lanes, sums);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store_edge_f32s(row: &mut [f32], v: usize, y: __m256) {
-    let mut lanes = [0.0; LANES];
-    store_f32s(&mut lanes, y);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store_edge_i8s(row: &mut [i8], v: usize, codes: __m256i) {
-    let mut lanes = [0; LANES];
-    store_i8s(&mut lanes, codes);
-    store_lanes(row, v, lanes);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store_edge_u8s(row: &mut [u8], v: usize, codes: __m256i) {
-    let mut lanes = [0; LANES];
-    store_u8s(&mut lanes, codes);
-    store_lanes(row, v, lanes);
-}
-
-/// Fills vector `v` of a row, as far as the row reaches.
-#[inline(always)]
-fn store_lanes<T: Copy>(row: &mut [T], v: usize, lanes: [T; LANES]) {
-    let Some(row) = row.get_mut(v * LANES..) else { return };
-    match row.first_chunk_mut() {
-        Some(row) => *row = lanes,
-        None => row.iter_mut().zip(lanes).for_each(|(to, from)| *to = from),
-    }
-}
-
-/// Vector `v` of a slice, zeros beyond its end.
-#[inline(always)]
-fn lanes<T: Copy + Default>(values: &[T], v: usize) -> [T; LANES] {
-    let values = values.get(v * LANES..).unwrap_or_default();
-    values.first_chunk().copied().unwrap_or_else(|| {
-        let mut lanes = [T::default(); LANES];
-        lanes.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
-        lanes
-    })
+edge_stores! {
+    "avx2",
+    store_edge_i32s by store_i32s: i32, __m256i;
+    store_edge_f32s by store_f32s: f32, __m256;
+    store_edge_i8s by store_i8s: i8, __m256i;
+    store_edge_u8s by store_u8s: u8, __m256i;
 }
