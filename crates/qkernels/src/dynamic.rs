@@ -4,7 +4,7 @@
 use qcore::{Float, QParams, Range, Scheme, SchemeError};
 
 use crate::finish::RowTerms;
-use crate::float_activations::{CodesError, FloatActivations, RowBlocks, TokenActivations};
+use crate::float_activations::{CodesError, FloatActivations, RowBlocks};
 use crate::gemm::{Call, GemmError};
 use crate::kernel::Kernel;
 use crate::packed::PackedWeights;
@@ -99,7 +99,7 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
         }
         Dynamic::PerToken(scheme) => {
             tokens.choose(&x, &scheme, kernel)?;
-            let a = &TokenActivations::new(x, &tokens.params, scheme.codes)?;
+            let a = &FloatActivations::per_row(x, &tokens.params, scheme.codes)?;
             let row_terms =
                 RowTerms { sums: &[], zero_points: &tokens.zero_points, factors: &tokens.factors };
             Call { a, w, columns, stage, row_terms, scale: None }.run(out, threads, operands, arenas)?;

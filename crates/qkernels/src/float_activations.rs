@@ -47,8 +47,18 @@ fn shift(codes: CodeRange) -> Result<i32, CodesError> {
 #[derive(Clone, Copy, Debug)]
 pub struct FloatActivations<'a, F> {
     view: MatRef<'a, F>,
-    params: QParams,
+    params: RowParams<'a>,
+    codes: CodeRange,
     shift: i32,
+}
+
+/// How rows are quantized.
+#[derive(Clone, Copy, Debug)]
+enum RowParams<'a> {
+    /// All alike.
+    Same(QParams),
+    /// Each on its own.
+    Own(&'a [QParams]),
 }
 
 impl<'a, F: Float> FloatActivations<'a, F> {
@@ -57,7 +67,29 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     /// # Errors
     /// [`CodesError`] if the codes of `params` do not all fit u8, nor all i8.
     pub fn new(view: MatRef<'a, F>, params: QParams) -> Result<Self, CodesError> {
-        Ok(Self { view, params, shift: shift(params.codes())? })
+        Self::with(view, RowParams::Same(params), params.codes())
+    }
+
+    /// The rows of `view`, each quantized by its entry of `params`, whose codes are `codes`.
+    pub(crate) fn per_row(
+        view: MatRef<'a, F>,
+        params: &'a [QParams],
+        codes: CodeRange,
+    ) -> Result<Self, CodesError> {
+        Self::with(view, RowParams::Own(params), codes)
+    }
+
+    fn with(view: MatRef<'a, F>, params: RowParams<'a>, codes: CodeRange) -> Result<Self, CodesError> {
+        Ok(Self { view, params, codes, shift: shift(codes)? })
+    }
+
+    /// The parameters of row `i`.
+    #[inline(always)]
+    fn params(&self, i: usize) -> &QParams {
+        match &self.params {
+            RowParams::Same(params) => params,
+            RowParams::Own(params) => &params[i],
+        }
     }
 }
 
@@ -76,11 +108,18 @@ impl<F: Float> Source for FloatActivations<'_, F> {
     }
 
     fn zero_point(&self) -> i32 {
-        self.params.zero_point()
+        match self.params {
+            RowParams::Same(params) => params.zero_point(),
+            RowParams::Own(_) => 0,
+        }
     }
 
     fn largest_distance(&self) -> u32 {
-        self.params.codes().largest_distance(self.params.zero_point())
+        let distance = |params: &QParams| self.codes.largest_distance(params.zero_point());
+        match &self.params {
+            RowParams::Same(params) => distance(params),
+            RowParams::Own(params) => params.iter().map(distance).max().unwrap_or(0),
+        }
     }
 
     fn in_place(&self, _: Range<usize>, _: Kernel) -> Option<Rows<'_>> {
@@ -89,70 +128,12 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        quantize_row(&self.view, i, &self.params, to, shifted(self.shift));
+        quantize_row(&self.view, i, self.params(i), to, shifted(self.shift));
     }
 
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        quantize_row(&self.view, i, &self.params, to, word);
-    }
-}
-
-/// Float activations whose rows have a scale and zero point each.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenActivations<'a, F> {
-    view: MatRef<'a, F>,
-    /// One for each row, all with the same codes.
-    params: &'a [QParams],
-    codes: CodeRange,
-    shift: i32,
-}
-
-impl<'a, F: Float> TokenActivations<'a, F> {
-    /// The rows of `view`, quantized by `params`, whose codes are `codes`.
-    pub(crate) fn new(
-        view: MatRef<'a, F>,
-        params: &'a [QParams],
-        codes: CodeRange,
-    ) -> Result<Self, CodesError> {
-        Ok(Self { view, params, codes, shift: shift(codes)? })
-    }
-}
-
-impl<F: Float> Source for TokenActivations<'_, F> {
-    fn rows(&self) -> usize {
-        self.view.rows()
-    }
-
-    fn cols(&self) -> usize {
-        self.view.cols()
-    }
-
-    fn shift(&self) -> i32 {
-        self.shift
-    }
-
-    fn zero_point(&self) -> i32 {
-        0
-    }
-
-    fn largest_distance(&self) -> u32 {
-        let distances = self.params.iter().map(|params| self.codes.largest_distance(params.zero_point()));
-        distances.max().unwrap_or(0)
-    }
-
-    fn in_place(&self, _: Range<usize>, _: Kernel) -> Option<Rows<'_>> {
-        None
-    }
-
-    #[inline(always)]
-    fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        quantize_row(&self.view, i, &self.params[i], to, shifted(self.shift));
-    }
-
-    #[inline(always)]
-    fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        quantize_row(&self.view, i, &self.params[i], to, word);
+        quantize_row(&self.view, i, self.params(i), to, word);
     }
 }
 
