@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use qcore::{AccumulatorError, Q31Multiplier, check_accumulator};
+use qcore::{AccumulatorError, Q31Multiplier};
 
 use crate::activation::Left;
 use crate::finish::{Finish, FixedPoint, RowTerms};
@@ -88,8 +88,8 @@ pub fn gemm<A: Left, S: OutputStage>(
     compute(&a.source(), w, 0..w.n(), stage, out, threads, workspace)
 }
 
-/// [`gemm`] for some columns, on the calling thread: for engines that spread a product over threads of their own, each with
-/// a workspace of its own. (Rows are spread by calling [`gemm`] on some rows of `a` and of the output.)
+/// [`gemm`](fn@gemm) for some columns, on the calling thread: for engines that spread a product over threads of their own, each
+/// with a workspace of its own. (Rows are spread by calling [`gemm`](fn@gemm) on some rows of `a` and of the output.)
 ///
 /// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]; `out` is (m, `columns.len()`), for
 /// instance split off by [`MatMut::split_at_col`]. The stage is that of the whole product, with entries for all n channels,
@@ -115,7 +115,7 @@ pub fn gemm<A: Left, S: OutputStage>(
 /// ```
 ///
 /// # Errors
-/// As [`gemm`], and [`GemmError::Columns`] if `columns` are not whole panels.
+/// As [`gemm`](fn@gemm), and [`GemmError::Columns`] if `columns` are not whole panels.
 pub fn gemm_columns<A: Left, S: OutputStage>(
     a: A,
     w: &PackedWeights,
@@ -172,7 +172,7 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
             return Err(GemmError::OutputShape { m, n: columns.len(), rows: out.rows(), cols: out.cols() });
         }
         stage::check(stage, n, (m, columns.len()))?;
-        self.check_sums()?;
+        w.check_columns(columns.clone(), a.largest_distance(), stage.bias())?;
         if m == 0 || columns.is_empty() {
             return Ok(());
         }
@@ -205,25 +205,6 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(start.div_ceil(panel)..end.div_ceil(panel))
     }
 
-    /// No sum can leave int32, by qcore's bound for each channel.
-    fn check_sums(&self) -> Result<(), AccumulatorError> {
-        let (w, bias) = (self.w, self.stage.bias());
-        let largest_a = self.a.largest_distance();
-        // One test for all channels nearly always suffices; only its failure asks which channel it is.
-        // (Smallest and largest apart, which is vector code.)
-        let extremes = |(min, max): (i32, i32), &bias: &i32| (bias.min(min), bias.max(max));
-        let (min, max) = bias.unwrap_or_default().iter().fold((0, 0), extremes);
-        let fits = |bias| check_accumulator(0, largest_a, u64::from(w.largest_abs_sum()), bias).is_ok();
-        if fits(min) && fits(max) {
-            return Ok(());
-        }
-        for channel in self.columns.clone() {
-            let abs_sum = u64::from(w.channel_abs_sums()[channel]);
-            check_accumulator(channel, largest_a, abs_sum, bias.map_or(0, |bias| bias[channel]))?;
-        }
-        Ok(())
-    }
-
     /// The stage with all operands written out for the columns that are computed.
     fn finish<'f>(&'f self, operands: &'f mut Operands) -> Finish<'f> {
         let Self { w, ref columns, stage, .. } = *self;
@@ -244,7 +225,7 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
 
     /// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
     ///
-    /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_sums`.
+    /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_columns`.
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
         let shift = self.w.kernel().desc().form.shift(self.a.shift());
         let origin = self.a.zero_point().wrapping_add(shift);

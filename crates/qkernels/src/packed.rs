@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ops::Range;
 
+use qcore::{AccumulatorError, check_accumulator};
+
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
 use crate::sums::Sums;
@@ -134,6 +136,47 @@ impl PackedWeights {
     /// The largest of [`channel_abs_sums`](Self::channel_abs_sums).
     pub fn largest_abs_sum(&self) -> u32 {
         self.largest_abs_sum
+    }
+
+    /// Whether the sums of every channel fit int32, by qcore's bound: `largest_input` is the largest distance of an activation
+    /// from its zero point, `bias` what is added to each channel's sums.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let w = PackedWeights::from_nk(MatRef::new(&[100i8, -100], 2, 1)?, Kernel::select()?)?;
+    /// assert!(w.check_accumulators(255, None).is_ok());
+    /// assert_eq!(w.check_accumulators(255, Some(&[0, i32::MAX])).unwrap_err().channel, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccumulatorError`] with the first channel whose sums might not fit.
+    pub fn check_accumulators(
+        &self,
+        largest_input: u32,
+        bias: Option<&[i32]>,
+    ) -> Result<(), AccumulatorError> {
+        self.check_columns(0..self.n(), largest_input, bias)
+    }
+
+    /// [`check_accumulators`](Self::check_accumulators) of some channels.
+    pub(crate) fn check_columns(
+        &self,
+        columns: Range<usize>,
+        largest_input: u32,
+        bias: Option<&[i32]>,
+    ) -> Result<(), AccumulatorError> {
+        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        let bias = bias.unwrap_or_default();
+        let largest_bias = bias.iter().copied().max_by_key(|bias| bias.unsigned_abs()).unwrap_or(0);
+        if check_accumulator(0, largest_input, u64::from(self.largest_abs_sum), largest_bias).is_ok() {
+            return Ok(());
+        }
+        for channel in columns {
+            let abs_sum = u64::from(self.sums.magnitudes[channel]);
+            check_accumulator(channel, largest_input, abs_sum, bias.get(channel).copied().unwrap_or(0))?;
+        }
+        Ok(())
     }
 
     /// All columns, cut into at most `parts` ranges of about the same size, none of them empty, that

@@ -1,6 +1,6 @@
 //! `DynamicLinear`: floats in, quantized by the scales that they have, integers multiplied, floats out (W8A8).
 
-use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams, check_accumulator};
+use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams};
 use qkernels::{
     DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackError, PackedWeights, Scales, StoredFloat, Threads,
     ViewError, gemm_dynamic,
@@ -149,9 +149,7 @@ impl DynamicLinear {
         }
         let largest_input = largest_input(&activations)?;
         let weights = pack(weight, weight_zero_points.as_deref(), kernel)?;
-        for (channel, &abs_sum) in weights.channel_abs_sums().iter().enumerate() {
-            check_accumulator(channel, largest_input, u64::from(abs_sum), 0)?;
-        }
+        weights.check_accumulators(largest_input, None)?;
         Ok(Self { name, weights, weight_scales, bias, activations, activation })
     }
 

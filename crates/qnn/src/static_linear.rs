@@ -1,6 +1,6 @@
 //! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
 
-use qcore::{QParams, check_accumulator, output_multiplier};
+use qcore::{QParams, output_multiplier};
 use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::ActivationCodes;
@@ -90,10 +90,7 @@ impl StaticLinear {
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
         let weights = pack(weight, weight_zero_points.as_deref(), kernel)?;
         let largest_input = input_codes.range().largest_distance(input.zero_point());
-        for (channel, &abs_sum) in weights.channel_abs_sums().iter().enumerate() {
-            let bias = bias.as_ref().map_or(0, |bias| bias[channel]);
-            check_accumulator(channel, largest_input, u64::from(abs_sum), bias)?;
-        }
+        weights.check_accumulators(largest_input, bias.as_deref())?;
         let (output, multipliers) = (None, Vec::new());
         Ok(Self {
             name,
