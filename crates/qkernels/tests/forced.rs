@@ -58,7 +58,7 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
 /// What a process prints that has `ISA_VARIABLE` set to `name`, or not set.
 fn child(name: Option<&str>) -> String {
     let mut command = this_program();
-    command.args(["--exact", "prints_what_it_ran_on", "--ignored", "--nocapture"]);
+    command.args(["--exact", "a_product_runs_on_what_is_selected", "--nocapture"]);
     match name {
         Some(name) => command.env(ISA_VARIABLE, name),
         None => command.env_remove(ISA_VARIABLE),
@@ -69,9 +69,9 @@ fn child(name: Option<&str>) -> String {
     text
 }
 
+/// The tests below run this one in processes of their own and read what it prints.
 #[test]
-#[ignore = "the child of the tests below"]
-fn prints_what_it_ran_on() {
+fn a_product_runs_on_what_is_selected() {
     let kernel = match Kernel::select() {
         Ok(kernel) => kernel,
         Err(error) => return println!("refused: {error}."),

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use half::{bf16, f16};
 use oracle::sums::Sums;
-use oracle::{Noise, TestCode, around};
+use oracle::{Noise, TestCode};
 use qcore::{Float, Q31Multiplier};
 use qkernels::{
     DequantizeTo, FixedPointRounding, Kernel, MatRef, Requantize, RequantizeFixedPoint, Residual, Scales,
@@ -209,19 +209,9 @@ fn check_stages<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, noise: &mut Noi
 
 #[test]
 fn every_option_of_every_stage_at_the_edges_of_tile_and_vector() {
-    fn sweep<A: TestCode, W: TestCode>(zero_points: bool) {
-        let mut noise = Noise::new(70);
-        for desc in Kernel::available().map(Kernel::desc) {
-            for n in around(desc.vector_columns).chain(around(desc.nr)) {
-                let m = 1 + noise.below(desc.mr + 2);
-                let mut sums = Sums::<A, W>::random(&mut noise, (m, n, 40), zero_points);
-                check_stages(&mut sums, &mut noise, 0.002);
-            }
-        }
-    }
-    sweep::<u8, i8>(false);
-    sweep::<i8, i8>(true);
-    sweep::<u8, u8>(true);
+    Sums::<u8, i8>::at_the_edges(70, false, |sums, noise| check_stages(sums, noise, 0.002));
+    Sums::<i8, i8>::at_the_edges(70, true, |sums, noise| check_stages(sums, noise, 0.002));
+    Sums::<u8, u8>::at_the_edges(70, true, |sums, noise| check_stages(sums, noise, 0.002));
 }
 
 #[test]

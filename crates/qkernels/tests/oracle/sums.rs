@@ -2,7 +2,7 @@
 
 use qkernels::{Activations, Kernel, MatRef, Output, OutputStage, Workspace, ZeroPoints};
 
-use crate::oracle::{Noise, Right, TestCode, pack, product, sums};
+use crate::oracle::{Noise, Right, TestCode, around, pack, product, sums};
 
 /// One product, and what its sums plus int32 bias must be.
 pub(crate) struct Sums<A, W> {
@@ -38,6 +38,18 @@ impl<A: TestCode, W: TestCode> Sums<A, W> {
         let w_zero_points = noise.zero_points::<W>(sums.len());
         let w = w_zero_points.iter().flat_map(|&z| [W::from_bits(z as u8); 3]).collect();
         Self::made((noise.codes(m * 3), -7), (w, w_zero_points), m, sums.to_vec())
+    }
+
+    /// `check` of random sums whose columns end at and around the ends of each kernel's vectors and panels.
+    pub(crate) fn at_the_edges(seed: u64, zero_points: bool, check: impl Fn(&mut Self, &mut Noise)) {
+        let mut noise = Noise::new(seed);
+        for desc in Kernel::available().map(Kernel::desc) {
+            for n in around(desc.vector_columns).chain(around(desc.nr)) {
+                let m = 1 + noise.below(desc.mr + 2);
+                let mut sums = Self::random(&mut noise, (m, n, 40), zero_points);
+                check(&mut sums, &mut noise);
+            }
+        }
     }
 
     fn made(
