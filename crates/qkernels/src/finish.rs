@@ -16,7 +16,7 @@ use crate::view::{MatMut, MatRef};
 /// What becomes of the sums. Operands per channel belong to the channels of the part of the product that is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finish<'p> {
-    /// Added to the sums, wrapping: bias, zero point of the activations and shift. One for each channel.
+    /// What the sums begin with: bias, zero point of the activations and shift, wrapping. One for each channel.
     pub(crate) offsets: &'p [i32],
     /// `sum_k w` of each channel, for rows with zero points of their own.
     pub(crate) channel_sums: &'p [i32],
@@ -24,6 +24,8 @@ pub(crate) struct Finish<'p> {
     pub(crate) zero_points: &'p [i32],
     /// Scale or multiplier. Unused by int32 output and by fixed point.
     pub(crate) factors: &'p [f32],
+    /// Whether no multiplier of a requantization is above 1/2 in magnitude, as hardly any is.
+    pub(crate) small_factors: bool,
     /// Added to the scaled sums.
     pub(crate) float_bias: Option<&'p [f32]>,
     /// Whether negative f32 results become 0.
@@ -34,6 +36,14 @@ pub(crate) struct Finish<'p> {
     pub(crate) fixed_point: Option<FixedPoint<'p>>,
     /// A tensor to add before rounding.
     pub(crate) residual: Option<ResidualRef<'p>>,
+}
+
+impl Finish<'_> {
+    /// Whether storing codes with saturation does for their upper bound: it is `highest`, that of their type, and sums times
+    /// factors, at most 2^30 in magnitude, stay in int32 with the zero point added.
+    pub(crate) fn saturates(&self, highest: i32) -> bool {
+        self.small_factors && self.codes.high == highest
+    }
 }
 
 /// The integers of a requantization.
@@ -203,10 +213,11 @@ impl Store<'_> {
     pub(crate) fn fits_registers(&self) -> bool {
         let Finish { zero_points, fixed_point, residual, .. } = self.finish;
         let rows = !self.row_terms.zero_points.is_empty() || !self.row_terms.factors.is_empty();
+        let codes_fit = zero_points.is_empty() && !rows && fixed_point.is_none() && residual.is_none();
         match self.target {
-            Target::I32(_) | Target::I8(_) | Target::U8(_) => {
-                zero_points.is_empty() && !rows && fixed_point.is_none() && residual.is_none()
-            }
+            Target::I32(_) => zero_points.is_empty() && !rows,
+            Target::I8(_) => codes_fit && self.finish.saturates(i8::MAX.into()),
+            Target::U8(_) => codes_fit && self.finish.saturates(u8::MAX.into()),
             Target::F32(_) => zero_points.is_empty(),
             Target::F16(_) | Target::Bf16(_) => false,
         }

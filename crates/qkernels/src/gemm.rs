@@ -210,14 +210,17 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         let Self { w, ref columns, stage, .. } = *self;
         let Operands { offsets, factors, multipliers } = operands;
         let of_columns = |bias: &'f [f32]| &bias[columns.clone()];
+        let (factors, codes) = (self.channel_factors(factors), stage.codes());
         Finish {
             offsets: self.channel_offsets(offsets),
             channel_sums: &w.channel_sums()[columns.clone()],
             zero_points: w.zero_points().get(columns.clone()).unwrap_or_default(),
-            factors: self.channel_factors(factors),
+            factors,
+            small_factors: codes.is_some()
+                && factors.iter().fold(true, |small, factor| small & (factor.abs() <= 0.5)),
             float_bias: stage.float_bias().map(of_columns),
             relu: stage.relu(),
-            codes: stage.codes(),
+            codes: codes.unwrap_or_default(),
             fixed_point: self.fixed_point(multipliers),
             residual: stage.residual(),
         }

@@ -133,8 +133,9 @@ pub(crate) struct Strip<'t> {
     pub(crate) acc: &'t mut [i32],
     /// Entries from a tile's slot to the next one's; 0 where all use the same.
     pub(crate) slot_stride: usize,
-    /// Whether to add to what `acc` holds.
-    pub(crate) accumulate: bool,
+    /// What the sums begin with: an offset for each column that the matrix has (the panel may be padded), or `None` for what
+    /// `acc` holds.
+    pub(crate) offsets: Option<&'t [i32]>,
     /// What to do with the sums instead of writing them to `acc`; only for kernels that say `stores`.
     pub(crate) store: Option<Store<'t>>,
 }
@@ -160,13 +161,13 @@ impl<'s> Strip<'s> {
             columns: self.columns,
             groups: self.groups,
             acc: &mut self.acc[first / mr * self.slot_stride..][..rows * self.columns],
-            accumulate: self.accumulate,
+            offsets: self.offsets,
             store: self.store.as_mut(),
         })
     }
 }
 
-/// One register tile: `acc[i][j] (+)= sum_k a[i][k] * b[k][j]` in wrapping int32.
+/// One register tile: `acc[i][j] = start(i, j) + sum_k a[i][k] * b[k][j]` in wrapping int32.
 #[derive(Debug)]
 pub(crate) struct Tile<'t, 's> {
     /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
@@ -183,8 +184,19 @@ pub(crate) struct Tile<'t, 's> {
     pub(crate) groups: usize,
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
-    pub(crate) accumulate: bool,
+    pub(crate) offsets: Option<&'t [i32]>,
     pub(crate) store: Option<&'t mut Store<'s>>,
+}
+
+impl Tile<'_, '_> {
+    /// What the sum of row `i` and column `j` begins with.
+    #[inline(always)]
+    pub(crate) fn start(&self, i: usize, j: usize) -> i32 {
+        match self.offsets {
+            Some(offsets) => offsets.get(j).copied().unwrap_or(0),
+            None => self.acc[i * self.columns + j],
+        }
+    }
 }
 
 /// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.

@@ -83,6 +83,7 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
                         let b = self.w.panel(p, groups.clone());
                         let first_channel = p * desc.nr - self.first_channel;
                         let channels = first_channel..first_channel + layout.used_columns(p);
+                        let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
                         let first_column = (p - part.panels.start) * desc.nr;
                         let out_columns = first_column..first_column + channels.len();
                         let out_rows = rows.start - part.rows.start..rows.end - part.rows.start;
@@ -106,7 +107,7 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
                             columns: layout.columns(p),
                             acc: &mut arena.acc[first_slot * slot_len..],
                             slot_stride,
-                            accumulate: pc > 0,
+                            offsets,
                             store,
                         };
                         run_strip(kernel, strip);
@@ -119,6 +120,10 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
 
 /// Loop 1: runs the kernel on a strip. Where it does not apply the output stage itself, it runs on a tile at a time, whose
 /// sums are then still in L1.
+///
+/// Never inlined: the loops around it are compiled for each type of activations in each crate that uses it, and would take
+/// all output stages along.
+#[inline(never)]
 fn run_strip(kernel: Kernel, mut strip: Strip<'_>) {
     if strip.store.as_ref().is_none_or(|store| kernel.desc().stores && store.fits_registers()) {
         return kernel.run(&mut strip);

@@ -123,7 +123,6 @@ impl FinishedTile<'_> {
     ) {
         let Self { finish, channels, row_terms, .. } = self;
         let channel = channels.start + j;
-        let offset: [i32; L] = entries(finish.offsets, channel);
         let channel_sum: [i32; L] = entries(finish.channel_sums, channel);
         let zero_point: [i32; L] = entries(finish.zero_points, channel);
         let factor: [f32; L] = entries(finish.factors, channel);
@@ -135,10 +134,7 @@ impl FinishedTile<'_> {
             let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) else {
                 continue;
             };
-            let mut sum = [0; L];
-            for j in 0..L {
-                sum[j] = acc[j].wrapping_add(offset[j]);
-            }
+            let mut sum = *acc;
             if let Some(&row_sum) = row_terms.sums.get(i) {
                 for j in 0..L {
                     sum[j] = sum[j].wrapping_sub(row_sum.wrapping_mul(zero_point[j]));

@@ -1,14 +1,4 @@
-//! Vectors at the ends of rows, for instruction sets without masks.
-
-/// Fills vector `v` of a row, as far as the row reaches.
-#[inline(always)]
-pub(super) fn store_lanes<T: Copy, const LANES: usize>(row: &mut [T], v: usize, lanes: [T; LANES]) {
-    let Some(row) = row.get_mut(v * LANES..) else { return };
-    match row.first_chunk_mut() {
-        Some(row) => *row = lanes,
-        None => row.iter_mut().zip(lanes).for_each(|(to, from)| *to = from),
-    }
-}
+//! Vectors at the ends of slices, for instruction sets without masks.
 
 /// Vector `v` of a slice, zeros beyond its end.
 #[inline(always)]
@@ -20,19 +10,3 @@ pub(super) fn load_lanes<T: Copy + Default, const LANES: usize>(values: &[T], v:
         lanes
     })
 }
-
-/// The functions that store what a row has of a vector, by those that store a whole one: `$edge(row, v, vector)` by
-/// `$store(to, vector)`, for elements of type `$element` and vectors `$vector`, compiled for `$features`.
-macro_rules! edge_stores {
-    ($features:literal, $($edge:ident by $store:ident: $element:ty, $vector:ty;)*) => {$(
-        /// Stores what a row has of its vector `v`.
-        #[inline]
-        #[target_feature(enable = $features)]
-        pub(super) fn $edge(row: &mut [$element], v: usize, vector: $vector) {
-            let mut lanes = [<$element>::default(); LANES];
-            $store(&mut lanes, vector);
-            store_lanes(row, v, lanes);
-        }
-    )*};
-}
-pub(super) use edge_stores;

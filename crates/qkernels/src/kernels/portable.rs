@@ -51,8 +51,8 @@ fn body<const M: usize>(tile: &mut Tile<'_, '_>) {
             acc[i] = acc[i].wrapping_add(i32::from(x) * i32::from(w));
         }
     }
-    for (y, acc) in tile.acc.iter_mut().zip(acc) {
-        *y = if tile.accumulate { y.wrapping_add(acc) } else { acc };
+    for (i, acc) in acc.into_iter().enumerate() {
+        tile.acc[i] = tile.start(i, 0).wrapping_add(acc);
     }
 }
 
@@ -72,7 +72,7 @@ fn peak(iterations: u64) -> i32 {
             columns: 1,
             groups,
             acc: &mut acc,
-            accumulate: true,
+            offsets: None,
             store: None,
         });
     }

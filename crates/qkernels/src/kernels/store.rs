@@ -1,6 +1,10 @@
 //! From a kernel's accumulators to the output, in registers, for all architectures: the loops around the formulas of
 //! their `finish512`, `finish256` and `finish128`.
 
+use core::ops::Range;
+
+use crate::view::MatMut;
+
 /// The block once for each `$i` below `$bound`, a constant of at most 8.
 ///
 /// The compiler keeps an array in registers only if it sees nothing but constant indices early on; it unrolls loops this
@@ -18,88 +22,102 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
-/// Stores `$value` for each vector of a tile whose first row is `$first`, given the number of its row, its own number in it and
-/// its sums plus offsets: by `$isa::$store`, or by `$isa::$store_edge` where the output has not all of the tile's columns.
+/// Stores `$value` for each vector of the tile whose first row is `$first` by `$isa::$store`, given the number of its row, its own
+/// number in it and its sums. Where the output has not all of the tile, its elements take the way through `$scratch`.
 macro_rules! each_vector {
-    ($isa:ident, $sums:ident + $offsets:ident, $M:ident x $V:ident from $first:ident, $out:ident, $store:ident | $store_edge:ident, |$i:ident, $v:ident, $sum:ident| $value:expr) => {
-        if let Some(rows) = $out.tile_mut::<$M, $V, { $isa::LANES }>($first) {
-            store::unrolled!(r in $M, {
-                let $i = $first + r;
-                store::unrolled!($v in $V, {
-                    let $sum = $isa::add($sums[r][$v], $offsets[$v]);
-                    $isa::$store(&mut rows[r][$v], $value);
-                });
+    ($isa:ident, $sums:ident, $M:ident x $V:ident from $first:ident, $out:ident | $scratch:ident, $store:ident, |$i:ident, $v:ident, $sum:ident| $value:expr) => {{
+        let scratch = bytemuck::must_cast_slice_mut::<i32, _>($scratch);
+        let (rows, whole) = match $out.tile_mut::<$M, $V, { $isa::LANES }>($first) {
+            Some(rows) => (rows, true),
+            None => (store::rows_of(scratch), false),
+        };
+        store::unrolled!(r in $M, {
+            let $i = $first + r;
+            store::unrolled!($v in $V, {
+                let $sum = $sums[r][$v];
+                $isa::$store(&mut rows[r][$v], $value);
             });
-        } else {
-            store::unrolled!(r in $M, {
-                let $i = $first + r;
-                let row = $out.row_mut($i).unwrap_or_default();
-                store::unrolled!($v in $V, {
-                    let $sum = $isa::add($sums[r][$v], $offsets[$v]);
-                    $isa::$store_edge(row, $v, $value);
-                });
-            });
+        });
+        if !whole {
+            store::copy_rows(scratch, $V * $isa::LANES, $out, $first..$first + $M);
         }
-    };
+    }};
 }
 pub(super) use each_vector;
+
+/// The first M * V * L elements as M rows of V vectors of L.
+#[inline(always)]
+pub(super) fn rows_of<T, const M: usize, const V: usize, const L: usize>(
+    scratch: &mut [T],
+) -> [&mut [[T; L]; V]; M] {
+    match scratch.as_chunks_mut::<L>().0.as_chunks_mut::<V>().0.first_chunk_mut::<M>() {
+        Some(rows) => rows.each_mut(),
+        None => unreachable!("a tile's sums are as many as its elements"),
+    }
+}
+
+/// Copies rows of `stride` elements to the rows `to` of `out`, as far as these reach.
+#[inline(never)]
+pub(super) fn copy_rows<T: Copy>(rows: &[T], stride: usize, out: &mut MatMut<'_, T>, to: Range<usize>) {
+    for (i, row) in to.zip(rows.chunks_exact(stride)) {
+        let Some(out) = out.row_mut(i) else { return };
+        out.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+    }
+}
 
 /// Stores `$sums`, the complete int32 sums of the tile (an array of `$M` rows of `$V` vectors) whose first row is `$first`,
 /// through its output stage, with the vector functions of module `$isa`.
 ///
 /// A macro, since a function with target features cannot be `#[inline(always)]`, and out of line it would take the
-/// accumulators through memory.
+/// accumulators through memory. `$scratch` has room for the tile's sums.
 macro_rules! store {
-    ($isa:ident, $sums:ident, $store:expr, $first:expr, $M:ident, $V:ident) => {{
+    ($isa:ident, $sums:ident, $store:expr, $scratch:expr, $first:expr, $M:ident, $V:ident) => {{
         let Store { finish, channels, row_terms, target, .. } = $store;
-        let first = $first;
-        let offsets = $isa::load_i32s::<$V>(&finish.offsets[channels.clone()]);
+        let (first, scratch) = ($first, &mut *$scratch);
         match target {
-            Target::I32(out) => store::each_vector!(
-                $isa, $sums + offsets, $M x $V from first, out, store_i32s | store_edge_i32s,
-                |_i, v, sum| sum
-            ),
+            Target::I32(out) => {
+                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_i32s, |_i, v, sum| sum)
+            }
             Target::F32(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
+                // Adding -0.0 changes nothing.
                 let bias = match finish.float_bias {
                     Some(bias) => $isa::load_f32s::<$V>(&bias[channels.clone()]),
                     None => [$isa::splat(-0.0); $V],
                 };
                 let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
-                if row_terms.factors.is_empty() && row_terms.zero_points.is_empty() {
-                    store::each_vector!(
-                        $isa, $sums + offsets, $M x $V from first, out, store_f32s | store_edge_f32s,
-                        |_i, v, sum| $isa::dequantize(sum, factors[v], bias[v], floor)
-                    )
-                } else {
+                if !row_terms.factors.is_empty() || !row_terms.zero_points.is_empty() {
                     let channel_sums = $isa::load_i32s::<$V>(&finish.channel_sums[channels.clone()]);
-                    store::each_vector!(
-                        $isa, $sums + offsets, $M x $V from first, out, store_f32s | store_edge_f32s,
-                        |i, v, sum| {
-                            let zero_point = row_terms.zero_points.get(i).copied().unwrap_or(0);
-                            let sum = $isa::subtract_product(sum, zero_point, channel_sums[v]);
-                            let row_factor = row_terms.factors.get(i).copied().unwrap_or(1.0);
-                            let factor = $isa::multiply($isa::splat(row_factor), factors[v]);
-                            $isa::dequantize(sum, factor, bias[v], floor)
-                        }
-                    )
+                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |i, v, sum| {
+                        let zero_point = row_terms.zero_points.get(i).copied().unwrap_or(0);
+                        let sum = $isa::subtract_product(sum, zero_point, channel_sums[v]);
+                        let row_factor = row_terms.factors.get(i).copied().unwrap_or(1.0);
+                        let factor = $isa::multiply($isa::splat(row_factor), factors[v]);
+                        $isa::floor($isa::dequantize(sum, factor, bias[v]), floor)
+                    })
+                } else if finish.relu {
+                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |_i, v, sum| {
+                        $isa::floor($isa::dequantize(sum, factors[v], bias[v]), floor)
+                    })
+                } else {
+                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |_i, v, sum| {
+                        $isa::dequantize(sum, factors[v], bias[v])
+                    })
                 }
             }
-            Target::F16(_) | Target::Bf16(_) => unreachable!("`Store::fits_registers` leaves these in L1"),
             Target::I8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!(
-                    $isa, $sums + offsets, $M x $V from first, out, store_i8s | store_edge_i8s,
-                    |_i, v, sum| $isa::requantize(sum, factors[v], &finish.codes)
-                )
+                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_i8s, |_i, v, sum| {
+                    $isa::requantize(sum, factors[v], &finish.codes)
+                })
             }
             Target::U8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!(
-                    $isa, $sums + offsets, $M x $V from first, out, store_u8s | store_edge_u8s,
-                    |_i, v, sum| $isa::requantize(sum, factors[v], &finish.codes)
-                )
+                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_u8s, |_i, v, sum| {
+                    $isa::requantize(sum, factors[v], &finish.codes)
+                })
             }
+            Target::F16(_) | Target::Bf16(_) => unreachable!("`Store::fits_registers` leaves these in L1"),
         }
     }};
 }

@@ -75,8 +75,8 @@ impl<C: sealed::StoredCode> sealed::Stage for RequantizeFixedPoint<'_, C> {
     }
 
     #[expect(private_interfaces, reason = "sealed")]
-    fn codes(&self) -> Codes {
-        self.codes.bounds()
+    fn codes(&self) -> Option<Codes> {
+        Some(self.codes.bounds())
     }
 
     #[expect(private_interfaces, reason = "sealed")]

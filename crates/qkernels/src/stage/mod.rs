@@ -148,10 +148,10 @@ pub(crate) mod sealed {
             false
         }
 
-        /// The integers of a requantization.
+        /// The integers of a requantization; `None` where it is none.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
-        fn codes(&self) -> Codes {
-            Codes::default()
+        fn codes(&self) -> Option<Codes> {
+            None
         }
 
         /// Multipliers in fixed point, one for each channel or one for all, in place of the factor.

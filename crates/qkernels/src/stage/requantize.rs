@@ -85,8 +85,8 @@ impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
     }
 
     #[expect(private_interfaces, reason = "sealed")]
-    fn codes(&self) -> Codes {
-        self.codes.bounds()
+    fn codes(&self) -> Option<Codes> {
+        Some(self.codes.bounds())
     }
 
     #[expect(private_interfaces, reason = "sealed")]

@@ -11,7 +11,7 @@ use core::arch::aarch64::*;
 
 use super::simd::{load_i32x4, store_i32x4};
 use crate::finish::Codes;
-use crate::kernels::lanes::{edge_stores, load_lanes, store_lanes};
+use crate::kernels::lanes::load_lanes;
 
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 4;
@@ -87,28 +87,35 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [float32x4_t; V] {
     vectors
 }
 
-/// [`qcore::dequantize_acc_bias`], then ReLU. Without a bias, -0.0 stands in, which changes nothing when it is added;
-/// without ReLU, a floor of minus infinity.
+/// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn dequantize(
-    sum: int32x4_t,
-    factor: float32x4_t,
-    bias: float32x4_t,
-    floor: float32x4_t,
-) -> float32x4_t {
-    let y = vaddq_f32(vmulq_f32(vcvtq_f32_s32(sum), factor), bias);
+fn scale(sum: int32x4_t, factor: float32x4_t) -> float32x4_t {
+    vmulq_f32(vcvtq_f32_s32(sum), factor)
+}
+
+/// [`qcore::dequantize_acc_bias`].
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn dequantize(sum: int32x4_t, factor: float32x4_t, bias: float32x4_t) -> float32x4_t {
+    vaddq_f32(scale(sum, factor), bias)
+}
+
+/// `y`, or the floor where `y` is below it: ReLU with a floor of 0.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn floor(y: float32x4_t, floor: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtq_f32(floor, y), floor, y)
 }
 
-/// [`qcore::requantize`].
+/// [`qcore::requantize`] of sums that [`Finish::saturates`] is true for, but for the upper bound, to which stores saturate.
+///
+/// [`Finish::saturates`]: crate::finish::Finish::saturates
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn requantize(sum: int32x4_t, factor: float32x4_t, codes: &Codes) -> int32x4_t {
-    let (low, high) = ((codes.low - codes.zero_point) as f32, (codes.high - codes.zero_point) as f32);
-    let v = vmulq_f32(vcvtq_f32_s32(sum), factor);
-    let v = vminnmq_f32(vmaxnmq_f32(v, splat(low)), splat(high));
-    vaddq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(codes.zero_point))
+    let code = vaddq_s32(vcvtnq_s32_f32(scale(sum, factor)), vdupq_n_s32(codes.zero_point));
+    vmaxq_s32(code, vdupq_n_s32(codes.low))
 }
 
 /// Stores a whole vector.
@@ -125,32 +132,26 @@ pub(super) fn store_f32s(to: &mut [f32; LANES], y: float32x4_t) {
     store_i32x4(bytemuck::must_cast_mut(to), vreinterpretq_s32_f32(y));
 }
 
-/// As [`store_i32s`]; the codes are in the range of i8.
+/// As [`store_i32s`], with saturation.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn store_i8s(to: &mut [i8; LANES], codes: int32x4_t) {
-    *to = bytemuck::must_cast(low_bytes(codes));
+    let words = words(codes);
+    *to = bytemuck::must_cast(vget_lane_u32::<0>(vreinterpret_u32_s8(vqmovn_s16(words))));
 }
 
-/// As [`store_i32s`]; the codes are in the range of u8.
+/// As [`store_i32s`], with saturation.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn store_u8s(to: &mut [u8; LANES], codes: int32x4_t) {
-    *to = bytemuck::must_cast(low_bytes(codes));
+    let words = words(codes);
+    *to = bytemuck::must_cast(vget_lane_u32::<0>(vreinterpret_u32_u8(vqmovun_s16(words))));
 }
 
-/// The low byte of each lane.
+/// Four int32 as 16-bit words, saturated, twice.
 #[inline]
 #[target_feature(enable = "neon")]
-fn low_bytes(codes: int32x4_t) -> u32 {
-    let words = vmovn_s32(codes);
-    vget_lane_u32::<0>(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words))))
-}
-
-edge_stores! {
-    "neon",
-    store_edge_i32s by store_i32s: i32, int32x4_t;
-    store_edge_f32s by store_f32s: f32, float32x4_t;
-    store_edge_i8s by store_i8s: i8, int32x4_t;
-    store_edge_u8s by store_u8s: u8, int32x4_t;
+fn words(codes: int32x4_t) -> int16x8_t {
+    let words = vqmovn_s32(codes);
+    vcombine_s16(words, words)
 }

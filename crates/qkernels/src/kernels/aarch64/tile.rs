@@ -112,12 +112,19 @@ macro_rules! single_row {
 }
 pub(super) use single_row;
 
-/// The sums of a tile, `$M` rows of `$V` vectors, with those that the tile holds already, and on to where they go.
+/// The sums of a tile, `$M` rows of `$V` vectors, with what they begin with, and on to where they go.
 macro_rules! end {
     ($tile:ident, $acc:ident, $M:ident, $V:ident) => {
         let (sums, _) = $tile.acc.as_chunks_mut::<{ finish128::LANES }>();
         let sums = &mut sums[..$M * $V];
-        if $tile.accumulate {
+        if let Some(offsets) = $tile.offsets {
+            let offsets = finish128::load_i32s::<$V>(offsets);
+            for i in 0..$M {
+                for v in 0..$V {
+                    $acc[i][v] = finish128::add($acc[i][v], offsets[v]);
+                }
+            }
+        } else {
             for i in 0..$M {
                 for v in 0..$V {
                     $acc[i][v] = finish128::add($acc[i][v], finish128::load_sums(&sums[i * $V + v]));
@@ -125,7 +132,7 @@ macro_rules! end {
             }
         }
         if let Some(store) = &mut $tile.store {
-            store::store!(finish128, $acc, store, $tile.first, $M, $V);
+            store::store!(finish128, $acc, store, $tile.acc, $tile.first, $M, $V);
             return;
         }
         for i in 0..$M {

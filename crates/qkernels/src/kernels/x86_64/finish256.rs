@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 
 use super::simd::{load_i32x8, store_i32x8};
 use crate::finish::Codes;
-use crate::kernels::lanes::{edge_stores, load_lanes, store_lanes};
+use crate::kernels::lanes::load_lanes;
 
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 8;
@@ -81,23 +81,35 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
     vectors
 }
 
-/// [`qcore::dequantize_acc_bias`], then ReLU. Without a bias, -0.0 stands in, which changes nothing when it is added;
-/// without ReLU, a floor of minus infinity.
+/// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn dequantize(sum: __m256i, factor: __m256, bias: __m256, floor: __m256) -> __m256 {
-    let y = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor), bias);
+fn scale(sum: __m256i, factor: __m256) -> __m256 {
+    _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor)
+}
+
+/// [`qcore::dequantize_acc_bias`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn dequantize(sum: __m256i, factor: __m256, bias: __m256) -> __m256 {
+    _mm256_add_ps(scale(sum, factor), bias)
+}
+
+/// `y`, or the floor where `y` is below it: ReLU with a floor of 0.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn floor(y: __m256, floor: __m256) -> __m256 {
     _mm256_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`].
+/// [`qcore::requantize`] of sums that [`Finish::saturates`] is true for, but for the upper bound, to which stores saturate.
+///
+/// [`Finish::saturates`]: crate::finish::Finish::saturates
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn requantize(sum: __m256i, factor: __m256, codes: &Codes) -> __m256i {
-    let (low, high) = ((codes.low - codes.zero_point) as f32, (codes.high - codes.zero_point) as f32);
-    let v = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor);
-    let v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(low)), _mm256_set1_ps(high));
-    _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(codes.zero_point))
+    let code = _mm256_add_epi32(_mm256_cvtps_epi32(scale(sum, factor)), _mm256_set1_epi32(codes.zero_point));
+    _mm256_max_epi32(code, _mm256_set1_epi32(codes.low))
 }
 
 /// Stores a whole vector.
@@ -114,7 +126,7 @@ pub(super) fn store_f32s(to: &mut [f32; LANES], y: __m256) {
     store_i32x8(bytemuck::must_cast_mut(to), _mm256_castps_si256(y));
 }
 
-/// As [`store_i32s`]; the codes are in the range of i8.
+/// As [`store_i32s`], with saturation.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m256i) {
@@ -122,7 +134,7 @@ pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m256i) {
     *to = bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packs_epi16(words, words)));
 }
 
-/// As [`store_i32s`]; the codes are in the range of u8.
+/// As [`store_i32s`], with saturation.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m256i) {
@@ -135,12 +147,4 @@ pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m256i) {
 #[target_feature(enable = "avx2")]
 fn words(codes: __m256i) -> __m128i {
     _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes))
-}
-
-edge_stores! {
-    "avx2",
-    store_edge_i32s by store_i32s: i32, __m256i;
-    store_edge_f32s by store_f32s: f32, __m256;
-    store_edge_i8s by store_i8s: i8, __m256i;
-    store_edge_u8s by store_u8s: u8, __m256i;
 }

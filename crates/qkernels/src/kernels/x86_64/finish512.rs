@@ -92,23 +92,35 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m512; V] {
     vectors
 }
 
-/// [`qcore::dequantize_acc_bias`], then ReLU. Without a bias, -0.0 stands in, which changes nothing when it is added;
-/// without ReLU, a floor of minus infinity.
+/// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn dequantize(sum: __m512i, factor: __m512, bias: __m512, floor: __m512) -> __m512 {
-    let y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor), bias);
+fn scale(sum: __m512i, factor: __m512) -> __m512 {
+    _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor)
+}
+
+/// [`qcore::dequantize_acc_bias`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn dequantize(sum: __m512i, factor: __m512, bias: __m512) -> __m512 {
+    _mm512_add_ps(scale(sum, factor), bias)
+}
+
+/// `y`, or the floor where `y` is below it: ReLU with a floor of 0.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn floor(y: __m512, floor: __m512) -> __m512 {
     _mm512_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`].
+/// [`qcore::requantize`] of sums that [`Finish::saturates`] is true for, but for the upper bound, to which stores saturate.
+///
+/// [`Finish::saturates`]: crate::finish::Finish::saturates
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn requantize(sum: __m512i, factor: __m512, codes: &Codes) -> __m512i {
-    let (low, high) = ((codes.low - codes.zero_point) as f32, (codes.high - codes.zero_point) as f32);
-    let v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
-    let v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(low)), _mm512_set1_ps(high));
-    _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(codes.zero_point))
+    let code = _mm512_add_epi32(_mm512_cvtps_epi32(scale(sum, factor)), _mm512_set1_epi32(codes.zero_point));
+    _mm512_max_epi32(code, _mm512_set1_epi32(codes.low))
 }
 
 /// Stores a whole vector.
@@ -125,44 +137,16 @@ pub(super) fn store_f32s(to: &mut [f32; LANES], y: __m512) {
     simd::store_i32x16(bytemuck::must_cast_mut(to), _mm512_castps_si512(y));
 }
 
-/// As [`store_i32s`]; the codes are in the range of i8.
+/// As [`store_i32s`], with saturation.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m512i) {
-    simd::store_bytes(bytemuck::must_cast_mut(to), codes);
+    simd::store_bytes(bytemuck::must_cast_mut(to), _mm512_cvtsepi32_epi8(codes));
 }
 
-/// As [`store_i32s`]; the codes are in the range of u8.
+/// As [`store_i32s`], with saturation; the codes are not negative.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m512i) {
-    simd::store_bytes(to, codes);
-}
-
-/// Stores what a row has of its vector `v`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_edge_i32s(row: &mut [i32], v: usize, sums: __m512i) {
-    simd::store_i32_lanes(row, v, sums);
-}
-
-/// As [`store_edge_i32s`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_edge_f32s(row: &mut [f32], v: usize, y: __m512) {
-    simd::store_i32_lanes(bytemuck::must_cast_slice_mut(row), v, _mm512_castps_si512(y));
-}
-
-/// As [`store_edge_i32s`]; the codes are in the range of i8.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_edge_i8s(row: &mut [i8], v: usize, codes: __m512i) {
-    simd::store_byte_lanes(bytemuck::must_cast_slice_mut(row), v, codes);
-}
-
-/// As [`store_edge_i32s`]; the codes are in the range of u8.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_edge_u8s(row: &mut [u8], v: usize, codes: __m512i) {
-    simd::store_byte_lanes(row, v, codes);
+    simd::store_bytes(to, _mm512_cvtusepi32_epi8(codes));
 }

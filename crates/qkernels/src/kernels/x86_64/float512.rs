@@ -127,9 +127,9 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
         }
     }
     for i in 0..M {
+        let (to, _) = tile.sums[i * tile.columns..].as_chunks_mut::<LANES>();
         for v in 0..V {
-            let to = &mut tile.sums[i * tile.columns..][(first + v) * LANES..];
-            simd::store_f32_lanes(to, 0, sums[i][v]);
+            simd::store_f32x16(&mut to[first + v], sums[i][v]);
         }
     }
 }

@@ -98,6 +98,14 @@ pub(super) fn store_i32x16(values: &mut [i32; 16], v: __m512i) {
     unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), v) }
 }
 
+/// Sixteen floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_f32x16(values: &mut [f32; 16], v: __m512) {
+    // SAFETY: the reference covers the 64 bytes written, and `storeu` asks for no alignment.
+    unsafe { _mm512_storeu_ps(values.as_mut_ptr(), v) }
+}
+
 /// The lanes of vector `v` of a slice of `len` elements: sixteen, or fewer at its end.
 #[inline(always)]
 fn lanes(len: usize, v: usize) -> u16 {
@@ -120,47 +128,10 @@ pub(super) fn load_f32_lanes(values: &[f32], v: usize) -> __m512 {
     unsafe { _mm512_maskz_loadu_ps(lanes(values.len(), v), values.as_ptr().wrapping_add(16 * v)) }
 }
 
-/// The low bytes of the lanes.
+/// 16 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_bytes(to: &mut [u8; 16], x: __m512i) {
-    let bytes = _mm512_cvtepi32_epi8(x);
+pub(super) fn store_bytes(to: &mut [u8; 16], bytes: __m128i) {
     // SAFETY: the reference covers the 16 bytes written, and `storeu` asks for no alignment.
     unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
-}
-
-/// Fills vector `v` of a slice, as far as the slice reaches.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_i32_lanes(values: &mut [i32], v: usize, x: __m512i) {
-    let start = values.as_mut_ptr().wrapping_add(16 * v);
-    if values.len() >= 16 * (v + 1) {
-        // SAFETY: the slice has all sixteen elements from `start` on.
-        unsafe { _mm512_storeu_epi32(start, x) }
-    } else {
-        // Masked stores are several times slower than whole ones (AMD Zen 4), so they are left to the edges.
-        // SAFETY: masked-out lanes are not written, and the mask has no lane beyond the slice.
-        unsafe { _mm512_mask_storeu_epi32(start, lanes(values.len(), v), x) }
-    }
-}
-
-/// As [`store_i32_lanes`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_f32_lanes(values: &mut [f32], v: usize, x: __m512) {
-    store_i32_lanes(bytemuck::must_cast_slice_mut(values), v, _mm512_castps_si512(x));
-}
-
-/// Fills vector `v` of a slice with the low bytes of the lanes, as far as the slice reaches.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn store_byte_lanes(values: &mut [u8], v: usize, x: __m512i) {
-    let (start, bytes) = (values.as_mut_ptr().wrapping_add(16 * v).cast(), _mm512_cvtepi32_epi8(x));
-    if values.len() >= 16 * (v + 1) {
-        // SAFETY: the slice has all sixteen bytes from `start` on.
-        unsafe { _mm_storeu_epi8(start, bytes) }
-    } else {
-        // SAFETY: masked-out lanes are not written, and the mask has no lane beyond the slice.
-        unsafe { _mm_mask_storeu_epi8(start, lanes(values.len(), v), bytes) }
-    }
 }

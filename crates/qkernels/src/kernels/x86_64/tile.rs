@@ -21,7 +21,12 @@ macro_rules! tile_body {
             let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
             let sums = &mut sums[..M * V];
             let mut partial = [[[$isa::zero(); V]; M]; U];
-            if tile.accumulate {
+            if let Some(offsets) = tile.offsets {
+                let offsets = $isa::load_i32s::<V>(offsets);
+                for i in 0..M {
+                    partial[0][i] = offsets;
+                }
+            } else {
                 for i in 0..M {
                     for v in 0..V {
                         partial[0][i][v] = $isa::load_sums(&sums[i * V + v]);
@@ -62,7 +67,7 @@ macro_rules! tile_body {
                 }
             }
             if let Some(store) = &mut tile.store {
-                store::store!($isa, acc, store, tile.first, M, V);
+                store::store!($isa, acc, store, tile.acc, tile.first, M, V);
                 return;
             }
             for i in 0..M {
