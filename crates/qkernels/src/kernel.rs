@@ -87,7 +87,8 @@ impl KernelDesc {
 
     /// [`rows_together`](Self::rows_together) of the tile with row `first` of `rows` rows in its first band or a later one.
     pub(crate) fn rows_together_from(&self, first: usize, rows: usize) -> usize {
-        self.rows_together(self.mr.min(rows - first / self.mr * self.mr))
+        // Asked for each row, which a division would delay.
+        if self.band == 1 { 1 } else { self.rows_together(self.mr.min(rows - first / self.mr * self.mr)) }
     }
 }
 
@@ -119,8 +120,9 @@ pub(crate) struct Strip<'t> {
     pub(crate) a: Rows<'t>,
     /// Rows, at least 1.
     pub(crate) rows: usize,
-    /// Rows that tiles have been made of.
+    /// Rows that tiles have been made of, and how many.
     pub(crate) done: usize,
+    pub(crate) tiles: usize,
     /// The first of the groups of kr consecutive k.
     pub(crate) first_group: usize,
     /// Groups of kr consecutive k.
@@ -141,16 +143,30 @@ pub(crate) struct Strip<'t> {
 }
 
 impl<'s> Strip<'s> {
-    /// The next mr rows, or what is left of them.
+    /// Rows of the next tile: mr, or what is left of them.
+    #[inline(always)]
+    pub(crate) fn next_rows(&self) -> usize {
+        self.desc.mr.min(self.rows - self.done)
+    }
+
+    /// The next tile; `None` after the last.
     #[inline(always)]
     pub(crate) fn next_tile(&mut self) -> Option<Tile<'_, 's>> {
-        let KernelDesc { mr, .. } = *self.desc;
-        let first = self.done;
-        if first >= self.rows {
+        match self.next_rows() {
+            0 => None,
+            rows => self.next_tile_of(rows),
+        }
+    }
+
+    /// The next tile, if `rows` rows are left for it: at least 1, mr unless they are the last ones.
+    #[inline(always)]
+    pub(crate) fn next_tile_of(&mut self, rows: usize) -> Option<Tile<'_, 's>> {
+        let (first, slot) = (self.done, self.tiles * self.slot_stride);
+        if self.rows - first < rows {
             return None;
         }
-        let rows = mr.min(self.rows - first);
         self.done += rows;
+        self.tiles += 1;
         let group_bytes = self.desc.rows_together(rows) * self.desc.group_bytes();
         Some(Tile {
             a: self.a.skip_rows(first).bytes.get(group_bytes * self.first_group..).unwrap_or_default(),
@@ -160,7 +176,7 @@ impl<'s> Strip<'s> {
             b: self.b,
             columns: self.columns,
             groups: self.groups,
-            acc: &mut self.acc[first / mr * self.slot_stride..][..rows * self.columns],
+            acc: &mut self.acc[slot..][..rows * self.columns],
             offsets: self.offsets,
             store: self.store.as_mut(),
         })

@@ -101,6 +101,7 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
                             a,
                             rows: rows.len(),
                             done: 0,
+                            tiles: 0,
                             first_group: groups.start,
                             groups: groups.len(),
                             b,
@@ -134,7 +135,7 @@ fn run_strip(kernel: Kernel, mut strip: Strip<'_>) {
         let first = strip.done;
         strip.rows = rows.min(first + kernel.desc().mr);
         kernel.run(&mut strip);
-        let acc = &strip.acc[first / kernel.desc().mr * strip.slot_stride..];
+        let acc = &strip.acc[(strip.tiles - 1) * strip.slot_stride..];
         let acc = &acc[..(strip.rows - first) * strip.columns];
         kernel.vectorize(StoreTile { store: &mut store, first, acc, stride: strip.columns });
     }

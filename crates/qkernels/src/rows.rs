@@ -17,7 +17,9 @@ pub(crate) struct Rows<'r> {
 impl Rows<'_> {
     /// The rows from row `i`, the first of a band, on.
     pub(crate) fn skip_rows(&self, i: usize) -> Self {
-        Rows { bytes: &self.bytes[i / self.band * self.stride..], ..*self }
+        // Asked for each tile, which a division would delay.
+        let band = if self.band == 1 { i } else { i / self.band };
+        Rows { bytes: &self.bytes[band * self.stride..], ..*self }
     }
 }
 

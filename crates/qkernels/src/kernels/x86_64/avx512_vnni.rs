@@ -7,12 +7,11 @@
 use core::arch::x86_64::*;
 
 use super::simd::load_i8x64;
-use super::strip::{bodies, strip_body};
-use super::tile::tile_body;
+use super::tile::{bodies, rows_apart, strip_body, tile_body};
 use super::{finish512, float512, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
 use crate::vectorize::Level;
 
 /// Columns of a vector.
@@ -49,11 +48,11 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn run_tile(tile: &mut Tile<'_, '_>) {
-    match tile.columns / LANES {
-        1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1),
-        2 => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
-        _ => bodies!(tile, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+fn run_tiles(strip: &mut Strip<'_>) {
+    match strip.columns / LANES {
+        1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1),
+        2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+        _ => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
 }
 

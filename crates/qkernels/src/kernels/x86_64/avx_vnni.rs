@@ -5,12 +5,11 @@
 use core::arch::x86_64::*;
 
 use super::simd::{load_i8x32, store_i32x8};
-use super::strip::{bodies, strip_body};
-use super::tile::tile_body;
+use super::tile::{bodies, rows_apart, strip_body, tile_body};
 use super::{finish256, float256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
 use crate::vectorize::Level;
 
 /// Columns of a vector.
@@ -40,10 +39,10 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 12;
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn run_tile(tile: &mut Tile<'_, '_>) {
-    match tile.columns / LANES {
-        1 => bodies!(tile, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2),
-        _ => bodies!(tile, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1),
+fn run_tiles(strip: &mut Strip<'_>) {
+    match strip.columns / LANES {
+        1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2),
+        _ => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The x86-64 kernels, best first.
 
-use super::{store, strip};
+use super::store;
 use crate::kernel::KernelDesc;
 
 mod avx2;

@@ -3,76 +3,122 @@
 //! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
 //! `multiply_add`; `finish256` or `finish512` the functions of its vector width.
 
-/// `fn body<M, V, U>`: M rows, V vectors of columns, U groups of k at a time, compiled for `$features`, with vectors of
-/// module `$isa`.
+/// `fn run`: a strip, its whole tiles by one call of `run_tiles` and the last rows by another, compiled for `$features`.
+macro_rules! strip_body {
+    ($features:literal) => {
+        #[target_feature(enable = $features)]
+        fn run(strip: &mut Strip<'_>) {
+            while strip.next_rows() > 0 {
+                run_tiles(strip);
+            }
+        }
+    };
+}
+pub(super) use strip_body;
+
+/// Calls the body for the rows of the strip's next tile and `$V` vectors of columns. `$U` groups of k go to sums of their own, so
+/// that small tiles, too, have enough independent sums to hide the latency of the products.
+macro_rules! bodies {
+    ($strip:ident, $V:literal, $($M:literal: $U:literal),*) => {
+        match $strip.next_rows() {
+            $($M => body::<$M, $V, $U>($strip),)*
+            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+        }
+    };
+}
+pub(super) use bodies;
+
+/// M rows of `len` bytes, `stride` apart, the first at the start of `bytes`: a tile has few products, so it counts that
+/// all of them are checked at once.
+#[inline(always)]
+pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize) -> [&[u8]; M] {
+    let end = stride.checked_mul(M - 1).and_then(|last| last.checked_add(len));
+    let Some(bytes) = end.and_then(|end| bytes.get(..end)) else {
+        unreachable!("{M} rows of {len} bytes, {stride} apart, in {}", bytes.len())
+    };
+    let mut rows: [&[u8]; M] = [&[]; M];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: i < M, so the slice above ends `len` bytes or more behind this start.
+        let start = unsafe { bytes.as_ptr().add(i * stride) };
+        // SAFETY: as above, and the result borrows `bytes`.
+        *row = unsafe { core::slice::from_raw_parts(start, len) };
+    }
+    rows
+}
+
+/// `fn body<M, V, U>`: tiles of M rows and V vectors of columns, U groups of k at a time, compiled for `$features`, with vectors
+/// of module `$isa`.
 macro_rules! tile_body {
     ($features:literal, $isa:ident) => {
         #[target_feature(enable = $features)]
-        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_, '_>) {
-            let groups = tile.groups;
-            // Loops, not `from_fn`: closures called from code without the target features are not inlined.
-            let mut a: [&[[u8; 4]]; M] = [&[]; M];
-            let mut a_steps: [&[[[u8; 4]; U]]; M] = [&[]; M];
-            let steps = groups / U;
-            for i in 0..M {
-                a[i] = &tile.a[i * tile.a_stride..].as_chunks::<4>().0[..groups];
-                a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
-            }
-            let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
-            let sums = &mut sums[..M * V];
-            let mut partial = [[[$isa::zero(); V]; M]; U];
-            if let Some(offsets) = tile.offsets {
-                let offsets = $isa::load_i32s::<V>(offsets);
+        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_>) {
+            while let Some(mut tile) = strip.next_tile_of(M) {
+                let groups = tile.groups;
+                // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+                let mut a: [&[[u8; 4]]; M] = [&[]; M];
+                let mut a_steps: [&[[[u8; 4]; U]]; M] = [&[]; M];
+                let steps = groups / U;
+                let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * groups);
                 for i in 0..M {
-                    partial[0][i] = offsets;
+                    a[i] = rows[i].as_chunks::<4>().0;
+                    a_steps[i] = &a[i].as_chunks::<U>().0;
                 }
-            } else {
-                for i in 0..M {
-                    for v in 0..V {
-                        partial[0][i][v] = $isa::load_sums(&sums[i * V + v]);
-                    }
-                }
-            }
-            let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>();
-            let b_steps = b.chunks_exact(V * U);
-            let b_rest = b_steps.remainder();
-            for (g, b) in (0..steps).zip(b_steps) {
-                for u in 0..U {
-                    let mut w = [$isa::zero(); V];
-                    for v in 0..V {
-                        w[v] = load_weights(&b[u * V + v]);
-                    }
+                let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
+                let sums = &mut sums[..M * V];
+                let mut partial = [[[$isa::zero(); V]; M]; U];
+                if let Some(offsets) = tile.offsets {
+                    let offsets = $isa::load_i32s::<V>(offsets);
                     for i in 0..M {
-                        let x = broadcast(a_steps[i][g][u]);
+                        partial[0][i] = offsets;
+                    }
+                } else {
+                    for i in 0..M {
                         for v in 0..V {
-                            partial[u][i][v] = multiply_add(partial[u][i][v], x, w[v]);
+                            partial[0][i][v] = $isa::load_sums(&sums[i * V + v]);
                         }
                     }
                 }
-            }
-            for (g, b) in (steps * U..groups).zip(b_rest.chunks_exact(V)) {
-                for i in 0..M {
-                    let x = broadcast(a[i][g]);
-                    for v in 0..V {
-                        partial[0][i][v] = multiply_add(partial[0][i][v], x, load_weights(&b[v]));
+                let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>();
+                let b_steps = b.chunks_exact(V * U);
+                let b_rest = b_steps.remainder();
+                for (g, b) in (0..steps).zip(b_steps) {
+                    for u in 0..U {
+                        let mut w = [$isa::zero(); V];
+                        for v in 0..V {
+                            w[v] = load_weights(&b[u * V + v]);
+                        }
+                        for i in 0..M {
+                            let x = broadcast(a_steps[i][g][u]);
+                            for v in 0..V {
+                                partial[u][i][v] = multiply_add(partial[u][i][v], x, w[v]);
+                            }
+                        }
                     }
                 }
-            }
-            let mut acc = partial[0];
-            for partial in &partial[1..] {
-                for i in 0..M {
-                    for v in 0..V {
-                        acc[i][v] = $isa::add(acc[i][v], partial[i][v]);
+                for (g, b) in (steps * U..groups).zip(b_rest.chunks_exact(V)) {
+                    for i in 0..M {
+                        let x = broadcast(a[i][g]);
+                        for v in 0..V {
+                            partial[0][i][v] = multiply_add(partial[0][i][v], x, load_weights(&b[v]));
+                        }
                     }
                 }
-            }
-            if let Some(store) = &mut tile.store {
-                store::store!($isa, acc, store, tile.acc, tile.first, M, V);
-                return;
-            }
-            for i in 0..M {
-                for v in 0..V {
-                    $isa::store_sums(&mut sums[i * V + v], acc[i][v]);
+                let mut acc = partial[0];
+                for partial in &partial[1..] {
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $isa::add(acc[i][v], partial[i][v]);
+                        }
+                    }
+                }
+                if let Some(store) = &mut tile.store {
+                    store::store!($isa, acc, store, tile.acc, tile.first, M, V);
+                    continue;
+                }
+                for i in 0..M {
+                    for v in 0..V {
+                        $isa::store_sums(&mut sums[i * V + v], acc[i][v]);
+                    }
                 }
             }
         }
