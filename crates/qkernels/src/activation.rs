@@ -17,9 +17,9 @@ pub trait Activation: Code + Pod + StoredCode {
     /// The value plus `SHIFT`.
     #[doc(hidden)]
     fn shifted(self) -> u8;
-    /// The value.
+    /// [`shifted`](Self::shifted) of each value.
     #[doc(hidden)]
-    fn word(self) -> i16;
+    fn copy_shifted(from: &[Self], to: &mut [u8]);
 }
 
 impl Activation for u8 {
@@ -29,8 +29,8 @@ impl Activation for u8 {
         self
     }
     #[inline(always)]
-    fn word(self) -> i16 {
-        i16::from(self)
+    fn copy_shifted(from: &[u8], to: &mut [u8]) {
+        to.copy_from_slice(&from[..to.len()]);
     }
 }
 
@@ -41,8 +41,8 @@ impl Activation for i8 {
         self.cast_unsigned() ^ 0x80
     }
     #[inline(always)]
-    fn word(self) -> i16 {
-        i16::from(self)
+    fn copy_shifted(from: &[i8], to: &mut [u8]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.shifted());
     }
 }
 
@@ -145,25 +145,18 @@ impl<A: Activation> Source for Activations<'_, A> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        copy_row(&self.view, i, to, A::shifted);
+        match self.view.row_slice(i) {
+            Some(row) => A::copy_shifted(row, to),
+            None => to.iter_mut().zip(self.view.row_elements(i)).for_each(|(to, x)| *to = x.shifted()),
+        }
     }
 
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        copy_row(&self.view, i, to, |x| x.word().to_ne_bytes());
-    }
-}
-
-/// Writes `encode` of each element of row `i`.
-#[inline(always)]
-fn copy_row<A: Activation, T>(a: &MatRef<'_, A>, i: usize, row: &mut [T], encode: impl Fn(A) -> T) {
-    if let Some(source) = a.row_slice(i) {
-        for (to, &from) in row.iter_mut().zip(source) {
-            *to = encode(from);
-        }
-    } else {
-        for (to, from) in row.iter_mut().zip(a.row_elements(i)) {
-            *to = encode(from);
+        let word = |x: A| (x.widen() as i16).to_ne_bytes();
+        match self.view.row_slice(i) {
+            Some(row) => to.iter_mut().zip(row).for_each(|(to, &x)| *to = word(x)),
+            None => to.iter_mut().zip(self.view.row_elements(i)).for_each(|(to, x)| *to = word(x)),
         }
     }
 }
