@@ -52,7 +52,7 @@ pub(crate) struct Kernels {
     /// Instead, count what the inner loop of each kernel executes for 64 products, in the compiler's assembly.
     #[arg(long)]
     pub(crate) cost: bool,
-    /// The target to count for. Its standard library must be installed; its CPU need not be there.
+    /// The target to count for. Its standard library must be there (`rustup target add TRIPLE`); its CPU need not.
     #[arg(long, value_name = "TRIPLE", requires = "cost")]
     pub(crate) target: Option<String>,
 }

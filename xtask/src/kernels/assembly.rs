@@ -83,7 +83,9 @@ fn products(mnemonic: &str, operands: &str) -> usize {
         "smull" | "smull2" | "smlal" | "smlal2" if operands.contains(".8h,") && operands.contains('b') => 8,
         "smull" | "smull2" | "smlal" | "smlal2" if operands.contains(".4s,") => 4,
         "vpdpbusd" => bytes,
-        "vpmaddwd" | "pmaddwd" => bytes / 2,
+        "vpmaddwd" => bytes / 2,
+        // Only where the compiler vectorizes a loop of single products: beside each it multiplies by zero.
+        "pmaddwd" => bytes / 4,
         _ => 0,
     }
 }
@@ -130,6 +132,7 @@ mod tests {
             ("vpdpbusd\t%zmm1, %zmm2, %zmm3", (64, false, 0)),
             ("{vex}\tvpdpbusd\t64(%rdi), %ymm2, %ymm3", (32, false, 1)),
             ("vpmaddwd\t%ymm1, %ymm2, %ymm3", (16, false, 0)),
+            ("pmaddwd\t%xmm5, %xmm3", (4, false, 0)),
             ("vpaddd\t%ymm1, %ymm2, %ymm3", (0, true, 0)),
             ("vpbroadcastd\t(%r8,%rcx), %zmm5", (0, false, 1)),
             ("movq\t8(%rdi), %rax", (0, false, 0)),

@@ -16,6 +16,7 @@ const PRODUCTS: f64 = 64.0;
 
 pub(crate) fn run(target: Option<&str>) -> Result<()> {
     let assembly = compile(target)?;
+    println!("{}\n", compiler()?);
     println!("| kernel | multiply | add | load | all instructions |");
     println!("|---|---|---|---|---|");
     for (family, inner) in full_tiles(&assembly) {
@@ -64,6 +65,13 @@ fn family(function: &str) -> Option<&str> {
     }
 }
 
+/// The compiler that cargo runs, and its version.
+fn compiler() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsStr::new("rustc").into());
+    let output = Command::new(rustc).arg("--version").output().context("cannot start rustc")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
 /// The assembly of qkernels for `target`, or for this machine.
 fn compile(target: Option<&str>) -> Result<String> {
     let root: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -73,12 +81,14 @@ fn compile(target: Option<&str>) -> Result<String> {
     let path = fs::canonicalize(&folder)?.join(format!("{}.s", target.unwrap_or("host")));
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").into());
     let mut command = Command::new(cargo);
+    // Where the link optimizes, a library's assembly is only half way there: loops are not vectorized yet.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
     command.current_dir(root).args(["rustc", "--release", "--lib", "--package", "qkernels"]);
     if let Some(target) = target {
         command.args(["--target", target]);
     }
     let emit = format!("asm={}", path.display());
-    command.args(["--", "-C", "lto=no", "-C", "debuginfo=0", "--emit", &emit]);
+    command.args(["--", "-C", "debuginfo=0", "--emit", &emit]);
     let status = command.status().context("cannot start cargo rustc")?;
     if !status.success() {
         bail!("cargo rustc: {status}");

@@ -6,10 +6,20 @@
 //! `load_weights`, `multiply_add` and `to_rows`.
 
 /// `fn body<M, V, U>`: M rows, V vectors of columns, U groups of k at a time, compiled for `$features`.
+///
+/// Its sums are a function of their own, which the compiler optimizes before it inlines it, and then again: only then does it
+/// see that no index is out of bounds. In one function, a compare and a branch for each group stay.
 macro_rules! tile_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
         fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_, '_>) {
+            let mut acc = sums::<M, V, U>(tile);
+            tile::end!(tile, acc, M, V);
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn sums<const M: usize, const V: usize, const U: usize>(tile: &Tile<'_, '_>) -> [[int32x4_t; V]; M] {
             const BANDS: usize = KERNEL.mr / BAND;
             let groups = tile.groups;
             let (bands, steps) = (M.div_ceil(BAND), groups / U);
@@ -62,7 +72,7 @@ macro_rules! tile_body {
                     }
                 }
             }
-            tile::end!(tile, acc, M, V);
+            acc
         }
     };
 }
@@ -82,12 +92,12 @@ macro_rules! single_row {
             let mut partial = [[no_sums(); V]; BAND];
             for (x, b) in a_steps.iter().zip(b_steps) {
                 let x = load_i8x16(x);
-                for u in 0..BAND {
+                store::unrolled!(u in BAND, {
                     for v in 0..V {
                         let w = load_weights(&b[u][v]);
                         partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
                     }
-                }
+                });
             }
             let mut last = [0; 16];
             last[..a_rest.len()].copy_from_slice(a_rest);
