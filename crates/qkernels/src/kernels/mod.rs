@@ -12,7 +12,7 @@ mod lanes;
 pub(crate) mod portable;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod store;
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
 mod strip;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -48,8 +48,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 20;
 
 #[target_feature(enable = "neon")]
-fn run_tile(tile: &mut Tile<'_, '_>) {
-    bodies!(tile, 1, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1)
+fn run_tiles(strip: &mut Strip<'_>) {
+    bodies!(strip, 1, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1)
 }
 
 /// Four sums of every fourth pair of products of each column.

@@ -43,14 +43,14 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "neon,i8mm")]
-fn run_tile(tile: &mut Tile<'_, '_>) {
-    match (tile.columns / finish128::LANES, tile.rows) {
-        (1, 1) => single_row::<1>(tile),
-        (2, 1) => single_row::<2>(tile),
-        (_, 1) => single_row::<3>(tile),
-        (1, _) => bodies!(tile, 1, 2: 8, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2),
-        (2, _) => bodies!(tile, 2, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1),
-        (_, _) => bodies!(tile, 3, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+fn run_tiles(strip: &mut Strip<'_>) {
+    match (strip.columns / finish128::LANES, strip.next_rows()) {
+        (1, 1) => single_row::<1>(strip),
+        (2, 1) => single_row::<2>(strip),
+        (_, 1) => single_row::<3>(strip),
+        (1, _) => bodies!(strip, 1, 2: 8, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2),
+        (2, _) => bodies!(strip, 2, 2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1),
+        (_, _) => bodies!(strip, 3, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
 }
 

@@ -5,16 +5,18 @@
 //! band and a vector of columns, in the form in which the instruction adds to them), and the functions `no_sums`,
 //! `load_weights`, `multiply_add` and `to_rows`.
 
-/// `fn body<M, V, U>`: M rows, V vectors of columns, U groups of k at a time, compiled for `$features`.
+/// `fn body<M, V, U>`: tiles of M rows and V vectors of columns, U groups of k at a time, compiled for `$features`.
 ///
 /// Its sums are a function of their own, which the compiler optimizes before it inlines it, and then again: only then does it
 /// see that no index is out of bounds. In one function, a compare and a branch for each group stay.
 macro_rules! tile_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn body<const M: usize, const V: usize, const U: usize>(tile: &mut Tile<'_, '_>) {
-            let mut acc = sums::<M, V, U>(tile);
-            tile::end!(tile, acc, M, V);
+        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_>) {
+            while let Some(mut tile) = strip.next_tile_of(M) {
+                let mut acc = sums::<M, V, U>(&tile);
+                tile::end!(tile, acc, M, V);
+            }
         }
 
         #[inline]
@@ -84,7 +86,8 @@ pub(super) use tile_body;
 macro_rules! single_row {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn single_row<const V: usize>(tile: &mut Tile<'_, '_>) {
+        fn single_row<const V: usize>(strip: &mut Strip<'_>) {
+            let Some(mut tile) = strip.next_tile_of(1) else { return };
             let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);
             let (a_steps, a_rest) = a.as_chunks::<16>();
             let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
@@ -143,11 +146,11 @@ macro_rules! end {
         }
         if let Some(store) = &mut $tile.store {
             store::store!(finish128, $acc, store, $tile.acc, $tile.first, $M, $V);
-            return;
-        }
-        for i in 0..$M {
-            for v in 0..$V {
-                finish128::store_sums(&mut sums[i * $V + v], $acc[i][v]);
+        } else {
+            for i in 0..$M {
+                for v in 0..$V {
+                    finish128::store_sums(&mut sums[i * $V + v], $acc[i][v]);
+                }
             }
         }
     };

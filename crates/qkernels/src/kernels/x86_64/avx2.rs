@@ -7,7 +7,8 @@
 use core::arch::x86_64::*;
 
 use super::simd::{load_i8x16_as_i16, store_i32x8};
-use super::tile::{bodies, rows_apart, strip_body, tile_body};
+use super::strip::{bodies, strip_body};
+use super::tile::{rows_apart, tile_body};
 use super::{finish256, float256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};

@@ -1,6 +1,6 @@
 //! The x86-64 kernels, best first.
 
-use super::store;
+use super::{store, strip};
 use crate::kernel::KernelDesc;
 
 mod avx2;

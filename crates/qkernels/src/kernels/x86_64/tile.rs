@@ -3,31 +3,6 @@
 //! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
 //! `multiply_add`; `finish256` or `finish512` the functions of its vector width.
 
-/// `fn run`: a strip, its whole tiles by one call of `run_tiles` and the last rows by another, compiled for `$features`.
-macro_rules! strip_body {
-    ($features:literal) => {
-        #[target_feature(enable = $features)]
-        fn run(strip: &mut Strip<'_>) {
-            while strip.next_rows() > 0 {
-                run_tiles(strip);
-            }
-        }
-    };
-}
-pub(super) use strip_body;
-
-/// Calls the body for the rows of the strip's next tile and `$V` vectors of columns. `$U` groups of k go to sums of their own, so
-/// that small tiles, too, have enough independent sums to hide the latency of the products.
-macro_rules! bodies {
-    ($strip:ident, $V:literal, $($M:literal: $U:literal),*) => {
-        match $strip.next_rows() {
-            $($M => body::<$M, $V, $U>($strip),)*
-            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
-        }
-    };
-}
-pub(super) use bodies;
-
 /// M rows of `len` bytes, `stride` apart, the first at the start of `bytes`: a tile has few products, so it counts that
 /// all of them are checked at once.
 #[inline(always)]
