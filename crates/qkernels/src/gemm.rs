@@ -230,16 +230,19 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
     ///
     /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_columns`.
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
-        let shift = self.w.kernel().desc().form.shift(self.a.shift());
-        let origin = self.a.zero_point().wrapping_add(shift);
-        let sums = &self.w.channel_sums()[self.columns.clone()];
-        let terms = sums.iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
         offsets.clear();
-        match self.stage.bias() {
-            None => offsets.extend(terms),
-            Some(bias) => {
-                let bias = &bias[self.columns.clone()];
-                offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term)));
+        for (columns, kernel) in self.w.column_kernels() {
+            let columns = columns.start.max(self.columns.start)..columns.end.min(self.columns.end);
+            let Some(sums) = self.w.channel_sums().get(columns.clone()) else { continue };
+            let shift = kernel.desc().form.shift(self.a.shift());
+            let origin = self.a.zero_point().wrapping_add(shift);
+            let terms = sums.iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
+            match self.stage.bias() {
+                None => offsets.extend(terms),
+                Some(bias) => {
+                    let bias = &bias[columns];
+                    offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term)));
+                }
             }
         }
         offsets

@@ -55,6 +55,12 @@ pub struct KernelDesc {
     pub vector_columns: usize,
     /// Consecutive k whose products one instruction sums; packed weights are padded to a multiple of it with zeros.
     pub kr: usize,
+    /// Groups whose products are summed in 16 bits before they are widened; 0 where all sums are int32, which are exact for
+    /// any weights.
+    pub narrow_groups: usize,
+    /// Kernels with such narrow sums for panels that are proven not to saturate them, fastest first. They have this one's
+    /// columns, and its features.
+    pub proven: &'static [&'static KernelDesc],
     /// The form of `a`.
     pub form: ActivationForm,
     /// Rows of `a` in a band, a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
@@ -78,6 +84,23 @@ impl KernelDesc {
     /// Bytes of a group: kr elements of a row of `a`.
     pub(crate) fn group_bytes(&self) -> usize {
         self.kr * self.form.bytes()
+    }
+
+    /// Which of the two forms of rows that one product may need the kernel reads: 0 for that of any panels, 1 for that of
+    /// proven ones.
+    pub(crate) fn kind(&self) -> usize {
+        usize::from(self.narrow_groups > 0)
+    }
+
+    /// What k of packed weights is padded to a multiple of: a panel is whole groups of whichever kernel runs it.
+    pub(crate) fn largest_kr(&self) -> usize {
+        self.proven.iter().map(|proven| proven.kr).fold(self.kr, usize::max)
+    }
+
+    /// The most groups that a kernel which may run a panel sums in 16 bits: blocks of k are multiples of them, so that such
+    /// sums begin in each block where the proof has them begin.
+    pub(crate) fn most_narrow_groups(&self) -> usize {
+        self.proven.iter().map(|proven| proven.narrow_groups).fold(1, usize::max)
     }
 
     /// Rows that lie together in a tile of `rows` rows: a band, or a single row as it is.
@@ -242,6 +265,11 @@ impl Kernel {
         kernels::all().filter_map(|desc| Kernel::new(desc).ok())
     }
 
+    /// The kernels that may run a panel in place of this one, fastest first.
+    pub(crate) fn proven(self) -> impl Iterator<Item = Kernel> {
+        self.0.proven.iter().filter_map(|&desc| Kernel::new(desc).ok())
+    }
+
     /// The kernel's row of the table.
     pub fn desc(self) -> &'static KernelDesc {
         self.0
@@ -331,6 +359,27 @@ mod tests {
         for desc in kernels::all() {
             for feature in desc.level.features() {
                 assert!(desc.features.contains(feature), "{} lacks {feature}", desc.name);
+            }
+        }
+    }
+
+    #[test]
+    fn proven_kernels_stand_in_for_the_one_that_names_them() {
+        for desc in kernels::all() {
+            assert_eq!(desc.narrow_groups, 0, "{} is for any weights", desc.name);
+            for proven in desc.proven {
+                assert!(proven.proven.is_empty() && proven.narrow_groups > 0, "{}", proven.name);
+                assert_eq!(proven.name, format!("{}_{}x{}", proven.family, proven.mr, proven.nr));
+                // Their panels have the same columns, their tiles the same slots, and one copy of rows serves them all.
+                let shape = |desc: &KernelDesc| (desc.mr, desc.nr, desc.vector_columns);
+                assert_eq!(shape(proven), shape(desc), "{}", proven.name);
+                let rows = |desc: &KernelDesc| (desc.kr, desc.form, desc.band);
+                assert_eq!(rows(proven), rows(desc.proven[0]), "{}", proven.name);
+                // Whoever has `desc` has them.
+                assert_eq!((proven.features, proven.level), (desc.features, desc.level), "{}", proven.name);
+                // A block of k is whole sums of each, a panel whole groups.
+                assert_eq!(desc.most_narrow_groups() % proven.narrow_groups, 0, "{}", proven.name);
+                assert_eq!(desc.largest_kr() % desc.kr, 0, "{}", desc.name);
             }
         }
     }

@@ -48,16 +48,31 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
-        let (kernel, layout) = (self.w.kernel(), self.w.layout());
-        let desc = kernel.desc();
+        // The panels whose kernels read one form of rows, then those of the other, as far as there are any.
+        for kernel in self.w.kinds(part.panels.clone()).into_iter().flatten() {
+            self.run_kind(kernel, part, &mut out, arena);
+        }
+    }
+}
+
+impl<S: Source> Product<'_, S> {
+    /// The panels of `part` that read rows in the same form as those of `kernel`.
+    #[inline(always)]
+    fn run_kind(&self, kernel: Kernel, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
+        let (layout, desc) = (self.w.layout(), kernel.desc());
         let extent = Extent {
             rows: part.rows.len(),
             panels: part.panels.len(),
-            groups: layout.groups(),
+            groups: layout.k.div_ceil(desc.kr),
             group_bytes: desc.group_bytes(),
         };
-        let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
-        let k_blocks = if block.groups < extent.groups { extent.groups.div_ceil(block.groups) } else { 1 };
+        let mut block = Blocking::new(Caches::of_this_cpu(), desc, extent);
+        let k_blocks = if block.groups < extent.groups {
+            block.groups = block.groups.next_multiple_of(self.w.kernel().desc().most_narrow_groups());
+            extent.groups.div_ceil(block.groups)
+        } else {
+            1
+        };
         // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
         let slots = if k_blocks == 1 { 1 } else { block.rows.div_ceil(desc.mr) * block.panels };
         let slot_len = desc.mr * desc.nr;
@@ -80,11 +95,16 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
                 for pc in 0..k_blocks {
                     let groups = pc * block.groups..((pc + 1) * block.groups).min(extent.groups);
                     for (jr, p) in panels.clone().enumerate() {
-                        let b = self.w.panel(p, groups.clone());
-                        let first_channel = p * desc.nr - self.first_channel;
+                        let kernel = self.w.panel_kernel(p);
+                        let KernelDesc { kr, nr, .. } = *desc;
+                        if kernel.desc().kind() != desc.kind() {
+                            continue;
+                        }
+                        let b = self.w.panel(p, groups.start * kr..groups.end * kr);
+                        let first_channel = p * nr - self.first_channel;
                         let channels = first_channel..first_channel + layout.used_columns(p);
                         let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
-                        let first_column = (p - part.panels.start) * desc.nr;
+                        let first_column = (p - part.panels.start) * nr;
                         let out_columns = first_column..first_column + channels.len();
                         let out_rows = rows.start - part.rows.start..rows.end - part.rows.start;
                         let store = if pc + 1 == k_blocks {
@@ -97,7 +117,7 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
                         let (first_slot, slot_stride) =
                             if k_blocks == 1 { (0, 0) } else { (jr, block.panels * slot_len) };
                         let strip = Strip {
-                            desc,
+                            desc: kernel.desc(),
                             a,
                             rows: rows.len(),
                             done: 0,

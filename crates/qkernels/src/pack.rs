@@ -26,11 +26,14 @@ pub(crate) struct PanelLayout {
     nr: usize,
     vector_columns: usize,
     kr: usize,
+    /// What k is padded to a multiple of, itself a multiple of kr.
+    k_multiple: usize,
 }
 
 impl PanelLayout {
     pub(crate) fn new(desc: &KernelDesc, n: usize, k: usize) -> Self {
-        Self { n, k, nr: desc.nr, vector_columns: desc.vector_columns, kr: desc.kr }
+        let &KernelDesc { nr, vector_columns, kr, .. } = desc;
+        Self { n, k, nr, vector_columns, kr, k_multiple: desc.largest_kr() }
     }
 
     /// Number of panels.
@@ -38,9 +41,9 @@ impl PanelLayout {
         self.n.div_ceil(self.nr)
     }
 
-    /// Groups of kr consecutive k.
-    pub(crate) fn groups(&self) -> usize {
-        self.k.div_ceil(self.kr)
+    /// k of a panel, with its padding.
+    pub(crate) fn padded_k(&self) -> usize {
+        self.k.next_multiple_of(self.k_multiple)
     }
 
     /// Columns of panel `p` that are columns of the matrix.
@@ -56,14 +59,18 @@ impl PanelLayout {
     /// Bytes of all panels, or `None` where that overflows.
     pub(crate) fn bytes(&self) -> Option<usize> {
         let columns = self.n.checked_next_multiple_of(self.vector_columns)?;
-        columns.checked_mul(self.k.checked_next_multiple_of(self.kr)?)
+        columns.checked_mul(self.k.checked_next_multiple_of(self.k_multiple)?)
     }
 
-    /// The bytes of the groups `groups` of panel `p`.
-    pub(crate) fn range(&self, p: usize, groups: Range<usize>) -> Range<usize> {
-        let start = p * self.nr * self.groups() * self.kr;
-        let group_bytes = self.columns(p) * self.kr;
-        start + groups.start * group_bytes..start + groups.end * group_bytes
+    /// The bytes of panel `p`.
+    pub(crate) fn panel(&self, p: usize) -> Range<usize> {
+        self.range(p, 0..self.padded_k())
+    }
+
+    /// The bytes of the groups of panel `p` that hold `k`, whatever its kr: `k` begins and ends with groups.
+    pub(crate) fn range(&self, p: usize, k: Range<usize>) -> Range<usize> {
+        let (start, columns) = (p * self.nr * self.padded_k(), self.columns(p));
+        start + k.start * columns..start + k.end * columns
     }
 }
 
@@ -75,13 +82,17 @@ impl Panels {
     pub(crate) fn as_slice(&self) -> &[i8] {
         self.0.as_slice()
     }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [i8] {
+        self.0.as_mut_slice()
+    }
 }
 
 /// The weights `w` (n, k) as panels of `bytes` bytes in all, compiled for the vector level of the caller.
 #[inline(always)]
 pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, W>) -> Panels {
     let mut panels = Panels(Pages::zeroed(bytes));
-    let packed = panels.0.as_mut_slice();
+    let packed = panels.as_mut_slice();
     match layout.kr {
         16 => pack_groups::<W, 16>(layout, packed, w),
         8 => pack_groups::<W, 8>(layout, packed, w),
@@ -102,20 +113,19 @@ fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i
     let columns = |p: usize| p * layout.nr..p * layout.nr + layout.used_columns(p);
     if w.col_stride() == 1 {
         for p in 0..layout.panels() {
-            let panel = &mut packed[layout.range(p, 0..layout.groups())];
+            let panel = &mut packed[layout.panel(p)];
             pack_rows::<W, KR>(panel.as_chunks_mut().0, layout.columns(p), columns(p), w);
         }
     } else if w.row_stride() == 1 {
-        for first in (0..layout.groups()).step_by(BLOCK) {
-            let groups = first..layout.groups().min(first + BLOCK);
+        for first in (0..layout.k).step_by(BLOCK * KR) {
+            let rows = first..layout.k.min(first + BLOCK * KR);
             for p in 0..layout.panels() {
-                let panel = &mut packed[layout.range(p, groups.clone())];
-                let rows = first * KR..layout.k.min(groups.end * KR);
+                let panel = &mut packed[layout.range(p, first..rows.end.next_multiple_of(KR))];
                 pack_columns::<W, KR>(
                     panel.as_chunks_mut().0,
                     layout.columns(p),
                     columns(p),
-                    rows,
+                    rows.clone(),
                     &w.transposed(),
                 );
             }
@@ -214,7 +224,7 @@ fn pack_columns<W: Weight, const KR: usize>(
 /// Weights that lie anyhow, element by element.
 fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
     for p in 0..layout.panels() {
-        let panel = &mut packed[layout.range(p, 0..layout.groups())];
+        let panel = &mut packed[layout.panel(p)];
         let group_bytes = layout.columns(p) * layout.kr;
         for column in 0..layout.used_columns(p) {
             let groups = panel.chunks_exact_mut(group_bytes);
@@ -226,14 +236,14 @@ fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<
     }
 }
 
-/// The weights (n, k), row-major, that `pack` was given.
-pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels) -> Vec<i8> {
+/// The weights (n, k), row-major, that `pack` was given; `kr` is that of each panel.
+pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels, kr: impl Fn(usize) -> usize) -> Vec<i8> {
     let mut w = Vec::with_capacity(layout.n * layout.k);
     for p in 0..layout.panels() {
-        let panel = &panels.as_slice()[layout.range(p, 0..layout.groups())];
+        let (panel, kr) = (&panels.as_slice()[layout.panel(p)], kr(p));
         for column in 0..layout.used_columns(p) {
-            let groups = panel.chunks_exact(layout.columns(p) * layout.kr);
-            w.extend(groups.flat_map(|group| &group[column * layout.kr..][..layout.kr]).take(layout.k));
+            let groups = panel.chunks_exact(layout.columns(p) * kr);
+            w.extend(groups.flat_map(|group| &group[column * kr..][..kr]).take(layout.k));
         }
     }
     w
@@ -252,6 +262,7 @@ mod tests {
             nr,
             vector_columns,
             kr,
+            k_multiple: kr,
         });
         kernels::all().map(move |desc| PanelLayout::new(desc, n, k)).chain(odd)
     }
@@ -274,7 +285,7 @@ mod tests {
                 let scattered = MatRef::with_strides(&spread, n, k, 3 * k, 3).unwrap();
                 assert_eq!(from_nk.as_slice(), pack(&layout, bytes, &scattered).as_slice(), "{layout:?}");
                 assert_eq!(from_nk.as_slice(), from_kn.as_slice(), "{layout:?}");
-                assert_eq!(unpack(&layout, &from_nk), nk, "{layout:?}");
+                assert_eq!(unpack(&layout, &from_nk, |_| layout.kr), nk, "{layout:?}");
             }
         }
     }
@@ -294,7 +305,7 @@ mod tests {
         for layout in layouts(145, 7) {
             let mut next = 0;
             for p in 0..layout.panels() {
-                let range = layout.range(p, 0..layout.groups());
+                let range = layout.panel(p);
                 assert_eq!(range.start, next, "{layout:?} panel {p}");
                 next = range.end;
             }

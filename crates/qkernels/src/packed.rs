@@ -7,6 +7,8 @@ use qcore::{AccumulatorError, check_accumulator};
 
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
+use crate::proof;
+use crate::regroup::{pairs_of_quads, quads_of_pairs};
 use crate::sums::Sums;
 use crate::vectorize::Task;
 use crate::weights::{Weight, Weights};
@@ -70,6 +72,8 @@ pub enum PackError {
 #[derive(Clone)]
 pub struct PackedWeights {
     kernel: Kernel,
+    /// The kernel that each panel is packed for and runs on; empty where that is `kernel` for all.
+    panel_kernels: Vec<Kernel>,
     layout: PanelLayout,
     panels: Panels,
     sums: Sums,
@@ -93,11 +97,12 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        let (panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
+        let (mut panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
+        let panel_kernels = kernel.vectorize(Prove { layout: &layout, kernel, panels: &mut panels });
         let largest_abs_sum = sums.magnitudes.iter().copied().max().unwrap_or(0);
         let zero_points: Vec<_> = (0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT).collect();
         let zero_points = if zero_points.iter().all(|&z| z == 0) { Vec::new() } else { zero_points };
-        Ok(Self { kernel, layout, panels, sums, largest_abs_sum, zero_points })
+        Ok(Self { kernel, panel_kernels, layout, panels, sums, largest_abs_sum, zero_points })
     }
 
     /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
@@ -118,9 +123,60 @@ impl PackedWeights {
         self.layout.k
     }
 
-    /// The kernel that these weights are packed for, and that every product with them runs on.
+    /// The kernel that these weights are packed for, and that every product with them runs on, but for the columns that
+    /// [`column_kernels`](Self::column_kernels) gives to a faster form of it.
     pub fn kernel(&self) -> Kernel {
         self.kernel
+    }
+
+    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum products in 16 bits: such a
+    /// one runs a panel if packing proves of its weights that no activations can make these sums saturate. (All results are
+    /// exact on any kernel; this is what the proof is for.)
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let (n, k) = (512, 64);
+    /// let w: Vec<i8> = (0..n * k).map(|at| if at < n * k / 2 { (at % 128) as i8 } else { (at % 15) as i8 - 7 }).collect();
+    /// let w = PackedWeights::from_nk(MatRef::new(&w, n, k)?, Kernel::select()?)?;
+    /// for (columns, kernel) in w.column_kernels() {
+    ///     println!("{columns:?} on {kernel}"); // with `avx2`: 0..256 on avx2_6x16, 256..512 on avx2_maddubs4_6x16
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn column_kernels(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        let all = (self.panel_kernels.is_empty() && self.n() > 0).then_some((0..self.n(), self.kernel));
+        all.into_iter().chain(self.panel_runs())
+    }
+
+    /// As [`column_kernels`](Self::column_kernels), but nothing where all panels run on `kernel`.
+    fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        let (n, nr) = (self.n(), self.kernel.desc().nr);
+        let narrow_groups = |kernel: &Kernel| kernel.desc().narrow_groups;
+        let runs = self.panel_kernels.chunk_by(move |a, b| narrow_groups(a) == narrow_groups(b));
+        runs.scan(0, move |first, run| {
+            let columns = *first..n.min(*first + run.len() * nr);
+            *first = columns.end;
+            Some((columns, run[0]))
+        })
+    }
+
+    /// The columns that run on another kernel than `kernel`, with that.
+    pub(crate) fn proven_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        self.panel_runs().filter(|(_, kernel)| kernel.desc().narrow_groups > 0)
+    }
+
+    /// How many of the n columns are proven: they run on a faster form of the kernel. 0 with kernels that have none.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let small = PackedWeights::from_nk(MatRef::new(&[7i8; 64], 4, 16)?, Kernel::select()?)?;
+    /// let large = PackedWeights::from_nk(MatRef::new(&[127i8; 64], 4, 16)?, Kernel::select()?)?;
+    /// let proofs = small.kernel().name() == "avx2_6x16";
+    /// assert_eq!((small.proven_columns(), large.proven_columns()), (if proofs { 4 } else { 0 }, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn proven_columns(&self) -> usize {
+        self.proven_runs().map(|(columns, _)| columns.len()).sum()
     }
 
     /// `sum_k (w[n][k] - zero_point[n])` of each output channel.
@@ -191,10 +247,10 @@ impl PackedWeights {
         (0..parts).map(move |part| column(part)..column(part + 1))
     }
 
-    /// Bytes held: the panels with their padding, the sums and the zero points.
+    /// Bytes held: the panels with their padding and their kernels, the sums and the zero points.
     pub fn bytes(&self) -> usize {
         let entries = self.sums.plain.len() + self.sums.magnitudes.len() + self.zero_points.len();
-        self.panels.as_slice().len() + 4 * entries
+        self.panels.as_slice().len() + size_of_val(self.panel_kernels.as_slice()) + 4 * entries
     }
 
     /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
@@ -206,16 +262,41 @@ impl PackedWeights {
     /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128. Exact, so that nothing
     /// else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
-        unpack(&self.layout, &self.panels)
+        unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
+    }
+
+    /// The same weights with all panels packed for [`kernel`](Self::kernel) itself.
+    pub(crate) fn without_proofs(mut self) -> Self {
+        for (p, _) in self.panel_kernels.iter().enumerate().filter(|(_, kernel)| **kernel != self.kernel) {
+            let panel = &mut self.panels.as_mut_slice()[self.layout.panel(p)];
+            pairs_of_quads(panel, self.layout.columns(p));
+        }
+        self.panel_kernels.clear();
+        self
     }
 
     pub(crate) fn layout(&self) -> &PanelLayout {
         &self.layout
     }
 
-    /// The groups `groups` of panel `p`.
-    pub(crate) fn panel(&self, p: usize, groups: Range<usize>) -> &[i8] {
-        &self.panels.as_slice()[self.layout.range(p, groups)]
+    /// The kernel that panel `p` is packed for.
+    pub(crate) fn panel_kernel(&self, p: usize) -> Kernel {
+        self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
+    }
+
+    /// For each [kind](crate::KernelDesc::kind) of kernel, one that runs any of `panels`.
+    pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 2] {
+        let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None] };
+        let mut kinds = [None; 2];
+        for kernel in kernels {
+            kinds[kernel.desc().kind()] = Some(*kernel);
+        }
+        kinds
+    }
+
+    /// What of panel `p` holds `k`, whole groups of its kernel.
+    pub(crate) fn panel(&self, p: usize, k: Range<usize>) -> &[i8] {
+        &self.panels.as_slice()[self.layout.range(p, k)]
     }
 }
 
@@ -245,5 +326,38 @@ impl<W: Weight> Task for Pack<'_, '_, W> {
     fn run(self) -> Self::Output {
         let sums = Sums::of(self.w)?;
         Ok((pack(self.layout, self.bytes, &self.w.view), sums))
+    }
+}
+
+/// Finds the fastest kernel for each panel, and packs it for that.
+struct Prove<'t> {
+    layout: &'t PanelLayout,
+    kernel: Kernel,
+    panels: &'t mut Panels,
+}
+
+impl Task for Prove<'_> {
+    type Output = Vec<Kernel>;
+
+    #[inline(always)]
+    fn run(self) -> Vec<Kernel> {
+        let Self { layout, kernel, panels } = self;
+        let mut panel_kernels = Vec::new();
+        for p in 0..layout.panels() {
+            let columns = layout.columns(p);
+            let panel = &mut panels.as_mut_slice()[layout.panel(p)];
+            for proven in kernel.proven() {
+                if proof::holds(panel, columns, proven.desc().narrow_groups) {
+                    quads_of_pairs(panel, columns);
+                    panel_kernels.resize(p, kernel);
+                    panel_kernels.push(proven);
+                    break;
+                }
+            }
+        }
+        if !panel_kernels.is_empty() {
+            panel_kernels.resize(layout.panels(), kernel);
+        }
+        panel_kernels
     }
 }

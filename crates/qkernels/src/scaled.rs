@@ -136,7 +136,8 @@ impl ScaledWeights {
         let scales = panels(scales, n, groups, nr);
         let zero_points =
             if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
-        Ok(Self { weights, group_len, groups, scales, zero_points })
+        // Floats are multiplied by one body, whatever is proven of products of integers.
+        Ok(Self { weights: weights.without_proofs(), group_len, groups, scales, zero_points })
     }
 
     /// The codes.

@@ -144,7 +144,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
         let desc = kernel.desc();
         let mr = desc.float.as_ref().map_or(PLAIN_ROWS, |body| body.rows);
         let group_bytes = desc.kr * size_of::<f32>();
-        let groups = layout.groups();
+        let groups = layout.k.div_ceil(desc.kr);
         let extent = Extent { rows: part.rows.len(), panels: part.panels.len(), groups, group_bytes };
         let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
         arena.float_sums.resize(mr * desc.nr, 0.0);
@@ -169,7 +169,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                             a: &a.values[i.start * a.stride..],
                             a_stride: a.stride,
                             rows: i.len(),
-                            b: weights.panel(p, 0..groups),
+                            b: weights.panel(p, 0..groups * desc.kr),
                             columns,
                             groups,
                             kr: desc.kr,

@@ -83,12 +83,12 @@ fn ranges_of_columns_are_the_whole_product() {
         for n in [1, nr, nr + 1, 3 * nr - 1, 5 * nr + 2, 9 * nr] {
             let (m, k) = (1 + noise.below(9), 1 + noise.below(40));
             let (a, w, zero_points) =
-                (noise.codes::<i8>(m * k), noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+                (noise.codes::<i8>(m * k), noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
             let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
             let a = Activations::new(MatRef::new(&a, m, k).unwrap(), 5);
             check_stages(&mut noise, a, m, &pack(kernel, w));
 
-            let w = noise.codes::<i8>(n * k);
+            let w = noise.weights::<i8>(n, k);
             let w = pack(kernel, MatRef::new(&w, n, k).unwrap());
             check_stages(&mut noise, a, m, &w);
             let x: Vec<_> = noise.floats(m * k, 1.0).into_iter().map(<bf16 as Float>::narrow).collect();
@@ -102,7 +102,7 @@ fn ranges_of_columns_are_the_whole_product() {
 #[test]
 fn a_range_where_k_and_rows_are_cut_into_blocks() {
     fn sweep<A: TestCode>(noise: &mut Noise, (m, n, k): (usize, usize, usize)) {
-        let (a, w, bias) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k), noise.integers(n, 9999));
+        let (a, w, bias) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k), noise.integers(n, 9999));
         let (a, w) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&w, n, k).unwrap());
         for kernel in Kernel::available() {
             let w = pack(kernel, Right::from(w));

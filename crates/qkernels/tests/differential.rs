@@ -16,7 +16,7 @@ fn check_random<A: TestCode>(
     kernel: Option<Kernel>,
     (m, n, k): (usize, usize, usize),
 ) {
-    let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
+    let (a, w) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k));
     let a = MatRef::new(&a, m, k).unwrap();
     let w = match noise.below(2) {
         0 => MatRef::new(&w, n, k).unwrap(),
@@ -128,7 +128,7 @@ fn activations_of_any_strides() {
     fn sweep<A: TestCode>() {
         let (mut conformance, mut noise) = (Conformance::default(), Noise::new(6));
         for (m, n, k) in [(1, 5, 7), (7, 17, 16), (9, 49, 64), (17, 3, 33), (33, 8, 128)] {
-            let w = noise.codes::<i8>(n * k);
+            let w = noise.weights::<i8>(n, k);
             let w = MatRef::new(&w, n, k).unwrap();
             let strides = [
                 (k, 1),
@@ -164,7 +164,7 @@ fn weights_of_either_order_and_any_strides() {
         for (row_stride, col_stride) in
             [(k, 1), (k + 5, 1), (1, n), (1, n + 3), (2 * k, 2), (3, 3 * n + 1), (0, 1), (1, 0), (1, 1)]
         {
-            let w = noise.codes::<i8>((n - 1) * row_stride + (k - 1) * col_stride + 1);
+            let w = noise.weights::<i8>(1, (n - 1) * row_stride + (k - 1) * col_stride + 1);
             conformance.check(a, 0, MatRef::with_strides(&w, n, k, row_stride, col_stride).unwrap());
         }
     }
@@ -175,7 +175,7 @@ fn packing_from_nk_and_from_kn_is_the_same() {
     let mut noise = Noise::new(8);
     for kernel in Kernel::available() {
         for (n, k) in [(1, 1), (3, 130), (17, 5), (49, 64), (100, 33)] {
-            let nk = noise.codes::<i8>(n * k);
+            let nk = noise.weights::<i8>(n, k);
             let kn: Vec<i8> = (0..k * n).map(|at| nk[at % n * k + at / n]).collect();
             let from_nk = PackedWeights::from_nk(MatRef::new(&nk, n, k).unwrap(), kernel).unwrap();
             let from_kn = PackedWeights::from_kn(MatRef::new(&kn, k, n).unwrap(), kernel).unwrap();
@@ -198,7 +198,7 @@ fn outputs_of_any_row_stride_keep_what_lies_between_the_rows() {
     fn sweep<A: TestCode>() {
         let (mut noise, mut workspace) = (Noise::new(9), Workspace::new());
         for (m, n, k) in [(1, 5, 8), (3, 16, 9), (9, 49, 30), (17, 50, 64), (8, 48, 6000)] {
-            let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
+            let (a, w) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k));
             let (a, w) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&w, n, k).unwrap());
             let expected = sums(a, 0, w);
             for (kernel, gap) in Kernel::available().flat_map(|kernel| [1, 3, 64].map(|gap| (kernel, gap))) {
@@ -226,7 +226,7 @@ fn every_alignment_of_activations_weights_and_output() {
     fn sweep<A: TestCode>() {
         let (mut noise, mut workspace) = (Noise::new(10), Workspace::new());
         for (m, n, k) in [(1, 17, 64), (9, 33, 64), (3, 50, 61)] {
-            let (a, w) = (noise.codes::<A>(m * k + 128), noise.codes::<i8>(n * k + 128));
+            let (a, w) = (noise.codes::<A>(m * k + 128), noise.weights::<i8>(1, n * k + 128));
             for offset in 0..64 {
                 let a = MatRef::new(&a[aligned(&a, offset)..], m, k).unwrap();
                 let w = MatRef::new(&w[aligned(&w, 63 - offset)..], n, k).unwrap();

@@ -225,7 +225,7 @@ fn every_scheme_kind_of_row_and_type() {
             for how in [Dynamic::PerTensor(scheme), Dynamic::PerToken(scheme)] {
                 let (m, n, k) = (13, 1 + noise.below(50), 1 + noise.below(70));
                 let x = rows::<F>(&mut noise, m, k);
-                let (w, unsigned) = (noise.codes::<i8>(n * k), noise.codes::<u8>(n * k));
+                let (w, unsigned) = (noise.weights::<i8>(n, k), noise.weights::<u8>(n, k));
                 let zero_points = noise.zero_points::<u8>(n);
                 let x = MatRef::new(&x, m, k).unwrap();
                 check::<F, T, i8>(&mut noise, x, how, MatRef::new(&w, n, k).unwrap().into());
@@ -249,7 +249,7 @@ fn rows_of_any_strides_and_lengths() {
         // Around the 256 values that are widened at a time.
         for (m, n, k) in [(1, 17, 255), (3, 5, 256), (14, 49, 257), (13, 16, 513), (2, 3, 1), (5, 50, 8000)] {
             let x = rows::<F>(&mut noise, m, k);
-            let w = noise.codes::<i8>(n * k);
+            let w = noise.weights::<i8>(n, k);
             let w = MatRef::new(&w, n, k).unwrap();
             for strides in [(k, 1), (k + 3, 1), (1, m), (1, m + 2), (2 * k, 2)] {
                 let x = laid_out(&x, k, strides);
@@ -271,13 +271,13 @@ fn rows_of_any_strides_and_lengths() {
 fn rows_are_cut_into_blocks() {
     let mut noise = Noise::new(97);
     let (m, n, k) = (1100, 3, 1024);
-    let (x, w) = (rows::<f32>(&mut noise, m, k), noise.codes::<u8>(n * k));
+    let (x, w) = (rows::<f32>(&mut noise, m, k), noise.weights::<u8>(n, k));
     let zero_points = noise.zero_points::<u8>(n);
     let w = Right::from((MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points)));
     let how = Dynamic::PerToken(Scheme::activations_u8());
     check::<f32, f32, u8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);
     // Without zero points of the weights, kernels apply the rows' terms themselves.
-    let w = noise.codes::<i8>(n * k);
+    let w = noise.weights::<i8>(n, k);
     let w = MatRef::new(&w, n, k).unwrap().into();
     check::<f32, f32, i8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);
 }
@@ -290,7 +290,7 @@ fn known_parameters_under_every_stage() {
         for scheme in schemes() {
             let (m, n, k) = (13, 1 + noise.below(50), 1 + noise.below(300));
             let values = rows::<F>(&mut noise, m, k);
-            let (w, zero_points) = (noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+            let (w, zero_points) = (noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
             let w = Right::from((MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points)));
             let params = scheme.choose(Range::new(-0.7, 1.1).unwrap()).unwrap();
             for rounding in [Rounding::TiesToEven, Rounding::TiesAway] {

@@ -170,7 +170,7 @@ fn nothing_behind_the_slices_is_touched() {
 fn check_floats(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
     let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
-    let w = Guarded::new(&noise.codes::<u8>(n * k), place);
+    let w = Guarded::new(&noise.weights::<u8>(n, k), place);
     let zero_points = Guarded::new(&noise.zero_points::<u8>(n), place);
     let scales = Guarded::new(&noise.floats(n, 0.01), place);
     let multipliers: Vec<_> =
@@ -234,7 +234,7 @@ fn floats_and_residuals_are_read_inside_of_their_slices() {
 /// Activations, bias and output of a weight-only product between guard pages, on every kernel.
 fn check_weight_only<F: Float + Pod>(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
-    let codes = noise.codes::<i8>(n * k);
+    let codes = noise.weights::<i8>(n, k);
     let (scales, zero_points) =
         (noise.floats(n * k.div_ceil(32), 0.01), noise.codes::<i8>(n * k.div_ceil(32)));
     let bias = Guarded::new(&noise.floats(n, 1.0), place);

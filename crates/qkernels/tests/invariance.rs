@@ -50,7 +50,7 @@ fn a_row_does_not_depend_on_the_rows_beside_it() {
         let (mut noise, mut workspace) = (Noise::new(30), Workspace::new());
         for (n, k) in [(1, 5), (17, 64), (49, 131), (100, 1024), (18, 6000)] {
             let batch = 33;
-            let (a, w) = (noise.codes::<A>(batch * k), noise.codes::<i8>(n * k));
+            let (a, w) = (noise.codes::<A>(batch * k), noise.weights::<i8>(n, k));
             let stages = Stages::new(&mut noise, n, k);
             let stage = stages.dequantize();
             for kernel in Kernel::available() {
@@ -84,7 +84,7 @@ fn a_row_of_floats_does_not_depend_on_the_rows_beside_it() {
         x.chunks_mut(k)
             .enumerate()
             .for_each(|(i, row)| row.iter_mut().for_each(|x| *x *= (1 + i) as f32 - 0.5));
-        let (w, zero_points) = (noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+        let (w, zero_points) = (noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
         let stages = Stages::new(&mut noise, n, k);
         for how in [Dynamic::default(), Dynamic::PerToken(Scheme::activations_u8())] {
             for kernel in Kernel::available() {
@@ -115,7 +115,7 @@ fn a_row_does_not_depend_on_the_kernel() {
     fn sweep<A: TestCode>() {
         let (mut noise, mut workspace) = (Noise::new(31), Workspace::new());
         for (m, n, k) in [(1, 7, 33), (9, 50, 200), (20, 20, 5000)] {
-            let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
+            let (a, w) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k));
             let stages = Stages::new(&mut noise, n, k);
             let mut results = Kernel::available().map(|kernel| {
                 let w = pack(kernel, MatRef::new(&w, n, k).unwrap());
@@ -140,7 +140,7 @@ fn a_row_does_not_depend_on_the_strides_of_its_matrix() {
     fn sweep<A: TestCode>() {
         let (mut noise, mut workspace) = (Noise::new(32), Workspace::new());
         for (m, n, k) in [(1, 17, 64), (8, 49, 64), (9, 5, 131), (13, 48, 4096)] {
-            let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
+            let (a, w) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k));
             let stages = Stages::new(&mut noise, n, k);
             for kernel in Kernel::available() {
                 let w = pack(kernel, MatRef::new(&w, n, k).unwrap());
@@ -170,7 +170,7 @@ fn a_row_does_not_depend_on_the_strides_of_its_matrix() {
 fn codes_as_u8_and_as_i8_give_the_same_row() {
     let (mut noise, mut workspace) = (Noise::new(33), Workspace::new());
     for (m, n, k) in [(1, 17, 64), (9, 49, 130), (3, 10, 7000)] {
-        let (unsigned, w) = (noise.codes::<u8>(m * k), noise.codes::<i8>(n * k));
+        let (unsigned, w) = (noise.codes::<u8>(m * k), noise.weights::<i8>(n, k));
         let signed: Vec<i8> = unsigned.iter().map(|&q| (i32::from(q) - 128) as i8).collect();
         let stages = Stages::new(&mut noise, n, k);
         for kernel in Kernel::available() {
@@ -229,7 +229,7 @@ fn a_row_does_not_depend_on_the_threads() {
             (5, 30, 20),      // too little work to share
         ];
         for (m, n, k) in shapes {
-            let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
+            let (a, w) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k));
             let (a, w) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&w, n, k).unwrap());
             let stages = Stages::new(&mut noise, n, k);
             let mut expected = sums(a, 0, w);
@@ -266,7 +266,7 @@ fn a_row_does_not_depend_on_the_threads_through_any_route() {
             .for_each(|(i, row)| row.iter_mut().for_each(|x| *x *= (1 + i % 9) as f32));
         let x = MatRef::new(&x, m, k).unwrap();
         let known = FloatActivations::new(x, QParams::new(0.05, 3, CodeRange::I8).unwrap()).unwrap();
-        let (w, zero_points) = (noise.codes::<u8>(n * k), noise.zero_points::<u8>(n));
+        let (w, zero_points) = (noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
         let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
         let stages = Stages::new(&mut noise, n, k);
         let residual = noise.codes::<u8>(m * n);
@@ -307,7 +307,7 @@ fn a_row_does_not_depend_on_the_threads_through_any_route() {
 fn weights_are_shared_by_threads_that_each_run_serially() {
     let mut noise = Noise::new(35);
     let (m, n, k) = (9, 50, 130);
-    let (a, w) = (noise.codes::<u8>(m * k), noise.codes::<i8>(n * k));
+    let (a, w) = (noise.codes::<u8>(m * k), noise.weights::<i8>(n, k));
     let (a, w) = (MatRef::new(&a, m, k).unwrap(), MatRef::new(&w, n, k).unwrap());
     let expected = sums(a, 0, w);
     for kernel in Kernel::available() {

@@ -82,7 +82,7 @@ fn the_second_product_of_a_shape_allocates_nothing() {
         for (m, n, k) in
             [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (20, 50, 6000), (3, 300, 6000), (2, 3, 0)]
         {
-            let (a, w, bias) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k), noise.integers(n, 99));
+            let (a, w, bias) = (noise.codes::<A>(m * k), noise.weights::<i8>(n, k), noise.integers(n, 99));
             let (scales, float_bias) = (noise.floats(n, 0.01), noise.floats(n, 1.0));
             let row_major = MatRef::new(&a, m, k).unwrap();
             let column_major = MatRef::with_strides(&a, m, k, 1, m).unwrap();
@@ -114,7 +114,7 @@ fn the_second_product_of_a_shape_allocates_nothing() {
 fn the_second_product_through_any_route_allocates_nothing() {
     let mut noise = Noise::new(53);
     for (m, n, k) in [(1, 17, 64), (9, 49, 131), (20, 50, 6000), (3, 300, 6000)] {
-        let (x, w, codes) = (noise.floats(m * k, 1.0), noise.codes::<u8>(n * k), noise.codes::<i8>(m * n));
+        let (x, w, codes) = (noise.floats(m * k, 1.0), noise.weights::<u8>(n, k), noise.codes::<i8>(m * n));
         let (scales, zero_points) = (noise.floats(n, 0.01), noise.zero_points::<u8>(n));
         let halves: Vec<_> = x.iter().map(|&x| <bf16 as Float>::narrow(x)).collect();
         let x = MatRef::new(&x, m, k).unwrap();
@@ -161,7 +161,7 @@ fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
         let mut workspace = Workspace::new();
         let mut layers: Vec<_> = shapes
             .map(|(m, k, n)| {
-                let w = noise.codes::<i8>(n * k);
+                let w = noise.weights::<i8>(n, k);
                 (m, noise.codes::<i8>(m * k), pack(kernel, MatRef::new(&w, n, k).unwrap()), vec![0; m * n])
             })
             .into();
@@ -181,7 +181,7 @@ fn the_second_weight_only_product_of_a_shape_allocates_nothing() {
     fn sweep<F: Float>() {
         let mut noise = Noise::new(53);
         for (m, n, k) in [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (3, 300, 6000), (2, 3, 0)] {
-            let (codes, bias) = (noise.codes::<i8>(n * k), noise.floats(n, 1.0));
+            let (codes, bias) = (noise.weights::<i8>(n, k), noise.floats(n, 1.0));
             let (count, len) = (n * k.div_ceil(32), m * k);
             let (scales, zero_points) = (noise.floats(count, 0.01), noise.codes::<i8>(count));
             let a: Vec<F> = noise.floats(len, 1.0).into_iter().map(F::narrow).collect();

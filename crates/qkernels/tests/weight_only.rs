@@ -283,7 +283,7 @@ fn integers_are_exact() {
     // Sums of integers below 2^24 are exact in f32 in any order, so the kernels agree bit for bit, with qcore too.
     let (mut noise, mut workspace) = (Noise::new(65), Workspace::new());
     let (m, n, k) = (5, 50, 500);
-    let (codes, scales) = (noise.codes::<i8>(n * k), noise.floats(n, 0.01));
+    let (codes, scales) = (noise.weights::<i8>(n, k), noise.floats(n, 0.01));
     let integers = noise.integers(m * k, 127);
     let a: Vec<f32> = integers.iter().map(|&x| x as f32).collect();
     for kernel in Kernel::available() {
@@ -425,7 +425,7 @@ fn weights_with_zero_points_of_their_own() {
     // u8 weights are packed 128 less, and so are their zero points: the values are the same.
     let (mut noise, mut workspace) = (Noise::new(69), Workspace::new());
     let (m, n, k) = (3, 50, 70);
-    let (codes, zero_points) = (noise.codes::<u8>(n * k), noise.codes::<u8>(n));
+    let (codes, zero_points) = (noise.weights::<u8>(n, k), noise.codes::<u8>(n));
     let signed: Vec<i8> = codes.iter().map(|&w| (w ^ 0x80).cast_signed()).collect();
     let signed_zeros: Vec<i8> = zero_points.iter().map(|&z| (z ^ 0x80).cast_signed()).collect();
     let zero_points: Vec<i32> = zero_points.into_iter().map(i32::from).collect();

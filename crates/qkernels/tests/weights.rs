@@ -30,7 +30,7 @@ fn check_random<A: TestCode, W: TestCode>(
     // Rows of weights, columns of them, and neither.
     let (row_stride, col_stride) = noise.choose(&[(k, 1), (k + 3, 1), (1, n), (1, n + 2), (2, 2 * n + 1)]);
     let a = noise.codes::<A>(m * k);
-    let w = noise.codes::<W>((n - 1) * row_stride + (k - 1) * col_stride + 1);
+    let w = noise.weights::<W>(1, (n - 1) * row_stride + (k - 1) * col_stride + 1);
     let (a, zero_points) = (MatRef::new(&a, m, k).unwrap(), noise.zero_points::<W>(n));
     let zero_points = match noise.below(3) {
         0 => ZeroPoints::PerTensor(zero_points[0]),
@@ -95,7 +95,7 @@ fn activations_of_any_strides() {
     fn sweep<A: TestCode, W: TestCode>() {
         let (mut conformance, mut noise) = (Conformance::default(), Noise::new(63));
         for (m, n, k) in [(1, 5, 7), (9, 49, 64), (17, 3, 33)] {
-            let (w, zero_points) = (noise.codes::<W>(n * k), noise.zero_points::<W>(n));
+            let (w, zero_points) = (noise.weights::<W>(n, k), noise.zero_points::<W>(n));
             let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
             for (row_stride, col_stride) in [(k + 12, 1), (4096, 1), (1, m), (2 * k, 2), (0, 1), (1, 0)] {
                 let a = noise.codes::<A>((m - 1) * row_stride + (k - 1) * col_stride + 1);
@@ -209,7 +209,7 @@ fn weights_that_all_stand_for_0() {
 fn unsigned_weights_are_signed_ones_shifted() {
     let mut noise = Noise::new(65);
     let (m, n, k) = (5, 49, 67);
-    let (a, unsigned) = (noise.codes::<i8>(m * k), noise.codes::<u8>(n * k));
+    let (a, unsigned) = (noise.codes::<i8>(m * k), noise.weights::<u8>(n, k));
     let signed: Vec<_> = unsigned.iter().map(|&w| (i32::from(w) - 128) as i8).collect();
     let zero_points = noise.zero_points::<u8>(n);
     let shifted: Vec<_> = zero_points.iter().map(|zero| zero - 128).collect();
@@ -244,7 +244,7 @@ fn sums_of_each_channel() {
     fn check<W: TestCode>(noise: &mut Noise, kernel: Kernel, (n, k): (usize, usize)) {
         let zero_points = noise.zero_points::<W>(n);
         for (row_stride, col_stride) in [(k, 1), (1, n), (1, n + 1), (2, 2 * n)] {
-            let w = noise.codes::<W>((n - 1) * row_stride + (k - 1) * col_stride + 1);
+            let w = noise.weights::<W>(1, (n - 1) * row_stride + (k - 1) * col_stride + 1);
             let view = MatRef::with_strides(&w, n, k, row_stride, col_stride).unwrap();
             for zero_points in [ZeroPoints::PerChannel(&zero_points), ZeroPoints::PerTensor(zero_points[0])] {
                 let packed = PackedWeights::from_nk(Weights::new(view, zero_points), kernel).unwrap();

@@ -13,6 +13,8 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     nr: 1,
     vector_columns: 1,
     kr: 2,
+    narrow_groups: 0,
+    proven: &[],
     form: ActivationForm::I16,
     band: 1,
     features: &[],

@@ -22,5 +22,11 @@ macro_rules! bodies {
             rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
         }
     };
+    ($strip:ident, $V:literal, $D:ident, $($M:literal: $U:literal),*) => {
+        match $strip.next_rows() {
+            $($M => body::<$M, $V, $U, $D>($strip),)*
+            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+        }
+    };
 }
 pub(super) use bodies;

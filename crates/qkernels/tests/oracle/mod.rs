@@ -20,17 +20,28 @@ pub(crate) const CANARY: i32 = 0x5a5a_5a5a;
 pub(crate) trait TestCode: Activation + Weight + Into<i64> + Debug + PartialEq {
     /// The code with these bits.
     fn from_bits(bits: u8) -> Self;
+
+    /// The weight that is packed as `w`.
+    fn from_signed(w: i8) -> Self;
 }
 
 impl TestCode for u8 {
     fn from_bits(bits: u8) -> Self {
         bits
     }
+
+    fn from_signed(w: i8) -> Self {
+        w.cast_unsigned() ^ 0x80
+    }
 }
 
 impl TestCode for i8 {
     fn from_bits(bits: u8) -> Self {
         bits.cast_signed()
+    }
+
+    fn from_signed(w: i8) -> Self {
+        w
     }
 }
 
@@ -67,6 +78,18 @@ impl Noise {
             _ => (bits >> 8) as u8,
         };
         (0..len).map(|_| C::from_bits(code(self.bits()))).collect()
+    }
+
+    /// Weights (n, k) in panels of 16 channels, each of the codes of the whole range or of fewer bits, which a kernel may have
+    /// a faster form for.
+    pub(crate) fn weights<W: TestCode>(&mut self, n: usize, k: usize) -> Vec<W> {
+        let mut w = Vec::with_capacity(n * k);
+        for first in (0..n).step_by(16) {
+            let bits = self.choose(&[8, 8, 7, 6, 5]);
+            let panel: Vec<i8> = self.codes(16.min(n - first) * k);
+            w.extend(panel.into_iter().map(|w| W::from_signed(w >> (8 - bits))));
+        }
+        w
     }
 
     /// Zero points among the codes of `W`, every fourth of them an extreme one.

@@ -29,7 +29,7 @@ impl<A: TestCode, W: TestCode> Sums<A, W> {
     /// Random codes; weights with zero points of all their codes if `zero_points`.
     pub(crate) fn random(noise: &mut Noise, (m, n, k): (usize, usize, usize), zero_points: bool) -> Self {
         let w_zero_points = if zero_points { noise.zero_points::<W>(n) } else { Vec::new() };
-        let (a, w) = (noise.codes(m * k), noise.codes(n * k));
+        let (a, w) = (noise.codes(m * k), noise.weights(n, k));
         Self::made((a, 9), (w, w_zero_points), m, noise.integers(n, 100_000))
     }
 

@@ -34,6 +34,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: finish128::LANES,
     vector_columns: finish128::LANES,
     kr: 16,
+    narrow_groups: 0,
+    proven: &[],
     form: ActivationForm::I8,
     band: BAND,
     features: &[Feature::Neon],

@@ -29,6 +29,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 12,
     vector_columns: finish128::LANES,
     kr: 8,
+    narrow_groups: 0,
+    proven: &[],
     form: ActivationForm::I8,
     band: BAND,
     features: &[Feature::Neon, Feature::I8mm],

@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 
 use super::simd::load_i8x64;
 use super::strip::{bodies, strip_body};
-use super::tile::{rows_apart, tile_body};
+use super::tile::{self, rows_apart, tile_body};
 use super::{finish512, float512, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
@@ -28,6 +28,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 48,
     vector_columns: LANES,
     kr: 4,
+    narrow_groups: 0,
+    proven: &[],
     form: ActivationForm::U8,
     band: 1,
     features: &[

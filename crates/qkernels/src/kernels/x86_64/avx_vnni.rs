@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 
 use super::simd::{load_i8x32, store_i32x8};
 use super::strip::{bodies, strip_body};
-use super::tile::{rows_apart, tile_body};
+use super::tile::{self, rows_apart, tile_body};
 use super::{finish256, float256, store};
 use crate::detect::Feature;
 use crate::finish::{Store, Target};
@@ -26,6 +26,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 16,
     vector_columns: LANES,
     kr: 4,
+    narrow_groups: 0,
+    proven: &[],
     form: ActivationForm::U8,
     band: 1,
     features: &[Feature::Avx2, Feature::Fma, Feature::AvxVnni],

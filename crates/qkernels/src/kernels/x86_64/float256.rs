@@ -220,7 +220,7 @@ fn store(values: &mut [f32; LANES], v: __m256) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::avx2;
+    use super::super::avx2_madd;
     use super::*;
     use crate::kernel::{ActivationForm, Kernel, KernelDesc};
     use crate::{
@@ -230,8 +230,8 @@ mod tests {
 
     /// The kernel whose CPUs have `vpdpbusd` in 256 bits, for weight-only products alone: those any CPU with AVX2 can run.
     static QUAD_PANELS: KernelDesc =
-        KernelDesc { kr: 4, form: ActivationForm::U8, float: Some(QUADS), ..avx2::KERNEL };
-    static PAIR_PANELS: KernelDesc = avx2::KERNEL;
+        KernelDesc { kr: 4, form: ActivationForm::U8, float: Some(QUADS), ..avx2_madd::KERNEL };
+    static PAIR_PANELS: KernelDesc = avx2_madd::KERNEL;
 
     #[test]
     fn panels_of_two_and_of_four_k_give_the_sums_of_integers() {

@@ -4,6 +4,8 @@ use super::{store, strip};
 use crate::kernel::KernelDesc;
 
 mod avx2;
+mod avx2_madd;
+mod avx2_maddubs;
 mod avx512_vnni;
 mod avx_vnni;
 mod finish256;
@@ -13,4 +15,5 @@ mod float512;
 mod simd;
 mod tile;
 
-pub(super) const KERNELS: &[&KernelDesc] = &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL];
+pub(super) const KERNELS: &[&KernelDesc] =
+    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL];

@@ -21,6 +21,53 @@ pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize
     rows
 }
 
+/// `$U` times the sums of `$M` rows of `$V` vectors: what those of the tile begin with, and zeros.
+macro_rules! first_sums {
+    ($isa:ident, $tile:ident, $M:ident, $V:ident, $U:ident) => {{
+        let mut partial = [[[$isa::zero(); $V]; $M]; $U];
+        if let Some(offsets) = $tile.offsets {
+            let offsets = $isa::load_i32s::<$V>(offsets);
+            for i in 0..$M {
+                partial[0][i] = offsets;
+            }
+        } else {
+            let sums = &$tile.acc.as_chunks::<LANES>().0[..$M * $V];
+            for i in 0..$M {
+                for v in 0..$V {
+                    partial[0][i][v] = $isa::load_sums(&sums[i * $V + v]);
+                }
+            }
+        }
+        partial
+    }};
+}
+pub(super) use first_sums;
+
+/// Adds up the partial sums and stores them, through the output stage or for the next block of k.
+macro_rules! last_sums {
+    ($isa:ident, $tile:ident, $partial:ident, $M:ident, $V:ident) => {
+        let mut acc = $partial[0];
+        for partial in &$partial[1..] {
+            for i in 0..$M {
+                for v in 0..$V {
+                    acc[i][v] = $isa::add(acc[i][v], partial[i][v]);
+                }
+            }
+        }
+        if let Some(store) = &mut $tile.store {
+            store::store!($isa, acc, store, $tile.acc, $tile.first, $M, $V);
+        } else {
+            let sums = &mut $tile.acc.as_chunks_mut::<LANES>().0[..$M * $V];
+            for i in 0..$M {
+                for v in 0..$V {
+                    $isa::store_sums(&mut sums[i * $V + v], acc[i][v]);
+                }
+            }
+        }
+    };
+}
+pub(super) use last_sums;
+
 /// `fn body<M, V, U>`: tiles of M rows and V vectors of columns, U groups of k at a time, compiled for `$features`, with vectors
 /// of module `$isa`.
 macro_rules! tile_body {
@@ -38,21 +85,7 @@ macro_rules! tile_body {
                     a[i] = rows[i].as_chunks::<4>().0;
                     a_steps[i] = &a[i].as_chunks::<U>().0;
                 }
-                let (sums, _) = tile.acc.as_chunks_mut::<LANES>();
-                let sums = &mut sums[..M * V];
-                let mut partial = [[[$isa::zero(); V]; M]; U];
-                if let Some(offsets) = tile.offsets {
-                    let offsets = $isa::load_i32s::<V>(offsets);
-                    for i in 0..M {
-                        partial[0][i] = offsets;
-                    }
-                } else {
-                    for i in 0..M {
-                        for v in 0..V {
-                            partial[0][i][v] = $isa::load_sums(&sums[i * V + v]);
-                        }
-                    }
-                }
+                let mut partial = tile::first_sums!($isa, tile, M, V, U);
                 let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>();
                 let b_steps = b.chunks_exact(V * U);
                 let b_rest = b_steps.remainder();
@@ -78,23 +111,7 @@ macro_rules! tile_body {
                         }
                     }
                 }
-                let mut acc = partial[0];
-                for partial in &partial[1..] {
-                    for i in 0..M {
-                        for v in 0..V {
-                            acc[i][v] = $isa::add(acc[i][v], partial[i][v]);
-                        }
-                    }
-                }
-                if let Some(store) = &mut tile.store {
-                    store::store!($isa, acc, store, tile.acc, tile.first, M, V);
-                    continue;
-                }
-                for i in 0..M {
-                    for v in 0..V {
-                        $isa::store_sums(&mut sums[i * V + v], acc[i][v]);
-                    }
-                }
+                tile::last_sums!($isa, tile, partial, M, V);
             }
         }
     };

@@ -1,0 +1,99 @@
+//! `cargo bench --bench proven [-- --test]`: products with weights that are proven at pack time to fit narrow sums, beside the
+//! same product without the proof. The larger the weights, the fewer products are summed in 16 bits.
+//!
+//! Both alternate, round after round, one thread, u8 activations, int32 results, which are verified first. The times are the
+//! fastest of each, the peak is that of the instructions of the kernel that the panels run on, measured in the same rounds.
+
+use std::time::Duration;
+
+use qbenches::{bytes, fastest, is_product};
+use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// m, n, k.
+const SHAPES: &[(usize, usize, usize)] =
+    &[(512, 512, 512), (1024, 1024, 1024), (1, 4096, 4096), (4, 4096, 4096), (128, 768, 3072)];
+
+/// Weights are all the signed numbers of so many bits.
+const BITS: &[u32] = &[8, 7, 6, 5];
+
+fn main() -> Result<()> {
+    let test = std::env::args().any(|argument| argument == "--test");
+    let (rounds, slice) = if test { (1, Duration::ZERO) } else { (40, Duration::from_millis(10)) };
+    let shapes: &[_] = if test { &[(7, 40, 64)] } else { SHAPES };
+    let with_proofs = Kernel::available().filter(|kernel| !kernel.desc().proven.is_empty());
+    for kernel in with_proofs {
+        // The same body for any weights: what the kernel itself is where nothing is proven.
+        let family = format!("{}_madd", kernel.desc().family);
+        let Some(plain) = Kernel::available().find(|plain| plain.desc().family == family) else { continue };
+        println!("| m, n, k | bits | {plain} | {kernel} | ratio | columns |");
+        println!("|---|---|---|---|---|---|");
+        for &shape in shapes {
+            for &bits in BITS {
+                one_shape([plain, kernel], shape, bits, rounds, slice)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The weights packed for one kernel, and what was measured.
+struct Contender {
+    weights: PackedWeights,
+    seconds: f64,
+    /// Operations per second of the first column's kernel.
+    peak: f64,
+}
+
+fn one_shape(
+    kernels: [Kernel; 2],
+    (m, n, k): (usize, usize, usize),
+    bits: u32,
+    rounds: usize,
+    slice: Duration,
+) -> Result<()> {
+    let a = bytes(m * k, 1);
+    let w: Vec<i8> = bytes(n * k, 2).into_iter().map(|byte| byte.cast_signed() >> (8 - bits)).collect();
+    let (a, w) = (MatRef::new(&a, m, k)?, MatRef::new(&w, n, k)?);
+    let mut workspace = Workspace::new();
+    let mut y = vec![0; m * n];
+    let mut contenders = Vec::new();
+    for kernel in kernels {
+        let weights = PackedWeights::from_nk(w, kernel)?;
+        gemm(a, &weights, &Int32::new(), MatMut::new(&mut y, m, n)?, Threads::Serial, &mut workspace)?;
+        if !is_product(a, w, &y) {
+            return Err(format!("{kernel} is wrong on {m}x{n}x{k}, {bits} bits").into());
+        }
+        contenders.push(Contender { weights, seconds: f64::INFINITY, peak: 0.0 });
+    }
+    for _ in 0..rounds {
+        for Contender { weights, seconds, peak } in &mut contenders {
+            let mut result = Ok(());
+            let product = fastest(slice, || {
+                let Ok(y) = MatMut::new(&mut y, m, n) else { return };
+                result = gemm(a, weights, &Int32::new(), y, Threads::Serial, &mut workspace);
+            });
+            result?;
+            *seconds = seconds.min(product);
+            if let Some((_, kernel)) = weights.column_kernels().next() {
+                let mut operations = 0;
+                let loops = fastest(slice / 8, || operations = kernel.run_peak_loop(2000));
+                *peak = peak.max(operations as f64 / loops);
+            }
+        }
+    }
+    let operations = 2.0 * m as f64 * n as f64 * k as f64;
+    let figure = |contender: &Contender| {
+        let rate = operations / contender.seconds;
+        format!("{:.0} ({:.0} %)", rate / 1e9, 100.0 * rate / contender.peak)
+    };
+    let [plain, proven] = contenders.as_slice() else { return Ok(()) };
+    let columns: Vec<_> =
+        proven.weights.column_kernels().map(|(columns, kernel)| (columns.len(), kernel)).collect();
+    let columns: Vec<_> = columns.iter().map(|(count, kernel)| format!("{count} on {kernel}")).collect();
+    let ratio = plain.seconds / proven.seconds;
+    let (columns, plain, proven) = (columns.join(", "), figure(plain), figure(proven));
+    println!("| {m}, {n}, {k} | {bits} | {plain} | {proven} | {ratio:.2} | {columns} |");
+    Ok(())
+}

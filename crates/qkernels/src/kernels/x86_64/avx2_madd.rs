@@ -1,0 +1,95 @@
+//! AVX2 for any weights: they are sign-extended to 16 bits as they are loaded, and `vpmaddwd` adds two i16 x i16 products.
+//!
+//! A product pair is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums into. (`vpmaddubsw`, which needs no
+//! extension, sums into 16 bits with saturation and is wrong for weights of full range: see `avx2_maddubs`.) The tile is 6 rows by 2 vectors: 12
+//! accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
+
+use core::arch::x86_64::*;
+
+use super::simd::{load_i8x16_as_i16, store_i32x8};
+use super::strip::{bodies, strip_body};
+use super::tile::{self, rows_apart, tile_body};
+use super::{finish256, float256, store};
+use crate::detect::Feature;
+use crate::finish::{Store, Target};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
+use crate::vectorize::Level;
+
+/// Columns of a vector.
+const LANES: usize = finish256::LANES;
+
+/// Weights of a vector: two k of each column.
+const VECTOR_WEIGHTS: usize = 2 * LANES;
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "avx2_madd_6x16",
+    family: "avx2_madd",
+    mr: 6,
+    nr: 16,
+    vector_columns: LANES,
+    kr: 2,
+    narrow_groups: 0,
+    proven: &[],
+    form: ActivationForm::I16,
+    band: 1,
+    features: &[Feature::Avx2, Feature::Fma],
+    level: Level::Avx2,
+    run,
+    stores: true,
+    float: Some(float256::PAIRS),
+    peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
+};
+
+/// Independent accumulators of the peak loop, as many as the tile has.
+const PEAK_CHAINS: usize = 12;
+
+#[target_feature(enable = "avx2")]
+fn run_tiles(strip: &mut Strip<'_>) {
+    match strip.columns / LANES {
+        1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 2, 4: 2, 5: 2, 6: 1),
+        _ => bodies!(strip, 2, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),
+    }
+}
+
+/// Two weights of each of eight columns, as 16-bit words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
+    load_i8x16_as_i16(weights)
+}
+
+/// Two elements of a row, for each column.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn broadcast(group: [u8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_ne_bytes(group))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(x, w))
+}
+
+strip_body!("avx2");
+
+tile_body!("avx2", finish256);
+
+#[target_feature(enable = "avx2")]
+fn peak(iterations: u64) -> i32 {
+    let x = _mm256_set1_epi32(core::hint::black_box(0x0001_0002));
+    let mut acc = [x; PEAK_CHAINS];
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            // Fed back, so that no product can be computed once and reused.
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*acc, x));
+        }
+    }
+    let mut sum = acc[0];
+    for acc in &acc[1..] {
+        sum = _mm256_add_epi32(sum, *acc);
+    }
+    let mut lanes = [0; 8];
+    store_i32x8(&mut lanes, sum);
+    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+}

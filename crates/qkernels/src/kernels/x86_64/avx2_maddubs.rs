@@ -1,0 +1,166 @@
+//! AVX2 for panels of proven weights: `vpmaddubsw` adds two u8 x i8 products in 16 bits, with saturation that never occurs.
+//!
+//! Its sums still have to be widened, by `vpmaddwd` with ones, which uses the same units. So one group at a time costs as
+//! many multiplications as `avx2_madd`, and gains only what that spends on extending weights; where the proof covers D
+//! groups, their sums are added in 16 bits first, and widened once. Instructions for 4 D consecutive k, each vector of columns:
+//!
+//! | | multiply | add | extend |
+//! |---|---|---|---|
+//! | `avx2_madd` | 2 D | 2 D | 2 D / 6 |
+//! | here | D + 1 | D | |
+//!
+//! D = 8 would save a sixteenth of what D = 4 leaves, and is proven for few weights. The tile is that of `avx2_madd`: 12
+//! accumulators, the ones, a broadcast of `a` and two products in 16 registers; weights are operands in memory.
+
+use core::arch::x86_64::*;
+
+use super::simd::{load_i8x32, store_i32x8};
+use super::strip::bodies;
+use super::tile::{self, rows_apart};
+use super::{avx2_madd, finish256, float256, store};
+use crate::finish::{Store, Target};
+use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
+
+/// Columns of a vector.
+const LANES: usize = finish256::LANES;
+
+/// Weights of a vector: four k of each column.
+const VECTOR_WEIGHTS: usize = 4 * LANES;
+
+/// For one group, all that `vpmaddubsw` alone asks for.
+const KERNEL: KernelDesc = KernelDesc {
+    name: "avx2_maddubs1_6x16",
+    family: "avx2_maddubs1",
+    kr: 4,
+    narrow_groups: 1,
+    proven: &[],
+    form: ActivationForm::U8,
+    run: run::<1>,
+    float: Some(float256::QUADS),
+    peak: peak_loop::<1>(),
+    ..avx2_madd::KERNEL
+};
+
+/// By the number of groups that are summed in 16 bits, fastest first.
+pub(super) const KERNELS: &[&KernelDesc] = &[
+    &KernelDesc {
+        name: "avx2_maddubs4_6x16",
+        family: "avx2_maddubs4",
+        narrow_groups: 4,
+        run: run::<4>,
+        peak: peak_loop::<4>(),
+        ..KERNEL
+    },
+    &KernelDesc {
+        name: "avx2_maddubs2_6x16",
+        family: "avx2_maddubs2",
+        narrow_groups: 2,
+        run: run::<2>,
+        peak: peak_loop::<2>(),
+        ..KERNEL
+    },
+    &KERNEL,
+];
+
+#[target_feature(enable = "avx2")]
+fn run<const D: usize>(strip: &mut Strip<'_>) {
+    while strip.next_rows() > 0 {
+        match strip.columns / LANES {
+            1 => bodies!(strip, 1, D, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),
+            _ => bodies!(strip, 2, D, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1),
+        }
+    }
+}
+
+/// Tiles of M rows and V vectors of columns, U times D groups of k at a time.
+#[target_feature(enable = "avx2")]
+fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &mut Strip<'_>) {
+    while let Some(mut tile) = strip.next_tile_of(M) {
+        let groups = tile.groups;
+        let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
+        let (b_steps, _) = b.as_chunks::<D>().0.as_chunks::<U>();
+        let steps = groups / (U * D);
+        // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+        let mut a: [&[[u8; 4]]; M] = [&[]; M];
+        let mut a_steps: [&[[[[u8; 4]; D]; U]]; M] = [&[]; M];
+        let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * groups);
+        for i in 0..M {
+            a[i] = rows[i].as_chunks::<4>().0;
+            a_steps[i] = &a[i].as_chunks::<D>().0.as_chunks::<U>().0[..steps];
+        }
+        let mut partial = tile::first_sums!(finish256, tile, M, V, U);
+        for (g, b) in (0..steps).zip(b_steps) {
+            for u in 0..U {
+                for i in 0..M {
+                    partial[u][i] = add_products(partial[u][i], &a_steps[i][g][u], &b[u]);
+                }
+            }
+        }
+        // What is proven for D groups is for each of them.
+        for (g, b) in (0..groups).zip(b).skip(steps * U * D) {
+            for i in 0..M {
+                partial[0][i] = add_products(partial[0][i], &[a[i][g]], &[*b]);
+            }
+        }
+        tile::last_sums!(finish256, tile, partial, M, V);
+    }
+}
+
+/// Adds the products of D groups to the sums of a row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_products<const V: usize, const D: usize>(
+    mut sums: [__m256i; V],
+    a: &[[u8; 4]; D],
+    b: &[[[i8; VECTOR_WEIGHTS]; V]; D],
+) -> [__m256i; V] {
+    let mut words = [_mm256_setzero_si256(); V];
+    for d in 0..D {
+        let x = _mm256_set1_epi32(i32::from_ne_bytes(a[d]));
+        for v in 0..V {
+            let products = _mm256_maddubs_epi16(x, load_i8x32(&b[d][v]));
+            words[v] = if d == 0 { products } else { _mm256_add_epi16(words[v], products) };
+        }
+    }
+    for v in 0..V {
+        sums[v] = widen_add(sums[v], words[v]);
+    }
+    sums
+}
+
+/// Adds neighbouring words to int32 sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen_add(sums: __m256i, words: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(words, _mm256_set1_epi16(1)))
+}
+
+/// Independent accumulators of the peak loop, as many as the tile has.
+const PEAK_CHAINS: usize = 12;
+
+const fn peak_loop<const D: usize>() -> PeakLoop {
+    PeakLoop { operations: 2 * (4 * D * LANES * PEAK_CHAINS) as u64, run: peak::<D> }
+}
+
+#[target_feature(enable = "avx2")]
+fn peak<const D: usize>(iterations: u64) -> i32 {
+    let x = _mm256_set1_epi32(core::hint::black_box(0x0102_0304));
+    let mut acc = [x; PEAK_CHAINS];
+    for _ in 0..iterations {
+        for acc in &mut acc {
+            // Fed back, so that no product can be computed once and reused.
+            let mut words = _mm256_maddubs_epi16(x, *acc);
+            for _ in 1..D {
+                words = _mm256_add_epi16(words, _mm256_maddubs_epi16(x, words));
+            }
+            *acc = widen_add(*acc, words);
+        }
+    }
+    let mut sum = acc[0];
+    for acc in &acc[1..] {
+        sum = _mm256_add_epi32(sum, *acc);
+    }
+    let mut lanes = [0; LANES];
+    store_i32x8(&mut lanes, sum);
+    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+}
