@@ -40,6 +40,9 @@
 //! ```
 //!
 //! A panel's columns are whole vectors of the kernel (of one column here), as many as are needed; k is filled up with 0.
+//!
+//! Where a kernel has a faster form for weights that cannot saturate its sums, whatever the activations, packing proves that
+//! of each panel by itself: [`PackedWeights::column_kernels`] says what became of which columns.
 
 mod activation;
 mod blocking;

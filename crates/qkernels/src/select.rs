@@ -8,6 +8,9 @@ use crate::kernel::{Kernel, KernelDesc};
 use crate::kernels;
 
 /// The environment variable that forces a kernel, by family (`avx2`) or full name (`avx2_6x16`). Empty counts as unset.
+///
+/// A kernel brings the faster forms of itself that panels of proven weights run on; one without them is a row of its own:
+/// `avx2_madd` is `avx2` on all panels alike.
 pub const ISA_VARIABLE: &str = "QKERNELS_ISA";
 
 /// Why no kernel could be selected. A forced kernel that cannot run is an error, never a reason to take another.
@@ -111,6 +114,10 @@ impl fmt::Display for Report {
             match missing {
                 None => writeln!(f, "yes")?,
                 Some(feature) => writeln!(f, "no: this CPU lacks {feature}")?,
+            }
+            if !desc.proven.is_empty() {
+                let names: Vec<_> = desc.proven.iter().map(|proven| proven.name).collect();
+                writeln!(f, "{:width$}  for panels of proven weights: {}", "", names.join(", "))?;
             }
         }
         write!(f, "runs: {} ({})", self.kernel, self.reason)

@@ -51,6 +51,7 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
         let line = listing.lines().find(|line| line.starts_with(desc.name)).unwrap();
         assert_eq!(Kernel::new(desc).err(), *missing);
         assert!(line.contains(missing.map_or("yes", Feature::name)), "{line}");
+        assert!(desc.proven.iter().all(|proven| listing.contains(proven.name)), "{listing}");
     }
     assert!(listing.ends_with(&format!("runs: {} ({})", report.kernel, report.reason)), "{listing}");
 }
