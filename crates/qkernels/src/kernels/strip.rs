@@ -14,7 +14,7 @@ macro_rules! strip_body {
 pub(super) use strip_body;
 
 /// Calls the body for the rows of the strip's next tile and `$V` vectors of columns. `$U` groups of k go to sums of their own, so
-/// that small tiles, too, have enough independent sums to hide the latency of the products.
+/// that small tiles, too, have enough independent sums to hide the latency of the products. `$D` is a constant that a body may have besides.
 macro_rules! bodies {
     ($strip:ident, $V:literal, $($M:literal: $U:literal),*) => {
         match $strip.next_rows() {
