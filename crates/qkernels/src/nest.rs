@@ -44,13 +44,13 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
         self.w.kernel().desc()
     }
 
-    fn run(&self, part: &Part, mut out: Target<'_>, arena: &mut Arena) {
+    fn run(&self, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
         // The panels whose kernels read one form of rows, then those of the other, as far as there are any.
         for kernel in self.w.kinds(part.panels.clone()).into_iter().flatten() {
-            self.run_kind(kernel, part, &mut out, arena);
+            self.run_kind(kernel, part, out, arena);
         }
     }
 }

@@ -24,26 +24,35 @@ pub(crate) struct PanelLayout {
     pub(crate) n: usize,
     pub(crate) k: usize,
     nr: usize,
-    vector_columns: usize,
     kr: usize,
-    /// What k is padded to a multiple of, itself a multiple of kr.
-    k_multiple: usize,
+    // What follows from these and the kernel, divided once, since each product asks for it.
+    panels: usize,
+    padded_k: usize,
+    last_columns: usize,
 }
 
 impl PanelLayout {
     pub(crate) fn new(desc: &KernelDesc, n: usize, k: usize) -> Self {
-        let &KernelDesc { nr, vector_columns, kr, .. } = desc;
-        Self { n, k, nr, vector_columns, kr, k_multiple: desc.largest_kr() }
+        Self::with(desc.nr, desc.vector_columns, desc.kr, desc.largest_kr(), n, k)
+    }
+
+    /// `k_multiple` is what k is padded to a multiple of, itself a multiple of kr.
+    fn with(nr: usize, vector_columns: usize, kr: usize, k_multiple: usize, n: usize, k: usize) -> Self {
+        let panels = n.div_ceil(nr);
+        let last_columns = (n - panels.saturating_sub(1) * nr).next_multiple_of(vector_columns);
+        // So many k have no place in memory, as `bytes` says.
+        let padded_k = k.checked_next_multiple_of(k_multiple).unwrap_or(usize::MAX);
+        Self { n, k, nr, kr, panels, padded_k, last_columns }
     }
 
     /// Number of panels.
     pub(crate) fn panels(&self) -> usize {
-        self.n.div_ceil(self.nr)
+        self.panels
     }
 
     /// k of a panel, with its padding.
     pub(crate) fn padded_k(&self) -> usize {
-        self.k.next_multiple_of(self.k_multiple)
+        self.padded_k
     }
 
     /// Columns of panel `p` that are columns of the matrix.
@@ -53,13 +62,13 @@ impl PanelLayout {
 
     /// Columns of panel `p` with its padding.
     pub(crate) fn columns(&self, p: usize) -> usize {
-        self.used_columns(p).next_multiple_of(self.vector_columns)
+        if p + 1 == self.panels { self.last_columns } else { self.nr }
     }
 
     /// Bytes of all panels, or `None` where that overflows.
     pub(crate) fn bytes(&self) -> Option<usize> {
-        let columns = self.n.checked_next_multiple_of(self.vector_columns)?;
-        columns.checked_mul(self.k.checked_next_multiple_of(self.k_multiple)?)
+        let columns = (self.panels.saturating_sub(1) * self.nr).checked_add(self.last_columns)?;
+        columns.checked_mul(self.padded_k)
     }
 
     /// The bytes of panel `p`.
@@ -256,14 +265,8 @@ mod tests {
 
     /// The layouts of all kernels, and of tiles that no kernel has.
     fn layouts(n: usize, k: usize) -> impl Iterator<Item = PanelLayout> {
-        let odd = [(1, 1, 1), (5, 5, 3), (6, 3, 2), (10, 2, 8)].map(|(nr, vector_columns, kr)| PanelLayout {
-            n,
-            k,
-            nr,
-            vector_columns,
-            kr,
-            k_multiple: kr,
-        });
+        let odd = [(1, 1, 1), (5, 5, 3), (6, 3, 2), (10, 2, 8)];
+        let odd = odd.map(|(nr, vector_columns, kr)| PanelLayout::with(nr, vector_columns, kr, kr, n, k));
         kernels::all().map(move |desc| PanelLayout::new(desc, n, k)).chain(odd)
     }
 

@@ -60,7 +60,7 @@ pub(crate) trait Divisible<O>: Sync {
     fn desc(&self) -> &'static KernelDesc;
 
     /// Computes `part` into `out`, which holds just its rows and columns.
-    fn run(&self, part: &Part, out: O, arena: &mut Arena);
+    fn run(&self, part: &Part, out: &mut O, arena: &mut Arena);
 }
 
 /// An output that can be cut.
@@ -73,11 +73,11 @@ pub(crate) trait Cut: Sized + Send {
 }
 
 /// Computes `part`, cut into as many parts as there are `arenas`.
-pub(crate) fn run<O: Cut>(product: &impl Divisible<O>, part: Part, out: O, arenas: &mut [Arena]) {
+pub(crate) fn run<O: Cut>(product: &impl Divisible<O>, part: Part, mut out: O, arenas: &mut [Arena]) {
     let desc = product.desc();
     match arenas {
         [] => {}
-        [arena] => product.run(&part, out, arena),
+        [arena] => product.run(&part, &mut out, arena),
         _ => {
             let (first_arenas, second_arenas) = arenas.split_at_mut(arenas.len() / 2);
             let share =

@@ -135,7 +135,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
         self.w.weights().kernel().desc()
     }
 
-    fn run(&self, part: &Part, mut out: MatMut<'_, Y>, arena: &mut Arena) {
+    fn run(&self, part: &Part, out: &mut MatMut<'_, Y>, arena: &mut Arena) {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
