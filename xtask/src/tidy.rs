@@ -13,6 +13,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernel.rs",
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",
+    "crates/qkernels/src/kernels/x86_64/tile.rs",
     "crates/qkernels/src/vectorize.rs",
     "crates/qkernels/src/view.rs",
     "crates/qnn/examples/shared.rs",
