@@ -43,8 +43,19 @@ pub(crate) enum Command {
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
     Kernels(Kernels),
+    /// List the public API of the libraries in docs/api, one line for each item, out of rustdoc's pages.
+    ///
+    /// A change of the API is a change of these files, which a review sees and CHANGELOG.md tells of.
+    Api(Api),
     /// Check what the compiler does not: where unsafe is, file lengths, names, links.
     Tidy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// Instead of writing the files, fail if they are not what would be written, and show how they differ.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
+mod cargo;
 #[path = "../../crates/qnn/tests/dataset/mod.rs"]
 mod dataset;
 mod demo;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Command::Repro(flags) => repro::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
+        Command::Api(flags) => api::run(&flags),
         Command::Tidy => tidy::run(),
     };
     match result {
