@@ -4,17 +4,16 @@ mod labels;
 mod markdown;
 mod roofline;
 
-use std::env;
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write, stdout};
+use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use qbenches::{Kind, Record, geometric_mean, shapes, standings};
 
+use crate::cargo;
 use crate::flags::Bench;
 use crate::machine::Machine;
 
@@ -40,14 +39,15 @@ pub(crate) fn run(flags: &Bench) -> Result<()> {
     let standings = standings(&records);
     let over_peer = geometric_mean(standings.iter().filter_map(|standing| standing.over_peer()));
     let over_float = geometric_mean(standings.iter().filter_map(|standing| standing.over_float()));
-    println!("{}, {}: {count} shape(s)", machine.cpu, machine.date);
+    writeln!(stdout(), "{}, {}: {count} shape(s)", machine.cpu, machine.date)?;
     if let (Some(peer), Some(float)) = (over_peer, over_float) {
-        println!(
+        writeln!(
+            stdout(),
             "our best kernel, geometric mean: {peer:.2} times the best exact peer, {float:.2} times f32"
-        );
+        )?;
     }
     for extension in ["csv", "md", "svg"] {
-        println!("wrote {}", file(extension).display());
+        writeln!(stdout(), "wrote {}", file(extension).display())?;
     }
     Ok(())
 }
@@ -62,10 +62,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// Runs the bench, with the records to `csv` as they come.
 fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Result<Vec<Record>> {
-    let root: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").into());
-    let mut command = Command::new(cargo);
-    command.current_dir(root).args(["bench", "--package", "qbenches", "--bench", "roofline"]);
+    let mut command = cargo::command();
+    command.args(["bench", "--package", "qbenches", "--bench", "roofline"]);
     if flags.tract {
         command.args(["--features", "tract"]);
     }

@@ -1,9 +1,8 @@
 //! All commands and options in one place.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 /// The trained networks and the images.
 pub(crate) const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist");
@@ -43,8 +42,19 @@ pub(crate) enum Command {
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
     Kernels(Kernels),
+    /// List the public API of the libraries in docs/api, one line for each item, out of rustdoc's pages.
+    ///
+    /// A change of the API is a change of these files, which a review sees and CHANGELOG.md tells of.
+    Api(Api),
     /// Check what the compiler does not: where unsafe is, file lengths, names, links.
     Tidy,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// Instead of writing the files, fail if they are not what would be written, and show how they differ.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]
@@ -161,9 +171,9 @@ pub(crate) struct Mnist {
     /// One weight scale for a whole layer instead of one for each output channel.
     #[arg(long)]
     pub(crate) per_tensor: bool,
-    /// Threads of both models.
-    #[arg(long, default_value = "1")]
-    pub(crate) threads: NonZeroUsize,
+    /// Threads of both models, 1 to 1024.
+    #[arg(long, default_value = "1", value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
     /// Also write the int8 model to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,

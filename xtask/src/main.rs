@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
+mod cargo;
 #[path = "../../crates/qnn/tests/dataset/mod.rs"]
 mod dataset;
 mod demo;
@@ -18,6 +20,7 @@ mod table;
 mod tensor_file;
 mod tidy;
 
+use std::io::{self, Write, stdout};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,10 +33,13 @@ fn main() -> ExitCode {
         Command::Repro(flags) => repro::run(&flags),
         Command::Bench(flags) => bench::run(&flags),
         Command::Kernels(flags) => kernels::run(&flags),
+        Command::Api(flags) => api::run(&flags),
         Command::Tidy => tidy::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // `| head` has read what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
             ExitCode::FAILURE
@@ -44,7 +50,7 @@ fn main() -> ExitCode {
 fn run_demo(demo: Demo) -> anyhow::Result<()> {
     match demo {
         Demo::Mnist(flags) => {
-            print!("{}", demo::mnist::outcome(&flags, true)?.console());
+            write!(stdout(), "{}", demo::mnist::outcome(&flags, true)?.console())?;
             Ok(())
         }
         Demo::LinearQuantize(flags) => {
@@ -66,13 +72,35 @@ fn run_demo(demo: Demo) -> anyhow::Result<()> {
     }
 }
 
-/// The error and its causes, without those that an earlier message already contains.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The error and its causes, each thing said once: no cause that an earlier message already contains, and no file that the
+/// cause names itself, as in `could not read FILE: ...`.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
+        if line.is_empty() || cause.contains(&format!(" {line}: ")) {
+            line = cause;
+        } else if !line.contains(&format!(": {cause}")) {
+            line = format!("{line}: {cause}");
         }
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_thing_once() {
+        let not_found = || anyhow!("not found").context("could not read a b.bin: not found");
+        assert_eq!(one_line(&not_found().context("a b.bin")), "could not read a b.bin: not found");
+        assert_eq!(one_line(&not_found().context("fc1")), "fc1: could not read a b.bin: not found");
+        assert_eq!(one_line(&anyhow!("value NaN").context("a").context("a.bin")), "a.bin: a: value NaN");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -70,9 +71,9 @@ impl Outcome {
 pub(crate) fn show(folder: &Path, demo: impl FnOnce() -> Result<Outcome>) -> Result<()> {
     make_folder(folder)?;
     let outcome = demo()?;
-    print!("{}", outcome.console());
+    write!(stdout(), "{}", outcome.console())?;
     for path in outcome.save(folder)? {
-        println!("Saved: {}", from_here(&path));
+        writeln!(stdout(), "Saved: {}", from_here(&path))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask repro`: every demonstration, its pictures, and one report of all.
 
 use std::fs;
-use std::num::NonZeroUsize;
+use std::io::{Write, stdout};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -32,9 +32,9 @@ const DEMOS: [(&str, u64, Demo); 14] = [
     ("sensitivity", demo::sensitivity::STEPS, |tick| demo::sensitivity::outcome(tick)),
     ("questions", demo::questions::STEPS, |tick| demo::questions::outcome(tick)),
     ("mnist", 0, |_| {
-        let threads = NonZeroUsize::MIN;
         let (model, activations) = (Model::Mlp256, Codes::U8);
-        let flags = Mnist { model, activations, per_tensor: false, threads, save: None, data: DATA.into() };
+        let flags =
+            Mnist { model, activations, per_tensor: false, threads: 1, save: None, data: DATA.into() };
         demo::mnist::outcome(&flags, false)
     }),
 ];
@@ -61,8 +61,8 @@ pub(crate) fn run(flags: &Repro) -> Result<()> {
     let html = report::html(&Machine::of_today(), &outcomes)?;
     fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
     let pictures: usize = outcomes.iter().map(|outcome| outcome.figures().count()).sum();
-    println!("{} demos, {pictures} figures", outcomes.len());
-    println!("Saved: {}", from_here(&figures));
-    println!("Saved: {}", from_here(&path));
+    writeln!(stdout(), "{} demos, {pictures} figures", outcomes.len())?;
+    writeln!(stdout(), "Saved: {}", from_here(&figures))?;
+    writeln!(stdout(), "Saved: {}", from_here(&path))?;
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! `cargo xtask tidy`: rules of the repository that no compiler checks.
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+use crate::cargo;
 
 /// The files that may contain `unsafe`. Everything else is safe Rust.
 const UNSAFE_FILES: &[&str] = &[
@@ -13,6 +16,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernel.rs",
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",
+    "crates/qkernels/src/kernels/x86_64/tile.rs",
     "crates/qkernels/src/vectorize.rs",
     "crates/qkernels/src/view.rs",
     "crates/qnn/examples/shared.rs",
@@ -29,7 +33,7 @@ const MOST_LINES: usize = 500;
 const EMPTY_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
 
 pub(crate) fn run() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no folder")?;
+    let root = cargo::root();
     let mut files = Vec::new();
     for folder in ["crates", "benches", "xtask", "docs"] {
         walk(&root.join(folder), &mut files)?;
@@ -55,7 +59,7 @@ pub(crate) fn run() -> Result<()> {
     check_readme_commands(root, &mut findings)?;
 
     if findings.is_empty() {
-        println!("tidy: {} files, nothing found", files.len());
+        writeln!(stdout(), "tidy: {} files, nothing found", files.len())?;
         return Ok(());
     }
     bail!("{} finding(s)\n{}", findings.len(), findings.join("\n"));

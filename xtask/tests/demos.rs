@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -170,6 +170,45 @@ fn a_file_that_cannot_be_shown_is_an_error() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let text = error(&["demo", "weight-histograms", "--model", file]);
     assert!(text.starts_with(&format!("error: {file} is not a safetensors file")), "{text}");
+}
+
+#[test]
+fn a_file_is_named_once() {
+    let text = error(&["demo", "mnist", "--data", "nowhere"]);
+    let file = "nowhere/mnist_mlp_784_256_128_10.safetensors";
+    assert!(text.starts_with(&format!("error: could not read {file}: ")), "{text}");
+    assert_eq!(text.matches("nowhere").count(), 1, "{text}");
+}
+
+#[test]
+fn half_of_a_file_is_an_error() {
+    let folder = TempDir::new().expect("a folder");
+    let half = folder.path().join("half.safetensors");
+    let whole =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qnn/data/mnist/mnist_mlp_784_256_128_10.safetensors");
+    let bytes = fs::read(whole).expect("a file");
+    fs::write(&half, &bytes[..bytes.len() / 2]).expect("a file");
+    let half = half.to_str().expect("a path in UTF-8");
+    let out = folder.path().join("out");
+    let out = out.to_str().expect("a path in UTF-8");
+    let text = error(&["demo", "weight-histograms", "--model", half, "--out", out]);
+    assert!(text.starts_with(&format!("error: {half} is not a safetensors file: ")), "{text}");
+}
+
+#[test]
+fn nobody_has_to_read_to_the_end() {
+    let folder = TempDir::new().expect("a folder");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["demo", "linear-quantize", "--out"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("xtask starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
         Model::Mlp512 => float_model::MLP_512,
     };
     let selection = qkernels::report()?;
-    let pool = ThreadPoolBuilder::new().num_threads(flags.threads.get()).build()?;
-    let threads = if flags.threads.get() == 1 { Threads::Serial } else { Threads::Pool(&pool) };
+    let pool = ThreadPoolBuilder::new().num_threads(flags.threads.into()).build()?;
+    let threads = if flags.threads == 1 { Threads::Serial } else { Threads::Pool(&pool) };
 
     let path = flags.data.join(file);
     let float = FloatMlp::load(&path).with_context(|| path.display().to_string())?;

@@ -57,10 +57,10 @@ pub(crate) fn outcome(model: &Path, bits: u32) -> Result<Outcome> {
     for (name, _) in &names {
         let weights = file.real(name)?;
         let panel = match codes {
-            None => of_values(name, &weights, &mut table)?,
-            Some(codes) => of_codes(name, &weights, codes, &mut table)?,
+            None => of_values(name, &weights, &mut table),
+            Some(codes) => of_codes(name, &weights, codes, &mut table),
         };
-        panels.push(panel);
+        panels.push(panel.with_context(|| model.display().to_string())?);
     }
     outcome.table(table);
     let subtitle = match codes {

@@ -3,27 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::io::{Write, stdout};
 use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
 use super::assembly::{Loop, inner_loops};
+use crate::cargo;
 
 /// Products that the counts are stated for: as many as `vpdpbusd` of 512 bits makes at once.
 const PRODUCTS: f64 = 64.0;
 
 pub(crate) fn run(target: Option<&str>) -> Result<()> {
     let assembly = compile(target)?;
-    println!("{}\n", compiler()?);
-    println!("| kernel | multiply | add | load | all instructions |");
-    println!("|---|---|---|---|---|");
+    writeln!(stdout(), "{}\n", compiler()?)?;
+    writeln!(stdout(), "| kernel | multiply | add | load | all instructions |")?;
+    writeln!(stdout(), "|---|---|---|---|---|")?;
     for (family, inner) in full_tiles(&assembly) {
         let each = |count: usize| count as f64 * PRODUCTS / inner.products as f64;
         let [multiplies, adds, loads, instructions] =
             [inner.multiplies, inner.adds, inner.loads, inner.instructions].map(each);
-        println!("| {family} | {multiplies:.2} | {adds:.2} | {loads:.2} | {instructions:.2} |");
+        writeln!(stdout(), "| {family} | {multiplies:.2} | {adds:.2} | {loads:.2} | {instructions:.2} |")?;
     }
     Ok(())
 }
@@ -74,16 +75,13 @@ fn compiler() -> Result<String> {
 
 /// The assembly of qkernels for `target`, or for this machine.
 fn compile(target: Option<&str>) -> Result<String> {
-    let root: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folder =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("cost");
+    let folder = cargo::target_folder().join("cost");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let path = fs::canonicalize(&folder)?.join(format!("{}.s", target.unwrap_or("host")));
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| OsStr::new("cargo").into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo::command();
     // Where the link optimizes, a library's assembly is only half way there: loops are not vectorized yet.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off");
-    command.current_dir(root).args(["rustc", "--release", "--lib", "--package", "qkernels"]);
+    command.args(["rustc", "--release", "--lib", "--package", "qkernels"]);
     if let Some(target) = target {
         command.args(["--target", target]);
     }

@@ -1,5 +1,7 @@
 //! `cargo xtask kernels`: every kernel, whether this CPU has it, and which one runs and why; or what they cost.
 
+use std::io::{Write, stdout};
+
 use anyhow::Result;
 
 use crate::flags::Kernels;
@@ -11,6 +13,6 @@ pub(crate) fn run(flags: &Kernels) -> Result<()> {
     if flags.cost {
         return cost::run(flags.target.as_deref());
     }
-    println!("{}", qkernels::report()?);
+    writeln!(stdout(), "{}", qkernels::report()?)?;
     Ok(())
 }

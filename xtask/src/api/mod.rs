@@ -1,0 +1,67 @@
+//! `cargo xtask api`: the public API of each library as a text file in `docs/api`, so that a change of it is seen in review.
+//!
+//! It is read out of what rustdoc writes, which knows what is public better than any search of the sources does, and which
+//! the stable compiler comes with. (rustdoc's JSON would be easier to read, but needs a nightly one.)
+
+mod html;
+mod listing;
+mod page;
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+use crate::flags::Api;
+
+/// The crates that others depend on.
+const CRATES: [&str; 3] = ["qcore", "qkernels", "qnn"];
+
+pub(crate) fn run(flags: &Api) -> Result<()> {
+    document()?;
+    let folder = cargo::root().join("docs/api");
+    let mut changes = Vec::new();
+    for name in CRATES {
+        let doc = cargo::target_folder().join("doc").join(name);
+        let listing = listing::of(name, &|file| read(&doc.join(file)))?;
+        let path = folder.join(format!("{name}.txt"));
+        if flags.check {
+            let kept = read(&path).context("`cargo xtask api` was never run")?;
+            changes.extend(
+                listing::difference(&kept, &listing).map(|lines| format!("docs/api/{name}.txt\n{lines}")),
+            );
+        } else {
+            let cannot = || format!("cannot write {}", path.display());
+            fs::create_dir_all(&folder).with_context(cannot)?;
+            fs::write(&path, &listing).with_context(cannot)?;
+        }
+        writeln!(stdout(), "api: {name}, {} lines", listing.lines().count())?;
+    }
+    if !changes.is_empty() {
+        bail!(
+            "the public API is not what docs/api says; if that is meant: `cargo xtask api`, then say it in \
+             CHANGELOG.md\n{}",
+            changes.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// Has rustdoc describe the crates, unless it has already. The flags are those of `.ci/run`: with others, all would be made
+/// anew.
+fn document() -> Result<()> {
+    let mut command = cargo::command();
+    command.args(["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(CRATES.iter().flat_map(|name| ["--package", name]));
+    let status = command.status().context("cannot start cargo doc")?;
+    if !status.success() {
+        bail!("cargo doc: {status}");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
