@@ -208,6 +208,10 @@ impl<'s> Strip<'s> {
 
 /// One register tile: `acc[i][j] = start(i, j) + sum_k a[i][k] * b[k][j]` in wrapping int32.
 #[derive(Debug)]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))),
+    expect(dead_code, reason = "the portable kernel does not need all of it")
+)]
 pub(crate) struct Tile<'t, 's> {
     /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
     pub(crate) a: &'t [u8],

@@ -281,6 +281,10 @@ impl<'a, T> MatMut<'a, T> {
     /// Rows `first..first + M` and their first V * L columns, in V chunks of L; `None` unless the matrix has all of
     /// them.
     #[inline(always)]
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))),
+        expect(dead_code, reason = "for kernels that store whole vectors")
+    )]
     pub(crate) fn tile_mut<const M: usize, const V: usize, const L: usize>(
         &mut self,
         first: usize,
