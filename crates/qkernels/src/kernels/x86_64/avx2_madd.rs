@@ -6,7 +6,7 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x16_as_i16, store_i32x8};
+use super::simd::{load_i8x16_as_i16, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{finish256, float256, store};
@@ -85,11 +85,5 @@ fn peak(iterations: u64) -> i32 {
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*acc, x));
         }
     }
-    let mut sum = acc[0];
-    for acc in &acc[1..] {
-        sum = _mm256_add_epi32(sum, *acc);
-    }
-    let mut lanes = [0; 8];
-    store_i32x8(&mut lanes, sum);
-    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+    sum_of_lanes(&acc)
 }

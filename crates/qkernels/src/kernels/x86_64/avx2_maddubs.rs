@@ -15,7 +15,7 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x32, store_i32x8};
+use super::simd::{load_i8x32, sum_of_lanes};
 use super::strip::bodies;
 use super::tile::{self, rows_apart};
 use super::{avx2_madd, finish256, float256, store};
@@ -157,11 +157,5 @@ fn peak<const D: usize>(iterations: u64) -> i32 {
             *acc = widen_add(*acc, words);
         }
     }
-    let mut sum = acc[0];
-    for acc in &acc[1..] {
-        sum = _mm256_add_epi32(sum, *acc);
-    }
-    let mut lanes = [0; LANES];
-    store_i32x8(&mut lanes, sum);
-    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+    sum_of_lanes(&acc)
 }

@@ -58,6 +58,19 @@ pub(super) fn store_i32x8(values: &mut [i32; 8], v: __m256i) {
     unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), v) }
 }
 
+/// The sum of all lanes of all vectors, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_of_lanes(vectors: &[__m256i]) -> i32 {
+    let mut sum = _mm256_setzero_si256();
+    for vector in vectors {
+        sum = _mm256_add_epi32(sum, *vector);
+    }
+    let mut lanes = [0; 8];
+    store_i32x8(&mut lanes, sum);
+    lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
+}
+
 /// 16 bytes, sign-extended to int32.
 #[inline]
 #[target_feature(enable = "avx512f")]
