@@ -80,7 +80,8 @@ fn compile(target: Option<&str>) -> Result<String> {
     let path = fs::canonicalize(&folder)?.join(format!("{}.s", target.unwrap_or("host")));
     let mut command = cargo::command();
     // Where the link optimizes, a library's assembly is only half way there: loops are not vectorized yet.
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    // More than one unit would be more than one file.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     command.args(["rustc", "--release", "--lib", "--package", "qkernels"]);
     if let Some(target) = target {
         command.args(["--target", target]);
