@@ -90,7 +90,6 @@ fn the_steps_can_be_followed() {
 }
 
 #[test]
-#[ignore = "builds qkernels once more; .ci/run runs it"]
 fn the_kernel_passes_the_conformance_tests() {
     // Always the same folder, and the target folder of this build: what the crates depend on is compiled already.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
