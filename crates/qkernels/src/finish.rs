@@ -193,6 +193,18 @@ impl Target<'_> {
     pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<Target<'_>> {
         each_target!(self, out => out.block(rows, columns)?, wrap => Some(wrap(out)))
     }
+
+    /// Leaves out the first `columns` columns, or as many as there are.
+    fn skip_columns(&mut self, columns: usize) {
+        match self {
+            Target::I32(out) => out.skip_cols(columns),
+            Target::F32(out) => out.skip_cols(columns),
+            Target::F16(out) => out.skip_cols(columns),
+            Target::Bf16(out) => out.skip_cols(columns),
+            Target::I8(out) => out.skip_cols(columns),
+            Target::U8(out) => out.skip_cols(columns),
+        }
+    }
 }
 
 /// The way out of the sums of a strip: its place, and just its elements of the output.
@@ -209,17 +221,23 @@ pub(crate) struct Store<'t> {
 }
 
 impl Store<'_> {
-    /// Whether a kernel that applies stages itself can apply this one.
-    pub(crate) fn fits_registers(&self) -> bool {
-        let Finish { zero_points, fixed_point, residual, .. } = self.finish;
-        let rows = !self.row_terms.zero_points.is_empty() || !self.row_terms.factors.is_empty();
-        let codes_fit = zero_points.is_empty() && !rows && fixed_point.is_none() && residual.is_none();
-        match self.target {
-            Target::I32(_) => zero_points.is_empty() && !rows,
-            Target::I8(_) => codes_fit && self.finish.saturates(i8::MAX.into()),
-            Target::U8(_) => codes_fit && self.finish.saturates(u8::MAX.into()),
-            Target::F32(_) => zero_points.is_empty(),
-            Target::F16(_) | Target::Bf16(_) => false,
-        }
+    /// Leaves out the first `columns` channels and columns of the output.
+    pub(crate) fn skip_columns(&mut self, columns: usize) {
+        self.channels.start += columns;
+        self.target.skip_columns(columns);
+    }
+}
+
+/// Whether a kernel that applies stages itself can apply this one.
+pub(crate) fn fits_registers(finish: &Finish<'_>, row_terms: &RowTerms<'_>, target: &Target<'_>) -> bool {
+    let Finish { zero_points, fixed_point, residual, .. } = finish;
+    let rows = !row_terms.zero_points.is_empty() || !row_terms.factors.is_empty();
+    let codes_fit = zero_points.is_empty() && !rows && fixed_point.is_none() && residual.is_none();
+    match target {
+        Target::I32(_) => zero_points.is_empty() && !rows,
+        Target::I8(_) => codes_fit && finish.saturates(i8::MAX.into()),
+        Target::U8(_) => codes_fit && finish.saturates(u8::MAX.into()),
+        Target::F32(_) => zero_points.is_empty(),
+        Target::F16(_) | Target::Bf16(_) => false,
     }
 }

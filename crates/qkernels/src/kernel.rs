@@ -135,7 +135,7 @@ pub(crate) struct FloatBody {
     pub(crate) run: unsafe fn(&mut FloatTile<'_>),
 }
 
-/// One call of a kernel: the rows of a block against one panel, tile after tile.
+/// One call of a kernel: the rows of a block against panels that lie one behind the other, tile after tile.
 #[derive(Debug)]
 pub(crate) struct Strip<'t> {
     pub(crate) desc: &'static KernelDesc,
@@ -143,33 +143,56 @@ pub(crate) struct Strip<'t> {
     pub(crate) a: Rows<'t>,
     /// Rows, at least 1.
     pub(crate) rows: usize,
-    /// Rows that tiles have been made of, and how many.
+    /// Rows that tiles of the panel at hand have been made of.
     pub(crate) done: usize,
+    /// Tiles so far, of all panels.
     pub(crate) tiles: usize,
     /// The first of the groups of kr consecutive k.
     pub(crate) first_group: usize,
     /// Groups of kr consecutive k.
     pub(crate) groups: usize,
-    /// The panel's groups: for each, for each column, kr weights.
-    pub(crate) b: &'t [i8],
-    /// Columns of the panel, a multiple of the kernel's vector columns and at most nr.
+    /// Panels that are not done, at least 1: the one at hand and those behind it.
+    pub(crate) panels: usize,
+    /// Columns of a panel, a multiple of the kernel's vector columns and at most nr; nr if there are several panels.
     pub(crate) columns: usize,
+    /// The groups of the panel at hand (for each, for each column, kr weights) and what lies behind them.
+    pub(crate) b: &'t [i8],
+    /// Bytes from a panel's groups to those of the next one.
+    pub(crate) panel_stride: usize,
     /// Sums of the tiles, each in a slot of its own.
     pub(crate) acc: &'t mut [i32],
     /// Entries from a tile's slot to the next one's; 0 where all use the same.
     pub(crate) slot_stride: usize,
-    /// What the sums begin with: an offset for each column that the matrix has (the panel may be padded), or `None` for what
-    /// `acc` holds.
+    /// What the sums begin with: an offset for each column from the panel at hand on that the matrix has (the last panel may
+    /// be padded), or `None` for what `acc` holds.
     pub(crate) offsets: Option<&'t [i32]>,
-    /// What to do with the sums instead of writing them to `acc`; only for kernels that say `stores`.
+    /// What to do with the sums of the panels from the one at hand on instead of writing them to `acc`; only for kernels that
+    /// say `stores`.
     pub(crate) store: Option<Store<'t>>,
 }
 
 impl<'s> Strip<'s> {
-    /// Rows of the next tile: mr, or what is left of them.
+    /// Rows of the next tile: mr, or what is left of them; 0 after the last tile.
     #[inline(always)]
-    pub(crate) fn next_rows(&self) -> usize {
+    pub(crate) fn next_rows(&mut self) -> usize {
+        if self.done == self.rows && self.panels > 1 {
+            self.next_panel();
+        }
         self.desc.mr.min(self.rows - self.done)
+    }
+
+    /// Begins with the panel behind the one at hand.
+    #[inline(never)]
+    fn next_panel(&mut self) {
+        self.done = 0;
+        self.panels -= 1;
+        self.b = &self.b[self.panel_stride..];
+        if let Some(offsets) = &mut self.offsets {
+            *offsets = &offsets[self.columns..];
+        }
+        if let Some(store) = &mut self.store {
+            store.skip_columns(self.columns);
+        }
     }
 
     /// The next tile; `None` after the last.
@@ -181,13 +204,13 @@ impl<'s> Strip<'s> {
         }
     }
 
-    /// The next tile, if `rows` rows are left for it: at least 1, mr unless they are the last ones.
+    /// The next tile, if it has `rows` rows, at least 1.
     #[inline(always)]
     pub(crate) fn next_tile_of(&mut self, rows: usize) -> Option<Tile<'_, 's>> {
-        let (first, slot) = (self.done, self.tiles * self.slot_stride);
-        if self.rows - first < rows {
+        if self.next_rows() != rows {
             return None;
         }
+        let (first, slot) = (self.done, self.tiles * self.slot_stride);
         self.done += rows;
         self.tiles += 1;
         let group_bytes = self.desc.rows_together(rows) * self.desc.group_bytes();
@@ -196,7 +219,7 @@ impl<'s> Strip<'s> {
             a_stride: self.a.stride,
             first,
             rows,
-            b: self.b,
+            b: &self.b[..self.groups * self.columns * self.desc.kr],
             columns: self.columns,
             groups: self.groups,
             acc: &mut self.acc[slot..][..rows * self.columns],
@@ -221,8 +244,9 @@ pub(crate) struct Tile<'t, 's> {
     pub(crate) first: usize,
     /// Rows of the tile, 1 to mr.
     pub(crate) rows: usize,
-    /// As in [`Strip`], as are the fields that follow.
+    /// The panel's groups: for each, for each column, kr weights.
     pub(crate) b: &'t [i8],
+    /// As in [`Strip`], as are the fields that follow.
     pub(crate) columns: usize,
     pub(crate) groups: usize,
     /// `rows * columns` sums, row by row.

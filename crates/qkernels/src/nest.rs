@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use crate::blocking::{Blocking, Extent};
 use crate::caches::Caches;
-use crate::finish::{Finish, RowTerms, Store, Target};
+use crate::finish::{self, Finish, RowTerms, Store, Target};
 use crate::kernel::{Kernel, KernelDesc, Strip};
 use crate::packed::PackedWeights;
 use crate::rows::{self, RowSums, Source};
@@ -73,6 +73,7 @@ impl<S: Source> Product<'_, S> {
         } else {
             1
         };
+        let stores = desc.stores && finish::fits_registers(&self.finish, &self.row_terms, out);
         // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
         let slots = if k_blocks == 1 { 1 } else { block.rows.div_ceil(desc.mr) * block.panels };
         let slot_len = desc.mr * desc.nr;
@@ -94,17 +95,20 @@ impl<S: Source> Product<'_, S> {
                 };
                 for pc in 0..k_blocks {
                     let groups = pc * block.groups..((pc + 1) * block.groups).min(extent.groups);
-                    for (jr, p) in panels.clone().enumerate() {
-                        let kernel = self.w.panel_kernel(p);
-                        let KernelDesc { kr, nr, .. } = *desc;
+                    let mut jr = panels.start;
+                    while jr < panels.end {
+                        // Panels of one kernel in one call, where it needs no help with the output stage.
+                        let first = jr;
+                        jr = self.w.end_of_run(first, if stores { panels.end } else { first + 1 });
+                        let kernel = self.w.panel_kernel(first);
                         if kernel.desc().kind() != desc.kind() {
                             continue;
                         }
-                        let b = self.w.panel(p, groups.start * kr..groups.end * kr);
-                        let first_channel = p * nr - self.first_channel;
-                        let channels = first_channel..first_channel + layout.used_columns(p);
+                        let KernelDesc { kr, nr, .. } = *desc;
+                        let channels =
+                            first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
                         let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
-                        let first_column = (p - part.panels.start) * nr;
+                        let first_column = (first - part.panels.start) * nr;
                         let out_columns = first_column..first_column + channels.len();
                         let out_rows = rows.start - part.rows.start..rows.end - part.rows.start;
                         let store = if pc + 1 == k_blocks {
@@ -114,8 +118,11 @@ impl<S: Source> Product<'_, S> {
                         } else {
                             None
                         };
-                        let (first_slot, slot_stride) =
-                            if k_blocks == 1 { (0, 0) } else { (jr, block.panels * slot_len) };
+                        let (first_slot, slot_stride) = if k_blocks == 1 {
+                            (0, 0)
+                        } else {
+                            ((first - panels.start) * rows.len().div_ceil(desc.mr), slot_len)
+                        };
                         let strip = Strip {
                             desc: kernel.desc(),
                             a,
@@ -124,14 +131,16 @@ impl<S: Source> Product<'_, S> {
                             tiles: 0,
                             first_group: groups.start,
                             groups: groups.len(),
-                            b,
-                            columns: layout.columns(p),
+                            panels: jr - first,
+                            columns: layout.columns(first),
+                            b: self.w.panels_from(first, groups.start * kr),
+                            panel_stride: nr * layout.padded_k(),
                             acc: &mut arena.acc[first_slot * slot_len..],
                             slot_stride,
                             offsets,
                             store,
                         };
-                        run_strip(kernel, strip);
+                        run_strip(kernel, strip, stores);
                     }
                 }
             }
@@ -139,17 +148,15 @@ impl<S: Source> Product<'_, S> {
     }
 }
 
-/// Loop 1: runs the kernel on a strip. Where it does not apply the output stage itself, it runs on a tile at a time, whose
-/// sums are then still in L1.
+/// Loop 1: runs the kernel on a strip. Unless it `stores`, which is to apply the output stage itself, the strip has one panel,
+/// and it runs on a tile at a time, whose sums are then still in L1.
 ///
 /// Never inlined: the loops around it are compiled for each type of activations in each crate that uses it, and would take
 /// all output stages along.
 #[inline(never)]
-fn run_strip(kernel: Kernel, mut strip: Strip<'_>) {
-    if strip.store.as_ref().is_none_or(|store| kernel.desc().stores && store.fits_registers()) {
-        return kernel.run(&mut strip);
-    }
-    let Some(mut store) = strip.store.take() else { return };
+fn run_strip(kernel: Kernel, mut strip: Strip<'_>, stores: bool) {
+    let store = if stores { None } else { strip.store.take() };
+    let Some(mut store) = store else { return kernel.run(&mut strip) };
     let rows = strip.rows;
     while strip.done < rows {
         let first = strip.done;

@@ -294,6 +294,22 @@ impl PackedWeights {
         kinds
     }
 
+    /// The panels from `first` on, before `end`, that have its kernel and its columns: where they end.
+    pub(crate) fn end_of_run(&self, first: usize, end: usize) -> usize {
+        let columns = self.layout.columns(first);
+        // Only the last panel may be narrower than the others.
+        let end = if self.layout.columns(end - 1) == columns { end } else { end - 1 };
+        let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
+        let narrow_groups = |kernel: &Kernel| kernel.desc().narrow_groups;
+        first
+            + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()
+    }
+
+    /// The panels from panel `p` on, from `k` of it on.
+    pub(crate) fn panels_from(&self, p: usize, k: usize) -> &[i8] {
+        &self.panels.as_slice()[self.layout.range(p, k..k).start..]
+    }
+
     /// What of panel `p` holds `k`, whole groups of its kernel.
     pub(crate) fn panel(&self, p: usize, k: Range<usize>) -> &[i8] {
         &self.panels.as_slice()[self.layout.range(p, k)]

@@ -320,6 +320,16 @@ impl<'a, T> MatMut<'a, T> {
         Some(left.split_at_col(columns.start)?.1)
     }
 
+    /// Leaves out the first `cols` columns, or as many as there are.
+    pub(crate) fn skip_cols(&mut self, cols: usize) {
+        let skipped = cols.min(self.cols);
+        self.cols -= skipped;
+        if self.cols > 0 && self.rows > 0 {
+            // SAFETY: fewer columns than there were, so by the invariant of `start` the offset stays inside the borrowed slice.
+            self.start = unsafe { self.start.add(skipped) };
+        }
+    }
+
     /// The rows before `row` and those from it on; `None` if there are fewer.
     pub fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         if row > self.rows {
@@ -419,6 +429,18 @@ mod tests {
         for (i, &x) in data.iter().enumerate() {
             assert_eq!(x, u8::from((1..3).contains(&(i / 6)) && (2..5).contains(&(i % 6))), "element {i}");
         }
+    }
+
+    #[test]
+    fn skipped_columns_are_left_alone() {
+        let mut data = [0u8; 2 * 5];
+        let mut matrix = MatMut::with_stride(&mut data, 2, 4, 5).unwrap();
+        matrix.skip_cols(1);
+        assert_eq!((matrix.rows(), matrix.cols()), (2, 3));
+        matrix.row_mut(1).unwrap().fill(1);
+        matrix.skip_cols(9);
+        assert_eq!(matrix.row_mut(1), Some(&mut [][..]));
+        assert_eq!(data, [0, 0, 0, 0, 0, 0, 1, 1, 1, 0]);
     }
 
     #[test]

@@ -87,39 +87,40 @@ macro_rules! single_row {
     ($features:literal) => {
         #[target_feature(enable = $features)]
         fn single_row<const V: usize>(strip: &mut Strip<'_>) {
-            let Some(mut tile) = strip.next_tile_of(1) else { return };
-            let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);
-            let (a_steps, a_rest) = a.as_chunks::<16>();
-            let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
-            let (b_steps, b_rest) = b.as_chunks::<BAND>();
-            let mut partial = [[no_sums(); V]; BAND];
-            for (x, b) in a_steps.iter().zip(b_steps) {
-                let x = load_i8x16(x);
-                store::unrolled!(u in BAND, {
-                    for v in 0..V {
-                        let w = load_weights(&b[u][v]);
-                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
-                    }
-                });
-            }
-            let mut last = [0; 16];
-            last[..a_rest.len()].copy_from_slice(a_rest);
-            let x = load_i8x16(&last);
-            for u in 0..BAND {
-                if let Some(b) = b_rest.get(u) {
-                    for v in 0..V {
-                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, load_weights(&b[v]));
-                    }
-                }
-            }
-            let mut acc = [[finish128::zero(); V]; 1];
-            for u in 0..BAND {
-                for v in 0..V {
-                    acc[0][v] = finish128::add(acc[0][v], to_rows(partial[u][v])[u]);
-                }
-            }
             const M: usize = 1;
-            tile::end!(tile, acc, M, V);
+            while let Some(mut tile) = strip.next_tile_of(M) {
+                let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);
+                let (a_steps, a_rest) = a.as_chunks::<16>();
+                let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
+                let (b_steps, b_rest) = b.as_chunks::<BAND>();
+                let mut partial = [[no_sums(); V]; BAND];
+                for (x, b) in a_steps.iter().zip(b_steps) {
+                    let x = load_i8x16(x);
+                    store::unrolled!(u in BAND, {
+                        for v in 0..V {
+                            let w = load_weights(&b[u][v]);
+                            partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
+                        }
+                    });
+                }
+                let mut last = [0; 16];
+                last[..a_rest.len()].copy_from_slice(a_rest);
+                let x = load_i8x16(&last);
+                for u in 0..BAND {
+                    if let Some(b) = b_rest.get(u) {
+                        for v in 0..V {
+                            partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, load_weights(&b[v]));
+                        }
+                    }
+                }
+                let mut acc = [[finish128::zero(); V]; 1];
+                for u in 0..BAND {
+                    for v in 0..V {
+                        acc[0][v] = finish128::add(acc[0][v], to_rows(partial[u][v])[u]);
+                    }
+                }
+                tile::end!(tile, acc, M, V);
+            }
         }
     };
 }
