@@ -132,7 +132,7 @@ impl<A: Activation> Source for Activations<'_, A> {
         let readable = desc.form.bytes() == 1
             && desc.form.shift(A::SHIFT) == 0
             && desc.rows_together(rows.len()) == 1
-            && view.cols().is_multiple_of(desc.kr)
+            && desc.whole_groups(view.cols())
             && view.cols() > 0
             && view.col_stride() == 1
             && !shares_cache_sets(view.row_stride(), desc.mr.min(rows.len()));

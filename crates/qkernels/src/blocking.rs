@@ -88,7 +88,7 @@ mod tests {
                 let extent = Extent {
                     rows: m,
                     panels: usize::div_ceil(n, desc.nr),
-                    groups: usize::div_ceil(k, desc.kr),
+                    groups: desc.groups(k),
                     group_bytes: desc.group_bytes(),
                 };
                 let Blocking { rows, panels, groups } = Blocking::new(&caches, desc, extent);

@@ -188,43 +188,26 @@ impl Cut for Target<'_> {
     }
 }
 
-impl Target<'_> {
-    /// The elements of `rows` and `columns`; `None` where they reach outside.
-    pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<Target<'_>> {
-        each_target!(self, out => out.block(rows, columns)?, wrap => Some(wrap(out)))
-    }
-
-    /// Leaves out the first `columns` columns, or as many as there are.
-    fn skip_columns(&mut self, columns: usize) {
-        match self {
-            Target::I32(out) => out.skip_cols(columns),
-            Target::F32(out) => out.skip_cols(columns),
-            Target::F16(out) => out.skip_cols(columns),
-            Target::Bf16(out) => out.skip_cols(columns),
-            Target::I8(out) => out.skip_cols(columns),
-            Target::U8(out) => out.skip_cols(columns),
-        }
-    }
-}
-
-/// The way out of the sums of a strip: its place, and just its elements of the output.
+/// The way out of the sums of a strip.
 #[derive(Debug)]
-pub(crate) struct Store<'t> {
+pub(crate) struct Store<'t, 'o> {
     pub(crate) finish: &'t Finish<'t>,
-    /// In the operands per channel.
+    /// In the operands per channel: those of the panel at hand and of what is behind it in the strip.
     pub(crate) channels: Range<usize>,
     /// The strip's first row in the whole output. (Its first column there is that of `channels`.)
     pub(crate) first_row: usize,
     /// What the strip's rows bring along.
     pub(crate) row_terms: RowTerms<'t>,
-    pub(crate) target: Target<'t>,
+    pub(crate) target: &'t mut Target<'o>,
+    /// The row and the column of `target` where the strip and its panel at hand begin.
+    pub(crate) origin: (usize, usize),
 }
 
-impl Store<'_> {
-    /// Leaves out the first `columns` channels and columns of the output.
+impl Store<'_, '_> {
+    /// Goes on to the panel behind `columns` columns.
     pub(crate) fn skip_columns(&mut self, columns: usize) {
         self.channels.start += columns;
-        self.target.skip_columns(columns);
+        self.origin.1 += columns;
     }
 }
 

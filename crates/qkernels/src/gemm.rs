@@ -5,6 +5,7 @@ use core::ops::Range;
 use qcore::{AccumulatorError, Q31Multiplier};
 
 use crate::activation::Left;
+use crate::channels::{AllSmall, Offsets};
 use crate::finish::{Finish, FixedPoint, RowTerms};
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
@@ -216,8 +217,7 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
             channel_sums: &w.channel_sums()[columns.clone()],
             zero_points: w.zero_points().get(columns.clone()).unwrap_or_default(),
             factors,
-            small_factors: codes.is_some()
-                && factors.iter().fold(true, |small, factor| small & (factor.abs() <= 0.5)),
+            small_factors: codes.is_some() && w.kernel().vectorize(AllSmall(factors)),
             float_bias: stage.float_bias().map(of_columns),
             relu: stage.relu(),
             codes: codes.unwrap_or_default(),
@@ -230,20 +230,16 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
     ///
     /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_columns`.
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
-        offsets.clear();
+        let all = &self.columns;
+        offsets.resize(all.len(), 0);
         for (columns, kernel) in self.w.column_kernels() {
-            let columns = columns.start.max(self.columns.start)..columns.end.min(self.columns.end);
+            let columns = columns.start.max(all.start)..columns.end.min(all.end);
             let Some(sums) = self.w.channel_sums().get(columns.clone()) else { continue };
             let shift = kernel.desc().form.shift(self.a.shift());
             let origin = self.a.zero_point().wrapping_add(shift);
-            let terms = sums.iter().map(|&sum| origin.wrapping_mul(sum).wrapping_neg());
-            match self.stage.bias() {
-                None => offsets.extend(terms),
-                Some(bias) => {
-                    let bias = &bias[columns];
-                    offsets.extend(terms.zip(bias).map(|(term, bias)| bias.wrapping_add(term)));
-                }
-            }
+            let bias = self.stage.bias().map(|bias| &bias[columns.clone()]);
+            let offsets = &mut offsets[columns.start - all.start..columns.end - all.start];
+            self.w.kernel().vectorize(Offsets { origin, sums, bias, offsets });
         }
         offsets
     }

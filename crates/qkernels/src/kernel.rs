@@ -53,7 +53,8 @@ pub struct KernelDesc {
     pub nr: usize,
     /// Columns of one vector: the last panel of a matrix is narrowed to a multiple of it.
     pub vector_columns: usize,
-    /// Consecutive k whose products one instruction sums; packed weights are padded to a multiple of it with zeros.
+    /// Consecutive k whose products one instruction sums, a power of two; packed weights are padded to a multiple of it with
+    /// zeros.
     pub kr: usize,
     /// Groups whose products are summed in 16 bits before they are widened; 0 where all sums are int32, which are exact for
     /// any weights.
@@ -63,7 +64,7 @@ pub struct KernelDesc {
     pub proven: &'static [&'static KernelDesc],
     /// The form of `a`.
     pub form: ActivationForm,
-    /// Rows of `a` in a band, a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
+    /// Rows of `a` in a band, a power of two and a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
     /// elements of each; in a band of 1, a row lies as it is. A tile of a single row is that row as it is, whatever the band.
     pub band: usize,
     /// CPU features that the body and `level` are compiled for.
@@ -71,7 +72,7 @@ pub struct KernelDesc {
     /// The vector level of the element-wise code around the kernel.
     pub(crate) level: Level,
     /// The body.
-    pub(crate) run: unsafe fn(&mut Strip<'_>),
+    pub(crate) run: unsafe fn(&mut Strip<'_, '_>),
     /// Whether the body applies output stages itself (`Strip::store`).
     pub(crate) stores: bool,
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
@@ -84,6 +85,21 @@ impl KernelDesc {
     /// Bytes of a group: kr elements of a row of `a`.
     pub(crate) fn group_bytes(&self) -> usize {
         self.kr * self.form.bytes()
+    }
+
+    /// Groups of k elements, the last one padded. A shift: tiny products should not pay for a division.
+    pub(crate) fn groups(&self, k: usize) -> usize {
+        (k >> self.kr.trailing_zeros()) + usize::from(!self.whole_groups(k))
+    }
+
+    /// Whether k elements are whole groups.
+    pub(crate) fn whole_groups(&self, k: usize) -> bool {
+        k & (self.kr - 1) == 0
+    }
+
+    /// Bands of `rows` rows, the last one perhaps incomplete. A shift as well.
+    pub(crate) fn bands(&self, rows: usize) -> usize {
+        (rows >> self.band.trailing_zeros()) + usize::from(rows & (self.band - 1) > 0)
     }
 
     /// Which of the two forms of rows that one product may need the kernel reads: 0 for that of any panels, 1 for that of
@@ -137,7 +153,7 @@ pub(crate) struct FloatBody {
 
 /// One call of a kernel: the rows of a block against panels that lie one behind the other, tile after tile.
 #[derive(Debug)]
-pub(crate) struct Strip<'t> {
+pub(crate) struct Strip<'t, 'o> {
     pub(crate) desc: &'static KernelDesc,
     /// The rows, in the form of the kernel.
     pub(crate) a: Rows<'t>,
@@ -168,10 +184,10 @@ pub(crate) struct Strip<'t> {
     pub(crate) offsets: Option<&'t [i32]>,
     /// What to do with the sums of the panels from the one at hand on instead of writing them to `acc`; only for kernels that
     /// say `stores`.
-    pub(crate) store: Option<Store<'t>>,
+    pub(crate) store: Option<Store<'t, 'o>>,
 }
 
-impl<'s> Strip<'s> {
+impl<'s, 'o> Strip<'s, 'o> {
     /// Rows of the next tile: mr, or what is left of them; 0 after the last tile.
     #[inline(always)]
     pub(crate) fn next_rows(&mut self) -> usize {
@@ -197,7 +213,7 @@ impl<'s> Strip<'s> {
 
     /// The next tile; `None` after the last.
     #[inline(always)]
-    pub(crate) fn next_tile(&mut self) -> Option<Tile<'_, 's>> {
+    pub(crate) fn next_tile(&mut self) -> Option<Tile<'_, 's, 'o>> {
         match self.next_rows() {
             0 => None,
             rows => self.next_tile_of(rows),
@@ -206,7 +222,7 @@ impl<'s> Strip<'s> {
 
     /// The next tile, if it has `rows` rows, at least 1.
     #[inline(always)]
-    pub(crate) fn next_tile_of(&mut self, rows: usize) -> Option<Tile<'_, 's>> {
+    pub(crate) fn next_tile_of(&mut self, rows: usize) -> Option<Tile<'_, 's, 'o>> {
         if self.next_rows() != rows {
             return None;
         }
@@ -235,12 +251,12 @@ impl<'s> Strip<'s> {
     not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))),
     expect(dead_code, reason = "the portable kernel does not need all of it")
 )]
-pub(crate) struct Tile<'t, 's> {
+pub(crate) struct Tile<'t, 's, 'o> {
     /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
     pub(crate) a: &'t [u8],
     /// Bytes between the starts of two bands.
     pub(crate) a_stride: usize,
-    /// The tile's first row in the strip, and so in the output of `store`.
+    /// The tile's first row in the strip.
     pub(crate) first: usize,
     /// Rows of the tile, 1 to mr.
     pub(crate) rows: usize,
@@ -252,10 +268,10 @@ pub(crate) struct Tile<'t, 's> {
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
     pub(crate) offsets: Option<&'t [i32]>,
-    pub(crate) store: Option<&'t mut Store<'s>>,
+    pub(crate) store: Option<&'t mut Store<'s, 'o>>,
 }
 
-impl Tile<'_, '_> {
+impl Tile<'_, '_, '_> {
     /// What the sum of row `i` and column `j` begins with.
     #[inline(always)]
     pub(crate) fn start(&self, i: usize, j: usize) -> i32 {
@@ -309,7 +325,7 @@ impl Kernel {
     }
 
     /// Runs the body on a strip.
-    pub(crate) fn run(self, strip: &mut Strip<'_>) {
+    pub(crate) fn run(self, strip: &mut Strip<'_, '_>) {
         // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
         // exists only because `Kernel::new` found all of them.
         unsafe { (self.0.run)(strip) }
@@ -417,6 +433,18 @@ mod tests {
         for desc in kernels::all() {
             assert_eq!(desc.nr % desc.vector_columns, 0, "{}", desc.name);
             assert_eq!(desc.mr % desc.band, 0, "{}", desc.name);
+        }
+    }
+
+    #[test]
+    fn groups_and_bands_are_counted_up() {
+        for desc in kernels::all() {
+            assert!(desc.kr.is_power_of_two() && desc.band.is_power_of_two(), "{}", desc.name);
+            for len in 0..=65 {
+                assert_eq!(desc.groups(len), len.div_ceil(desc.kr), "{} {len}", desc.name);
+                assert_eq!(desc.whole_groups(len), len % desc.kr == 0, "{} {len}", desc.name);
+                assert_eq!(desc.bands(len), len.div_ceil(desc.band), "{} {len}", desc.name);
+            }
         }
     }
 

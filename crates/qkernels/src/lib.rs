@@ -47,6 +47,7 @@
 mod activation;
 mod blocking;
 mod caches;
+mod channels;
 mod detect;
 mod dynamic;
 mod elementwise;

@@ -63,7 +63,7 @@ impl<S: Source> Product<'_, S> {
         let extent = Extent {
             rows: part.rows.len(),
             panels: part.panels.len(),
-            groups: layout.k.div_ceil(desc.kr),
+            groups: desc.groups(layout.k),
             group_bytes: desc.group_bytes(),
         };
         let mut block = Blocking::new(Caches::of_this_cpu(), desc, extent);
@@ -80,10 +80,15 @@ impl<S: Source> Product<'_, S> {
         if arena.acc.len() < slots * slot_len {
             arena.acc.resize(slots * slot_len, 0);
         }
-        for jc in part.panels.clone().step_by(block.panels) {
+        // Loops that count for themselves: `step_by` would divide first, which tiny products should not pay for.
+        let mut jc = part.panels.start;
+        while jc < part.panels.end {
             let panels = jc..(jc + block.panels).min(part.panels.end);
-            for ic in part.rows.clone().step_by(block.rows) {
+            jc = panels.end;
+            let mut ic = part.rows.start;
+            while ic < part.rows.end {
                 let rows = ic..(ic + block.rows).min(part.rows.end);
+                ic = rows.end;
                 let a = rows::load(self.a, rows.clone(), kernel, &mut arena.a);
                 let row_sums = if self.finish.zero_points.is_empty() {
                     &[][..]
@@ -108,22 +113,20 @@ impl<S: Source> Product<'_, S> {
                         let channels =
                             first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
                         let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
-                        let first_column = (first - part.panels.start) * nr;
-                        let out_columns = first_column..first_column + channels.len();
-                        let out_rows = rows.start - part.rows.start..rows.end - part.rows.start;
-                        let store = if pc + 1 == k_blocks {
-                            let Some(target) = out.block(out_rows, out_columns) else { return };
-                            let row_terms = RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) };
-                            Some(Store { finish: &self.finish, channels, first_row: ic, row_terms, target })
-                        } else {
-                            None
-                        };
+                        let store = (pc + 1 == k_blocks).then(|| Store {
+                            finish: &self.finish,
+                            channels,
+                            first_row: rows.start,
+                            row_terms: RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) },
+                            target: &mut *out,
+                            origin: (rows.start - part.rows.start, (first - part.panels.start) * nr),
+                        });
                         let (first_slot, slot_stride) = if k_blocks == 1 {
                             (0, 0)
                         } else {
                             ((first - panels.start) * rows.len().div_ceil(desc.mr), slot_len)
                         };
-                        let strip = Strip {
+                        let mut strip = Strip {
                             desc: kernel.desc(),
                             a,
                             rows: rows.len(),
@@ -140,7 +143,7 @@ impl<S: Source> Product<'_, S> {
                             offsets,
                             store,
                         };
-                        run_strip(kernel, strip, stores);
+                        run_strip(kernel, &mut strip, stores);
                     }
                 }
             }
@@ -154,28 +157,28 @@ impl<S: Source> Product<'_, S> {
 /// Never inlined: the loops around it are compiled for each type of activations in each crate that uses it, and would take
 /// all output stages along.
 #[inline(never)]
-fn run_strip(kernel: Kernel, mut strip: Strip<'_>, stores: bool) {
+fn run_strip(kernel: Kernel, strip: &mut Strip<'_, '_>, stores: bool) {
     let store = if stores { None } else { strip.store.take() };
-    let Some(mut store) = store else { return kernel.run(&mut strip) };
+    let Some(mut store) = store else { return kernel.run(strip) };
     let rows = strip.rows;
     while strip.done < rows {
         let first = strip.done;
         strip.rows = rows.min(first + kernel.desc().mr);
-        kernel.run(&mut strip);
+        kernel.run(strip);
         let acc = &strip.acc[(strip.tiles - 1) * strip.slot_stride..];
         let acc = &acc[..(strip.rows - first) * strip.columns];
         kernel.vectorize(StoreTile { store: &mut store, first, acc, stride: strip.columns });
     }
 }
 
-struct StoreTile<'t, 's> {
-    store: &'t mut Store<'s>,
+struct StoreTile<'t, 's, 'o> {
+    store: &'t mut Store<'s, 'o>,
     first: usize,
     acc: &'t [i32],
     stride: usize,
 }
 
-impl Task for StoreTile<'_, '_> {
+impl Task for StoreTile<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]

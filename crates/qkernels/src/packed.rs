@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use qcore::{AccumulatorError, check_accumulator};
 
+use crate::channels::Bits;
 use crate::kernel::Kernel;
 use crate::pack::{PanelLayout, Panels, pack, unpack};
 use crate::proof;
@@ -222,10 +223,9 @@ impl PackedWeights {
         largest_input: u32,
         bias: Option<&[i32]>,
     ) -> Result<(), AccumulatorError> {
-        // One test for all channels nearly always suffices; only its failure asks which channel it is. The bits that any bias has
-        // bound them all, and are found faster than the largest.
+        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        let bits = bias.map_or(0, |bias| self.kernel.vectorize(Bits(bias)));
         let bias = bias.unwrap_or_default();
-        let bits = bias.iter().fold(0, |bits, bias| bits | bias.unsigned_abs());
         let suffices =
             |bias| check_accumulator(0, largest_input, u64::from(self.largest_abs_sum), bias).is_ok();
         if i32::try_from(bits).is_ok_and(suffices) {

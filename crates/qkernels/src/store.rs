@@ -7,16 +7,17 @@ use qcore::{Code, Float, Q31Multiplier};
 use crate::finish::{Codes, Finish, FixedPoint, FixedPointRounding, ResidualCodes, RowTerms, Store, Target};
 use crate::view::MatMut;
 
-impl Store<'_> {
+impl Store<'_, '_> {
     /// Applies the stage to the sums `acc` of the rows from `first` on, which are `stride` apart.
     #[inline(always)]
     pub(crate) fn apply(&mut self, first: usize, acc: &[i32], stride: usize) {
-        let Store { finish, channels, first_row, row_terms, target } = self;
+        let Store { finish, channels, first_row, row_terms, target, origin } = self;
         let tile = FinishedTile {
             finish,
             channels: channels.clone(),
             first_row: *first_row,
             row_terms,
+            origin: *origin,
             first,
             acc,
             stride,
@@ -38,6 +39,7 @@ struct FinishedTile<'s> {
     channels: Range<usize>,
     first_row: usize,
     row_terms: &'s RowTerms<'s>,
+    origin: (usize, usize),
     first: usize,
     acc: &'s [i32],
     stride: usize,
@@ -121,7 +123,7 @@ impl FinishedTile<'_> {
         out: &mut MatMut<'_, T>,
         step: &impl Fn(Element) -> T,
     ) {
-        let Self { finish, channels, row_terms, .. } = self;
+        let Self { finish, channels, row_terms, origin, .. } = self;
         let channel = channels.start + j;
         let channel_sum: [i32; L] = entries(finish.channel_sums, channel);
         let zero_point: [i32; L] = entries(finish.zero_points, channel);
@@ -130,7 +132,8 @@ impl FinishedTile<'_> {
         let multipliers = finish.fixed_point.map_or(&[][..], |fixed_point| fixed_point.multipliers);
         let multiplier: [Q31Multiplier; L] = entries(multipliers, channel);
         for (i, acc) in (self.first..).zip(self.acc.chunks_exact(self.stride)) {
-            let out = out.row_mut(i).and_then(|row| row.get_mut(j..)?.first_chunk_mut::<L>());
+            let out = out.row_mut(origin.0 + i);
+            let out = out.and_then(|row| row.get_mut(origin.1 + j..)?.first_chunk_mut::<L>());
             let (Some(acc), Some(out)) = (acc.get(j..).and_then(<[i32]>::first_chunk::<L>), out) else {
                 continue;
             };

@@ -278,8 +278,8 @@ impl<'a, T> MatMut<'a, T> {
         Some(unsafe { core::slice::from_raw_parts_mut(row, self.cols) })
     }
 
-    /// Rows `first..first + M` and their first V * L columns, in V chunks of L; `None` unless the matrix has all of
-    /// them.
+    /// M rows from row `first` on, V * L of their columns from `column` on, in V chunks of L; `None` unless the matrix has all
+    /// of them.
     #[inline(always)]
     #[cfg_attr(
         not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))),
@@ -288,15 +288,17 @@ impl<'a, T> MatMut<'a, T> {
     pub(crate) fn tile_mut<const M: usize, const V: usize, const L: usize>(
         &mut self,
         first: usize,
+        column: usize,
     ) -> Option<[&mut [[T; L]; V]; M]> {
-        if self.rows.checked_sub(first)? < M || self.cols < V * L || V * L == 0 {
+        if self.rows.checked_sub(first)? < M || self.cols.checked_sub(column)? < V * L || V * L == 0 {
             return None;
         }
         let mut tile = [const { MaybeUninit::uninit() }; M];
         for (r, row) in tile.iter_mut().enumerate() {
-            // SAFETY: first + r < rows, so by the invariant of `start` the offset stays inside the borrowed slice.
-            let start = unsafe { self.start.add((first + r) * self.row_stride) };
-            // SAFETY: the row's first V * L of `cols` elements are inside the borrowed slice. Rows do not overlap, and `self` is
+            // SAFETY: first + r < rows and column < cols, so by the invariant of `start` the offset stays inside the borrowed
+            // slice.
+            let start = unsafe { self.start.add((first + r) * self.row_stride + column) };
+            // SAFETY: the row has V * L elements from `column` on, inside the borrowed slice. Rows do not overlap, and `self` is
             // borrowed exclusively for the result's lifetime.
             row.write(unsafe { &mut *start.cast::<[[T; L]; V]>() });
         }
@@ -318,16 +320,6 @@ impl<'a, T> MatMut<'a, T> {
         let (_, block) = above.split_at_row(rows.start)?;
         let (left, _) = block.split_at_col(columns.end)?;
         Some(left.split_at_col(columns.start)?.1)
-    }
-
-    /// Leaves out the first `cols` columns, or as many as there are.
-    pub(crate) fn skip_cols(&mut self, cols: usize) {
-        let skipped = cols.min(self.cols);
-        self.cols -= skipped;
-        if self.cols > 0 && self.rows > 0 {
-            // SAFETY: fewer columns than there were, so by the invariant of `start` the offset stays inside the borrowed slice.
-            self.start = unsafe { self.start.add(skipped) };
-        }
     }
 
     /// The rows before `row` and those from it on; `None` if there are fewer.
@@ -432,27 +424,17 @@ mod tests {
     }
 
     #[test]
-    fn skipped_columns_are_left_alone() {
-        let mut data = [0u8; 2 * 5];
-        let mut matrix = MatMut::with_stride(&mut data, 2, 4, 5).unwrap();
-        matrix.skip_cols(1);
-        assert_eq!((matrix.rows(), matrix.cols()), (2, 3));
-        matrix.row_mut(1).unwrap().fill(1);
-        matrix.skip_cols(9);
-        assert_eq!(matrix.row_mut(1), Some(&mut [][..]));
-        assert_eq!(data, [0, 0, 0, 0, 0, 0, 1, 1, 1, 0]);
-    }
-
-    #[test]
     fn a_tile_is_whole_or_none() {
         let mut data: Vec<usize> = (0..4 * 7).collect();
         let mut matrix = MatMut::with_stride(&mut data, 4, 6, 7).unwrap();
-        let tile = matrix.tile_mut::<2, 2, 3>(1).unwrap();
+        let tile = matrix.tile_mut::<2, 2, 3>(1, 0).unwrap();
         assert_eq!(tile, [&[[7, 8, 9], [10, 11, 12]], &[[14, 15, 16], [17, 18, 19]]]);
         tile[1][1][2] = 99;
         assert_eq!(matrix.row_mut(2).unwrap()[5], 99);
-        assert!(matrix.tile_mut::<2, 1, 3>(2).is_some() && matrix.tile_mut::<2, 1, 3>(3).is_none());
-        assert!(matrix.tile_mut::<1, 1, 3>(5).is_none() && matrix.tile_mut::<1, 1, 7>(0).is_none());
+        assert!(matrix.tile_mut::<2, 1, 3>(2, 3).is_some() && matrix.tile_mut::<2, 1, 3>(3, 0).is_none());
+        assert_eq!(matrix.tile_mut::<1, 2, 2>(3, 2).unwrap(), [&[[23, 24], [25, 26]]]);
+        assert!(matrix.tile_mut::<1, 2, 2>(3, 3).is_none() && matrix.tile_mut::<1, 1, 1>(0, 7).is_none());
+        assert!(matrix.tile_mut::<1, 1, 3>(5, 0).is_none() && matrix.tile_mut::<1, 1, 7>(0, 0).is_none());
     }
 
     #[test]

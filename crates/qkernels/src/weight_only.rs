@@ -144,7 +144,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
         let desc = kernel.desc();
         let mr = desc.float.as_ref().map_or(PLAIN_ROWS, |body| body.rows);
         let group_bytes = desc.kr * size_of::<f32>();
-        let groups = layout.k.div_ceil(desc.kr);
+        let groups = desc.groups(layout.k);
         let extent = Extent { rows: part.rows.len(), panels: part.panels.len(), groups, group_bytes };
         let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
         arena.float_sums.resize(mr * desc.nr, 0.0);
@@ -173,7 +173,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                             columns,
                             groups,
                             kr: desc.kr,
-                            scale_groups: self.w.group_len().div_ceil(desc.kr),
+                            scale_groups: desc.groups(self.w.group_len()),
                             scales,
                             zero_points,
                             nr: desc.nr,

@@ -28,13 +28,13 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
 /// Depth of the peak loop's tile.
 const PEAK_K: usize = 1024;
 
-fn run(strip: &mut Strip<'_>) {
+fn run(strip: &mut Strip<'_, '_>) {
     while let Some(mut tile) = strip.next_tile() {
         run_tile(&mut tile);
     }
 }
 
-fn run_tile(tile: &mut Tile<'_, '_>) {
+fn run_tile(tile: &mut Tile<'_, '_, '_>) {
     match tile.rows {
         1 => body::<1>(tile),
         2 => body::<2>(tile),
@@ -43,7 +43,7 @@ fn run_tile(tile: &mut Tile<'_, '_>) {
     }
 }
 
-fn body<const M: usize>(tile: &mut Tile<'_, '_>) {
+fn body<const M: usize>(tile: &mut Tile<'_, '_, '_>) {
     let k = 2 * tile.groups;
     let a: [&[[u8; 2]]; M] = core::array::from_fn(|i| &tile.a[i * tile.a_stride..].as_chunks::<2>().0[..k]);
     let mut acc = [0i32; M];

@@ -22,12 +22,14 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
-/// Stores `$value` for each vector of the tile whose first row is `$first` by `$isa::$store`, given the number of its row, its own
-/// number in it and its sums. Where the output has not all of the tile, its elements take the way through `$scratch`.
+/// Stores `$value` for each vector of the tile whose first row is row `$first` of its strip by `$isa::$store`, given the number of
+/// its row, its own number in it and its sums. Where the output, in which the strip begins at `$origin`, has not all of the tile,
+/// its elements take the way through `$scratch`.
 macro_rules! each_vector {
-    ($isa:ident, $sums:ident, $M:ident x $V:ident from $first:ident, $out:ident | $scratch:ident, $store:ident, |$i:ident, $v:ident, $sum:ident| $value:expr) => {{
+    ($isa:ident, $sums:ident, $M:ident x $V:ident from $first:ident, $out:ident at $origin:ident | $scratch:ident, $store:ident, |$i:ident, $v:ident, $sum:ident| $value:expr) => {{
         let scratch = bytemuck::must_cast_slice_mut::<i32, _>($scratch);
-        let (rows, whole) = match $out.tile_mut::<$M, $V, { $isa::LANES }>($first) {
+        let (row, column) = ($origin.0 + $first, $origin.1);
+        let (rows, whole) = match $out.tile_mut::<$M, $V, { $isa::LANES }>(row, column) {
             Some(rows) => (rows, true),
             None => (store::rows_of(scratch), false),
         };
@@ -39,7 +41,7 @@ macro_rules! each_vector {
             });
         });
         if !whole {
-            store::copy_rows(scratch, $V * $isa::LANES, $out, $first..$first + $M);
+            store::copy_rows(scratch, $V * $isa::LANES, $out, row..row + $M, column);
         }
     }};
 }
@@ -56,11 +58,17 @@ pub(super) fn rows_of<T, const M: usize, const V: usize, const L: usize>(
     }
 }
 
-/// Copies rows of `stride` elements to the rows `to` of `out`, as far as these reach.
+/// Copies rows of `stride` elements to the rows `to` of `out`, from `column` on, as far as these reach.
 #[inline(never)]
-pub(super) fn copy_rows<T: Copy>(rows: &[T], stride: usize, out: &mut MatMut<'_, T>, to: Range<usize>) {
+pub(super) fn copy_rows<T: Copy>(
+    rows: &[T],
+    stride: usize,
+    out: &mut MatMut<'_, T>,
+    to: Range<usize>,
+    column: usize,
+) {
     for (i, row) in to.zip(rows.chunks_exact(stride)) {
-        let Some(out) = out.row_mut(i) else { return };
+        let Some(out) = out.row_mut(i).and_then(|row| row.get_mut(column..)) else { return };
         out.iter_mut().zip(row).for_each(|(to, from)| *to = *from);
     }
 }
@@ -72,11 +80,11 @@ pub(super) fn copy_rows<T: Copy>(rows: &[T], stride: usize, out: &mut MatMut<'_,
 /// accumulators through memory. `$scratch` has room for the tile's sums.
 macro_rules! store {
     ($isa:ident, $sums:ident, $store:expr, $scratch:expr, $first:expr, $M:ident, $V:ident) => {{
-        let Store { finish, channels, row_terms, target, .. } = $store;
+        let Store { finish, channels, row_terms, target, origin, .. } = $store;
         let (first, scratch) = ($first, &mut *$scratch);
         match target {
             Target::I32(out) => {
-                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_i32s, |_i, v, sum| sum)
+                store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_i32s, |_i, v, sum| sum)
             }
             Target::F32(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
@@ -88,7 +96,7 @@ macro_rules! store {
                 let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
                 if !row_terms.factors.is_empty() || !row_terms.zero_points.is_empty() {
                     let channel_sums = $isa::load_i32s::<$V>(&finish.channel_sums[channels.clone()]);
-                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |i, v, sum| {
+                    store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |i, v, sum| {
                         let zero_point = row_terms.zero_points.get(i).copied().unwrap_or(0);
                         let sum = $isa::subtract_product(sum, zero_point, channel_sums[v]);
                         let row_factor = row_terms.factors.get(i).copied().unwrap_or(1.0);
@@ -96,24 +104,24 @@ macro_rules! store {
                         $isa::floor($isa::dequantize(sum, factor, bias[v]), floor)
                     })
                 } else if finish.relu {
-                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |_i, v, sum| {
+                    store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |_i, v, sum| {
                         $isa::floor($isa::dequantize(sum, factors[v], bias[v]), floor)
                     })
                 } else {
-                    store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_f32s, |_i, v, sum| {
+                    store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |_i, v, sum| {
                         $isa::dequantize(sum, factors[v], bias[v])
                     })
                 }
             }
             Target::I8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_i8s, |_i, v, sum| {
+                store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_i8s, |_i, v, sum| {
                     $isa::requantize(sum, factors[v], &finish.codes)
                 })
             }
             Target::U8(out) => {
                 let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
-                store::each_vector!($isa, $sums, $M x $V from first, out | scratch, store_u8s, |_i, v, sum| {
+                store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_u8s, |_i, v, sum| {
                     $isa::requantize(sum, factors[v], &finish.codes)
                 })
             }

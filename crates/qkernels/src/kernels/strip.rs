@@ -4,7 +4,7 @@
 macro_rules! strip_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn run(strip: &mut Strip<'_>) {
+        fn run(strip: &mut Strip<'_, '_>) {
             while strip.next_rows() > 0 {
                 run_tiles(strip);
             }

@@ -50,7 +50,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 20;
 
 #[target_feature(enable = "neon")]
-fn run_tiles(strip: &mut Strip<'_>) {
+fn run_tiles(strip: &mut Strip<'_, '_>) {
     bodies!(strip, 1, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1)
 }
 

@@ -45,7 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "neon,i8mm")]
-fn run_tiles(strip: &mut Strip<'_>) {
+fn run_tiles(strip: &mut Strip<'_, '_>) {
     match (strip.columns / finish128::LANES, strip.next_rows()) {
         (1, 1) => single_row::<1>(strip),
         (2, 1) => single_row::<2>(strip),

@@ -12,7 +12,7 @@
 macro_rules! tile_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_>) {
+        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             while let Some(mut tile) = strip.next_tile_of(M) {
                 let mut acc = sums::<M, V, U>(&tile);
                 tile::end!(tile, acc, M, V);
@@ -21,7 +21,9 @@ macro_rules! tile_body {
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn sums<const M: usize, const V: usize, const U: usize>(tile: &Tile<'_, '_>) -> [[int32x4_t; V]; M] {
+        fn sums<const M: usize, const V: usize, const U: usize>(
+            tile: &Tile<'_, '_, '_>,
+        ) -> [[int32x4_t; V]; M] {
             const BANDS: usize = KERNEL.mr / BAND;
             let groups = tile.groups;
             let (bands, steps) = (M.div_ceil(BAND), groups / U);
@@ -86,7 +88,7 @@ pub(super) use tile_body;
 macro_rules! single_row {
     ($features:literal) => {
         #[target_feature(enable = $features)]
-        fn single_row<const V: usize>(strip: &mut Strip<'_>) {
+        fn single_row<const V: usize>(strip: &mut Strip<'_, '_>) {
             const M: usize = 1;
             while let Some(mut tile) = strip.next_tile_of(M) {
                 let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);

@@ -44,7 +44,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 12;
 
 #[target_feature(enable = "avx2")]
-fn run_tiles(strip: &mut Strip<'_>) {
+fn run_tiles(strip: &mut Strip<'_, '_>) {
     match strip.columns / LANES {
         1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 2, 4: 2, 5: 2, 6: 1),
         _ => bodies!(strip, 2, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),

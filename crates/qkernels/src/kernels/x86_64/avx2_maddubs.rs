@@ -64,7 +64,7 @@ pub(super) const KERNELS: &[&KernelDesc] = &[
 ];
 
 #[target_feature(enable = "avx2")]
-fn run<const D: usize>(strip: &mut Strip<'_>) {
+fn run<const D: usize>(strip: &mut Strip<'_, '_>) {
     while strip.next_rows() > 0 {
         match strip.columns / LANES {
             1 => bodies!(strip, 1, D, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),
@@ -75,7 +75,7 @@ fn run<const D: usize>(strip: &mut Strip<'_>) {
 
 /// Tiles of M rows and V vectors of columns, U times D groups of k at a time.
 #[target_feature(enable = "avx2")]
-fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &mut Strip<'_>) {
+fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &mut Strip<'_, '_>) {
     while let Some(mut tile) = strip.next_tile_of(M) {
         let groups = tile.groups;
         let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();

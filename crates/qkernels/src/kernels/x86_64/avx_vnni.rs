@@ -42,7 +42,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
 const PEAK_CHAINS: usize = 12;
 
 #[target_feature(enable = "avx2,avxvnni")]
-fn run_tiles(strip: &mut Strip<'_>) {
+fn run_tiles(strip: &mut Strip<'_, '_>) {
     match strip.columns / LANES {
         1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2),
         _ => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1),

@@ -73,7 +73,7 @@ pub(super) use last_sums;
 macro_rules! tile_body {
     ($features:literal, $isa:ident) => {
         #[target_feature(enable = $features)]
-        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_>) {
+        fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             while let Some(mut tile) = strip.next_tile_of(M) {
                 let groups = tile.groups;
                 // Loops, not `from_fn`: closures called from code without the target features are not inlined.
