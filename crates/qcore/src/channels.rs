@@ -4,6 +4,7 @@ use half::f16;
 
 use crate::channel_error::{AxisError, ChannelError};
 use crate::codes::Code;
+use crate::finite::first_non_finite;
 use crate::float::Float;
 use crate::params::QParams;
 use crate::quantize::{
@@ -176,8 +177,8 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
     if axis.channels > 0 && axis.is_empty() {
         return Err(ChannelError::Range { channel: 0, source: RangeError::Empty });
     }
-    if let Some(index) = x.iter().position(|v| !v.is_finite()) {
-        let source = RangeError::NonFinite { index, value: x[index] };
+    if let Some((index, value)) = first_non_finite(x) {
+        let source = RangeError::NonFinite { index, value };
         return Err(ChannelError::Range { channel: axis.channel_of(index), source });
     }
     let mut ranges: Vec<Option<Range>> = vec![None; axis.channels];
@@ -319,9 +320,9 @@ pub fn quantize_per_channel_strict<C: Code>(
     out: &mut [C],
 ) -> Result<(), ChannelError> {
     axis.check_data(x.len())?;
-    match x.iter().position(|v| !v.is_finite()) {
-        Some(index) => {
-            let source = QuantizeError::NonFinite { index, value: x[index] };
+    match first_non_finite(x) {
+        Some((index, value)) => {
+            let source = QuantizeError::NonFinite { index, value };
             Err(ChannelError::Quantize { channel: axis.channel_of(index), source })
         }
         None => quantize_per_channel(x, axis, params, out),

@@ -56,6 +56,7 @@ mod channels;
 mod clipped;
 mod codes;
 mod compensate;
+mod finite;
 mod fixed_point;
 mod float;
 mod groups;
@@ -88,6 +89,7 @@ pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
     compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
 };
+pub use finite::first_non_finite;
 pub use fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
     requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,

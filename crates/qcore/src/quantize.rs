@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::codes::{Code, CodeRange};
+use crate::finite::first_non_finite;
 use crate::float::Float;
 use crate::params::{QParams, Rounding};
 use crate::range::{Range, RangeError};
@@ -109,8 +110,8 @@ pub(crate) fn quantize_run_from<F: Float, C: Code>(x: &[F], p: &QParams, out: &m
 /// ```
 #[inline(always)]
 pub fn quantize_slice_strict<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<(), QuantizeError> {
-    match x.iter().position(|v| !v.is_finite()) {
-        Some(index) => Err(QuantizeError::NonFinite { index, value: x[index] }),
+    match first_non_finite(x) {
+        Some((index, value)) => Err(QuantizeError::NonFinite { index, value }),
         None => quantize_slice(x, p, out),
     }
 }

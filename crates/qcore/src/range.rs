@@ -62,7 +62,7 @@ impl Range {
     pub fn of(values: &[f32]) -> Result<Range, RangeError> {
         let scan = Scan::of(values);
         if scan.finite < values.len() {
-            return Err(first_non_finite(values));
+            return Err(non_finite(values));
         }
         scan.range().ok_or(RangeError::Empty)
     }
@@ -203,9 +203,9 @@ pub enum RangeError {
 
 /// The error of a slice that is known to hold a value that is not finite.
 #[cold]
-fn first_non_finite(values: &[f32]) -> RangeError {
-    match values.iter().position(|v| !v.is_finite()) {
-        Some(index) => RangeError::NonFinite { index, value: values[index] },
+fn non_finite(values: &[f32]) -> RangeError {
+    match crate::first_non_finite(values) {
+        Some((index, value)) => RangeError::NonFinite { index, value },
         None => RangeError::Empty,
     }
 }

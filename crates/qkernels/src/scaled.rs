@@ -1,5 +1,7 @@
 //! Packed weights with their scales: what a weight-only product multiplies by.
 
+use qcore::first_non_finite;
+
 use crate::packed::PackedWeights;
 
 /// Why scales and zero points do not fit weights.
@@ -125,12 +127,8 @@ impl ScaledWeights {
             }
             None => &packed,
         };
-        if let Some(at) = scales.iter().position(|scale| !scale.is_finite()) {
-            return Err(ScaleError::NotFinite {
-                channel: at / groups,
-                group: at % groups,
-                value: scales[at],
-            });
+        if let Some((at, value)) = first_non_finite(scales) {
+            return Err(ScaleError::NotFinite { channel: at / groups, group: at % groups, value });
         }
         let nr = weights.kernel().desc().nr;
         let scales = panels(scales, n, groups, nr);

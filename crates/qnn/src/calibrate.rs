@@ -1,11 +1,11 @@
 //! Calibration: f32 batches run through the model while an observer watches the input of every layer.
 
-use qcore::{MinMaxObserver, Observer, ObserverError, Range};
+use qcore::{MinMaxObserver, Observer, ObserverError, Range, first_non_finite};
 use qkernels::{MatRef, Threads};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
 use crate::forward::ForwardError;
-use crate::rows::{first_non_finite, row};
+use crate::rows::row;
 
 /// Why a model could not be calibrated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use qcore::{dequantize_acc, requantize};
+use qcore::{dequantize_acc, first_non_finite, requantize};
 use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
@@ -10,7 +10,7 @@ use crate::forward::ForwardError;
 use crate::fused::FusedActivation;
 use crate::noise::Noise;
 use crate::quant_mlp::QuantMlp;
-use crate::rows::{argmax_rows, first_non_finite, row};
+use crate::rows::{argmax_rows, row};
 
 /// Rows that go through both models together, which bounds the memory.
 const BLOCK_ROWS: usize = 256;

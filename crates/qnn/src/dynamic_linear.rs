@@ -1,6 +1,6 @@
 //! `DynamicLinear`: floats in, quantized by the scales that they have, integers multiplied, floats out (W8A8).
 
-use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams};
+use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams, first_non_finite};
 use qkernels::{
     DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackError, PackedWeights, Scales, StoredFloat, Threads,
     ViewError, gemm_dynamic,
@@ -10,7 +10,7 @@ use crate::config::WeightConfig;
 use crate::float_linear::FloatLinear;
 use crate::forward::{ForwardError, check_input, check_output};
 use crate::fused::FusedActivation;
-use crate::rows::{check_finite, first_non_finite};
+use crate::rows::check_finite;
 use crate::static_linear::pack;
 use crate::static_quantize::QuantizeLinearError;
 use crate::storage::Storage;

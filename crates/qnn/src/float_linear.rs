@@ -108,7 +108,7 @@ impl FloatLinear {
             if len != Some(values.len()) {
                 return Err(FloatLinearError::Length { tensor: tensor(), shape, len: values.len() });
             }
-            if let Some((index, value)) = crate::rows::first_non_finite(values) {
+            if let Some((index, value)) = qcore::first_non_finite(values) {
                 return Err(FloatLinearError::NonFinite { tensor: tensor(), index, value });
             }
         }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use qcore::Float;
+use qcore::{Float, first_non_finite};
 use qkernels::{MatRef, Threads};
 
 use crate::forward::ForwardError;
@@ -48,20 +48,6 @@ pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -
     Ok(())
 }
 
-/// The first value that is NaN or infinite, and its index.
-pub(crate) fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
-    // Magnitudes as integers, whose largest the compiler finds with vector instructions; no early exit in the loop.
-    const INFINITE: i32 = f32::INFINITY.to_bits() as i32;
-    let magnitude = |v: &f32| (v.to_bits() & 0x7fff_ffff) as i32;
-    for (chunk_index, chunk) in values.chunks(256).enumerate() {
-        if chunk.iter().fold(0, |largest, v| magnitude(v).max(largest)) >= INFINITE {
-            let at = chunk.iter().position(|v| !v.is_finite())?;
-            return Some((chunk_index * 256 + at, chunk[at]));
-        }
-    }
-    None
-}
-
 /// Index of the largest value of each row of `values` (m, n), the first of equals; `None` for a row without a number
 /// (n = 0, or all NaN). NaN is never the largest.
 ///
@@ -91,23 +77,6 @@ mod tests {
         for m in [0, 1, 255, 256, 257, 1000] {
             let rows: Vec<usize> = blocks(m, Threads::Serial).flatten().collect();
             assert_eq!(rows, (0..m).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn the_first_non_finite_value_is_found_everywhere() {
-        for len in [0, 1, 255, 256, 257, 600] {
-            let mut values = vec![-f32::MAX; len];
-            assert_eq!(first_non_finite(&values), None);
-            for at in 0..len {
-                for bad in [f32::INFINITY, f32::NEG_INFINITY] {
-                    values[at] = bad;
-                    assert_eq!(first_non_finite(&values), Some((at, bad)));
-                }
-                values[at] = f32::NAN;
-                assert!(first_non_finite(&values).is_some_and(|(i, v)| i == at && v.is_nan()));
-                values[at] = f32::from_bits(1);
-            }
         }
     }
 

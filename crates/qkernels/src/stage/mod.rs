@@ -91,13 +91,9 @@ impl Scales<'_> {
 }
 
 pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), StageError> {
-    // No early exit while all is well, so that this is vector code: it runs once a product, over all channels.
-    if values.iter().fold(true, |finite, value| finite & value.is_finite()) {
-        return Ok(());
-    }
-    match values.iter().position(|value| !value.is_finite()) {
+    match qcore::first_non_finite(values) {
         None => Ok(()),
-        Some(channel) => Err(StageError::NotFinite { operand, channel, value: values[channel] }),
+        Some((channel, value)) => Err(StageError::NotFinite { operand, channel, value }),
     }
 }
 
