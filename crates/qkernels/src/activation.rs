@@ -5,8 +5,8 @@ use core::ops::Range;
 use bytemuck::Pod;
 use qcore::Code;
 
-use crate::kernel::Kernel;
-use crate::rows::{Rows, Source, shares_cache_sets};
+use crate::kernel::{ActivationForm, Kernel};
+use crate::rows::{Allowed, Rows, Source, shares_cache_sets};
 use crate::stage::sealed::StoredCode;
 use crate::view::MatRef;
 
@@ -127,20 +127,30 @@ impl<A: Activation> Source for Activations<'_, A> {
         A::RANGE.largest_distance(self.zero_point)
     }
 
-    fn in_place(&self, rows: Range<usize>, kernel: Kernel) -> Option<Rows<'_>> {
+    fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)> {
         let (desc, view) = (kernel.desc(), self.view);
+        let signed = desc.form == ActivationForm::U8 && A::SHIFT != 0;
         let readable = desc.form.bytes() == 1
-            && desc.form.shift(A::SHIFT) == 0
+            && (desc.form.shift(A::SHIFT) == 0 || signed && allowed.signed)
             && desc.rows_together(rows.len()) == 1
-            && desc.whole_groups(view.cols())
+            && (desc.whole_groups(view.cols()) || allowed.ragged)
             && view.cols() > 0
             && view.col_stride() == 1
             && !shares_cache_sets(view.row_stride(), desc.mr.min(rows.len()));
-        readable.then(|| Rows {
-            bytes: bytemuck::cast_slice(view.skip_rows(rows.start)),
-            stride: view.row_stride(),
-            band: 1,
-        })
+        if !readable {
+            return None;
+        }
+        let (bytes, stride) = (bytemuck::cast_slice(view.skip_rows(rows.start)), view.row_stride());
+        let mut count = rows.len();
+        if !desc.whole_groups(view.cols()) {
+            // Rows whose last group ends within the slice.
+            let last =
+                bytes.len().checked_sub(desc.groups(view.cols()) * desc.group_bytes())? / stride.max(1);
+            if last + 1 < count {
+                count = (last + 1) / desc.mr * desc.mr;
+            }
+        }
+        (count > 0).then_some((Rows { bytes, stride, band: 1, signed }, count))
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use core::ops::Range;
 use qcore::{CodeRange, Float, QParams, Rounding};
 
 use crate::kernel::Kernel;
-use crate::rows::{Rows, Source};
+use crate::rows::{Allowed, Rows, Source};
 use crate::view::MatRef;
 
 /// The codes of a quantization are neither u8 nor i8.
@@ -122,7 +122,7 @@ impl<F: Float> Source for FloatActivations<'_, F> {
         }
     }
 
-    fn in_place(&self, _: Range<usize>, _: Kernel) -> Option<Rows<'_>> {
+    fn in_place(&self, _: Range<usize>, _: Kernel, _: Allowed) -> Option<(Rows<'_>, usize)> {
         None
     }
 

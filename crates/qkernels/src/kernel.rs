@@ -64,6 +64,9 @@ pub struct KernelDesc {
     pub proven: &'static [&'static KernelDesc],
     /// The form of `a`.
     pub form: ActivationForm,
+    /// Vectors of columns, at least, of a panel whose products hide that rows of i8 are shifted in registers, in place of
+    /// copies; `None` if the body, of u8 form, does not shift.
+    pub signed_vectors: Option<usize>,
     /// Rows of `a` in a band, a power of two and a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
     /// elements of each; in a band of 1, a row lies as it is. A tile of a single row is that row as it is, whatever the band.
     pub band: usize,

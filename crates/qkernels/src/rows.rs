@@ -12,6 +12,18 @@ pub(crate) struct Rows<'r> {
     pub(crate) bytes: &'r [u8],
     pub(crate) stride: usize,
     pub(crate) band: usize,
+    /// Whether they are i8 for a kernel of u8 form, which shifts them in registers.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "kernels of x86-64 do that"))]
+    pub(crate) signed: bool,
+}
+
+/// What rows may be that a kernel reads where they lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    /// i8 for a kernel of u8 form.
+    pub(crate) signed: bool,
+    /// No whole groups of k. What lies behind a row is multiplied by the zeros behind the weights.
+    pub(crate) ragged: bool,
 }
 
 impl Rows<'_> {
@@ -40,9 +52,10 @@ pub trait Source: Sync {
     /// The largest `|code - zero_point|` that a row may hold.
     fn largest_distance(&self) -> u32;
 
-    /// The rows where they lie, if `kernel` can read them there.
+    /// The first of `rows` where they lie, and how many of them `kernel` can read there: all, or those of whole tiles. `None`
+    /// if it can read none.
     #[expect(private_interfaces, reason = "sealed: only this crate names it")]
-    fn in_place(&self, rows: Range<usize>, kernel: Kernel) -> Option<Rows<'_>>;
+    fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)>;
 
     /// Writes row `i` in the form of a kernel: a byte for each code plus `shift`.
     fn copy_shifted(&self, i: usize, to: &mut [u8]);
@@ -51,17 +64,19 @@ pub trait Source: Sync {
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]);
 }
 
-/// The rows `rows` of `source` in the form of `kernel`: where they lie, or copied to `buffer` and padded with zeros to whole
-/// groups of k.
+/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are: where they lie, or all of them,
+/// copied to `buffer` and padded with zeros to whole groups of k.
 pub(crate) fn load<'r, S: Source>(
     source: &'r S,
     rows: Range<usize>,
     kernel: Kernel,
+    allowed: Allowed,
     buffer: &'r mut Vec<u8>,
-) -> Rows<'r> {
-    if let Some(rows) = source.in_place(rows.clone(), kernel) {
-        return rows;
+) -> (Rows<'r>, usize) {
+    if let Some(in_place) = source.in_place(rows.clone(), kernel, allowed) {
+        return in_place;
     }
+    let count = rows.len();
     let desc = kernel.desc();
     let row_bytes = desc.groups(source.cols()) * desc.group_bytes();
     let stride = staggered(desc.band * row_bytes);
@@ -73,7 +88,7 @@ pub(crate) fn load<'r, S: Source>(
         buffer.resize(bytes, 0);
     }
     kernel.vectorize(Copy { source, rows, desc, row_bytes, stride, buffer });
-    Rows { bytes: buffer, stride, band: desc.band }
+    (Rows { bytes: buffer, stride, band: desc.band, signed: false }, count)
 }
 
 /// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of 64-byte lines).
@@ -251,7 +266,7 @@ mod tests {
             let stride = staggered(desc.band * row_bytes);
             let mut buffer = vec![99; desc.bands(m) * stride + desc.band * row_bytes];
             Copy { source: &source, rows: 1..m + 1, desc, row_bytes, stride, buffer: &mut buffer }.run();
-            let rows = Rows { bytes: &buffer, stride, band: desc.band };
+            let rows = Rows { bytes: &buffer, stride, band: desc.band, signed: false };
             let mut sums = vec![0; m];
             RowSums { rows, desc, groups, sums: &mut sums }.run();
             for (i, &sum) in sums.iter().enumerate() {

@@ -16,6 +16,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I16,
+    signed_vectors: None,
     band: 1,
     features: &[],
     level: Level::Baseline,

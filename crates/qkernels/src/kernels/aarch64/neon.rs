@@ -37,6 +37,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I8,
+    signed_vectors: None,
     band: BAND,
     features: &[Feature::Neon],
     level: Level::Baseline,

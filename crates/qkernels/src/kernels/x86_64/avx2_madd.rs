@@ -31,6 +31,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I16,
+    signed_vectors: None,
     band: 1,
     features: &[Feature::Avx2, Feature::Fma],
     level: Level::Avx2,

@@ -31,6 +31,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::U8,
+    signed_vectors: Some(2),
     band: 1,
     features: &[
         Feature::Avx2,
@@ -52,11 +53,37 @@ const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run_tiles(strip: &mut Strip<'_, '_>) {
+    if strip.a.signed {
+        return signed::run_tiles(strip);
+    }
     match strip.columns / LANES {
         1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 4, 4: 2, 5: 2, 6: 2, 7: 2, 8: 1),
         2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
         _ => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
+}
+
+/// The same for rows of i8, of which each group is shifted by 128 where it is broadcast. Products of one vector do not hide that
+/// (0.65 times as fast, on a tile in L1), those of two nearly do (0.96), those of three do.
+mod signed {
+    use super::*;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
+        match strip.columns / LANES {
+            2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+            3 => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
+            vectors => unreachable!("{vectors} vectors of columns beside rows of i8"),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn broadcast(group: [u8; 4]) -> __m512i {
+        _mm512_xor_si512(super::broadcast(group), _mm512_set1_epi8(i8::MIN))
+    }
+
+    tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", finish512);
 }
 
 /// Four weights of each of sixteen columns.

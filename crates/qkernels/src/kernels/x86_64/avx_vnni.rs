@@ -29,6 +29,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::U8,
+    signed_vectors: None,
     band: 1,
     features: &[Feature::Avx2, Feature::Fma, Feature::AvxVnni],
     level: Level::Avx2,
