@@ -64,9 +64,8 @@ pub struct KernelDesc {
     pub proven: &'static [&'static KernelDesc],
     /// The form of `a`.
     pub form: ActivationForm,
-    /// Vectors of columns, at least, of a panel whose products hide that rows of i8 are shifted in registers, in place of
-    /// copies; `None` if the body, of u8 form, does not shift.
-    pub signed_vectors: Option<usize>,
+    /// Whether the body, of u8 form, also reads rows of i8 and shifts in registers (`Rows::signed`).
+    pub signed_rows: bool,
     /// Rows of `a` in a band, a power of two and a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
     /// elements of each; in a band of 1, a row lies as it is. A tile of a single row is that row as it is, whatever the band.
     pub band: usize,
@@ -185,6 +184,8 @@ pub(crate) struct Strip<'t, 'o> {
     /// What the sums begin with: an offset for each column from the panel at hand on that the matrix has (the last panel may
     /// be padded), or `None` for what `acc` holds.
     pub(crate) offsets: Option<&'t [i32]>,
+    /// `sum_k w` of the same columns, of all k.
+    pub(crate) channel_sums: &'t [i32],
     /// What to do with the sums of the panels from the one at hand on instead of writing them to `acc`; only for kernels that
     /// say `stores`.
     pub(crate) store: Option<Store<'t, 'o>>,
@@ -209,6 +210,7 @@ impl<'s, 'o> Strip<'s, 'o> {
         if let Some(offsets) = &mut self.offsets {
             *offsets = &offsets[self.columns..];
         }
+        self.channel_sums = &self.channel_sums[self.columns..];
         if let Some(store) = &mut self.store {
             store.skip_columns(self.columns);
         }
@@ -243,6 +245,7 @@ impl<'s, 'o> Strip<'s, 'o> {
             groups: self.groups,
             acc: &mut self.acc[slot..][..rows * self.columns],
             offsets: self.offsets,
+            channel_sums: self.channel_sums,
             store: self.store.as_mut(),
         })
     }
@@ -271,6 +274,7 @@ pub(crate) struct Tile<'t, 's, 'o> {
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
     pub(crate) offsets: Option<&'t [i32]>,
+    pub(crate) channel_sums: &'t [i32],
     pub(crate) store: Option<&'t mut Store<'s, 'o>>,
 }
 

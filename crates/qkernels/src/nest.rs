@@ -114,6 +114,7 @@ impl<S: Source> Product<'_, S> {
                         let KernelDesc { kr, nr, .. } = *desc;
                         let channels =
                             first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
+                        let channel_sums = &self.finish.channel_sums[channels.clone()];
                         let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
                         let store = (pc + 1 == k_blocks).then(|| Store {
                             finish: &self.finish,
@@ -143,6 +144,7 @@ impl<S: Source> Product<'_, S> {
                             acc: &mut arena.acc[first_slot * slot_len..],
                             slot_stride,
                             offsets,
+                            channel_sums,
                             store,
                         };
                         run_strip(kernel, &mut strip, stores);
@@ -166,12 +168,9 @@ impl<S> Product<'_, S> {
             return Allowed { signed: false, ragged: false };
         }
         let (layout, desc) = (self.w.layout(), kernel.desc());
-        // The narrowest of the panels.
-        let columns = layout.columns(part.panels.end - 1);
         let bytes = part.panels.len() * desc.nr * layout.padded_k();
         Allowed {
-            signed: part.panels.len() <= MOST_SIGNED_PANELS
-                && desc.signed_vectors.is_some_and(|least| columns >= least * desc.vector_columns),
+            signed: desc.signed_rows && part.panels.len() <= MOST_SIGNED_PANELS,
             // The last rows are copied then, and take a pass over the panels of their own, which are better in L2.
             ragged: part.rows.len() > desc.mr && bytes <= Caches::of_this_cpu().l2 / 2,
         }

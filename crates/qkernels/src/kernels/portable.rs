@@ -16,7 +16,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I16,
-    signed_vectors: None,
+    signed_rows: false,
     band: 1,
     features: &[],
     level: Level::Baseline,
@@ -76,6 +76,7 @@ fn peak(iterations: u64) -> i32 {
             groups,
             acc: &mut acc,
             offsets: None,
+            channel_sums: &[],
             store: None,
         });
     }

@@ -37,7 +37,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I8,
-    signed_vectors: None,
+    signed_rows: false,
     band: BAND,
     features: &[Feature::Neon],
     level: Level::Baseline,

@@ -32,7 +32,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I8,
-    signed_vectors: None,
+    signed_rows: false,
     band: BAND,
     features: &[Feature::Neon, Feature::I8mm],
     level: Level::Baseline,

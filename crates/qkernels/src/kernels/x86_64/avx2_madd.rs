@@ -31,7 +31,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::I16,
-    signed_vectors: None,
+    signed_rows: false,
     band: 1,
     features: &[Feature::Avx2, Feature::Fma],
     level: Level::Avx2,

@@ -36,7 +36,7 @@ const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 1,
     proven: &[],
     form: ActivationForm::U8,
-    signed_vectors: None,
+    signed_rows: false,
     run: run::<1>,
     float: Some(float256::QUADS),
     peak: peak_loop::<1>(),

@@ -4,6 +4,8 @@
 //! registers, and the 8 row pointers of `a` in general registers, so that `a` is read where it lies. One group of four k
 //! is 11 loads for 24 products.
 
+mod signed;
+
 use core::arch::x86_64::*;
 
 use super::simd::load_i8x64;
@@ -31,7 +33,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::U8,
-    signed_vectors: Some(2),
+    signed_rows: true,
     band: 1,
     features: &[
         Feature::Avx2,
@@ -61,29 +63,6 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
         2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
         _ => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
-}
-
-/// The same for rows of i8, of which each group is shifted by 128 where it is broadcast. Products of one vector do not hide that
-/// (0.65 times as fast, on a tile in L1), those of two nearly do (0.96), those of three do.
-mod signed {
-    use super::*;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
-        match strip.columns / LANES {
-            2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
-            3 => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
-            vectors => unreachable!("{vectors} vectors of columns beside rows of i8"),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn broadcast(group: [u8; 4]) -> __m512i {
-        _mm512_xor_si512(super::broadcast(group), _mm512_set1_epi8(i8::MIN))
-    }
-
-    tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", finish512);
 }
 
 /// Four weights of each of sixteen columns.

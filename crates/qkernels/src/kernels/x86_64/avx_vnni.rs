@@ -29,7 +29,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     narrow_groups: 0,
     proven: &[],
     form: ActivationForm::U8,
-    signed_vectors: None,
+    signed_rows: false,
     band: 1,
     features: &[Feature::Avx2, Feature::Fma, Feature::AvxVnni],
     level: Level::Avx2,
