@@ -1,13 +1,16 @@
 //! `cargo bench --bench proven [-- --test]`: products with weights that are proven at pack time to fit narrow sums, beside the
-//! same product without the proof. The larger the weights, the fewer products are summed in 16 bits.
+//! same product without the proof. The larger the weights and the activations, the fewer products are summed in 16 bits.
 //!
-//! Both alternate, round after round, one thread, u8 activations, int32 results, which are verified first. The times are the
+//! Both alternate, round after round, one thread, int32 results, which are verified first. The times are the
 //! fastest of each, the peak is that of the instructions of the kernel that the panels run on, measured in the same rounds.
 
 use std::time::Duration;
 
 use qbenches::{bytes, fastest, is_product};
-use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
+use qcore::CodeRange;
+use qkernels::{
+    Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Weights, Workspace, gemm,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -15,8 +18,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const SHAPES: &[(usize, usize, usize)] =
     &[(512, 512, 512), (1024, 1024, 1024), (1, 4096, 4096), (4, 4096, 4096), (128, 768, 3072)];
 
-/// Weights are all the signed numbers of so many bits.
-const BITS: &[u32] = &[8, 7, 6, 5];
+/// Weights are all the signed numbers of so many bits, activations all the unsigned ones.
+const BITS: &[(u32, u32)] = &[(8, 8), (7, 8), (6, 8), (5, 8), (8, 7)];
 
 fn main() -> Result<()> {
     let test = std::env::args().any(|argument| argument == "--test");
@@ -27,7 +30,7 @@ fn main() -> Result<()> {
         // The same body for any weights: what the kernel itself is where nothing is proven.
         let family = format!("{}_madd", kernel.desc().family);
         let Some(plain) = Kernel::available().find(|plain| plain.desc().family == family) else { continue };
-        println!("| m, n, k | bits | {plain} | {kernel} | ratio | columns |");
+        println!("| m, n, k | bits of weights, activations | {plain} | {kernel} | ratio | columns |");
         println!("|---|---|---|---|---|---|");
         for &shape in shapes {
             for &bits in BITS {
@@ -49,21 +52,23 @@ struct Contender {
 fn one_shape(
     kernels: [Kernel; 2],
     (m, n, k): (usize, usize, usize),
-    bits: u32,
+    (bits, a_bits): (u32, u32),
     rounds: usize,
     slice: Duration,
 ) -> Result<()> {
-    let a = bytes(m * k, 1);
+    let a: Vec<u8> = bytes(m * k, 1).into_iter().map(|byte| byte >> (8 - a_bits)).collect();
     let w: Vec<i8> = bytes(n * k, 2).into_iter().map(|byte| byte.cast_signed() >> (8 - bits)).collect();
     let (a, w) = (MatRef::new(&a, m, k)?, MatRef::new(&w, n, k)?);
+    let codes = CodeRange::unsigned(a_bits)?;
+    let known = Activations::within(a, 0, codes)?;
     let mut workspace = Workspace::new();
     let mut y = vec![0; m * n];
     let mut contenders = Vec::new();
     for kernel in kernels {
-        let weights = PackedWeights::from_nk(w, kernel)?;
-        gemm(a, &weights, &Int32::new(), MatMut::new(&mut y, m, n)?, Threads::Serial, &mut workspace)?;
+        let weights = PackedWeights::from_nk(Weights::from(w).for_activations(codes), kernel)?;
+        gemm(known, &weights, &Int32::new(), MatMut::new(&mut y, m, n)?, Threads::Serial, &mut workspace)?;
         if !is_product(a, w, &y) {
-            return Err(format!("{kernel} is wrong on {m}x{n}x{k}, {bits} bits").into());
+            return Err(format!("{kernel} is wrong on {m}x{n}x{k}, {bits} and {a_bits} bits").into());
         }
         contenders.push(Contender { weights, seconds: f64::INFINITY, peak: 0.0 });
     }
@@ -72,7 +77,7 @@ fn one_shape(
             let mut result = Ok(());
             let product = fastest(slice, || {
                 let Ok(y) = MatMut::new(&mut y, m, n) else { return };
-                result = gemm(a, weights, &Int32::new(), y, Threads::Serial, &mut workspace);
+                result = gemm(known, weights, &Int32::new(), y, Threads::Serial, &mut workspace);
             });
             result?;
             *seconds = seconds.min(product);
@@ -94,6 +99,6 @@ fn one_shape(
     let columns: Vec<_> = columns.iter().map(|(count, kernel)| format!("{count} on {kernel}")).collect();
     let ratio = plain.seconds / proven.seconds;
     let (columns, plain, proven) = (columns.join(", "), figure(plain), figure(proven));
-    println!("| {m}, {n}, {k} | {bits} | {plain} | {proven} | {ratio:.2} | {columns} |");
+    println!("| {m}, {n}, {k} | {bits}, {a_bits} | {plain} | {proven} | {ratio:.2} | {columns} |");
     Ok(())
 }

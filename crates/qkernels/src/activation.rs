@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use bytemuck::Pod;
-use qcore::Code;
+use qcore::{Code, CodeRange};
 
 use crate::kernel::{ActivationForm, Kernel};
 use crate::rows::{Allowed, Rows, Source, shares_cache_sets};
@@ -60,12 +60,72 @@ impl Activation for i8 {
 pub struct Activations<'a, A> {
     view: MatRef<'a, A>,
     zero_point: i32,
+    /// Those that there are.
+    codes: CodeRange,
+}
+
+/// A code is not of the range that activations are to be within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("code {code} in row {row}, column {col} is not in {min}..={max}")]
+pub struct OutsideError {
+    /// Its row.
+    pub row: usize,
+    /// Its column.
+    pub col: usize,
+    /// The code.
+    pub code: i32,
+    /// Smallest code of the range.
+    pub min: i32,
+    /// Largest code of the range.
+    pub max: i32,
+}
+
+/// The largest byte of `codes` in the u8 form of kernels, to which negative ones come by adding 128. (Codes that no byte holds are
+/// any byte.)
+pub(crate) fn largest_byte(codes: CodeRange) -> u8 {
+    let shift = if codes.min() < 0 { 128 } else { 0 };
+    u8::try_from(codes.max() + shift).unwrap_or(u8::MAX)
 }
 
 impl<'a, A: Activation> Activations<'a, A> {
     /// The codes of `view` with zero point `zero_point`, which may lie outside of the codes' range.
     pub fn new(view: MatRef<'a, A>, zero_point: i32) -> Self {
-        Self { view, zero_point }
+        Self { view, zero_point, codes: A::RANGE }
+    }
+
+    /// As [`new`](Self::new), and all codes are of `codes`, as products with weights that are packed
+    /// [for such activations](crate::Weights::for_activations) ask for. Every code is looked at.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    /// use qkernels::{Activations, MatRef};
+    /// let (q, bits) = ([127u8, 64, 128, 0], CodeRange::unsigned(7)?);
+    /// assert!(Activations::within(MatRef::new(&q[..2], 1, 2)?, 64, bits).is_ok());
+    /// let error = Activations::within(MatRef::new(&q, 2, 2)?, 64, bits).unwrap_err();
+    /// assert_eq!(error.to_string(), "code 128 in row 1, column 0 is not in 0..=127");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`OutsideError`] with the first code that is not of `codes`.
+    pub fn within(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange) -> Result<Self, OutsideError> {
+        let (min, max) = (codes.min(), codes.max());
+        let outside = |code: A| !codes.contains(code.widen());
+        for row in 0..view.rows() {
+            // Without an early exit while all is well, so that it is vector code.
+            let any = match view.row_slice(row) {
+                Some(codes) => codes.iter().fold(false, |any, &code| any | outside(code)),
+                None => true,
+            };
+            let found = any.then(|| view.row_elements(row).position(outside)).flatten();
+            if let Some(col) = found {
+                let code = view.get(row, col).map_or(0, A::widen);
+                return Err(OutsideError { row, col, code, min, max });
+            }
+        }
+        // Of a wider range, those that `A` has.
+        let codes = if A::RANGE.contains_range(codes) { codes } else { A::RANGE };
+        Ok(Self { view, zero_point, codes })
     }
 }
 
@@ -124,7 +184,12 @@ impl<A: Activation> Source for Activations<'_, A> {
     }
 
     fn largest_distance(&self) -> u32 {
-        A::RANGE.largest_distance(self.zero_point)
+        self.codes.largest_distance(self.zero_point)
+    }
+
+    fn largest_byte(&self) -> u8 {
+        // Below 128, codes of i8 are shifted as well.
+        u8::try_from(self.codes.max() + A::SHIFT).unwrap_or(u8::MAX)
     }
 
     fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)> {

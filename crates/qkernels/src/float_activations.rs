@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use qcore::{CodeRange, Float, QParams, Rounding};
 
+use crate::activation::largest_byte;
 use crate::kernel::Kernel;
 use crate::rows::{Allowed, Rows, Source};
 use crate::view::MatRef;
@@ -120,6 +121,10 @@ impl<F: Float> Source for FloatActivations<'_, F> {
             RowParams::Same(params) => distance(params),
             RowParams::Own(params) => params.iter().map(distance).max().unwrap_or(0),
         }
+    }
+
+    fn largest_byte(&self) -> u8 {
+        largest_byte(self.codes)
     }
 
     fn in_place(&self, _: Range<usize>, _: Kernel, _: Allowed) -> Option<(Rows<'_>, usize)> {

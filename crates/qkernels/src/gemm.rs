@@ -51,6 +51,14 @@ pub enum GemmError {
         /// Columns of a panel.
         panel: usize,
     },
+    /// The weights are packed for activations of fewer codes.
+    #[error("weights are packed for activations of at most {expected} (i8 plus 128), got up to {got}")]
+    ActivationCodes {
+        /// The largest activation that the weights are packed for, as u8 (i8 plus 128).
+        expected: u8,
+        /// The largest that the activations may have, likewise.
+        got: u8,
+    },
     /// The sums of a channel might exceed int32.
     #[error(transparent)]
     Overflow(#[from] AccumulatorError),
@@ -168,6 +176,9 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         let panels = self.panels()?;
         if a.cols() != k {
             return Err(GemmError::Depth { expected: k, got: a.cols() });
+        }
+        if a.largest_byte() > w.largest_byte() {
+            return Err(GemmError::ActivationCodes { expected: w.largest_byte(), got: a.largest_byte() });
         }
         if (out.rows(), out.cols()) != (m, columns.len()) {
             return Err(GemmError::OutputShape { m, n: columns.len(), rows: out.rows(), cols: out.cols() });

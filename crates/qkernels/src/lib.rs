@@ -79,7 +79,7 @@ mod weight_only;
 mod weights;
 mod workspace;
 
-pub use activation::{Activation, Activations, Left};
+pub use activation::{Activation, Activations, Left, OutsideError};
 pub use detect::{Feature, Features};
 pub use dynamic::{Dynamic, DynamicError, gemm_dynamic};
 pub use elementwise::{dequantize, quantize, range};

@@ -79,6 +79,8 @@ pub struct PackedWeights {
     panels: Panels,
     sums: Sums,
     largest_abs_sum: u32,
+    /// The largest byte of activations that proofs count on.
+    largest_byte: u8,
     /// Of the packed, signed weights; empty where all are 0.
     zero_points: Vec<i32>,
 }
@@ -99,11 +101,17 @@ impl PackedWeights {
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
         let (mut panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
-        let panel_kernels = kernel.vectorize(Prove { layout: &layout, kernel, panels: &mut panels });
+        let panel_kernels = kernel.vectorize(Prove {
+            layout: &layout,
+            kernel,
+            panels: &mut panels,
+            largest_byte: w.largest_byte,
+        });
         let largest_abs_sum = sums.magnitudes.iter().copied().max().unwrap_or(0);
         let zero_points: Vec<_> = (0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT).collect();
         let zero_points = if zero_points.iter().all(|&z| z == 0) { Vec::new() } else { zero_points };
-        Ok(Self { kernel, panel_kernels, layout, panels, sums, largest_abs_sum, zero_points })
+        let largest_byte = w.largest_byte;
+        Ok(Self { kernel, panel_kernels, layout, panels, sums, largest_abs_sum, largest_byte, zero_points })
     }
 
     /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
@@ -275,6 +283,11 @@ impl PackedWeights {
         self
     }
 
+    /// The largest byte (an activation in u8 form) that these weights may be multiplied by.
+    pub(crate) fn largest_byte(&self) -> u8 {
+        self.largest_byte
+    }
+
     pub(crate) fn layout(&self) -> &PanelLayout {
         &self.layout
     }
@@ -350,6 +363,7 @@ struct Prove<'t> {
     layout: &'t PanelLayout,
     kernel: Kernel,
     panels: &'t mut Panels,
+    largest_byte: u8,
 }
 
 impl Task for Prove<'_> {
@@ -357,13 +371,13 @@ impl Task for Prove<'_> {
 
     #[inline(always)]
     fn run(self) -> Vec<Kernel> {
-        let Self { layout, kernel, panels } = self;
+        let Self { layout, kernel, panels, largest_byte } = self;
         let mut panel_kernels = Vec::new();
         for p in 0..layout.panels() {
             let columns = layout.columns(p);
             let panel = &mut panels.as_mut_slice()[layout.panel(p)];
             for proven in kernel.proven() {
-                if proof::holds(panel, columns, proven.desc().narrow_groups) {
+                if proof::holds(panel, columns, proven.desc().narrow_groups, largest_byte) {
                     quads_of_pairs(panel, columns);
                     panel_kernels.resize(p, kernel);
                     panel_kernels.push(proven);

@@ -20,7 +20,7 @@ where
     A: Activation + Into<i64>,
     W: Weight + Into<i64>,
 {
-    let Weights { view: w, zero_points } = w.into();
+    let Weights { view: w, zero_points, .. } = w.into();
     let mut y = Vec::with_capacity(a.rows() * w.rows());
     for i in 0..a.rows() {
         for j in 0..w.rows() {

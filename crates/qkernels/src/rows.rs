@@ -52,6 +52,9 @@ pub trait Source: Sync {
     /// The largest `|code - zero_point|` that a row may hold.
     fn largest_distance(&self) -> u32;
 
+    /// The largest byte that a row may have in u8 form.
+    fn largest_byte(&self) -> u8;
+
     /// The first of `rows` where they lie, and how many of them `kernel` can read there: all, or those of whole tiles. `None`
     /// if it can read none.
     #[expect(private_interfaces, reason = "sealed: only this crate names it")]

@@ -13,7 +13,7 @@ pub(crate) struct Sums {
 impl Sums {
     #[inline(always)]
     pub(crate) fn of<W: Weight>(w: &Weights<'_, W>) -> Result<Self, PackError> {
-        let Weights { view, zero_points } = w;
+        let Weights { view, zero_points, .. } = w;
         let (n, k) = (view.rows(), view.cols());
         let (mut plain, mut magnitudes) = (vec![0i64; n], vec![0u64; n]);
         if view.col_stride() != 1 && view.row_stride() == 1 {
@@ -61,7 +61,7 @@ fn add_rows<W: Weight>(w: Weights<'_, W>, plain: &mut [i64], magnitudes: &mut [u
     const CHANNELS: usize = 64;
     /// Rows that are summed for all channels before the next ones are, while the TLB reaches them.
     const ROWS: usize = 256;
-    let Weights { view, zero_points } = w;
+    let Weights { view, zero_points, .. } = w;
     for first_row in (0..view.rows()).step_by(ROWS) {
         for first in (0..view.cols()).step_by(CHANNELS) {
             let channels = first..view.cols().min(first + CHANNELS);

@@ -1,8 +1,9 @@
 //! The right operand as the caller has it: i8 or u8 weights with their zero points.
 
 use bytemuck::Pod;
-use qcore::Code;
+use qcore::{Code, CodeRange};
 
+use crate::activation::largest_byte;
 use crate::packed::PackError;
 use crate::view::MatRef;
 
@@ -98,12 +99,32 @@ impl ZeroPoints<'_> {
 pub struct Weights<'a, W> {
     pub(crate) view: MatRef<'a, W>,
     pub(crate) zero_points: ZeroPoints<'a>,
+    /// The largest byte of activations that they will meet.
+    pub(crate) largest_byte: u8,
 }
 
 impl<'a, W: Weight> Weights<'a, W> {
     /// The codes of `view` with these zero points, which must be codes of `W`.
     pub fn new(view: MatRef<'a, W>, zero_points: ZeroPoints<'a>) -> Self {
-        Self { view, zero_points }
+        Self { view, zero_points, largest_byte: u8::MAX }
+    }
+
+    /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where they are of 7 bits, `avx2` needs
+    /// no further proof to multiply any weights in its faster form. Products take activations that are known to be of these
+    /// codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to them), and refuse all others,
+    /// whatever the kernel.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    /// use qkernels::{Kernel, MatRef, PackedWeights, Weights};
+    /// let w = Weights::from(MatRef::new(&[127i8; 64], 4, 16)?).for_activations(CodeRange::unsigned(7)?);
+    /// let w = PackedWeights::from_nk(w, Kernel::select()?)?;
+    /// let proofs = w.kernel().name() == "avx2_6x16";
+    /// assert_eq!(w.proven_columns(), if proofs { 4 } else { 0 });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn for_activations(self, codes: CodeRange) -> Self {
+        Self { largest_byte: largest_byte(codes), ..self }
     }
 
     /// The same weights with rows and columns exchanged.

@@ -6,11 +6,11 @@ use std::error::Error;
 
 use half::{bf16, f16};
 use oracle::{CANARY, TestCode};
-use qcore::Q31Multiplier;
+use qcore::{CodeRange, Q31Multiplier};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, FixedPointRounding, GemmError, Int32, Kernel, MatMut, MatRef,
-    Output, OutputStage, PackError, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales,
-    StageError, Threads, ViewError, Weights, Workspace, ZeroPoints, gemm,
+    Output, OutputStage, OutsideError, PackError, PackedWeights, Requantize, RequantizeFixedPoint, Residual,
+    Scales, StageError, Threads, ViewError, Weights, Workspace, ZeroPoints, gemm,
 };
 
 /// `error` is `expected` and says `message`.
@@ -60,6 +60,32 @@ fn activations_of_another_depth() {
             &format!("expected k = 5 columns of activations, got {got}"),
         );
     }
+}
+
+#[test]
+fn activations_of_other_codes_than_the_weights_are_packed_for() {
+    let (a, codes) = (activations(3, 5), CodeRange::unsigned(7).unwrap());
+    for kernel in Kernel::available() {
+        let w = Weights::from(MatRef::new(&[1i8; 10], 2, 5).unwrap()).for_activations(codes);
+        let w = PackedWeights::from_nk(w, kernel).unwrap();
+        let mut y = [CANARY; 6];
+        let out = MatMut::new(&mut y, 3, 2).unwrap();
+        refused(
+            gemm(a, &w, &Int32::new(), out, Threads::Serial, &mut Workspace::new()).unwrap_err(),
+            GemmError::ActivationCodes { expected: 127, got: 255 },
+            "weights are packed for activations of at most 127 (i8 plus 128), got up to 255",
+        );
+        assert_eq!(y, [CANARY; 6]);
+    }
+    let outside = Activations::within(MatRef::new(&[3u8, 4, 5, 128], 2, 2).unwrap(), 0, codes).unwrap_err();
+    assert_eq!(outside, OutsideError { row: 1, col: 1, code: 128, min: 0, max: 127 });
+    assert_eq!(outside.to_string(), "code 128 in row 1, column 1 is not in 0..=127");
+    // The same code at any stride, and of the other sign.
+    let transposed = MatRef::new(&[3u8, 4, 128, 5], 2, 2).unwrap().transposed();
+    assert_eq!(Activations::within(transposed, 0, codes).unwrap_err(), OutsideError { row: 0, ..outside });
+    let signed = CodeRange::signed(7).unwrap();
+    let outside = Activations::within(MatRef::new(&[63i8, -65], 1, 2).unwrap(), 0, signed).unwrap_err();
+    assert_eq!(outside, OutsideError { row: 0, col: 1, code: -65, min: -64, max: 63 });
 }
 
 #[test]

@@ -6,9 +6,11 @@ mod oracle;
 use std::ops::Range;
 
 use oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
+use qcore::{CodeRange, QParams};
 use qkernels::{
-    Activations, Dequantize, FloatStage, Int32, Kernel, KernelDesc, MatMut, MatRef, PackedWeights,
-    ScaledWeights, Scales, Threads, WeightScales, Workspace, ZeroPoints, gemm_columns, weight_only,
+    Activations, Dequantize, FloatActivations, FloatStage, Int32, Kernel, KernelDesc, MatMut, MatRef,
+    PackedWeights, ScaledWeights, Scales, Threads, WeightScales, Weights, Workspace, ZeroPoints,
+    gemm_columns, weight_only,
 };
 
 /// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16 bits.
@@ -168,6 +170,56 @@ fn panels_of_all_kinds_in_one_product() {
     sweep::<i8, i8>();
     sweep::<u8, u8>();
     sweep::<i8, u8>();
+}
+
+#[test]
+fn known_activations_prove_what_any_do_not() {
+    fn sweep<A: TestCode>(codes: impl Fn(u32) -> CodeRange) {
+        let (mut noise, mut workspace) = (Noise::new(94), Workspace::new());
+        for kernel in Kernel::available() {
+            for ((m, n, k), bits) in [(7, 40, 33), (1, 17, 64), (13, 16, 130)]
+                .into_iter()
+                .flat_map(|shape| (2..=8).map(move |b| (shape, b)))
+            {
+                let codes = codes(bits);
+                // Weights at the end of their own range, most of them of one sign.
+                let ends = noise.choose(&[[127, -128], [63, -64], [31, -32], [-128, -128]]);
+                let w: Vec<i8> = (0..n * k).map(|_| noise.choose(&[ends[0], ends[0], ends[1], 5])).collect();
+                let w = MatRef::new(&w, n, k).unwrap();
+                let any = pack(kernel, w);
+                let known = PackedWeights::from_nk(Weights::from(w).for_activations(codes), kernel).unwrap();
+                assert!(known.proven_columns() >= any.proven_columns(), "{kernel}, {bits} bits");
+                let proofs = !kernel.desc().proven.is_empty();
+                if proofs && codes.min() == 0 && bits < 8 {
+                    assert_eq!(known.proven_columns(), n, "{kernel}, {bits} bits");
+                }
+                assert_eq!(known.unpack(), any.unpack(), "{kernel}, {bits} bits");
+                let code = |_| noise.choose(&[codes.min(), codes.max(), codes.max(), codes.middle()]);
+                let a: Vec<A> = (0..m * k).map(code).map(A::from_clamped).collect();
+                let a = MatRef::new(&a, m, k).unwrap();
+                let within = Activations::within(a, 3, codes).unwrap();
+                let y = product(within, m, &known, &Int32::new(), CANARY, &mut workspace);
+                assert_eq!(y, sums(a, 3, w), "{kernel}, {bits} bits");
+            }
+        }
+    }
+    sweep::<u8>(|bits| CodeRange::unsigned(bits).unwrap());
+    sweep::<i8>(|bits| CodeRange::signed(bits).unwrap());
+}
+
+#[test]
+fn floats_that_become_known_codes_need_no_look() {
+    for kernel in Kernel::available() {
+        let codes = CodeRange::unsigned(7).unwrap();
+        let (m, n, k) = (5, 19, 40);
+        let w = Weights::from(MatRef::new(&[127i8; 19 * 40], n, k).unwrap()).for_activations(codes);
+        let w = PackedWeights::from_nk(w, kernel).unwrap();
+        let x = vec![1e9f32; m * k];
+        let params = QParams::new(1.0, 0, codes).unwrap();
+        let x = FloatActivations::new(MatRef::new(&x, m, k).unwrap(), params).unwrap();
+        let y = product(x, m, &w, &Int32::new(), CANARY, &mut Workspace::new());
+        assert_eq!(y, vec![127 * 127 * 40; m * n], "{kernel}");
+    }
 }
 
 /// Blocks of k begin where narrow sums do, of rows where tiles do.

@@ -57,7 +57,8 @@ pub struct DynamicParts<'w> {
     pub weight_zero_points: Option<Vec<i8>>,
     /// The bias of each output channel (n).
     pub bias: Option<Vec<f32>>,
-    /// How the values at hand become codes.
+    /// How the values at hand become codes. On CPUs with no more than AVX2, codes of 7 bits (`CodeRange::unsigned(7)`, as
+    /// PyTorch's `reduce_range` has them) are multiplied 1.3 times as fast as those of 8.
     pub activations: Dynamic,
     /// What follows.
     pub activation: FusedActivation,
@@ -148,7 +149,7 @@ impl DynamicLinear {
             return Err(DynamicLinearError::Bias { channel, bias });
         }
         let largest_input = largest_input(&activations)?;
-        let weights = pack(weight, weight_zero_points.as_deref(), kernel)?;
+        let weights = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
         weights.check_accumulators(largest_input, None)?;
         Ok(Self { name, weights, weight_scales, bias, activations, activation })
     }
@@ -265,6 +266,15 @@ impl DynamicLinear {
 }
 
 /// How far a code can be from its zero point, whatever the values at hand.
+/// What activations are quantized to.
+fn codes_of(activations: &Dynamic) -> CodeRange {
+    match activations {
+        Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) => scheme.codes,
+        // Ways that are added later: any codes.
+        _ => CodeRange::U8,
+    }
+}
+
 fn largest_input(activations: &Dynamic) -> Result<u32, DynamicLinearError> {
     let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = activations else {
         return Ok(u32::MAX);

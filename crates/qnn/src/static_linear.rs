@@ -1,6 +1,6 @@
 //! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
 
-use qcore::{QParams, output_multiplier};
+use qcore::{CodeRange, QParams, output_multiplier};
 use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::ActivationCodes;
@@ -88,7 +88,7 @@ impl StaticLinear {
         let input_codes = codes_of("input", &input)?;
         let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
-        let weights = pack(weight, weight_zero_points.as_deref(), kernel)?;
+        let weights = pack(weight, weight_zero_points.as_deref(), input_codes.range(), kernel)?;
         let largest_input = input_codes.range().largest_distance(input.zero_point());
         weights.check_accumulators(largest_input, bias.as_deref())?;
         let (output, multipliers) = (None, Vec::new());
@@ -206,15 +206,16 @@ impl StaticLinear {
     }
 }
 
-/// Codes (n, k) with their zero points.
+/// Codes (n, k) with their zero points, for activations of `activations`.
 pub(crate) fn pack(
     weight: MatRef<'_, i8>,
     zero_points: Option<&[i8]>,
+    activations: CodeRange,
     kernel: Kernel,
 ) -> Result<PackedWeights, PackError> {
-    let Some(zero_points) = zero_points else { return PackedWeights::from_nk(weight, kernel) };
-    let zero_points: Vec<i32> = zero_points.iter().map(|&zero_point| zero_point.into()).collect();
-    PackedWeights::from_nk(Weights::new(weight, ZeroPoints::PerChannel(&zero_points)), kernel)
+    let zero_points = zero_points.map(|codes| codes.iter().map(|&code| code.into()).collect::<Vec<_>>());
+    let zero_points = zero_points.as_deref().map_or(ZeroPoints::PerTensor(0), ZeroPoints::PerChannel);
+    PackedWeights::from_nk(Weights::new(weight, zero_points).for_activations(activations), kernel)
 }
 
 fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), StaticLinearError> {

@@ -147,6 +147,28 @@ fn dynamic_linear_is_onnx_s() {
     }
 }
 
+/// PyTorch's `reduce_range`: kernels with faster forms run all columns on one of them, with the same bits as the others.
+#[test]
+fn dynamic_linear_of_7_bits_is_proven_for_all_weights() {
+    let group = Group::load("06_quantized_linear");
+    let case = group.case("dynamic_linear_7x45x13");
+    let (x, codes) = (case.get::<f32>("x"), CodeRange::unsigned(7).unwrap());
+    let activations = Dynamic::PerToken(Scheme { codes, ..Scheme::onnx_dynamic(CodeRange::U8) });
+    let outputs: Vec<Vec<f32>> = Kernel::available()
+        .map(|kernel| {
+            let weights = WeightConfig::default();
+            let layer = DynamicLinear::quantize(&float_layer(case), activations, &weights, kernel).unwrap();
+            let proofs = !kernel.desc().proven.is_empty();
+            assert_eq!(layer.weights().proven_columns(), if proofs { layer.n() } else { 0 }, "{kernel}");
+            let (x, mut workspace) = (matrix(&x, layer.k()), LinearWorkspace::new());
+            run::<f32>(7, 13, |out| layer.forward(x, out, Threads::Serial, &mut workspace).unwrap())
+        })
+        .collect();
+    assert!(outputs.iter().all(|y| *y == outputs[0]));
+    let error = ErrorMetrics::of(&case.get::<f32>("y"), &outputs[0]).unwrap();
+    assert!(error.sqnr_db > 30.0, "{error:?}");
+}
+
 #[test]
 fn int8_linear_is_the_tutorial_s_layer() {
     let group = Group::load("06_quantized_linear");
