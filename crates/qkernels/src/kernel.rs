@@ -274,6 +274,10 @@ pub(crate) struct Tile<'t, 's, 'o> {
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
     pub(crate) offsets: Option<&'t [i32]>,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only a kernel of x86-64 shifts weights")
+    )]
     pub(crate) channel_sums: &'t [i32],
     pub(crate) store: Option<&'t mut Store<'s, 'o>>,
 }
