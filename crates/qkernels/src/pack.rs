@@ -216,15 +216,35 @@ fn pack_columns<W: Weight, const KR: usize>(
     for (first, panel) in rows.clone().step_by(KR).zip(panel.chunks_exact_mut(width)) {
         let panel = &mut panel[..columns.len()];
         if first + KR <= rows.end {
-            let rows: [&[W]; KR] = core::array::from_fn(|r| row(first + r));
-            for (column, to) in panel.iter_mut().enumerate() {
-                *to = core::array::from_fn(|r| rows[r][column].signed());
+            // A loop: a closure for `from_fn` would be called.
+            let mut rows: [&[W]; KR] = [&[]; KR];
+            for (r, of_row) in rows.iter_mut().enumerate() {
+                *of_row = row(first + r);
             }
+            interleave(&rows, panel);
         } else {
             for r in 0..rows.end - first {
                 for (to, from) in panel.iter_mut().zip(row(first + r)) {
                     to[r] = from.signed();
                 }
+            }
+        }
+    }
+}
+
+/// Groups of one element of each row. Four rows are words of 32 bits, whose shifts are vector code; bytes side by side are not.
+#[inline(always)]
+fn interleave<W: Weight, const KR: usize>(rows: &[&[W]; KR], to: &mut [[i8; KR]]) {
+    let byte = |r: usize, column: usize| u32::from(rows[r][column].signed().cast_unsigned());
+    if KR == 4 && rows.iter().all(|row| row.len() == to.len()) {
+        for (column, to) in to.iter_mut().enumerate() {
+            let word = byte(0, column) | byte(1, column) << 8 | byte(2, column) << 16 | byte(3, column) << 24;
+            to.copy_from_slice(&word.to_le_bytes().map(u8::cast_signed));
+        }
+    } else {
+        for (column, to) in to.iter_mut().enumerate() {
+            for (to, row) in to.iter_mut().zip(rows) {
+                *to = row[column].signed();
             }
         }
     }

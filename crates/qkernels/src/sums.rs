@@ -58,7 +58,7 @@ fn row_sums<W: Weight>(row: &[W], zero_point: i32) -> (i64, u64) {
 #[inline(always)]
 fn add_rows<W: Weight>(w: Weights<'_, W>, plain: &mut [i64], magnitudes: &mut [u64]) {
     /// Channels that are summed together, in registers.
-    const CHANNELS: usize = 64;
+    const CHANNELS: usize = 32;
     /// Rows that are summed for all channels before the next ones are, while the TLB reaches them.
     const ROWS: usize = 256;
     let Weights { view, zero_points, .. } = w;
@@ -70,14 +70,25 @@ fn add_rows<W: Weight>(w: Weights<'_, W>, plain: &mut [i64], magnitudes: &mut [u
                 *zero_point = zero_points.of(channel);
             }
             let (mut sums, mut abs_sums) = ([0i32; CHANNELS], [0u32; CHANNELS]);
-            for p in first_row..view.rows().min(first_row + ROWS) {
-                let row = &view.row_slice(p).unwrap_or_default()[channels.clone()];
-                for (((sum, abs_sum), zero_point), w) in
-                    sums.iter_mut().zip(&mut abs_sums).zip(&zeros).zip(row)
-                {
-                    let w = w.widen() - zero_point;
-                    *sum += w;
-                    *abs_sum += w.unsigned_abs();
+            let mut add = |i: usize, w: W| {
+                let w = w.widen() - zeros[i];
+                sums[i] += w;
+                abs_sums[i] += w.unsigned_abs();
+            };
+            let rows = (first_row..view.rows().min(first_row + ROWS))
+                .map(|p| &view.row_slice(p).unwrap_or_default()[channels.clone()]);
+            if channels.len() == CHANNELS {
+                // So many that the compiler keeps the sums in registers.
+                for row in rows.filter_map(<[W]>::first_chunk::<CHANNELS>) {
+                    for (i, w) in row.iter().enumerate() {
+                        add(i, *w);
+                    }
+                }
+            } else {
+                for row in rows {
+                    for (i, w) in row.iter().enumerate() {
+                        add(i, *w);
+                    }
                 }
             }
             for (i, channel) in channels.enumerate() {
