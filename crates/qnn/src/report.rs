@@ -118,6 +118,9 @@ pub struct LayerReport {
     pub raised_channels: Vec<usize>,
     /// Channels whose weights are all 0 as codes: their output is constant, the bias.
     pub constant_channels: Vec<usize>,
+    /// Channels that run on a faster form of the kernel, since packing proved that they may
+    /// ([`PackedWeights::proven_columns`](qkernels::PackedWeights::proven_columns)); `None` if the kernel has no such form.
+    pub proven_channels: Option<usize>,
 }
 
 impl ModelReport {
@@ -186,6 +189,8 @@ impl QuantMlp {
             quantized_bytes: layer.storage().total(),
             raised_channels: channels(&|channel| scales[channel] > asked[channel]),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
+            proven_channels: (!self.kernel().desc().proven.is_empty())
+                .then(|| layer.weights().proven_columns()),
         })
     }
 }
@@ -240,6 +245,10 @@ impl fmt::Display for ModelReport {
             self.logits_sqnr_db,
             100.0 * self.agreement
         )?;
+        if let Some(proven) = self.layers.iter().map(|layer| layer.proven_channels).sum::<Option<usize>>() {
+            let channels: usize = self.layers.iter().map(|layer| layer.n).sum();
+            writeln!(f, "{proven} of {channels} channels run on a faster form of the kernel")?;
+        }
         for layer in &self.layers {
             for (channels, what) in [
                 (&layer.raised_channels, "weight scale raised, so that bias and sums fit int32"),

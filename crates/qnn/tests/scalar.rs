@@ -171,6 +171,24 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
     }
 }
 
+/// Weights at the end of their codes cannot be proven in pairs, single ones can: the report says so where it matters.
+#[test]
+fn proven_channels_are_counted() {
+    let fc1 = FloatLinear::new("fc1", 1, 2, vec![1.0, 1.0], vec![0.0]).unwrap();
+    let fc2 = FloatLinear::new("fc2", 3, 1, vec![1.0, -1.0, 0.5], vec![0.0; 3]).unwrap();
+    let float = FloatMlp::new(vec![fc1, fc2]).unwrap();
+    let x = MatRef::new(&[0.0, 1.0, 0.5, 0.25], 2, 2).unwrap();
+    let model = float.calibrate([x]).unwrap().quantize(&QuantConfig::default()).unwrap().to_bytes().unwrap();
+    for kernel in Kernel::available() {
+        let report = QuantMlp::from_bytes(&model, Some(kernel)).unwrap().report(&float, x).unwrap();
+        let proven: Vec<_> = report.layers.iter().map(|layer| layer.proven_channels).collect();
+        let line = "3 of 4 channels run on a faster form of the kernel";
+        let proofs = !kernel.desc().proven.is_empty();
+        assert_eq!(proven, if proofs { [Some(0), Some(3)] } else { [None; 2] }, "{kernel}");
+        assert_eq!(report.to_string().contains(line), proofs, "{report}");
+    }
+}
+
 /// The report sees what lies beyond the calibrated range.
 #[test]
 fn clipping_and_saturation_are_counted() {
