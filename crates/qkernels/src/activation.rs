@@ -60,7 +60,7 @@ impl Activation for i8 {
 pub struct Activations<'a, A> {
     view: MatRef<'a, A>,
     zero_point: i32,
-    /// Those that there are.
+    /// What all codes are of.
     codes: CodeRange,
 }
 
@@ -188,7 +188,7 @@ impl<A: Activation> Source for Activations<'_, A> {
     }
 
     fn largest_byte(&self) -> u8 {
-        // Below 128, codes of i8 are shifted as well.
+        // i8 is always shifted, whatever its codes.
         u8::try_from(self.codes.max() + A::SHIFT).unwrap_or(u8::MAX)
     }
 
