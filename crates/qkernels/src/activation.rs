@@ -80,10 +80,8 @@ pub struct OutsideError {
     pub max: i32,
 }
 
-/// The largest byte of `codes` in the u8 form of kernels, to which negative ones come by adding 128. (Codes that no byte holds are
-/// any byte.)
-pub(crate) fn largest_byte(codes: CodeRange) -> u8 {
-    let shift = if codes.min() < 0 { 128 } else { 0 };
+/// The largest byte of `codes` in the u8 form of kernels, which adds `shift` to them.
+pub(crate) fn largest_byte(codes: CodeRange, shift: i32) -> u8 {
     u8::try_from(codes.max() + shift).unwrap_or(u8::MAX)
 }
 
@@ -188,8 +186,7 @@ impl<A: Activation> Source for Activations<'_, A> {
     }
 
     fn largest_byte(&self) -> u8 {
-        // i8 is always shifted, whatever its codes.
-        u8::try_from(self.codes.max() + A::SHIFT).unwrap_or(u8::MAX)
+        largest_byte(self.codes, A::SHIFT)
     }
 
     fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)> {

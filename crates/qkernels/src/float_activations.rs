@@ -21,7 +21,7 @@ pub struct CodesError {
 }
 
 /// What a kernel of u8 form adds to codes of this range: 0 or 128.
-fn shift(codes: CodeRange) -> Result<i32, CodesError> {
+pub(crate) fn shift(codes: CodeRange) -> Result<i32, CodesError> {
     if CodeRange::U8.contains_range(codes) {
         Ok(0)
     } else if CodeRange::I8.contains_range(codes) {
@@ -124,7 +124,7 @@ impl<F: Float> Source for FloatActivations<'_, F> {
     }
 
     fn largest_byte(&self) -> u8 {
-        largest_byte(self.codes)
+        largest_byte(self.codes, self.shift)
     }
 
     fn in_place(&self, _: Range<usize>, _: Kernel, _: Allowed) -> Option<(Rows<'_>, usize)> {

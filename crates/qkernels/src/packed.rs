@@ -160,8 +160,7 @@ impl PackedWeights {
     /// As [`column_kernels`](Self::column_kernels), but nothing where all panels run on `kernel`.
     fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
         let (n, nr) = (self.n(), self.kernel.desc().nr);
-        let narrow_groups = |kernel: &Kernel| kernel.desc().narrow_groups;
-        let runs = self.panel_kernels.chunk_by(move |a, b| narrow_groups(a) == narrow_groups(b));
+        let runs = self.panel_kernels.chunk_by(|a, b| narrow_groups(a) == narrow_groups(b));
         runs.scan(0, move |first, run| {
             let columns = *first..n.min(*first + run.len() * nr);
             *first = columns.end;
@@ -313,7 +312,6 @@ impl PackedWeights {
         // Only the last panel may be narrower than the others.
         let end = if self.layout.columns(end - 1) == columns { end } else { end - 1 };
         let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
-        let narrow_groups = |kernel: &Kernel| kernel.desc().narrow_groups;
         first
             + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()
     }
@@ -339,6 +337,11 @@ impl fmt::Debug for PackedWeights {
             .field("k", &k)
             .finish_non_exhaustive()
     }
+}
+
+/// What tells the forms of a kernel from each other.
+fn narrow_groups(kernel: &Kernel) -> usize {
+    kernel.desc().narrow_groups
 }
 
 /// The panels and the sums of weights.

@@ -48,7 +48,7 @@ pub(crate) fn holds(panel: &[i8], columns: usize, narrow_groups: usize, largest:
             }
             for (sums, largest) in [(&positive, &mut largest_positive), (&negative, &mut largest_negative)] {
                 for &[first, second] in sums.as_chunks().0 {
-                    *largest = first.saturating_add(second).max(*largest);
+                    *largest = (first + second).max(*largest);
                 }
             }
         }

@@ -4,6 +4,7 @@ use bytemuck::Pod;
 use qcore::{Code, CodeRange};
 
 use crate::activation::largest_byte;
+use crate::float_activations::shift;
 use crate::packed::PackError;
 use crate::view::MatRef;
 
@@ -124,7 +125,9 @@ impl<'a, W: Weight> Weights<'a, W> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn for_activations(self, codes: CodeRange) -> Self {
-        Self { largest_byte: largest_byte(codes), ..self }
+        // Codes that no byte holds are refused elsewhere; here they are any.
+        let largest_byte = shift(codes).map_or(u8::MAX, |shift| largest_byte(codes, shift));
+        Self { largest_byte, ..self }
     }
 
     /// The same weights with rows and columns exchanged.
