@@ -179,6 +179,10 @@ macro_rules! each_target {
 }
 
 impl Cut for Target<'_> {
+    fn columns(&self) -> usize {
+        each_target!(self, out => out.cols(), _wrap => out)
+    }
+
     fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         each_target!(self, out => out.split_at_row(row)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }

@@ -121,6 +121,10 @@ struct FloatProduct<'p, A> {
 }
 
 impl<Y: Send> Cut for MatMut<'_, Y> {
+    fn columns(&self) -> usize {
+        self.cols()
+    }
+
     fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         self.split_at_row(row)
     }
