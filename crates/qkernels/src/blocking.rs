@@ -29,6 +29,7 @@ pub(crate) struct Extent {
 const MOST_PANEL_BYTES: usize = 256 << 10;
 
 impl Blocking {
+    #[inline]
     pub(crate) fn new(caches: &Caches, desc: &KernelDesc, extent: Extent) -> Self {
         let KernelDesc { mr, nr, kr, .. } = *desc;
         let Extent { rows, panels, groups, group_bytes } = extent;

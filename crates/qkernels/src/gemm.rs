@@ -12,6 +12,7 @@ use crate::packed::PackedWeights;
 use crate::rows::Source;
 use crate::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::threads::{self, Threads};
+use crate::tiny;
 use crate::view::MatMut;
 use crate::workspace::{Arena, Operands, Workspace};
 
@@ -189,14 +190,23 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
             return Ok(());
         }
 
+        let Operands { offsets, factors, multipliers } = operands;
+        let mut finish = self.finish(factors, multipliers);
+        let tiny = tiny::fits(m, columns.len(), k);
+        if !tiny {
+            finish.offsets = self.channel_offsets(offsets);
+        }
+        let product = Product { a, w, first_channel: columns.start, finish: &finish, row_terms };
+        let mut out = S::target(out);
+        if tiny {
+            tiny::run(&product, stage.bias(), &mut out);
+            return Ok(());
+        }
         let parts = threads.parts(m.saturating_mul(columns.len()).saturating_mul(k));
-        let product =
-            Product { a, w, first_channel: columns.start, finish: self.finish(operands), row_terms };
         if arenas.len() < parts {
             arenas.resize_with(parts, Arena::default);
         }
         let arenas = &mut arenas[..parts];
-        let out = S::target(out);
         let whole = Part { rows: 0..m, panels };
         if parts == 1 {
             threads::run(&product, whole, out, arenas);
@@ -217,14 +227,17 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(start.div_ceil(panel)..end.div_ceil(panel))
     }
 
-    /// The stage with all operands written out for the columns that are computed.
-    fn finish<'f>(&'f self, operands: &'f mut Operands) -> Finish<'f> {
+    /// The stage with all operands written out for the columns that are computed, but for the offsets.
+    fn finish<'f>(
+        &'f self,
+        factors: &'f mut Vec<f32>,
+        multipliers: &'f mut Vec<Q31Multiplier>,
+    ) -> Finish<'f> {
         let Self { w, ref columns, stage, .. } = *self;
-        let Operands { offsets, factors, multipliers } = operands;
         let of_columns = |bias: &'f [f32]| &bias[columns.clone()];
         let (factors, codes) = (self.channel_factors(factors), stage.codes());
         Finish {
-            offsets: self.channel_offsets(offsets),
+            offsets: &[],
             channel_sums: &w.channel_sums()[columns.clone()],
             zero_points: w.zero_points().get(columns.clone()).unwrap_or_default(),
             factors,
@@ -243,14 +256,16 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
         let all = &self.columns;
         offsets.resize(all.len(), 0);
-        for (columns, kernel) in self.w.column_kernels() {
-            let columns = columns.start.max(all.start)..columns.end.min(all.end);
-            let Some(sums) = self.w.channel_sums().get(columns.clone()) else { continue };
+        let mut first = all.start;
+        while first < all.end {
+            let (end, kernel) = self.w.kernel_of(first..all.end);
             let shift = kernel.desc().form.shift(self.a.shift());
             let origin = self.a.zero_point().wrapping_add(shift);
-            let bias = self.stage.bias().map(|bias| &bias[columns.clone()]);
-            let offsets = &mut offsets[columns.start - all.start..columns.end - all.start];
+            let sums = &self.w.channel_sums()[first..end];
+            let bias = self.stage.bias().map(|bias| &bias[first..end]);
+            let offsets = &mut offsets[first - all.start..end - all.start];
             self.w.kernel().vectorize(Offsets { origin, sums, bias, offsets });
+            first = end;
         }
         offsets
     }

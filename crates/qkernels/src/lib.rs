@@ -73,6 +73,7 @@ mod stage;
 mod store;
 mod sums;
 mod threads;
+mod tiny;
 mod vectorize;
 mod view;
 mod weight_only;

@@ -27,7 +27,7 @@ pub(crate) struct Product<'p, S> {
     pub(crate) w: &'p PackedWeights,
     /// The first channel that is computed, which the operands of `finish` begin with.
     pub(crate) first_channel: usize,
-    pub(crate) finish: Finish<'p>,
+    pub(crate) finish: &'p Finish<'p>,
     /// Zero points and factors of all rows, as far as they have any.
     pub(crate) row_terms: RowTerms<'p>,
 }
@@ -49,7 +49,11 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
             return;
         }
         // The panels whose kernels read one form of rows, then those of the other, as far as there are any.
-        for kernel in self.w.kinds(part.panels.clone()).into_iter().flatten() {
+        let [any, proven] = self.w.kinds(part.panels.clone());
+        if let Some(kernel) = any {
+            self.run_kind(kernel, part, out, arena);
+        }
+        if let Some(kernel) = proven {
             self.run_kind(kernel, part, out, arena);
         }
     }
@@ -57,7 +61,6 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
 
 impl<S: Source> Product<'_, S> {
     /// The panels of `part` that read rows in the same form as those of `kernel`.
-    #[inline(always)]
     fn run_kind(&self, kernel: Kernel, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let allowed = self.allowed(kernel, part);
@@ -74,7 +77,7 @@ impl<S: Source> Product<'_, S> {
         } else {
             1
         };
-        let stores = desc.stores && finish::fits_registers(&self.finish, &self.row_terms, out);
+        let stores = desc.stores && finish::fits_registers(self.finish, &self.row_terms, out);
         // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
         let slots = if k_blocks == 1 { 1 } else { block.rows.div_ceil(desc.mr) * block.panels };
         let slot_len = desc.mr * desc.nr;
@@ -117,7 +120,7 @@ impl<S: Source> Product<'_, S> {
                         let channel_sums = &self.finish.channel_sums[channels.clone()];
                         let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
                         let store = (pc + 1 == k_blocks).then(|| Store {
-                            finish: &self.finish,
+                            finish: self.finish,
                             channels,
                             first_row: rows.start,
                             row_terms: RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) },

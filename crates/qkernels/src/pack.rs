@@ -76,6 +76,13 @@ impl PanelLayout {
         self.range(p, 0..self.padded_k())
     }
 
+    /// Where in the panels the weight is that column `j` has for `k`, in groups of `kr`.
+    pub(crate) fn place(&self, j: usize, k: usize, kr: usize) -> usize {
+        let (p, column) = (j / self.nr, j % self.nr);
+        let (group, at) = (k >> kr.trailing_zeros(), k & (kr - 1));
+        self.panel(p).start + (group * self.columns(p) + column) * kr + at
+    }
+
     /// The bytes of the groups of panel `p` that hold `k`, whatever its kr: `k` begins and ends with groups.
     pub(crate) fn range(&self, p: usize, k: Range<usize>) -> Range<usize> {
         let (start, columns) = (p * self.nr * self.padded_k(), self.columns(p));

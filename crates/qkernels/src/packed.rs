@@ -296,6 +296,24 @@ impl PackedWeights {
         self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
     }
 
+    /// The kernel of the first of `columns`, a panel's first, and where it stops being that of the columns behind it.
+    pub(crate) fn kernel_of(&self, columns: Range<usize>) -> (usize, Kernel) {
+        if self.panel_kernels.is_empty() {
+            return (columns.end, self.kernel);
+        }
+        let nr = self.kernel.desc().nr;
+        let first = columns.start / nr;
+        let end = self.end_of_kernel(first, self.panel_kernels.len());
+        (columns.end.min(end * nr), self.panel_kernels[first])
+    }
+
+    /// A weight in signed form.
+    pub(crate) fn weight(&self, channel: usize, k: usize) -> i8 {
+        let p = channel / self.kernel.desc().nr;
+        let kr = self.panel_kernel(p).desc().kr;
+        self.panels.as_slice()[self.layout.place(channel, k, kr)]
+    }
+
     /// For each [kind](crate::KernelDesc::kind) of kernel, one that runs any of `panels`.
     pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 2] {
         let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None] };
@@ -311,6 +329,11 @@ impl PackedWeights {
         let columns = self.layout.columns(first);
         // Only the last panel may be narrower than the others.
         let end = if self.layout.columns(end - 1) == columns { end } else { end - 1 };
+        self.end_of_kernel(first, end)
+    }
+
+    /// The panels from `first` on, before `end`, that have its kernel: where they end.
+    fn end_of_kernel(&self, first: usize, end: usize) -> usize {
         let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
         first
             + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()

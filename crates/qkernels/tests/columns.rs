@@ -75,6 +75,23 @@ fn check_stages(noise: &mut Noise, a: impl Left + Copy, m: usize, w: &PackedWeig
     }
 }
 
+/// All stages and kinds of operands on the ranges of a product.
+fn check_product(noise: &mut Noise, kernel: Kernel, (m, n, k): (usize, usize, usize)) {
+    let (a, w, zero_points) =
+        (noise.codes::<i8>(m * k), noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
+    let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
+    let a = Activations::new(MatRef::new(&a, m, k).unwrap(), 5);
+    check_stages(noise, a, m, &pack(kernel, w));
+
+    let w = noise.weights::<i8>(n, k);
+    let w = pack(kernel, MatRef::new(&w, n, k).unwrap());
+    check_stages(noise, a, m, &w);
+    let x: Vec<_> = noise.floats(m * k, 1.0).into_iter().map(<bf16 as Float>::narrow).collect();
+    let x = MatRef::new(&x, m, k).unwrap();
+    let x = FloatActivations::new(x, QParams::new(0.02, 99, CodeRange::U8).unwrap()).unwrap();
+    check(x, m, &w, |_| Int32::new(), CANARY, &mut Workspace::new());
+}
+
 #[test]
 fn ranges_of_columns_are_the_whole_product() {
     let mut noise = Noise::new(80);
@@ -82,19 +99,19 @@ fn ranges_of_columns_are_the_whole_product() {
         let nr = kernel.desc().nr;
         for n in [1, nr, nr + 1, 3 * nr - 1, 5 * nr + 2, 9 * nr] {
             let (m, k) = (1 + noise.below(9), 1 + noise.below(40));
-            let (a, w, zero_points) =
-                (noise.codes::<i8>(m * k), noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
-            let w = (MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
-            let a = Activations::new(MatRef::new(&a, m, k).unwrap(), 5);
-            check_stages(&mut noise, a, m, &pack(kernel, w));
+            check_product(&mut noise, kernel, (m, n, k));
+        }
+    }
+}
 
-            let w = noise.weights::<i8>(n, k);
-            let w = pack(kernel, MatRef::new(&w, n, k).unwrap());
-            check_stages(&mut noise, a, m, &w);
-            let x: Vec<_> = noise.floats(m * k, 1.0).into_iter().map(<bf16 as Float>::narrow).collect();
-            let x = MatRef::new(&x, m, k).unwrap();
-            let x = FloatActivations::new(x, QParams::new(0.02, 99, CodeRange::U8).unwrap()).unwrap();
-            check(x, m, &w, |_| Int32::new(), CANARY, &mut Workspace::new());
+#[test]
+fn a_range_of_a_few_products() {
+    let mut noise = Noise::new(82);
+    for kernel in Kernel::available() {
+        let nr = kernel.desc().nr;
+        for (m, n, k) in [(1, nr + 1, 1), (1, nr + 1, 4), (2, 2 * nr + 1, 2), (1, nr + 2, 2), (2, nr + 2, 1)]
+        {
+            check_product(&mut noise, kernel, (m, n, k));
         }
     }
 }

@@ -268,6 +268,27 @@ fn rows_of_any_strides_and_lengths() {
 }
 
 #[test]
+fn a_few_products() {
+    fn sweep<F: Float, T: Real>(noise: &mut Noise) {
+        for (m, n, k) in [(1, 1, 1), (1, 1, 4), (1, 2, 2), (2, 1, 2), (2, 2, 1), (4, 1, 1), (2, 2, 2)] {
+            for scheme in schemes() {
+                let x = rows::<F>(noise, m, k);
+                let x = MatRef::new(&x, m, k).unwrap();
+                let (w, zero_points) = (noise.weights::<u8>(n, k), noise.zero_points::<u8>(n));
+                let w = Right::from((MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points)));
+                check::<F, T, u8>(noise, x, Dynamic::PerToken(scheme), w);
+                let w = noise.weights::<i8>(n, k);
+                let w = MatRef::new(&w, n, k).unwrap();
+                check::<F, T, i8>(noise, x, Dynamic::PerToken(scheme), w.into());
+            }
+        }
+    }
+    let mut noise = Noise::new(98);
+    sweep::<f32, f32>(&mut noise);
+    sweep::<bf16, f16>(&mut noise);
+}
+
+#[test]
 fn rows_are_cut_into_blocks() {
     let mut noise = Noise::new(97);
     let (m, n, k) = (1100, 3, 1024);

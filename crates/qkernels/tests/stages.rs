@@ -112,6 +112,20 @@ fn every_option_of_every_stage_at_the_edges_of_tile_and_vector() {
 }
 
 #[test]
+fn every_stage_of_a_few_products() {
+    fn sweep<A: TestCode, W: TestCode>(noise: &mut Noise, zero_points: bool) {
+        for shape in [(1, 1, 1), (1, 1, 4), (1, 2, 2), (2, 1, 2), (2, 2, 1), (1, 4, 1), (4, 1, 1), (2, 2, 2)]
+        {
+            check_stages(&mut Sums::<A, W>::random(noise, shape, zero_points), noise, 0.01);
+        }
+    }
+    let mut noise = Noise::new(24);
+    sweep::<u8, i8>(&mut noise, false);
+    sweep::<i8, i8>(&mut noise, true);
+    sweep::<u8, u8>(&mut noise, true);
+}
+
+#[test]
 fn every_number_of_channels_up_to_130() {
     let mut noise = Noise::new(21);
     for n in 1..=130 {
