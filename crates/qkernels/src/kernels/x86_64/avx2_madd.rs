@@ -59,10 +59,10 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
     load_i8x16_as_i16(weights)
 }
 
-/// Two elements of a row, for each column.
+/// Four bytes of a row, for each column.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn broadcast(group: [u8; 4]) -> __m256i {
+pub(super) fn broadcast(group: [u8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_ne_bytes(group))
 }
 

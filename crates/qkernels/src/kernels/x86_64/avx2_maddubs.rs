@@ -10,12 +10,13 @@
 //! | here | D + 1 | D | |
 //!
 //! D = 8 would save a tenth of what D = 4 leaves, is proven for few weights, and has more in hand than 16 registers hold: it
-//! was slower. The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
+//! was slower. For D = 1 the instructions of a vector are written out (`maddubs_madd_add`). The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
 //! on the stack, 24 accesses in a loop of 176 instructions, which the multiplications hide.
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x32, sum_of_lanes};
+use super::avx2_madd::broadcast;
+use super::simd::{load_i8x32, maddubs_madd_add, sum_of_lanes};
 use super::strip::bodies;
 use super::tile::{self, rows_apart};
 use super::{avx2_madd, finish256, float256, store};
@@ -99,7 +100,8 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
             }
         }
         // What is proven for D groups is for each of them.
-        for (g, b) in (0..groups).zip(b).skip(steps * U * D) {
+        let rest = steps * U * D;
+        for (g, b) in (rest..groups).zip(&b[rest..groups]) {
             for i in 0..M {
                 partial[0][i] = add_products(partial[0][i], &[a[i][g]], &[*b]);
             }
@@ -116,9 +118,16 @@ fn add_products<const V: usize, const D: usize>(
     a: &[[u8; 4]; D],
     b: &[[[i8; VECTOR_WEIGHTS]; V]; D],
 ) -> [__m256i; V] {
+    if D == 1 {
+        let (x, ones) = (broadcast(a[0]), _mm256_set1_epi16(1));
+        for v in 0..V {
+            sums[v] = maddubs_madd_add(sums[v], x, &b[0][v], ones);
+        }
+        return sums;
+    }
     let mut words = [_mm256_setzero_si256(); V];
     for d in 0..D {
-        let x = _mm256_set1_epi32(i32::from_ne_bytes(a[d]));
+        let x = broadcast(a[d]);
         for v in 0..V {
             let products = _mm256_maddubs_epi16(x, load_i8x32(&b[d][v]));
             words[v] = if d == 0 { products } else { _mm256_add_epi16(words[v], products) };

@@ -1,5 +1,6 @@
 //! Loads and stores between arrays and vector registers: all pointer intrinsics of the x86-64 kernels.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 /// 16 bytes, sign-extended to 16-bit words.
@@ -40,6 +41,31 @@ pub(super) fn load_f32x4(values: &[f32; 4]) -> __m128 {
 pub(super) fn load_i8x32(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: the reference covers the 32 bytes read, and `loadu` asks for no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+/// `sums` plus the products of the u8 of `x` and `bytes`, by `vpmaddubsw`, whose words must not saturate, four for each lane; `ones`
+/// are words of 1.
+///
+/// Three instructions in this order, with the bytes in memory: the compiler's order, and sums that it keeps on the stack to have
+/// the bytes in registers, leave a tile of 6 rows at 0.91 to 0.93 of the multipliers' rate. This reaches 0.96 to 0.98 (AMD Zen 4).
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], ones: __m256i) -> __m256i {
+    // SAFETY: reads just the 32 bytes that the reference covers, and writes just registers.
+    unsafe {
+        asm!(
+            "vpmaddubsw {words}, {x}, ymmword ptr [{bytes}]",
+            "vpmaddwd {words}, {words}, {ones}",
+            "vpaddd {sums}, {sums}, {words}",
+            words = out(ymm_reg) _,
+            x = in(ymm_reg) x,
+            bytes = in(reg) bytes.as_ptr(),
+            ones = in(ymm_reg) ones,
+            sums = inout(ymm_reg) sums,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sums
 }
 
 /// Eight int32.
