@@ -10,8 +10,9 @@
 //! | here | D + 1 | D | |
 //!
 //! D = 8 would save a tenth of what D = 4 leaves, is proven for few weights, and has more in hand than 16 registers hold: it
-//! was slower. For D = 1 the instructions of a vector are written out (`maddubs_madd_add`). The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
-//! on the stack, 24 accesses in a loop of 176 instructions, which the multiplications hide.
+//! was slower. The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
+//! on the stack, 24 accesses in a loop of 176 instructions, which the multiplications hide. They would not with D = 1, whose
+//! instructions are written out (`maddubs_madd_add`).
 
 use core::arch::x86_64::*;
 
