@@ -15,7 +15,7 @@ use crate::caches::Caches;
 use crate::finish::{self, Finish, RowTerms, Store, Target};
 use crate::kernel::{Kernel, KernelDesc, Strip};
 use crate::packed::PackedWeights;
-use crate::rows::{self, Allowed, RowSums, Source};
+use crate::rows::{self, Allowed, RowSums, Rows, Source};
 use crate::threads::Divisible;
 use crate::vectorize::Task;
 use crate::workspace::Arena;
@@ -59,11 +59,69 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
     }
 }
 
+/// The panels of a part whose kernels read rows in the same form, and how they are walked through.
+struct Pass<'n> {
+    /// One of those kernels.
+    kernel: Kernel,
+    part: &'n Part,
+    block: Blocking,
+    /// All groups of k, and the blocks that they are cut into.
+    groups: usize,
+    k_blocks: usize,
+    /// Whether the kernels apply the output stage themselves.
+    stores: bool,
+}
+
+/// A block of rows, and the block of panels that they are multiplied by.
+struct Block<'n> {
+    rows: Range<usize>,
+    /// These rows in the form of the kernels.
+    a: Rows<'n>,
+    /// Their sums, where zero points of the weights ask for them.
+    row_sums: &'n [i32],
+    panels: Range<usize>,
+}
+
 impl<S: Source> Product<'_, S> {
-    /// The panels of `part` that read rows in the same form as those of `kernel`.
+    /// The panels of `part` that read rows in the same form as those of `kernel`: loops 5 and 4.
     fn run_kind(&self, kernel: Kernel, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
+        let desc = kernel.desc();
+        let (allowed, pass) = (self.allowed(kernel, part), self.pass(kernel, part, out));
+        // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
+        let slots =
+            if pass.k_blocks == 1 { 1 } else { pass.block.rows.div_ceil(desc.mr) * pass.block.panels };
+        let slot_len = desc.mr * desc.nr;
+        if arena.acc.len() < slots * slot_len {
+            arena.acc.resize(slots * slot_len, 0);
+        }
+        // Loops that count for themselves: `step_by` would divide first, which tiny products should not pay for.
+        let mut jc = part.panels.start;
+        while jc < part.panels.end {
+            let panels = jc..(jc + pass.block.panels).min(part.panels.end);
+            jc = panels.end;
+            let mut ic = part.rows.start;
+            while ic < part.rows.end {
+                let rows = ic..(ic + pass.block.rows).min(part.rows.end);
+                let (a, count) = rows::load(self.a, rows, kernel, allowed, &mut arena.a);
+                let rows = ic..ic + count;
+                ic = rows.end;
+                let row_sums = if self.finish.zero_points.is_empty() {
+                    &[][..]
+                } else {
+                    arena.row_sums.resize(rows.len(), 0);
+                    let (groups, sums) = (pass.groups, &mut arena.row_sums);
+                    kernel.vectorize(RowSums { rows: a, desc, groups, sums });
+                    &arena.row_sums[..]
+                };
+                let panels = panels.clone();
+                self.run_block(&pass, Block { rows, a, row_sums, panels }, out, &mut arena.acc);
+            }
+        }
+    }
+
+    /// How the panels of `part` that read rows in the same form as those of `kernel` are walked through.
+    fn pass<'n>(&self, kernel: Kernel, part: &'n Part, out: &Target<'_>) -> Pass<'n> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
-        let allowed = self.allowed(kernel, part);
         let extent = Extent {
             rows: part.rows.len(),
             panels: part.panels.len(),
@@ -78,81 +136,60 @@ impl<S: Source> Product<'_, S> {
             1
         };
         let stores = desc.stores && finish::fits_registers(self.finish, &self.row_terms, out);
-        // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
-        let slots = if k_blocks == 1 { 1 } else { block.rows.div_ceil(desc.mr) * block.panels };
-        let slot_len = desc.mr * desc.nr;
-        if arena.acc.len() < slots * slot_len {
-            arena.acc.resize(slots * slot_len, 0);
-        }
-        // Loops that count for themselves: `step_by` would divide first, which tiny products should not pay for.
-        let mut jc = part.panels.start;
-        while jc < part.panels.end {
-            let panels = jc..(jc + block.panels).min(part.panels.end);
-            jc = panels.end;
-            let mut ic = part.rows.start;
-            while ic < part.rows.end {
-                let rows = ic..(ic + block.rows).min(part.rows.end);
-                let (a, count) = rows::load(self.a, rows, kernel, allowed, &mut arena.a);
-                let rows = ic..ic + count;
-                ic = rows.end;
-                let row_sums = if self.finish.zero_points.is_empty() {
-                    &[][..]
-                } else {
-                    arena.row_sums.resize(rows.len(), 0);
-                    let (groups, sums) = (extent.groups, &mut arena.row_sums);
-                    kernel.vectorize(RowSums { rows: a, desc, groups, sums });
-                    &arena.row_sums[..]
-                };
-                for pc in 0..k_blocks {
-                    let groups = pc * block.groups..((pc + 1) * block.groups).min(extent.groups);
-                    let mut jr = panels.start;
-                    while jr < panels.end {
-                        // Panels of one kernel in one call, where it needs no help with the output stage.
-                        let first = jr;
-                        jr = self.w.end_of_run(first, if stores { panels.end } else { first + 1 });
-                        let kernel = self.w.panel_kernel(first);
-                        if kernel.desc().kind() != desc.kind() {
-                            continue;
-                        }
-                        let KernelDesc { kr, nr, .. } = *desc;
-                        let channels =
-                            first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
-                        let channel_sums = &self.finish.channel_sums[channels.clone()];
-                        let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
-                        let store = (pc + 1 == k_blocks).then(|| Store {
-                            finish: self.finish,
-                            channels,
-                            first_row: rows.start,
-                            row_terms: RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) },
-                            target: &mut *out,
-                            origin: (rows.start - part.rows.start, (first - part.panels.start) * nr),
-                        });
-                        let (first_slot, slot_stride) = if k_blocks == 1 {
-                            (0, 0)
-                        } else {
-                            ((first - panels.start) * rows.len().div_ceil(desc.mr), slot_len)
-                        };
-                        let mut strip = Strip {
-                            desc: kernel.desc(),
-                            a,
-                            rows: rows.len(),
-                            done: 0,
-                            tiles: 0,
-                            first_group: groups.start,
-                            groups: groups.len(),
-                            panels: jr - first,
-                            columns: layout.columns(first),
-                            b: self.w.panels_from(first, groups.start * kr),
-                            panel_stride: nr * layout.padded_k(),
-                            acc: &mut arena.acc[first_slot * slot_len..],
-                            slot_stride,
-                            offsets,
-                            channel_sums,
-                            store,
-                        };
-                        run_strip(kernel, &mut strip, stores);
-                    }
+        Pass { kernel, part, block, groups: extent.groups, k_blocks, stores }
+    }
+
+    /// Loops 3 and 2.
+    fn run_block(&self, pass: &Pass<'_>, block: Block<'_>, out: &mut Target<'_>, acc: &mut [i32]) {
+        let (layout, part) = (self.w.layout(), pass.part);
+        let KernelDesc { mr, kr, nr, .. } = *pass.kernel.desc();
+        let Block { rows, a, row_sums, panels } = block;
+        for pc in 0..pass.k_blocks {
+            let groups = pc * pass.block.groups..((pc + 1) * pass.block.groups).min(pass.groups);
+            let mut jr = panels.start;
+            while jr < panels.end {
+                // Panels of one kernel in one call, where it needs no help with the output stage.
+                let first = jr;
+                jr = self.w.end_of_run(first, if pass.stores { panels.end } else { first + 1 });
+                let kernel = self.w.panel_kernel(first);
+                if kernel.desc().kind() != pass.kernel.desc().kind() {
+                    continue;
                 }
+                let channels = first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
+                let channel_sums = &self.finish.channel_sums[channels.clone()];
+                let offsets = (pc == 0).then(|| &self.finish.offsets[channels.clone()]);
+                let store = (pc + 1 == pass.k_blocks).then(|| Store {
+                    finish: self.finish,
+                    channels,
+                    first_row: rows.start,
+                    row_terms: RowTerms { sums: row_sums, ..self.row_terms.of(rows.clone()) },
+                    target: &mut *out,
+                    origin: (rows.start - part.rows.start, (first - part.panels.start) * nr),
+                });
+                let (first_slot, slot_stride) = if pass.k_blocks == 1 {
+                    (0, 0)
+                } else {
+                    ((first - panels.start) * rows.len().div_ceil(mr), mr * nr)
+                };
+                let mut strip = Strip {
+                    desc: kernel.desc(),
+                    a,
+                    rows: rows.len(),
+                    done: 0,
+                    tiles: 0,
+                    first_group: groups.start,
+                    groups: groups.len(),
+                    panels: jr - first,
+                    columns: layout.columns(first),
+                    b: self.w.panels_from(first, groups.start * kr),
+                    panel_stride: nr * layout.padded_k(),
+                    acc: &mut acc[first_slot * mr * nr..],
+                    slot_stride,
+                    offsets,
+                    channel_sums,
+                    store,
+                };
+                run_strip(kernel, &mut strip, pass.stores);
             }
         }
     }
