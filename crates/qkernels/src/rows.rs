@@ -128,10 +128,15 @@ impl<S: Source> Task for Copy<'_, S> {
         if row_bytes == 0 {
             return;
         }
+        if desc.band == 1 {
+            // Without the divisions that chunks take, for small products.
+            for i in 0..rows.len() {
+                copy_row(source, rows.start + i, desc.form, &mut buffer[i * stride..][..row_bytes]);
+            }
+            return;
+        }
         let (bands, scratch) = buffer.split_at_mut(desc.bands(rows.len()) * stride);
-        // Bands are counted: chunks of them would take divisions, which small products should not pay for.
-        for band in 0..desc.bands(rows.len()) {
-            let (first, to) = (band * desc.band, &mut bands[band * stride..][..stride]);
+        for (first, to) in (0..rows.len()).step_by(desc.band).zip(bands.chunks_exact_mut(stride)) {
             if desc.rows_together_from(first, rows.len()) == 1 {
                 copy_row(source, rows.start + first, desc.form, &mut to[..row_bytes]);
                 continue;
