@@ -380,4 +380,26 @@ mod tests {
             assert_eq!(requantize_power_of_two(x, u32::MAX, 7, 0, 255), 7);
         }
     }
+
+    #[test]
+    fn zero_points_saturate_at_both_ends_of_i32() {
+        let half = Q31Multiplier::from_real(0.5).unwrap();
+        let (min, max) = (i32::MIN, i32::MAX);
+        // Halves of these accumulators are 2^30, 1 and -2^30.
+        for (acc, zero_point, expected) in [
+            (max, max, max),
+            (max, 1 << 30, max),
+            (2, max, max),
+            (min, min, min),
+            (min, -(1 << 30) - 1, min),
+            (max, min, -(1 << 30)),
+        ] {
+            let results = [
+                requantize_double_rounding(acc, half, zero_point, min, max),
+                requantize_single_rounding(acc, half, zero_point, min, max),
+                requantize_power_of_two(acc, 1, zero_point, min, max),
+            ];
+            assert_eq!(results, [expected; 3], "half of {acc}, and {zero_point}");
+        }
+    }
 }

@@ -248,6 +248,24 @@ mod tests {
     }
 
     #[test]
+    fn few_levels_keep_their_range() {
+        for levels in [2_usize, 3, 5, 9, 17, 33] {
+            let values: Vec<f32> = (0..20_000).map(|i| (i % levels) as f32 / (levels - 1) as f32).collect();
+            let searching: [Box<dyn Observer>; 4] = [
+                Box::new(PercentileObserver::new(99.9).unwrap()),
+                Box::new(HistogramObserver::default()),
+                Box::new(EntropyObserver::new(CodeRange::U8)),
+                Box::new(MseObserver::new(Scheme::activations_u8())),
+            ];
+            for mut observer in searching {
+                observer.observe(&values);
+                let range = observer.range().unwrap();
+                assert!(range.min() < 0.01 && range.max() > 0.99, "{levels} levels: {range:?}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_finite_breaks_an_observer() {
         let tiny = f32::from_bits(1);
         let batches: [&[f32]; 10] = [

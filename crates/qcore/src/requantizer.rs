@@ -309,3 +309,38 @@ pub enum RequantizeError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODES: [RequantizeMode; 7] = [
+        RequantizeMode::RoundThenAdd,
+        RequantizeMode::AddThenRound,
+        RequantizeMode::AddThenRoundF64,
+        RequantizeMode::RoundThenAddF64,
+        RequantizeMode::DoubleRounding,
+        RequantizeMode::SingleRounding,
+        RequantizeMode::PowerOfTwo,
+    ];
+
+    #[test]
+    fn no_mode_takes_a_multiplier_that_is_negative_or_not_finite() {
+        for mode in MODES {
+            assert!(mode.requantizer(0.5, 0.5, 1.0).is_ok(), "{mode:?}");
+            for (s_x, s_w, s_y) in [
+                (-0.5, 0.5, 1.0),
+                (0.5, 0.5, -1.0),
+                (1e300, 1e300, 1e-300),
+                (-1e300, 1e300, 1e-300),
+                (0.5, 0.5, 0.0),
+                (f64::NAN, 0.5, 1.0),
+                (f64::INFINITY, 0.5, 1.0),
+                (0.5, f64::NEG_INFINITY, 1.0),
+            ] {
+                let made = mode.requantizer(s_x, s_w, s_y);
+                assert!(made.is_err(), "{mode:?} of {s_x:e} {s_w:e} {s_y:e}: {made:?}");
+            }
+        }
+    }
+}

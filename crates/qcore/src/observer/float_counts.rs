@@ -2,8 +2,8 @@
 //!
 //! Bins that follow the floats themselves need no range to be known in advance and are never moved: batches may come in
 //! any order and any size, two observers merge by adding, and neither 1e38 beside 1e-38 nor a range of zero is a
-//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals. Memory is bounded by the number of
-//! floats' exponents, and used for those that occur.
+//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals; 0 has a bin of its own. Memory is
+//! bounded by the number of floats' exponents, and used for those that occur.
 
 use crate::range::Range;
 
@@ -27,7 +27,9 @@ pub(crate) struct Bin {
 /// Counts of finite values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FloatCounts {
-    /// By sign and exponent: grown on demand to at most 512, each allocated when it is met.
+    /// 0 and -0. Most values are zeros after a ReLU, and none of them may pass for a subnormal.
+    zeros: u64,
+    /// All others, by sign and exponent: grown on demand to at most 512, each allocated when it is met.
     binades: Vec<Option<Box<Binade>>>,
 }
 
@@ -35,8 +37,11 @@ impl FloatCounts {
     /// Counts the finite values.
     pub(crate) fn observe(&mut self, values: &[f32]) {
         for &v in values.iter().filter(|v| v.is_finite()) {
-            // Adding 0 turns -0.0 into 0.0: one zero, one bin.
-            let key = ((v + 0.0).to_bits() >> DROPPED_BITS) as usize;
+            if v == 0.0 {
+                self.zeros += 1;
+                continue;
+            }
+            let key = (v.to_bits() >> DROPPED_BITS) as usize;
             let (binade, bin) = (key >> MANTISSA_BITS, key % (1 << MANTISSA_BITS));
             if self.binades.len() <= binade {
                 self.binades.resize(binade + 1, None);
@@ -47,6 +52,7 @@ impl FloatCounts {
 
     /// Adds another's counts.
     pub(crate) fn merge(&mut self, other: FloatCounts) {
+        self.zeros += other.zeros;
         if self.binades.len() < other.binades.len() {
             self.binades.resize(other.binades.len(), None);
         }
@@ -64,16 +70,18 @@ impl FloatCounts {
     /// The bins that are not empty, in ascending order of their values, cut to `range`.
     pub(crate) fn bins(&self, range: Range) -> Vec<Bin> {
         let half = 1 << (31 - DROPPED_BITS);
-        // Negative floats descend as their bits ascend.
-        let keys = (half..2 * half).rev().chain(0..half);
+        let zeros = (self.zeros > 0).then_some(Bin { low: 0.0, high: 0.0, count: self.zeros });
         let bin = |key: usize| -> Option<Bin> {
             let count = self.binades.get(key >> MANTISSA_BITS)?.as_ref()?[key % (1 << MANTISSA_BITS)];
-            let first = f32::from_bits((key as u32) << DROPPED_BITS);
-            let last = f32::from_bits((key as u32) << DROPPED_BITS | ((1 << DROPPED_BITS) - 1));
+            let first_bits = (key as u32) << DROPPED_BITS;
+            // The smallest magnitudes share a bin; it begins behind 0.
+            let first = f32::from_bits(if key.is_multiple_of(half) { first_bits + 1 } else { first_bits });
+            let last = f32::from_bits(first_bits | ((1 << DROPPED_BITS) - 1));
             let (low, high) = (first.min(last).max(range.min()), first.max(last).min(range.max()));
             (count > 0).then_some(Bin { low, high, count })
         };
-        keys.filter_map(bin).collect()
+        // Negative floats descend as their bits ascend.
+        (half..2 * half).rev().filter_map(bin).chain(zeros).chain((0..half).filter_map(bin)).collect()
     }
 }
 
@@ -95,6 +103,16 @@ mod tests {
             let inside = values.iter().filter(|&&v| (bin.low..=bin.high).contains(&v)).count() as u64;
             assert_eq!(inside, bin.count, "{bin:?}");
         }
+    }
+
+    #[test]
+    fn zeros_stand_apart_from_the_smallest_magnitudes() {
+        let tiny = f32::from_bits(1);
+        let mut counts = FloatCounts::default();
+        counts.observe(&[0.0, tiny, -0.0, -tiny, 0.0]);
+        let bins = counts.bins(Range::new(-tiny, tiny).unwrap());
+        let bin = |v, count| Bin { low: v, high: v, count };
+        assert_eq!(bins, [bin(-tiny, 1), bin(0.0, 3), bin(tiny, 1)]);
     }
 
     #[test]

@@ -221,6 +221,35 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_zeros_however_many_values_there_are() {
+        // A ReLU's output: 80 % zeros, of either sign.
+        for n in [KEPT / 2, 3 * KEPT] {
+            let values: Vec<f32> = (0..n)
+                .map(|i| match i % 10 {
+                    0..4 => 0.0,
+                    4..8 => -0.0,
+                    _ => (i % 1000) as f32 / 999.0,
+                })
+                .collect();
+            for mut observer in
+                [PercentileObserver::new(99.9).unwrap(), PercentileObserver::symmetric(50.0).unwrap()]
+            {
+                observer.observe(&values);
+                for percentile in [0.0, 0.1, 50.0, 79.9] {
+                    assert_eq!(observer.percentile(percentile), Ok(0.0), "{n} values, {percentile}");
+                }
+            }
+            let mut tails = PercentileObserver::new(99.9).unwrap();
+            tails.observe(&values);
+            assert_eq!(tails.range().unwrap().min(), 0.0, "{n} values");
+            // Of negated values the zeros are the upper end.
+            let mut tails = PercentileObserver::new(99.9).unwrap();
+            tails.observe(&values.iter().map(|v| -v).collect::<Vec<_>>());
+            assert_eq!(tails.range().unwrap().max(), 0.0, "{n} values");
+        }
+    }
+
+    #[test]
     fn memory_does_not_grow_with_the_data() {
         let mut observer = PercentileObserver::new(99.0).unwrap();
         let values = values(KEPT);
@@ -228,7 +257,7 @@ mod tests {
             observer.observe(&values);
         }
         assert_eq!((observer.finite(), observer.kept.capacity()), (20 * KEPT as u64, 0));
-        assert!(observer.counts.bins(observer.seen.range().unwrap()).len() <= 512 << 8);
+        assert!(observer.counts.bins(observer.seen.range().unwrap()).len() <= (512 << 8) + 1);
     }
 
     #[test]
