@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::figure::Figure;
+use crate::figure::{self, Figure};
 use crate::table::Table;
 
 /// A demo's findings, in the order in which they are shown.
@@ -63,7 +63,7 @@ impl Outcome {
 
     /// Writes the pictures to the folder.
     pub(crate) fn save(&self, folder: &Path) -> Result<Vec<PathBuf>> {
-        Ok(self.figures().map(|figure| figure.save(folder)).collect::<Result<Vec<_>>>()?.concat())
+        figure::save(self.figures(), folder)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::env::consts;
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -15,8 +17,8 @@ use crate::table::{Table, escape};
 
 const STYLE: &str = include_str!("report.css");
 
-/// The report of all outcomes.
-pub(crate) fn html(machine: &Machine, outcomes: &[Outcome]) -> Result<String> {
+/// The report of all outcomes, whose pictures are in the folder `figures`.
+pub(crate) fn html(machine: &Machine, outcomes: &[Outcome], figures: &Path) -> Result<String> {
     let mut html = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -41,7 +43,7 @@ pub(crate) fn html(machine: &Machine, outcomes: &[Outcome]) -> Result<String> {
             html += &match part {
                 Part::Text(text) => format!("<pre>{}</pre>\n", escape(text.trim_matches('\n'))),
                 Part::Table(table) => format!("<div class=\"wide\">{}</div>\n", table.html()),
-                Part::Figure(figure) => picture(figure)?,
+                Part::Figure(figure) => picture(figure, figures)?,
             };
         }
         html += "</section>\n";
@@ -67,8 +69,9 @@ fn described(machine: &Machine) -> Result<Table> {
     Ok(table)
 }
 
-fn picture(figure: &Figure) -> Result<String> {
-    let data = STANDARD.encode(figure.png()?);
+fn picture(figure: &Figure, folder: &Path) -> Result<String> {
+    let [png, _] = figure.files(folder);
+    let data = STANDARD.encode(fs::read(&png).with_context(|| format!("cannot read {}", png.display()))?);
     let caption = escape(&figure.caption);
     Ok(format!(
         "<figure>\n<img alt=\"{caption}\" src=\"data:image/png;base64,{data}\">\n<figcaption>{caption}</figcaption>\n</figure>\n"
@@ -88,7 +91,9 @@ mod tests {
         table.row(["c".into(), "d".into()]);
         outcome.table(table);
         outcome.figure(Figure::draw("x", "a picture", (20, 10), |_| Ok(())).unwrap());
-        let html = html(&machine, &[outcome]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("x.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+        let html = html(&machine, &[outcome], folder.path()).unwrap();
         for part in [
             "A &lt;CPU&gt;",
             "2026-01-31",

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::demo;
+use crate::figure;
 use crate::flags::{Codes, DATA, Mnist, Model, Repro, VGG};
 use crate::machine::Machine;
 use crate::outcome::{Outcome, from_here, make_folder};
@@ -51,14 +52,14 @@ pub(crate) fn run(flags: &Repro) -> Result<()> {
     for (name, _, demo) in DEMOS {
         bar.set_message(name);
         let outcome = demo(&|| bar.inc(1)).with_context(|| format!("demo {name}"))?;
-        outcome.save(&figures)?;
         outcomes.push(outcome);
         bar.inc(1);
     }
     bar.finish_and_clear();
+    figure::save(outcomes.iter().flat_map(Outcome::figures), &figures)?;
 
     let path = flags.out.join("report.html");
-    let html = report::html(&Machine::of_today(), &outcomes)?;
+    let html = report::html(&Machine::of_today(), &outcomes, &figures)?;
     fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
     let pictures: usize = outcomes.iter().map(|outcome| outcome.figures().count()).sum();
     writeln!(stdout(), "{} demos, {pictures} figures", outcomes.len())?;

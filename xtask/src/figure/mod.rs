@@ -1,5 +1,5 @@
-//! Pictures: drawn once, as SVG; the PNG is rendered from that with a font of our own, so that both look the same
-//! everywhere.
+//! Pictures: drawn once, as SVG; the PNGs are rendered from those by a program apart (`xtask/render`), which is compiled
+//! when a command draws for the first time.
 
 mod bars;
 mod colours;
@@ -8,16 +8,17 @@ mod dumbbell;
 mod frame;
 mod histogram;
 mod matrix;
-mod png;
 mod round_trip;
 mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+
+use crate::cargo;
 
 pub(crate) use bars::{Bar, Bars};
 pub(crate) use colours::{GREY, PALETTE, Shades};
@@ -61,19 +62,38 @@ impl Figure {
         Ok(Self { stem: stem.into(), caption: caption.into(), svg })
     }
 
-    /// The picture as PNG.
-    pub(crate) fn png(&self) -> Result<Vec<u8>> {
-        png::render(&self.svg)
+    /// Where its PNG and its SVG are in a folder.
+    pub(crate) fn files(&self, folder: &Path) -> [PathBuf; 2] {
+        ["png", "svg"].map(|extension| folder.join(format!("{}.{extension}", self.stem)))
     }
+}
 
-    /// Writes STEM.png and STEM.svg to the folder, which exists.
-    pub(crate) fn save(&self, folder: &Path) -> Result<[PathBuf; 2]> {
-        let files = ["png", "svg"].map(|extension| folder.join(format!("{}.{extension}", self.stem)));
-        let [png, svg] = &files;
-        fs::write(png, self.png()?).with_context(|| format!("cannot write {}", png.display()))?;
-        fs::write(svg, &self.svg).with_context(|| format!("cannot write {}", svg.display()))?;
-        Ok(files)
+/// Writes STEM.png and STEM.svg of each picture to the folder, which exists.
+pub(crate) fn save<'f>(figures: impl Iterator<Item = &'f Figure>, folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut pictures) = (Vec::new(), Vec::new());
+    for figure in figures {
+        let [png, svg] = figure.files(folder);
+        fs::write(&svg, &figure.svg).with_context(|| format!("cannot write {}", svg.display()))?;
+        pictures.push(svg.canonicalize()?);
+        files.extend([png, svg]);
     }
+    if !pictures.is_empty() {
+        render(&pictures)?;
+    }
+    Ok(files)
+}
+
+/// Has a PNG made of each SVG, beside it.
+fn render(pictures: &[PathBuf]) -> Result<()> {
+    let mut command = cargo::command();
+    command.args(["run", "--quiet", "--package", "render"]);
+    // As this program was compiled, so that tests do not compile for release.
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.arg("--").args(pictures).status().context("cannot start cargo run")?;
+    ensure!(status.success(), "rendering the pictures: {status}");
+    Ok(())
 }
 
 /// A number with a real minus, and none before 0.
@@ -93,16 +113,5 @@ mod tests {
     #[test]
     fn minus_signs() {
         assert_eq!(["\u{2212}0.25", "0.3", "0.0"], [signed(-0.25, 2), signed(0.26, 1), signed(-0.01, 1)]);
-    }
-
-    #[test]
-    fn a_picture_becomes_pixels() {
-        let figure =
-            Figure::draw("a", "b", (40, 20), |canvas| Words::NOTE.write(canvas, "m", (10, 10))).unwrap();
-        let png = figure.png().unwrap();
-        assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
-        // The letter is there: with the font that came with it, not with one of the machine.
-        let empty = Figure::draw("a", "b", (40, 20), |_| Ok(())).unwrap();
-        assert_ne!(empty.png().unwrap(), png);
     }
 }
