@@ -28,3 +28,19 @@ const NATIVE: &[&KernelDesc] = &[];
 pub fn all() -> impl Iterator<Item = &'static KernelDesc> {
     NATIVE.iter().copied().chain([&portable::KERNEL])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proof;
+
+    #[test]
+    fn every_row_is_within_the_limits_of_the_code_around_kernels() {
+        for desc in all() {
+            // Weight-only products read groups of so many k, and no others (`float_tile.rs`).
+            assert!([1, 2, 4, 8, 16].contains(&desc.kr), "{}: kr = {}", desc.name, desc.kr);
+            // Wider panels are never proven, which would be slow in silence (`proof.rs`).
+            assert!(desc.proven.is_empty() || desc.nr <= proof::MOST_COLUMNS, "{}: nr = {}", desc.name, desc.nr);
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::view::MatMut;
 /// large too late, or not at all.
 macro_rules! unrolled {
     ($i:ident in $bound:ident, $block:block) => {
+        const { assert!($bound <= 8, "a larger bound would drop stores: more indices below") };
         store::unrolled!($i in $bound, $block, 0 1 2 3 4 5 6 7)
     };
     ($i:ident in $bound:ident, $block:block, $($index:literal)*) => {
