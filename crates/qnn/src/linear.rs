@@ -119,15 +119,16 @@ impl Linear {
 
     /// Bytes of the layer in f32: weights and bias.
     pub fn float_bytes(&self) -> usize {
-        4 * (self.n() * self.k() + if self.has_bias() { self.n() } else { 0 })
+        let weights = self.n().saturating_mul(self.k());
+        weights.saturating_add(if self.has_bias() { self.n() } else { 0 }).saturating_mul(4)
     }
 
     /// Bytes that must be stored of the layer as it is.
     pub fn storage(&self) -> Storage {
         match self {
             Linear::Float(_) | Linear::Calibrating(_) => {
-                let bias = if self.has_bias() { 4 * self.n() } else { 0 };
-                Storage { weights: self.float_bytes() - bias, bias, ..Storage::default() }
+                let bias = if self.has_bias() { self.n().saturating_mul(4) } else { 0 };
+                Storage { weights: self.float_bytes().saturating_sub(bias), bias, ..Storage::default() }
             }
             Linear::Static(layer) => layer.storage(),
             Linear::Dynamic(layer) => layer.storage(),
