@@ -13,6 +13,9 @@ use crate::workspace::LinearWorkspace;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
 ///
+/// A layer has at least one output and one input, whatever its form: all constructors refuse n = 0 and k = 0, though the
+/// products of `qkernels` take them. An input of no rows is fine.
+///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
 /// use qnn::{FloatLinear, Linear, LinearWorkspace};

@@ -135,7 +135,7 @@ impl Planned {
             sqnr.add(expected, got).map_err(ForwardError::from)?;
             report.sqnr_db = Some(sqnr.sqnr_db());
             report.sqnr_about_mean_db = sqnr.db();
-            warnings.extend(Warning::of_output(&self.shape.name, &sqnr));
+            warnings.extend(Warning::of_output(&self.shape.name, quantized.method(), &sqnr));
             if matches!(quantized, Linear::Static(_) | Linear::Dynamic(_)) {
                 let mut peaks = ChannelPeaks::default();
                 peaks.add(&x, k);

@@ -156,7 +156,7 @@ impl QuantMlp {
         let (mut layers, mut warnings) = (Vec::with_capacity(tallies.len()), Vec::new());
         for ((layer, float_layer), tally) in self.layers().iter().zip(float.layers()).zip(&tallies) {
             layers.push(self.layer_report(layer, float_layer, tally)?);
-            warnings.extend(Warning::of_output(layer.name(), &tally.sqnr));
+            warnings.extend(Warning::of_output(layer.name(), "static", &tally.sqnr));
             warnings.extend(tally.peaks.warning(layer.name()));
         }
         Ok(ModelReport {

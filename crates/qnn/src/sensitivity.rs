@@ -208,9 +208,9 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
         layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
         let mix = target.map(|target| self.find_mix(&costs, target, bench)).transpose()?;
         self.restore();
-        let warnings = layers
-            .iter()
-            .filter_map(|layer| Warning::of_means(&layer.name, layer.sqnr_db, layer.sqnr_about_mean_db));
+        let warnings = layers.iter().filter_map(|layer| {
+            Warning::of_means(&layer.name, layer.method, layer.sqnr_db, layer.sqnr_about_mean_db)
+        });
         Ok(SensitivityReport { warnings: warnings.collect(), layers, mix })
     }
 

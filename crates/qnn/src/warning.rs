@@ -24,10 +24,13 @@ use qcore::SqnrAboutMean;
 #[non_exhaustive]
 pub enum Warning {
     /// Most of the output's power is in the means of its channels: without them the SQNR is lower by 10 dB or more, and below
-    /// 30 dB.
+    /// 20 dB: the noise is a tenth of what tells rows apart, or more.
     MeanHidesNoise {
         /// The layer.
         layer: String,
+        /// The form that it was measured in. (Weight-only ones too may have the warning: a rounded weight times a large constant
+        /// is a constant error.)
+        method: &'static str,
         /// Of the output as it is.
         sqnr_db: f64,
         /// Of the output about each channel's mean.
@@ -54,32 +57,38 @@ const FAR_APART_DB: f64 = 10.0;
 const NO_SIGNAL_DB: f64 = 120.0;
 
 /// dB about the mean that are good enough, whatever the mean adds.
-const GOOD_DB: f64 = 30.0;
+const GOOD_DB: f64 = 20.0;
 
 /// How many times the largest of all other channels a channel must reach to be an outlier: three bits of eight are lost then.
 const OUTLIER: f32 = 8.0;
 
 impl Warning {
     /// If the ratios of a layer's output are far apart.
-    pub(crate) fn of_means(layer: &str, sqnr_db: f64, sqnr_about_mean_db: Option<f64>) -> Option<Self> {
+    pub(crate) fn of_means(
+        layer: &str,
+        method: &'static str,
+        sqnr_db: f64,
+        sqnr_about_mean_db: Option<f64>,
+    ) -> Option<Self> {
         let sqnr_about_mean_db = sqnr_about_mean_db?;
         let hidden = (FAR_APART_DB..NO_SIGNAL_DB).contains(&(sqnr_db - sqnr_about_mean_db));
         (hidden && sqnr_about_mean_db < GOOD_DB).then(|| Warning::MeanHidesNoise {
             layer: layer.to_owned(),
+            method,
             sqnr_db,
             sqnr_about_mean_db,
         })
     }
 
-    pub(crate) fn of_output(layer: &str, sqnr: &SqnrAboutMean) -> Option<Self> {
-        Self::of_means(layer, sqnr.sqnr_db(), sqnr.db())
+    pub(crate) fn of_output(layer: &str, method: &'static str, sqnr: &SqnrAboutMean) -> Option<Self> {
+        Self::of_means(layer, method, sqnr.sqnr_db(), sqnr.db())
     }
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::MeanHidesNoise { layer, sqnr_db, sqnr_about_mean_db } => write!(
+            Warning::MeanHidesNoise { layer, sqnr_db, sqnr_about_mean_db, .. } => write!(
                 f,
                 "{layer}: most of the output is the same in every row; what differs has an SQNR of \
                  {sqnr_about_mean_db:.2} dB instead of {sqnr_db:.2} dB"
@@ -89,9 +98,13 @@ impl fmt::Display for Warning {
                 "{layer}: input channel {channel} takes most of the range: it reaches {largest}, all others {others}"
             )?,
         }
-        f.write_str(
-            "; keep this layer in weight-only or f32, or smooth its input channel by channel, which moves range into the \
-             weights",
+        let keep = match self {
+            Warning::MeanHidesNoise { method: "weight_only", .. } => "f32",
+            _ => "weight-only or f32",
+        };
+        write!(
+            f,
+            "; keep this layer in {keep}, or smooth its input channel by channel, which moves range into the weights"
         )
     }
 }
@@ -161,10 +174,10 @@ mod tests {
 
     #[test]
     fn ratios_are_far_apart_where_what_differs_is_bad() {
-        let is = |sqnr, about_mean| Warning::of_means("fc1", sqnr, Some(about_mean)).is_some();
+        let is = |sqnr, about_mean| Warning::of_means("fc1", "static", sqnr, Some(about_mean)).is_some();
         assert!(is(34.7, 0.6) && is(34.2, 0.0) && is(20.0, -5.0));
         assert!(!is(34.7, 25.0) && !is(60.0, 43.3) && !is(f64::INFINITY, f64::INFINITY));
-        assert_eq!(Warning::of_means("fc1", 40.0, None), None);
+        assert_eq!(Warning::of_means("fc1", "static", 40.0, None), None);
         assert!(!is(40.0, f64::NAN) && !is(40.0, f64::NEG_INFINITY) && !is(40.0, -90.0));
     }
 }

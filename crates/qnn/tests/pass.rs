@@ -208,7 +208,10 @@ fn a_fallback_to_float_is_an_error_unless_allowed() {
     let report = pass(&mut engine, &PassConfig { require_integer: false, ..PassConfig::default() }).unwrap();
     assert_eq!(engine.methods(), ["static", "static", "static", "static", "float", "static"]);
     assert_eq!(report.layers[4].decision, Decision::Fallback(source));
-    assert!(report.to_string().contains("note: gate stays in f32: the layer did not run during calibration"), "{report}");
+    assert!(
+        report.to_string().contains("note: gate stays in f32: the layer did not run during calibration"),
+        "{report}"
+    );
 }
 
 #[test]
