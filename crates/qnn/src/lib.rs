@@ -5,8 +5,9 @@
 //!   [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
 //! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
 //!   and replaces them as a [`PassConfig`] says.
-//! - **Evidence**: [`PassReport`] (SQNR and clipped share of each layer, from the calibration run), [`analyze_model_sizes`],
-//!   [`analyze_sensitivity`] (what quantizing each layer alone costs, and the cheapest mix that keeps a [`Target`]).
+//! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
+//!   a [`Warning`] where a good figure hides a bad one, [`analyze_model_sizes`], [`analyze_sensitivity`] (what quantizing each
+//!   layer alone costs, and the cheapest mix that keeps a [`Target`]).
 //! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors; [`save_layers`] and
 //!   [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
 //!

@@ -60,7 +60,7 @@ impl From<LayerMismatch> for Refusal {
         let name = |layer: &LayerShape| layer.name.clone();
         // One of the two is there: a walk that shows no layer where there should be none is right.
         let layer = source.expected.as_ref().or(source.found.as_ref()).map_or_else(String::new, name);
-        Self { layer, source: source.into() }
+        Self { layer, source: PassLayerError::Mismatch(Box::new(source)) }
     }
 }
 
@@ -73,7 +73,7 @@ pub enum PassLayerError {
     Setting(#[from] SettingError),
     /// The model shows other layers than those that were calibrated, or planned.
     #[error(transparent)]
-    Mismatch(#[from] LayerMismatch),
+    Mismatch(Box<LayerMismatch>),
     /// No row of any batch reached the layer, so that its input has no range.
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,

@@ -291,11 +291,14 @@ fn a_panic_of_evaluate_leaves_the_layers() {
     }
 }
 
+/// What is done to a model, and whether it succeeded.
+type Act<'a> = (&'static str, &'a dyn Fn(&mut Model) -> bool);
+
 /// Whatever call of the model's own code panics, at the start of a walk or amid it.
 #[test]
 fn a_panic_of_the_model_leaves_the_layers() {
     let calibration = calibrate(&mut Model::new()).unwrap();
-    let acts: [(&str, &dyn Fn(&mut Model) -> bool); 4] = [
+    let acts: [Act<'_>; 4] = [
         ("calibrate", &|model| calibrate(model).is_ok()),
         ("quantize", &|model| calibration.quantize(model).is_ok()),
         ("the pass", &|model| quantize(model, &PassConfig::default()).is_ok()),
