@@ -19,7 +19,7 @@
 //!    [`WeightChannel`] of weight scales too small for their bias;
 //! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an accumulator, [`dequantize_acc`]
 //!    an f32;
-//! 6. [`ErrorMetrics`], [`clipped_fraction`] and [`WeightStorage`] say what it cost and what it saved.
+//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] say what it cost and what it saved.
 //!
 //! ```
 //! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
@@ -53,6 +53,7 @@ mod bias;
 mod bias_scale;
 mod channel_error;
 mod channels;
+mod classes;
 mod clipped;
 mod codes;
 mod compensate;
@@ -72,6 +73,7 @@ mod requantize;
 mod requantizer;
 mod rounding;
 mod scheme;
+mod sqnr;
 
 pub use bias::{
     BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
@@ -83,6 +85,7 @@ pub use channels::{
     fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
     quantize_per_channel_strict,
 };
+pub use classes::{Agreement, agreement, argmax};
 pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
 pub use codes::{Code, CodeRange, CodeRangeError};
 pub use compensate::{
@@ -97,7 +100,7 @@ pub use fixed_point::{
 pub use float::Float;
 pub use groups::{GroupError, Groups, dequantize_per_group, group_params, quantize_per_group};
 pub use memory::{WeightStorage, packed_bytes};
-pub use metrics::{ErrorMetrics, MetricsError, agreement, sqnr_db};
+pub use metrics::{ErrorMetrics, MetricsError};
 pub use observer::{
     EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MovingAverageObserver, MseObserver,
     Observer, ObserverError, PerChannelObserver, PercentileObserver, SettingError,
@@ -117,3 +120,4 @@ pub use requantizer::{
     RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,
 };
 pub use scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor, ZeroScale};
+pub use sqnr::{Sqnr, SqnrAboutMean, sqnr_db};

@@ -4,6 +4,7 @@ use half::f16;
 use thiserror::Error;
 
 use crate::channels::ChannelAxis;
+use crate::sqnr::Sqnr;
 
 /// Values above this share of the largest magnitude are significant: the rule of rotalabs_accel.
 const SIGNIFICANT: f64 = 0.1;
@@ -135,52 +136,6 @@ impl ErrorMetrics {
     }
 }
 
-/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64: +inf if the slices are equal, -inf if the
-/// reference is 0 and `other` is not.
-///
-/// # Errors
-/// When the lengths differ or there are no values.
-///
-/// ```
-/// assert_eq!(qcore::sqnr_db(&[3.0, 4.0], &[3.0, 4.5])?, 20.0);
-/// # Ok::<(), qcore::MetricsError>(())
-/// ```
-pub fn sqnr_db(reference: &[f32], other: &[f32]) -> Result<f64, MetricsError> {
-    ErrorMetrics::of_in_f64(reference, other).map(|metrics| metrics.sqnr_db)
-}
-
-/// The share of rows whose largest value stands in the same place in both: agreement of classifications. Of equal
-/// values the first counts; NaN is never the largest.
-///
-/// # Errors
-/// When the lengths differ, there are no values, or they are no whole number of rows.
-///
-/// ```
-/// let agreement = qcore::agreement(&[0.1, 0.9, 0.8, 0.2], &[0.3, 0.7, 0.4, 0.6], 2)?;
-/// assert_eq!(agreement, 0.5);
-/// # Ok::<(), qcore::MetricsError>(())
-/// ```
-pub fn agreement(a: &[f32], b: &[f32], row_len: usize) -> Result<f64, MetricsError> {
-    check_lengths(a.len(), b.len())?;
-    if row_len == 0 || !a.len().is_multiple_of(row_len) {
-        return Err(MetricsError::Rows { len: a.len(), row_len });
-    }
-    let same =
-        a.chunks_exact(row_len).zip(b.chunks_exact(row_len)).filter(|(a, b)| argmax(a) == argmax(b)).count();
-    Ok(same as f64 / (a.len() / row_len) as f64)
-}
-
-/// The index of the largest value; 0 if nothing is larger than another.
-fn argmax(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &v) in row.iter().enumerate() {
-        if v > row[best] || (row[best].is_nan() && !v.is_nan()) {
-            best = i;
-        }
-    }
-    best
-}
-
 /// All figures; `widen` gives the original and the difference of one pair.
 fn accumulate<T: Copy>(
     original: &[T],
@@ -188,11 +143,14 @@ fn accumulate<T: Copy>(
     widen: impl Fn(T, T) -> (f64, f64),
 ) -> Result<ErrorMetrics, MetricsError> {
     check_lengths(original.len(), restored.len())?;
+    if original.is_empty() {
+        return Err(MetricsError::Empty);
+    }
     let pairs = || original.iter().zip(restored).map(|(&x, &r)| widen(x, r));
     // Significance needs the largest magnitude first, so there are two passes over the slices.
     let threshold = SIGNIFICANT * pairs().fold(0.0, |max: f64, (x, _)| max.max(x.abs()));
     let (mut max_abs, mut sum_abs, mut relative, mut sum_relative) = (0.0_f64, 0.0, 0.0_f64, 0.0);
-    let (mut signal, mut noise, mut product, mut power) = (0.0, 0.0, 0.0, 0.0);
+    let (mut sqnr, mut product, mut power) = (Sqnr::default(), 0.0, 0.0);
     for (x, d) in pairs() {
         let (magnitude, error) = (x.abs(), d.abs());
         max_abs = max_abs.max(error);
@@ -201,8 +159,7 @@ fn accumulate<T: Copy>(
             relative = relative.max(error / magnitude);
         }
         sum_relative += error / magnitude.max(RELATIVE_FLOOR);
-        signal += x * x;
-        noise += d * d;
+        sqnr.add_pair(x, d);
         let r = x - d;
         product += x * r;
         power += r * r;
@@ -213,29 +170,29 @@ fn accumulate<T: Copy>(
     Ok(ErrorMetrics {
         max_abs_error: max_abs + nan,
         mean_abs_error: sum_abs / n,
-        mean_squared_error: noise / n,
+        mean_squared_error: sqnr.noise_power(),
         relative_error_pct: 100.0 * relative + nan,
         mean_relative_error_pct: 100.0 * sum_relative / n,
-        sqnr_db: decibels(signal / n, noise / n) + nan,
-        snr_db_eps: decibels(signal / n, noise / n + NOISE_EPSILON) + nan,
-        cosine_similarity: match (signal == 0.0, power == 0.0) {
+        sqnr_db: sqnr.db() + nan,
+        snr_db_eps: sqnr.above(NOISE_EPSILON) + nan,
+        cosine_similarity: match (sqnr.signal() == 0.0, power == 0.0) {
             (true, true) => 1.0,
-            (false, false) => product / (signal.sqrt() * power.sqrt()),
+            (false, false) => product / (sqnr.signal().sqrt() * power.sqrt()),
             _ => 0.0,
         },
     })
 }
 
-/// `10 * log10(signal / noise)`, with 0 / 0 as +inf: no noise at all.
-fn decibels(signal: f64, noise: f64) -> f64 {
-    if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
+/// Both have one length; none is a length.
+pub(crate) fn check_lengths(original: usize, restored: usize) -> Result<(), MetricsError> {
+    if original == restored { Ok(()) } else { Err(MetricsError::Length { original, restored }) }
 }
 
-fn check_lengths(original: usize, restored: usize) -> Result<(), MetricsError> {
-    match (original, restored) {
-        (0, 0) => Err(MetricsError::Empty),
-        _ if original == restored => Ok(()),
-        _ => Err(MetricsError::Length { original, restored }),
+/// The values are a whole number of rows; none is a number.
+pub(crate) fn check_rows(len: usize, row_len: usize) -> Result<(), MetricsError> {
+    match row_len > 0 && len.is_multiple_of(row_len) {
+        true => Ok(()),
+        false => Err(MetricsError::Rows { len, row_len }),
     }
 }
 
@@ -272,6 +229,7 @@ pub enum MetricsError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqnr::sqnr_db;
 
     #[test]
     fn refuses_what_cannot_be_compared() {
@@ -280,8 +238,6 @@ mod tests {
             sqnr_db(&[1.0], &[]).unwrap_err().to_string(),
             "the slices compared must be of one length, got 1 and 0"
         );
-        assert!(matches!(agreement(&[1.0; 3], &[1.0; 3], 2), Err(MetricsError::Rows { .. })));
-        assert!(matches!(agreement(&[1.0; 3], &[1.0; 3], 0), Err(MetricsError::Rows { .. })));
     }
 
     #[test]
@@ -337,12 +293,5 @@ mod tests {
         assert!(ErrorMetrics::per_channel(&x[1..], &r, rows).is_err());
         let none = ChannelAxis::new(&[3, 0], 0).unwrap();
         assert_eq!(ErrorMetrics::per_channel(&[], &[], none), Err(MetricsError::Empty));
-    }
-
-    #[test]
-    fn the_first_of_equals_is_the_largest() {
-        assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
-        assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN]), 1);
-        assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 1);
     }
 }

@@ -88,6 +88,70 @@ pub trait Observer {
     fn non_finite(&self) -> u64;
 }
 
+/// A box of an observer is one, so that observers chosen at run time go wherever observers of one type go.
+///
+/// ```
+/// use qcore::{MinMaxObserver, Observer, ObserverError, PercentileObserver, Range};
+///
+/// fn range_of<O: Observer>(mut observer: O, values: &[f32]) -> Result<Range, ObserverError> {
+///     observer.observe(values);
+///     observer.range()
+/// }
+/// let observers: [Box<dyn Observer>; 2] =
+///     [Box::new(MinMaxObserver::default()), Box::new(PercentileObserver::new(99.0)?)];
+/// for observer in observers {
+///     assert_eq!(range_of(observer, &[2.0; 3])?, Range::new(2.0, 2.0)?);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<O: Observer + ?Sized> Observer for Box<O> {
+    fn observe(&mut self, values: &[f32]) {
+        (**self).observe(values);
+    }
+
+    fn range(&self) -> Result<Range, ObserverError> {
+        (**self).range()
+    }
+
+    fn finite(&self) -> u64 {
+        (**self).finite()
+    }
+
+    fn non_finite(&self) -> u64 {
+        (**self).non_finite()
+    }
+}
+
+/// So is a borrowed one: it goes where an observer is taken by value, and what it saw stays with its owner.
+///
+/// ```
+/// use qcore::{MinMaxObserver, Observer};
+///
+/// fn watch<O: Observer>(mut observer: O, values: &[f32]) {
+///     observer.observe(values);
+/// }
+/// let mut observer = MinMaxObserver::default();
+/// watch(&mut observer, &[1.0, 2.0]);
+/// assert_eq!(observer.finite(), 2);
+/// ```
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn observe(&mut self, values: &[f32]) {
+        (**self).observe(values);
+    }
+
+    fn range(&self) -> Result<Range, ObserverError> {
+        (**self).range()
+    }
+
+    fn finite(&self) -> u64 {
+        (**self).finite()
+    }
+
+    fn non_finite(&self) -> u64 {
+        (**self).non_finite()
+    }
+}
+
 /// Observers of which two can become one, so that parts of the data can be observed apart, on several threads say.
 ///
 /// ```

@@ -1,11 +1,11 @@
 //! Calibration: f32 batches run through the model while an observer watches the input of every layer.
 
 use qcore::{MinMaxObserver, Observer, ObserverError, Range, first_non_finite};
-use qkernels::{MatRef, Threads};
+use qkernels::{MatMut, MatRef, Threads};
 
-use crate::float_mlp::{FloatMlp, FloatWorkspace};
-use crate::forward::ForwardError;
-use crate::rows::row;
+use crate::float_mlp::FloatMlp;
+use crate::forward::{ForwardError, grown};
+use crate::rows::{block_rows, gather};
 
 /// Why a model could not be calibrated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -98,7 +98,8 @@ impl<'m> CalibratedMlp<'m> {
 
 impl FloatMlp {
     /// Runs `batches`, each (any, inputs), through the model and keeps the smallest and largest input of every layer
-    /// ([`MinMaxObserver`]). Batches are taken one at a time, so they need not be in memory together.
+    /// ([`MinMaxObserver`]). Batches are taken one at a time, so they need not be in memory together; for one of them the
+    /// values on both sides of a layer are, 4 * m * (k + n) bytes.
     ///
     /// ```
     /// use qkernels::MatRef;
@@ -122,7 +123,22 @@ impl FloatMlp {
         self.calibrate_with(batches, MinMaxObserver::default)
     }
 
-    /// [`calibrate`](Self::calibrate) with other observers: `observer` makes one for each layer.
+    /// [`calibrate`](Self::calibrate) with other observers: `observer` makes one for each layer. Each sees its layer's input
+    /// once for each batch that has rows, all rows together, however large the batch: as in
+    /// [`quantize_model`](crate::quantize_model).
+    ///
+    /// ```
+    /// use qcore::Scheme;
+    /// use qkernels::MatRef;
+    /// use qnn::{FloatLinear, FloatMlp, ObserverChoice};
+    /// let model = FloatMlp::new(vec![FloatLinear::new("fc1", 1, 1, vec![1.0], vec![0.0])?])?;
+    /// let observer = ObserverChoice::MovingAverage(0.5).observer(&Scheme::activations_u8())?;
+    /// let batches = [MatRef::new(&[1.0, 0.0], 2, 1)?, MatRef::new(&[3.0, 0.0], 2, 1)?];
+    /// let mut observer = Some(observer); // the model has one layer
+    /// let calibrated = model.calibrate_with(batches, || observer.take().expect("asked for once"))?;
+    /// assert_eq!(calibrated.input_ranges()[0].max(), 2.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`calibrate`](Self::calibrate), or if an observer gives no range.
@@ -132,36 +148,12 @@ impl FloatMlp {
         mut observer: impl FnMut() -> O,
     ) -> Result<CalibratedMlp<'_>, CalibrateError> {
         let mut observers: Vec<O> = self.layers().iter().map(|_| observer()).collect();
-        let mut workspace = FloatWorkspace::new();
-        let mut buffer = Vec::new();
+        let (mut values, mut next) = (Vec::new(), Vec::new());
         let (mut batch_count, mut rows) = (0, 0_usize);
         for (batch, x) in batches.into_iter().enumerate() {
             self.check_batch(batch, &x)?;
-            if let Some(inputs) = observers.first_mut() {
-                for i in 0..x.rows() {
-                    let row = row(&x, i, &mut buffer);
-                    self.check_input_row(batch, i, row)?;
-                    inputs.observe(row);
-                }
-            }
-            let mut overflow = None;
-            self.trace(x, Threads::Serial, &mut workspace, |output| {
-                if let Some((index, value)) = first_non_finite(output.values) {
-                    overflow = overflow.or(Some((output.layer, output.rows.start, index, value)));
-                }
-                if let Some(inputs) = observers.get_mut(output.layer + 1) {
-                    inputs.observe(output.values);
-                }
-            })?;
-            if let Some((layer, first_row, index, value)) = overflow {
-                let layer = &self.layers()[layer];
-                return Err(CalibrateError::NonFiniteOutput {
-                    batch,
-                    layer: layer.name().to_owned(),
-                    row: first_row + index / layer.n(),
-                    channel: index % layer.n(),
-                    value,
-                });
+            if x.rows() > 0 {
+                self.observe_batch(batch, x, &mut observers, &mut values, &mut next)?;
             }
             batch_count += 1;
             rows = rows.saturating_add(x.rows());
@@ -176,22 +168,45 @@ impl FloatMlp {
         Ok(CalibratedMlp { model: self, input_ranges: ranges.collect::<Result<_, _>>()?, rows })
     }
 
+    /// Shows each observer the input of its layer for a whole batch with rows, at once since some observers count batches. The
+    /// values are those of [`trace`](Self::trace), which has them for a block of rows after the other.
+    fn observe_batch<O: Observer>(
+        &self,
+        batch: usize,
+        x: MatRef<'_, f32>,
+        observers: &mut [O],
+        values: &mut Vec<f32>,
+        next: &mut Vec<f32>,
+    ) -> Result<(), CalibrateError> {
+        let m = x.rows();
+        let mut input = gather(&x, values)?;
+        if let Some((index, value)) = first_non_finite(input) {
+            let (layer, row, col) = (self.first_layer_name(), index / x.cols(), index % x.cols());
+            return Err(CalibrateError::NonFiniteInput { batch, layer, row, col, value });
+        }
+        for (index, (layer, observer)) in self.layers().iter().zip(observers).enumerate() {
+            observer.observe(input);
+            let x =
+                if index == 0 { x } else { MatRef::new(input, m, layer.k()).map_err(ForwardError::from)? };
+            let output = grown(next, m, layer.n())?;
+            let view = MatMut::new(output, m, layer.n()).map_err(ForwardError::from)?;
+            layer.forward_blocks(x, view, block_rows(Threads::Serial), Threads::Serial)?;
+            if let Some((index, value)) = first_non_finite(output) {
+                let (layer, row, channel) = (layer.name().to_owned(), index / layer.n(), index % layer.n());
+                return Err(CalibrateError::NonFiniteOutput { batch, layer, row, channel, value });
+            }
+            core::mem::swap(values, next);
+            input = &values[..m * layer.n()];
+        }
+        Ok(())
+    }
+
     fn check_batch(&self, batch: usize, x: &MatRef<'_, f32>) -> Result<(), CalibrateError> {
         if x.cols() == self.inputs() {
             return Ok(());
         }
         let (layer, expected) = (self.first_layer_name(), self.inputs());
         Err(CalibrateError::Width { batch, layer, expected, got: x.cols() })
-    }
-
-    fn check_input_row(&self, batch: usize, row: usize, values: &[f32]) -> Result<(), CalibrateError> {
-        match first_non_finite(values) {
-            None => Ok(()),
-            Some((col, value)) => {
-                let layer = self.first_layer_name();
-                Err(CalibrateError::NonFiniteInput { batch, layer, row, col, value })
-            }
-        }
     }
 
     fn first_layer_name(&self) -> String {

@@ -6,16 +6,23 @@ use qcore::Observer;
 use qkernels::{MatMut, MatRef, Threads};
 
 use crate::float_linear::FloatLinear;
-use crate::forward::{ForwardError, check_input};
-use crate::rows::row;
+use crate::forward::{ForwardError, check_input, check_output};
+use crate::layers::Layers;
+use crate::linear::Linear;
+use crate::rows::gather;
 
 /// An f32 layer whose inputs are watched, made by [`quantize_model`](crate::quantize_model) and gone when it returns. The
-/// model runs as before; clones and threads share what is seen.
+/// model runs as before; clones and threads share what is seen. A clone that outlives calibration still runs, and
+/// [`calibrate_model`](crate::calibrate_model) and what comes after it take it for the f32 layer that it is.
 #[derive(Clone)]
 pub struct CalibratingLinear {
     layer: FloatLinear,
-    watch: Arc<Mutex<Watch>>,
+    watch: SharedWatch,
 }
+
+/// A [`Watch`] that its layer, clones of the layer, and the pass look at.
+#[derive(Clone, Default)]
+pub(crate) struct SharedWatch(Arc<Mutex<Watch>>);
 
 /// What is seen of a layer's inputs.
 #[derive(Default)]
@@ -28,8 +35,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Takes in a batch of rows of k values: at once, since some observers count batches.
+    /// Takes in a batch of rows of k values: at once, since some observers count batches. None at all is no batch.
     fn see(&mut self, batch: &[f32], k: usize) {
+        if batch.is_empty() {
+            return;
+        }
         if let Some(observer) = &mut self.observer {
             observer.observe(batch);
         }
@@ -40,14 +50,25 @@ impl Watch {
     }
 }
 
+impl SharedWatch {
+    pub(crate) fn new(observer: Option<Box<dyn Observer + Send>>, most_rows: usize) -> Self {
+        Self(Arc::new(Mutex::new(Watch { observer, sample: Sample::new(most_rows), rows: 0 })))
+    }
+
+    /// What was seen; nothing is left, so that clones of the layer keep no memory.
+    pub(crate) fn take(&self) -> Watch {
+        core::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        // An observer that panicked has lost a batch at most.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl CalibratingLinear {
-    pub(crate) fn new(
-        layer: FloatLinear,
-        observer: Option<Box<dyn Observer + Send>>,
-        most_rows: usize,
-    ) -> Self {
-        let watch = Watch { observer, sample: Sample::new(most_rows), rows: 0 };
-        Self { layer, watch: Arc::new(Mutex::new(watch)) }
+    pub(crate) fn new(layer: FloatLinear, watch: SharedWatch) -> Self {
+        Self { layer, watch }
     }
 
     /// The layer.
@@ -55,15 +76,11 @@ impl CalibratingLinear {
         &self.layer
     }
 
-    /// The layer, and what was seen.
-    pub(crate) fn finish(self) -> (FloatLinear, Watch) {
-        let watch = core::mem::take(&mut *self.watch());
-        (self.layer, watch)
-    }
-
-    fn watch(&self) -> MutexGuard<'_, Watch> {
-        // An observer that panicked has lost a batch at most.
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Shows the watch a batch, (any, k): all of its rows at once.
+    pub(crate) fn observe(&self, x: &MatRef<'_, f32>) -> Result<(), ForwardError> {
+        let mut batch = Vec::new();
+        self.watch.lock().see(gather(x, &mut batch)?, self.layer.k());
+        Ok(())
     }
 
     pub(crate) fn forward(
@@ -72,12 +89,21 @@ impl CalibratingLinear {
         out: MatMut<'_, f32>,
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
+        // First of all: an input whose rows are all one row (a stride of 0) may claim any number of them, an output cannot.
         check_input(&x, self.layer.k())?;
-        let (mut batch, mut buffer) = (Vec::with_capacity(x.rows() * x.cols()), Vec::new());
-        (0..x.rows()).for_each(|i| batch.extend_from_slice(row(&x, i, &mut buffer)));
-        self.watch().see(&batch, self.layer.k());
+        check_output(&out, x.rows(), self.layer.n())?;
+        self.observe(&x)?;
         self.layer.forward(x, out, threads)
     }
+}
+
+/// Makes f32 layers of those of `model` that are watched.
+pub(crate) fn unwatch<M: Layers + ?Sized>(model: &mut M) {
+    model.visit_mut(&mut |slot| {
+        if let Linear::Calibrating(watched) = slot {
+            *slot = core::mem::replace(&mut watched.layer, FloatLinear::nothing()).into();
+        }
+    });
 }
 
 impl core::fmt::Debug for CalibratingLinear {

@@ -4,8 +4,10 @@ use core::fmt;
 
 use qkernels::Kernel;
 
-use crate::calibrating::{CalibratingLinear, Watch};
+use crate::calibrating::{CalibratingLinear, SharedWatch, unwatch};
+use crate::exchange::{or_undo, put_back, put_in};
 use crate::float_linear::FloatLinear;
+use crate::layer_shape::{LayerShape, Walk, check_layers};
 use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::method::Method;
@@ -13,6 +15,7 @@ use crate::pass_config::PassConfig;
 use crate::pass_error::{PassError, Refusal};
 use crate::pass_plan::{Planned, plan};
 use crate::pass_report::{Decision, PassLayer, PassReport};
+use crate::warning::Warning;
 
 /// How far calibration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,9 @@ pub struct Calibration {
 /// Runs `batches` through `model` and observes the input of every layer that `config` quantizes. `run` runs the model on a
 /// batch, whatever a batch is; `progress` is called after each. Batches are taken one at a time and nothing is kept of them
 /// but the observers' counts and [`PassConfig::evidence_rows`] rows for each layer, so the memory does not grow with their
-/// number. The model's layers are those that it had before when this returns.
+/// number. The model's layers are those that it had before when this returns, and when code of the caller's panics (the batches,
+/// `run`, `progress`, an observer, the model itself): they are restored before the panic goes on. Layers that are still watched,
+/// as in a clone made during another calibration, become f32 layers again.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -53,7 +58,8 @@ pub struct Calibration {
 /// ```
 ///
 /// # Errors
-/// [`PassError`] if names are not unique, a rule matches nothing, an observer cannot be set so, `run` fails, or there is no
+/// [`PassError`] if names are not unique, the model's [`visit`](Layers::visit) and [`visit_mut`](Layers::visit_mut) show other
+/// layers or another order, a rule matches nothing, an observer cannot be set so, `run` fails, or there is no
 /// batch though layers need one.
 pub fn calibrate_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
@@ -67,56 +73,57 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
         None => Kernel::select().map_err(PassError::Kernel)?,
     };
     let mut planned = plan(model, config)?;
-    watch(model, &planned, config)?;
-    let ran = run_batches(model, batches, run, progress);
-    let watches = unwatch(model);
-    let batches = ran?;
+    check_layers(model, &shapes(&planned)).map_err(Refusal::from)?;
+    let watches = watches(&planned, config)?;
+    let batches = or_undo(
+        &mut { model },
+        |model| {
+            watch(*model, &planned, &watches)?;
+            let batches = run_batches(&**model, batches, run, progress)?;
+            unwatch(*model);
+            Ok::<_, PassError<E>>(batches)
+        },
+        |model| unwatch(*model),
+    )?;
     if batches == 0
         && let Some(planned) = planned.iter().find(|planned| planned.observes())
     {
-        return Err(PassError::NoBatches { layer: planned.name.clone() });
+        return Err(PassError::NoBatches { layer: planned.shape.name.clone() });
     }
-    planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch);
+    planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch.take());
     Ok(Calibration { planned, kernel, batches, require_integer: config.require_integer })
 }
 
-/// Puts a watch on every layer that will be quantized.
-fn watch<M: Layers + ?Sized>(model: &mut M, plan: &[Planned], config: &PassConfig) -> Result<(), Refusal> {
-    let observer = |planned: &Planned| {
-        planned.observer().map_err(|source| Refusal { layer: planned.name.clone(), source: source.into() })
-    };
-    let observers = plan.iter().map(observer).collect::<Result<Vec<_>, _>>()?;
-    let mut planned = plan.iter().zip(observers);
-    model.visit_mut(&mut |slot| {
-        let Some((planned, observer)) = planned.next() else { return };
-        if matches!(planned.method, Method::Float) {
-            return;
-        }
-        *slot = match core::mem::replace(slot, Linear::Float(FloatLinear::nothing())) {
-            Linear::Float(layer) => {
-                Linear::Calibrating(CalibratingLinear::new(layer, observer, config.evidence_rows))
-            }
-            other => other,
-        };
-    });
-    Ok(())
+fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
+    planned.iter().map(|planned| planned.shape.clone()).collect()
 }
 
-/// Takes the watches off again: one for each layer.
-fn unwatch<M: Layers + ?Sized>(model: &mut M) -> Vec<Watch> {
-    let mut watches = Vec::new();
+/// A watch for every layer; those of layers that stay as they are remain unused.
+fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
+    let watch = |planned: &Planned| match planned.observer() {
+        Ok(observer) => Ok(SharedWatch::new(observer, config.evidence_rows)),
+        Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source: source.into() }),
+    };
+    planned.iter().map(watch).collect()
+}
+
+/// Puts its watch on every layer that will be quantized, having taken off all that are left of another calibration.
+fn watch<M: Layers + ?Sized>(
+    model: &mut M,
+    planned: &[Planned],
+    watches: &[SharedWatch],
+) -> Result<(), Refusal> {
+    unwatch(model);
+    let shapes = shapes(planned);
+    let mut walk = Walk::visit_mut(&shapes);
     model.visit_mut(&mut |slot| {
-        let (layer, watch) = match core::mem::replace(slot, Linear::Float(FloatLinear::nothing())) {
-            Linear::Calibrating(layer) => {
-                let (float, watch) = layer.finish();
-                (Linear::Float(float), watch)
-            }
-            other => (other, Watch::default()),
-        };
-        *slot = layer;
-        watches.push(watch);
+        let Some(at) = walk.next(slot) else { return };
+        if let (Linear::Float(layer), false) = (&mut *slot, matches!(planned[at].method, Method::Float)) {
+            let layer = core::mem::replace(layer, FloatLinear::nothing());
+            *slot = Linear::Calibrating(CalibratingLinear::new(layer, watches[at].clone()));
+        }
     });
-    watches
+    Ok(walk.finish()?)
 }
 
 /// Runs all batches; their number.
@@ -141,16 +148,20 @@ impl Calibration {
     /// Replaces the layers of `model`, the one that was calibrated, and reports what became of each and what it cost.
     ///
     /// # Errors
-    /// [`Refusal`] if a layer cannot be quantized as asked and may not stay in f32; nothing is replaced then.
+    /// [`Refusal`] if a layer cannot be quantized as asked and may not stay in f32, or the layers are not those that were
+    /// calibrated: other names or shapes, or another order. The model's layers are those that it had before then, and so they
+    /// are if code of the model's panics.
     pub fn quantize<M: Layers + ?Sized>(&self, model: &mut M) -> Result<PassReport, Refusal> {
-        let (mut replacements, mut layers, mut refused) = (Vec::new(), Vec::new(), None);
-        let mut planned = self.planned.iter();
+        let shapes = self.check(model)?;
+        let (mut replacements, mut layers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut planned, mut refused) = (self.planned.iter(), None);
         model.visit(&mut |layer| {
             let Some(planned) = planned.next().filter(|_| refused.is_none()) else { return };
             match self.replacement(planned, layer) {
-                Ok((replacement, report)) => {
+                Ok((replacement, report, of_layer)) => {
                     replacements.push(replacement);
                     layers.push(report);
+                    warnings.extend(of_layer);
                 }
                 Err(refusal) => refused = Some(refusal),
             }
@@ -158,37 +169,51 @@ impl Calibration {
         if let Some(refusal) = refused {
             return Err(refusal);
         }
-        let mut replacements = replacements.into_iter();
-        model.visit_mut(&mut |slot| {
-            if let Some(Some(layer)) = replacements.next() {
-                *slot = layer;
-            }
-        });
-        model.replaced();
-        Ok(PassReport { layers, batches: self.batches, kernel: self.kernel.name() })
+        or_undo(
+            &mut (model, replacements),
+            |(model, replacements)| {
+                put_in(*model, &shapes, replacements)?;
+                model.replaced();
+                Ok::<_, Refusal>(())
+            },
+            |(model, replacements)| put_back(*model, replacements.iter_mut().flatten()),
+        )?;
+        Ok(PassReport { layers, batches: self.batches, kernel: self.kernel.name(), warnings })
     }
 
-    /// What replaces `layer`, if anything does, and its entry in the report.
-    fn replacement(&self, planned: &Planned, layer: &Linear) -> Result<(Option<Linear>, PassLayer), Refusal> {
-        let (Linear::Float(float), true) = (layer, !matches!(planned.method, Method::Float)) else {
-            return Ok((None, PassLayer::unchanged(layer, planned.decision.clone())));
-        };
+    /// The layers, if `model` shows just those that were calibrated; it is in f32 where it was, with no watch left.
+    pub(crate) fn check<M: Layers + ?Sized>(&self, model: &mut M) -> Result<Vec<LayerShape>, Refusal> {
+        let shapes = shapes(&self.planned);
+        check_layers(model, &shapes)?;
+        unwatch(model);
+        Ok(shapes)
+    }
+
+    /// What replaces `layer`, if anything does, its entry in the report, and its warnings.
+    fn replacement(&self, planned: &Planned, layer: &Linear) -> Result<Replacement, Refusal> {
+        let unchanged = |decision| (None, PassLayer::unchanged(layer, decision), Vec::new());
+        let Linear::Float(float) = layer else { return Ok(unchanged(Decision::Already)) };
+        if matches!(planned.method, Method::Float) {
+            return Ok(unchanged(planned.decision.clone()));
+        }
         let quantized = planned.quantize(float, &planned.method, self.kernel);
         let quantized = quantized.and_then(|quantized| {
-            let report = planned.measure(float, &quantized)?;
-            Ok((Some(quantized), report))
+            let (report, warnings) = planned.measure(float, &quantized)?;
+            Ok((Some(quantized), report, warnings))
         });
         match quantized {
             Ok(quantized) => Ok(quantized),
-            Err(source) if self.require_integer => Err(Refusal { layer: planned.name.clone(), source }),
-            Err(source) => Ok((None, PassLayer::unchanged(layer, Decision::Fallback(source)))),
+            Err(source) if self.require_integer => Err(Refusal { layer: planned.shape.name.clone(), source }),
+            Err(source) => Ok(unchanged(Decision::Fallback(source))),
         }
     }
 }
 
+type Replacement = (Option<Linear>, PassLayer, Vec<Warning>);
+
 impl fmt::Debug for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layers: Vec<_> = self.planned.iter().map(|planned| &planned.name).collect();
+        let layers: Vec<_> = self.planned.iter().map(|planned| &planned.shape.name).collect();
         f.debug_struct("Calibration")
             .field("layers", &layers)
             .field("batches", &self.batches)

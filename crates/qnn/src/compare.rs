@@ -2,15 +2,15 @@
 
 use core::ops::Range;
 
-use qcore::{dequantize_acc, first_non_finite, requantize};
+use qcore::{Agreement, SqnrAboutMean, dequantize_acc, first_non_finite, requantize};
 use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
 
 use crate::float_mlp::{FloatMlp, FloatWorkspace};
-use crate::forward::ForwardError;
+use crate::forward::{ForwardError, grown};
 use crate::fused::FusedActivation;
-use crate::noise::Noise;
 use crate::quant_mlp::QuantMlp;
-use crate::rows::{argmax_rows, row};
+use crate::rows::{blocks, gather};
+use crate::warning::ChannelPeaks;
 
 /// Rows that go through both models together, which bounds the memory.
 const BLOCK_ROWS: usize = 256;
@@ -36,14 +36,23 @@ impl Share {
 }
 
 /// What is counted for a layer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tally {
     /// Inputs without a code of their own.
     pub(crate) clipped: Share,
     /// Output codes that were clamped from above; `None` for the last layer.
     pub(crate) saturated: Option<Share>,
     /// Of the output.
-    pub(crate) noise: Noise,
+    pub(crate) sqnr: SqnrAboutMean,
+    /// Of the input.
+    pub(crate) peaks: ChannelPeaks,
+}
+
+impl Tally {
+    fn new(n: usize) -> Self {
+        let (clipped, peaks) = (Share::default(), ChannelPeaks::default());
+        Self { clipped, saturated: None, sqnr: SqnrAboutMean::new(n), peaks }
+    }
 }
 
 /// What is counted for a model.
@@ -51,7 +60,7 @@ pub(crate) struct Tally {
 pub(crate) struct Tallies {
     pub(crate) layers: Vec<Tally>,
     /// Rows whose largest logit is the same one.
-    pub(crate) same_class: usize,
+    pub(crate) agreement: Agreement,
 }
 
 /// Both models on one block of rows after the other.
@@ -74,7 +83,10 @@ impl<'m, C: Activation> Comparison<'m, C> {
         Self {
             quantized,
             float,
-            tallies: Tallies { layers: vec![Tally::default(); layers], same_class: 0 },
+            tallies: Tallies {
+                layers: float.layers().iter().map(|layer| Tally::new(layer.n())).collect(),
+                agreement: Agreement::default(),
+            },
             float_values: vec![Vec::new(); layers + 1],
             codes: Vec::new(),
             sums: Vec::new(),
@@ -85,8 +97,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
     }
 
     pub(crate) fn run(mut self, x: MatRef<'_, f32>) -> Result<Tallies, ForwardError> {
-        for first_row in (0..x.rows()).step_by(BLOCK_ROWS) {
-            let rows = first_row..x.rows().min(first_row + BLOCK_ROWS);
+        for rows in blocks(x.rows(), BLOCK_ROWS) {
             let m = rows.len();
             self.read_block(&x, rows)?;
             let input = self.quantized.layers().first().map(|first| *first.input());
@@ -97,7 +108,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
             for index in 0..self.float.layers().len() {
                 self.compare_layer(index, m)?;
             }
-            self.compare_classes(m)?;
+            self.compare_classes()?;
         }
         Ok(self.tallies)
     }
@@ -110,12 +121,9 @@ impl<'m, C: Activation> Comparison<'m, C> {
             [] => return Ok(()),
         };
         input.clear();
-        for i in rows {
-            let row = row(x, i, &mut self.values);
-            if let Some((col, value)) = first_non_finite(row) {
-                return Err(ForwardError::NonFinite { row: i, col, value });
-            }
-            input.extend_from_slice(row);
+        let Some(block) = x.row_range(rows.clone()) else { return Ok(()) };
+        if let Some((index, value)) = first_non_finite(gather(&block, input)?) {
+            return Err(ForwardError::NonFinite { row: rows.start + index / k, col: index % k, value });
         }
         outputs.iter_mut().for_each(Vec::clear);
         self.float.trace(MatRef::new(input, m, k)?, Threads::Serial, &mut self.float_workspace, |output| {
@@ -138,13 +146,15 @@ impl<'m, C: Activation> Comparison<'m, C> {
         let range = f64::from(codes.min())..=f64::from(codes.max());
         tally.clipped.count(input.iter().map(|&v| !range.contains(&unclamped(v))));
 
-        self.sums.resize(m * layer.n(), 0);
+        tally.peaks.add(input, layer.k());
+
+        let all_sums = grown(&mut self.sums, m, layer.n())?;
         let x = MatRef::new(&self.codes, m, layer.k())?;
-        let sums = MatMut::new(&mut self.sums, m, layer.n())?;
+        let sums = MatMut::new(&mut *all_sums, m, layer.n())?;
         layer.forward_sums(x, sums, Threads::Serial, &mut self.workspace)?;
 
         let factors = if next.is_some() { layer.multipliers() } else { layer.factors() };
-        let sums = || self.sums.iter().zip(factors.iter().cycle());
+        let sums = || all_sums.iter().zip(factors.iter().cycle());
         self.values.clear();
         if let Some(next) = next {
             let (zero_point, high) = (next.zero_point(), next.codes().max());
@@ -164,17 +174,12 @@ impl<'m, C: Activation> Comparison<'m, C> {
             let value = |(&sum, &factor)| layer.activation().apply(dequantize_acc(sum, factor));
             self.values.extend(sums().map(value));
         }
-        tally.noise.add(output, &self.values);
-        Ok(())
+        Ok(tally.sqnr.add(output, &self.values)?)
     }
 
     /// Counts the rows whose largest logit is the same one.
-    fn compare_classes(&mut self, m: usize) -> Result<(), ForwardError> {
-        let n = self.float.outputs();
+    fn compare_classes(&mut self) -> Result<(), ForwardError> {
         let Some(logits) = self.float_values.last() else { return Ok(()) };
-        let float = argmax_rows(MatRef::new(logits, m, n)?);
-        let quantized = argmax_rows(MatRef::new(&self.values, m, n)?);
-        self.tallies.same_class += float.zip(quantized).filter(|(f, q)| f == q).count();
-        Ok(())
+        Ok(self.tallies.agreement.add(logits, &self.values, self.float.outputs())?)
     }
 }

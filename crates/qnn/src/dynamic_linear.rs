@@ -214,6 +214,11 @@ impl DynamicLinear {
         &self.activations
     }
 
+    /// Whether the scale of the input is that of all rows together. Ways that are added later: it may be.
+    pub(crate) fn shares_a_scale(&self) -> bool {
+        !matches!(self.activations, Dynamic::PerToken(_))
+    }
+
     /// What follows.
     pub fn activation(&self) -> FusedActivation {
         self.activation
@@ -265,7 +270,6 @@ impl DynamicLinear {
     }
 }
 
-/// How far a code can be from its zero point, whatever the values at hand.
 /// What activations are quantized to.
 fn codes_of(activations: &Dynamic) -> CodeRange {
     match activations {
@@ -275,6 +279,7 @@ fn codes_of(activations: &Dynamic) -> CodeRange {
     }
 }
 
+/// How far a code can be from its zero point, whatever the values at hand.
 fn largest_input(activations: &Dynamic) -> Result<u32, DynamicLinearError> {
     let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = activations else {
         return Ok(u32::MAX);

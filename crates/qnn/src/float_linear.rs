@@ -4,6 +4,7 @@ use qkernels::{MatMut, MatRef, Threads, float};
 
 use crate::forward::{ForwardError, check_input, check_output};
 use crate::fused::FusedActivation;
+use crate::rows::blocks;
 
 /// An f32 layer as PyTorch's `nn.Linear` has it: weights (n, k) row-major and perhaps a bias (n), all finite; and an
 /// activation function that follows.
@@ -192,6 +193,23 @@ impl FloatLinear {
                 row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
             row.iter_mut().for_each(|y| *y = self.activation.apply(*y));
+        }
+        Ok(())
+    }
+
+    /// [`forward`](Self::forward) on blocks of at most `size` rows, with the bits that each has for itself. The shapes have been
+    /// checked.
+    pub(crate) fn forward_blocks(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        size: usize,
+        threads: Threads<'_>,
+    ) -> Result<(), ForwardError> {
+        for rows in blocks(x.rows(), size) {
+            if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.n)) {
+                self.forward(x, out, threads)?;
+            }
         }
         Ok(())
     }

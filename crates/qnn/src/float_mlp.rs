@@ -8,7 +8,7 @@ use crate::chain::{ChainError, Link, check_chain};
 use crate::float_linear::FloatLinear;
 use crate::forward::{ForwardError, check_input, check_output, grown};
 use crate::fused::FusedActivation;
-use crate::rows::blocks;
+use crate::rows::{block_rows, blocks};
 
 /// f32 layers with ReLU between them; none after the last, whose outputs are the logits.
 ///
@@ -139,14 +139,14 @@ impl FloatMlp {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         let FloatWorkspace { current, next } = workspace;
-        for rows in blocks(x.rows(), threads) {
+        for rows in blocks(x.rows(), block_rows(threads)) {
             let m = rows.len();
             for (index, layer) in self.layers.iter().enumerate() {
                 let input = match (index, x.row_range(rows.clone())) {
                     (0, Some(block)) => block,
                     _ => MatRef::new(&current[..], m, layer.k())?,
                 };
-                let values = grown(next, m * layer.n());
+                let values = grown(next, m, layer.n())?;
                 layer.forward(input, MatMut::new(values, m, layer.n())?, threads)?;
                 see(LayerOutput { layer: index, rows: rows.clone(), values });
                 core::mem::swap(current, next);

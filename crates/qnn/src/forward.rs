@@ -1,7 +1,7 @@
 //! What a forward pass asks of its operands, whatever the model.
 
 use crate::config::ActivationCodes;
-use qkernels::{GemmError, MatMut, MatRef, StageError, ViewError};
+use qkernels::{DynamicError, GemmError, MatMut, MatRef, StageError, ViewError};
 
 /// Why a model could not be run. Nothing was written then.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -37,6 +37,14 @@ pub enum ForwardError {
         /// The value.
         value: f32,
     },
+    /// The values between two layers, or those of the result, are more than memory has room for, or than can be counted.
+    #[error("there is no memory for {rows} rows of {cols} values")]
+    Memory {
+        /// Rows.
+        rows: usize,
+        /// Values of each.
+        cols: usize,
+    },
     /// Codes were asked of a layer that knows no scale for its output.
     #[error("the layer has no output scale, so that it gives no codes")]
     NoOutputScale,
@@ -59,13 +67,31 @@ pub enum ForwardError {
     Codes(#[from] qkernels::CodesError),
     /// The input of a dynamic layer has no scale, or its product was refused.
     #[error(transparent)]
-    Dynamic(#[from] qkernels::DynamicError),
+    Dynamic(#[from] DynamicError),
     /// Weights could not be dequantized: a defect, as above.
     #[error(transparent)]
     Channel(#[from] qcore::ChannelError),
     /// A view of the workspace was refused: a defect, as above.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// Outputs could not be compared: a defect, as above.
+    #[error(transparent)]
+    Metrics(#[from] qcore::MetricsError),
+}
+
+impl ForwardError {
+    /// The error of a block of rows as that of the whole input, of which the block starts at row `first`.
+    pub(crate) fn of_block_at(self, first: usize) -> Self {
+        match self {
+            ForwardError::NonFinite { row, col, value } => {
+                ForwardError::NonFinite { row: first + row, col, value }
+            }
+            ForwardError::Dynamic(DynamicError::Scheme { row, error }) => {
+                ForwardError::Dynamic(DynamicError::Scheme { row: first + row, error })
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<StageError> for ForwardError {
@@ -85,10 +111,17 @@ pub(crate) fn check_output<T: Copy>(out: &MatMut<'_, T>, m: usize, n: usize) -> 
     if (rows, cols) == (m, n) { Ok(()) } else { Err(ForwardError::OutputShape { m, n, rows, cols }) }
 }
 
-/// The first `len` elements of a buffer that grows when it must.
-pub(crate) fn grown<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
+/// The first `rows * cols` elements of a buffer that grows when it must.
+pub(crate) fn grown<T: Copy + Default>(
+    buffer: &mut Vec<T>,
+    rows: usize,
+    cols: usize,
+) -> Result<&mut [T], ForwardError> {
+    let error = ForwardError::Memory { rows, cols };
+    let len = rows.checked_mul(cols).ok_or(error)?;
+    if let Some(more) = len.checked_sub(buffer.len()) {
+        buffer.try_reserve(more).map_err(|_| error)?;
         buffer.resize(len, T::default());
     }
-    &mut buffer[..len]
+    Ok(&mut buffer[..len])
 }

@@ -5,7 +5,9 @@ use crate::linear::Linear;
 /// A tree of layers that shows its linear ones, in the order in which a forward pass meets them.
 ///
 /// An engine implements it for its own model, in one line for each field that has layers; the pass replaces what it is
-/// shown and needs to know nothing else. Names are those of the layers, unique in the model.
+/// shown and needs to know nothing else. Names are those of the layers, unique in the model. Both walks must show the same
+/// layers in the same order, whatever form they have: the pass compares names and shapes before it replaces anything, and gives
+/// a [`LayerMismatch`](crate::LayerMismatch) where they differ.
 ///
 /// ```
 /// use qnn::{FloatLinear, Layers, Linear};

@@ -5,8 +5,9 @@
 //!   [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
 //! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
 //!   and replaces them as a [`PassConfig`] says.
-//! - **Evidence**: [`PassReport`] (SQNR and clipped share of each layer, from the calibration run), [`analyze_model_sizes`],
-//!   [`analyze_sensitivity`] (what quantizing each layer alone costs, and the cheapest mix that keeps a [`Target`]).
+//! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
+//!   a [`Warning`] where a good figure hides a bad one, [`analyze_model_sizes`], [`analyze_sensitivity`] (what quantizing each
+//!   layer alone costs, and the cheapest mix that keeps a [`Target`]).
 //! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors; [`save_layers`] and
 //!   [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
 //!
@@ -70,6 +71,7 @@ mod checksum;
 mod compare;
 mod config;
 mod dynamic_linear;
+mod exchange;
 mod file_error;
 mod float_file;
 mod float_linear;
@@ -79,6 +81,7 @@ mod fused;
 mod int8_linear;
 mod layer_description;
 mod layer_file;
+mod layer_shape;
 mod layer_writer;
 mod layers;
 mod linear;
@@ -86,7 +89,6 @@ mod method;
 mod mlp;
 mod mlp_file;
 mod names;
-mod noise;
 mod observer_choice;
 mod pass;
 mod pass_config;
@@ -110,6 +112,7 @@ mod static_quantize;
 mod storage;
 mod table;
 mod tensors;
+mod warning;
 mod weight_codes;
 mod weight_only_linear;
 mod workspace;
@@ -129,6 +132,7 @@ pub use forward::ForwardError;
 pub use fused::FusedActivation;
 pub use int8_linear::Int8Linear;
 pub use layer_file::LayerFile;
+pub use layer_shape::{LayerMismatch, LayerShape};
 pub use layer_writer::{layers_to_bytes, save_layers};
 pub use layers::Layers;
 pub use linear::Linear;
@@ -152,6 +156,7 @@ pub use static_linear::{StaticLinear, StaticParts};
 pub use static_quantize::QuantizeLinearError;
 pub use storage::Storage;
 pub use tensors::{MAX_FILE_BYTES, TensorFileError};
+pub use warning::Warning;
 pub use weight_codes::WeightCodesError;
 pub use weight_only_linear::{WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear};
 pub use workspace::LinearWorkspace;

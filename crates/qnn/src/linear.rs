@@ -13,6 +13,9 @@ use crate::workspace::LinearWorkspace;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
 ///
+/// A layer has at least one output and one input, whatever its form: all constructors refuse n = 0 and k = 0, though the
+/// products of `qkernels` take them. An input of no rows is fine.
+///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
 /// use qnn::{FloatLinear, Linear, LinearWorkspace};
@@ -119,15 +122,16 @@ impl Linear {
 
     /// Bytes of the layer in f32: weights and bias.
     pub fn float_bytes(&self) -> usize {
-        4 * (self.n() * self.k() + if self.has_bias() { self.n() } else { 0 })
+        let weights = self.n().saturating_mul(self.k());
+        weights.saturating_add(if self.has_bias() { self.n() } else { 0 }).saturating_mul(4)
     }
 
     /// Bytes that must be stored of the layer as it is.
     pub fn storage(&self) -> Storage {
         match self {
             Linear::Float(_) | Linear::Calibrating(_) => {
-                let bias = if self.has_bias() { 4 * self.n() } else { 0 };
-                Storage { weights: self.float_bytes() - bias, bias, ..Storage::default() }
+                let bias = if self.has_bias() { self.n().saturating_mul(4) } else { 0 };
+                Storage { weights: self.float_bytes().saturating_sub(bias), bias, ..Storage::default() }
             }
             Linear::Static(layer) => layer.storage(),
             Linear::Dynamic(layer) => layer.storage(),

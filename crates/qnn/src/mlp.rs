@@ -10,8 +10,9 @@ use crate::forward::{ForwardError, check_input, check_output, grown};
 use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::quant_mlp::QuantWorkspace;
-use crate::rows::{blocks, check_finite};
+use crate::rows::{block_rows, blocks, check_finite};
 use crate::static_chain;
+use crate::workspace::LinearWorkspace;
 
 /// Linear layers one after the other, each with its own activation function and in its own form. The tree that the
 /// quantize pass turns into a mixed model; [`QuantMlp`](crate::QuantMlp) is the one with integers only.
@@ -97,19 +98,26 @@ impl Mlp {
     /// Runs the model on a batch and drops the result: what [`quantize_model`](crate::quantize_model) asks for.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// As [`forward`](Self::forward), or if there is no memory for the result.
     pub fn run_batch(&self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
-        let mut out = vec![0.0; x.rows() * self.outputs()];
-        let out = MatMut::new(&mut out, x.rows(), self.outputs())?;
+        check_input(&x, self.inputs())?;
+        let mut out = Vec::new();
+        let out = MatMut::new(grown(&mut out, x.rows(), self.outputs())?, x.rows(), self.outputs())?;
         self.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())
     }
 
     /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace nothing is allocated, f32 layers
     /// apart.
     ///
+    /// Integer layers give what they give one after the other, each on the whole batch, whatever the threads; static ones that
+    /// follow each other hand on codes. (The last bits of f32 layers depend on the CPU and the batch.) Rows go through the layers in
+    /// blocks, so that the workspace does not grow with m. They cannot where a layer needs all rows at once, since they share a
+    /// scale ([`Dynamic::PerTensor`](qkernels::Dynamic::PerTensor)) or since the model is being calibrated: the values on both
+    /// sides of a layer are then in memory for the whole batch, up to 8 * m * (the largest k or n) bytes.
+    ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong (nothing is written then), or a value that an integer layer is to take is not
-    /// finite.
+    /// [`ForwardError`] if a shape is wrong (nothing is written then), a value that an integer layer is to take is not finite,
+    /// or there is no memory for what lies between two layers.
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
@@ -119,13 +127,27 @@ impl Mlp {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
-        for rows in blocks(x.rows(), threads) {
+        let at_once = self.shares_a_scale() || self.is_watched();
+        let size = if at_once { x.rows() } else { block_rows(threads) };
+        for rows in blocks(x.rows(), size) {
+            let first = rows.start;
             let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
                 continue;
             };
-            self.forward_block(x, out, threads, workspace)?;
+            let done = self.forward_block(x, out, threads, workspace);
+            done.map_err(|error| error.of_block_at(first))?;
         }
         Ok(())
+    }
+
+    /// Whether the scale of some layer's input is that of all rows together.
+    fn shares_a_scale(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, Linear::Dynamic(layer) if layer.shares_a_scale()))
+    }
+
+    /// Whether the model is being calibrated. A watch is to see a batch at once.
+    fn is_watched(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, Linear::Calibrating(_)))
     }
 
     fn forward_block(
@@ -146,10 +168,10 @@ impl Mlp {
             let n = self.layers[last].n();
             let output = match is_end {
                 true => out.reborrow(),
-                false => MatMut::new(grown(next_values, m * n), m, n)?,
+                false => MatMut::new(grown(next_values, m, n)?, m, n)?,
             };
             if chain.is_empty() {
-                layer.forward(input, output, threads, linear)?;
+                self.forward_one(layer, input, output, threads, linear)?;
             } else {
                 let layers = self.layers[chain].iter().filter_map(|layer| match layer {
                     Linear::Static(layer) => Some(layer),
@@ -162,6 +184,27 @@ impl Mlp {
             next = last + 1;
         }
         Ok(())
+    }
+
+    /// A layer that no codes link to others. While the model is calibrated all rows are here, but f32 layers take them in the
+    /// blocks of any other call, so that a watch changes no bit.
+    fn forward_one(
+        &self,
+        layer: &Linear,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        let size = if self.shares_a_scale() { x.rows() } else { block_rows(threads) };
+        match layer {
+            Linear::Float(layer) => layer.forward_blocks(x, out, size, threads),
+            Linear::Calibrating(layer) => {
+                layer.observe(&x)?;
+                layer.float().forward_blocks(x, out, size, threads)
+            }
+            _ => layer.forward(x, out, threads, workspace),
+        }
     }
 
     /// The longest run of linked static layers from `start` on.

@@ -14,7 +14,8 @@ pub enum ObserverChoice {
     MinMax,
     /// [`MovingAverageObserver`] with this averaging constant.
     MovingAverage(f32),
-    /// [`PercentileObserver`] with this percentile, of magnitudes if the scheme is symmetric.
+    /// [`PercentileObserver`] with this percentile, of magnitudes if the scheme is symmetric. For large values that are rare in
+    /// every channel; a channel that is large in every row ([`Warning::OutlierInput`](crate::Warning::OutlierInput)) is destroyed.
     Percentile(f64),
     /// [`HistogramObserver`] with 2048 bins.
     Histogram,

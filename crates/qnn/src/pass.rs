@@ -27,8 +27,9 @@ use crate::pass_report::PassReport;
 /// ```
 ///
 /// # Errors
-/// [`PassError`] if names are not unique, a rule matches nothing, `run` fails, or a layer cannot be quantized. The model's
-/// layers are those that it had before then.
+/// [`PassError`] if names are not unique, the model's walks show different layers, a rule matches nothing, `run` fails, or a
+/// layer cannot be quantized. The model's layers are those that it had before then, and so they are when code of the caller's
+/// panics.
 pub fn quantize_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
     config: &PassConfig,

@@ -5,6 +5,7 @@ use qkernels::SelectError;
 
 use crate::chain::ChainError;
 use crate::forward::ForwardError;
+use crate::layer_shape::{LayerMismatch, LayerShape};
 use crate::static_quantize::QuantizeLinearError;
 
 /// Why a model could not be quantized; its layers are those that it had before.
@@ -54,6 +55,15 @@ pub struct Refusal {
     pub source: PassLayerError,
 }
 
+impl From<LayerMismatch> for Refusal {
+    fn from(source: LayerMismatch) -> Self {
+        let name = |layer: &LayerShape| layer.name.clone();
+        // One of the two is there: a walk that shows no layer where there should be none is right.
+        let layer = source.expected.as_ref().or(source.found.as_ref()).map_or_else(String::new, name);
+        Self { layer, source: PassLayerError::Mismatch(Box::new(source)) }
+    }
+}
+
 /// Why a layer cannot be quantized as asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -61,7 +71,13 @@ pub enum PassLayerError {
     /// The observer cannot be set so.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The observer has no range: the layer did not run, or saw nothing finite.
+    /// The model shows other layers than those that were calibrated, or planned.
+    #[error(transparent)]
+    Mismatch(Box<LayerMismatch>),
+    /// No row of any batch reached the layer, so that its input has no range.
+    #[error("the layer did not run during calibration, so its input has no range")]
+    DidNotRun,
+    /// The observer has no range: the layer saw nothing finite.
     #[error("its input in {rows} rows of calibration: {source}")]
     Observer {
         /// Rows that the layer saw.

@@ -1,28 +1,29 @@
 //! What is to become of each layer, and how it does.
 
-use qcore::{Observer, ObserverError, SettingError, clipped_fraction};
+use qcore::{Observer, ObserverError, SettingError, SqnrAboutMean, clipped_fraction};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
 
 use crate::calibrating::Watch;
 use crate::chain::{ChainError, check_names};
 use crate::dynamic_linear::DynamicLinear;
 use crate::float_linear::FloatLinear;
-use crate::forward::ForwardError;
+use crate::forward::{ForwardError, grown};
+use crate::layer_shape::LayerShape;
 use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::method::Method;
-use crate::noise::Noise;
 use crate::pass_config::{PassConfig, Rule};
 use crate::pass_error::{PassError, PassLayerError};
 use crate::pass_report::{Decision, PassLayer};
 use crate::static_linear::StaticLinear;
 use crate::static_quantize::QuantizeLinearError;
+use crate::warning::{ChannelPeaks, Warning};
 use crate::weight_only_linear::WeightOnlyLinear;
 use crate::workspace::LinearWorkspace;
 
 /// What is to become of a layer, and what calibration saw of it.
 pub(crate) struct Planned {
-    pub(crate) name: String,
+    pub(crate) shape: LayerShape,
     pub(crate) method: Method,
     pub(crate) decision: Decision,
     pub(crate) watch: Watch,
@@ -33,21 +34,24 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
     model: &M,
     config: &PassConfig,
 ) -> Result<Vec<Planned>, PassError<E>> {
-    let mut layers: Vec<(String, usize, bool)> = Vec::new();
+    let mut layers: Vec<(LayerShape, bool)> = Vec::new();
     model.visit(&mut |layer| {
-        layers.push((layer.name().to_owned(), layer.n() * layer.k(), matches!(layer, Linear::Float(_))));
+        // One that is still watched is an f32 layer: see `unwatch`.
+        let is_float = matches!(layer, Linear::Float(_) | Linear::Calibrating(_));
+        layers.push((LayerShape::of(layer), is_float));
     });
     if layers.is_empty() {
         return Err(PassError::Layers(ChainError::NoLayers));
     }
-    check_names(layers.iter().map(|(name, ..)| &name[..])).map_err(PassError::Layers)?;
-    let unused = |rule: &&Rule| !layers.iter().any(|(name, ..)| rule.matches(name));
+    check_names(layers.iter().map(|(shape, _)| &shape.name[..])).map_err(PassError::Layers)?;
+    let unused = |rule: &&Rule| !layers.iter().any(|(shape, _)| rule.matches(&shape.name));
     if let Some(rule) = config.rules.iter().find(unused) {
         return Err(PassError::UnusedRule { pattern: rule.pattern.clone() });
     }
     let last = layers.len() - 1;
-    let decide = |(index, (name, weights, is_float)): (usize, (String, usize, bool))| {
-        let rule = config.rules.iter().find(|rule| rule.matches(&name));
+    let decide = |(index, (shape, is_float)): (usize, (LayerShape, bool))| {
+        let rule = config.rules.iter().find(|rule| rule.matches(&shape.name));
+        let weights = shape.n.saturating_mul(shape.k);
         let (method, decision) = match rule {
             _ if !is_float => (Method::Float, Decision::Already),
             Some(rule) => (rule.method, Decision::Rule(rule.pattern.clone())),
@@ -56,7 +60,7 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
             None if weights < config.min_weights => (Method::Float, Decision::TooSmall),
             None => (config.method, Decision::Default),
         };
-        Planned { name, method, decision, watch: Watch::default() }
+        Planned { shape, method, decision, watch: Watch::default() }
     };
     Ok(layers.into_iter().enumerate().map(decide).collect())
 }
@@ -84,9 +88,12 @@ impl Planned {
         match method {
             Method::Float => Ok(float.clone().into()),
             Method::Static(config) => {
+                let rows = self.watch.rows;
+                if rows == 0 {
+                    return Err(PassLayerError::DidNotRun);
+                }
                 let range = self.watch.observer.as_ref().map(|observer| observer.range());
                 let range = range.unwrap_or(Err(ObserverError::NoData { non_finite: 0 }));
-                let rows = self.watch.rows;
                 let range = range.map_err(|source| PassLayerError::Observer { rows, source })?;
                 let input = config.activations.choose(range)?;
                 Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?.into())
@@ -101,14 +108,15 @@ impl Planned {
         }
     }
 
-    /// Both forms of the layer on the rows that were kept.
+    /// Both forms of the layer on the rows that were kept, and what their figures hide.
     pub(crate) fn measure(
         &self,
         float: &FloatLinear,
         quantized: &Linear,
-    ) -> Result<PassLayer, PassLayerError> {
+    ) -> Result<(PassLayer, Vec<Warning>), PassLayerError> {
         let (x, m) = self.watch.sample.concat();
         let mut report = PassLayer::unchanged(quantized, self.decision.clone());
+        let mut warnings = Vec::new();
         report.rows = self.watch.rows;
         report.non_finite = self.watch.observer.as_ref().map_or(0, |observer| observer.non_finite());
         if let Linear::Static(layer) = quantized {
@@ -117,14 +125,23 @@ impl Planned {
         }
         if m > 0 {
             let (n, k) = (float.n(), float.k());
-            let (mut expected, mut got, mut noise) = (vec![0.0; m * n], vec![0.0; m * n], Noise::default());
-            let view = |values| MatMut::new(values, m, n).map_err(ForwardError::from);
-            let x = MatRef::new(&x, m, k).map_err(ForwardError::from)?;
-            float.forward(x, view(&mut expected)?, Threads::Serial)?;
-            quantized.forward(x, view(&mut got)?, Threads::Serial, &mut LinearWorkspace::new())?;
-            noise.add(&expected, &got);
-            report.sqnr_db = Some(noise.sqnr_db());
+            let (mut expected, mut got, mut sqnr) = (Vec::new(), Vec::new(), SqnrAboutMean::new(n));
+            let (expected, got) = (grown(&mut expected, m, n)?, grown(&mut got, m, n)?);
+            let rows = MatRef::new(&x, m, k).map_err(ForwardError::from)?;
+            let out = MatMut::new(&mut *expected, m, n).map_err(ForwardError::from)?;
+            float.forward(rows, out, Threads::Serial)?;
+            let out = MatMut::new(&mut *got, m, n).map_err(ForwardError::from)?;
+            quantized.forward(rows, out, Threads::Serial, &mut LinearWorkspace::new())?;
+            sqnr.add(expected, got).map_err(ForwardError::from)?;
+            report.sqnr_db = Some(sqnr.sqnr_db());
+            report.sqnr_about_mean_db = sqnr.db();
+            warnings.extend(Warning::of_output(&self.shape.name, quantized.method(), &sqnr));
+            if matches!(quantized, Linear::Static(_) | Linear::Dynamic(_)) {
+                let mut peaks = ChannelPeaks::default();
+                peaks.add(&x, k);
+                warnings.extend(peaks.warning(&self.shape.name));
+            }
         }
-        Ok(report)
+        Ok((report, warnings))
     }
 }

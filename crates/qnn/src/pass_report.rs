@@ -8,6 +8,7 @@ use crate::linear::Linear;
 use crate::pass_error::PassLayerError;
 use crate::storage::Storage;
 use crate::table::Table;
+use crate::warning::Warning;
 
 /// What [`quantize_model`](crate::quantize_model) did. `Display` gives a table.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub struct PassReport {
     pub batches: usize,
     /// Name of the kernel that the layers are packed for.
     pub kernel: &'static str,
+    /// What the figures hide; none in a healthy model.
+    pub warnings: Vec<Warning>,
 }
 
 /// One layer of a [`PassReport`].
@@ -45,6 +48,9 @@ pub struct PassLayer {
     pub clipped: Option<f64>,
     /// Signal to quantization noise of the layer's output in dB, of this layer alone: on the kept rows of its f32 input.
     pub sqnr_db: Option<f64>,
+    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]): of what differs from row to row. `None` where fewer
+    /// than two rows were kept.
+    pub sqnr_about_mean_db: Option<f64>,
     /// Bytes in f32.
     pub float_bytes: usize,
     /// Bytes stored now.
@@ -84,6 +90,7 @@ impl PassLayer {
             non_finite: 0,
             clipped: None,
             sqnr_db: None,
+            sqnr_about_mean_db: None,
             float_bytes: layer.float_bytes(),
             stored: layer.storage(),
         }
@@ -123,14 +130,25 @@ impl fmt::Display for PassReport {
                 writeln!(f, "note: {name}: {non_finite} input values are not finite and were skipped")?;
             }
         }
-        Ok(())
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }
 
 impl PassReport {
     fn cells(&self) -> Vec<Vec<String>> {
-        let titles =
-            ["layer", "k", "n", "now", "by", "input scale", "zero point", "clipped %", "SQNR dB", "bytes"];
+        let titles = [
+            "layer",
+            "k",
+            "n",
+            "now",
+            "by",
+            "input scale",
+            "zero point",
+            "clipped %",
+            "SQNR dB",
+            "about mean",
+            "bytes",
+        ];
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
         rows.extend(self.layers.iter().map(|layer| {
@@ -144,6 +162,7 @@ impl PassReport {
                 or_dash(layer.input.map(|input| input.zero_point().to_string())),
                 or_dash(layer.clipped.map(|share| format!("{:.3}", 100.0 * share))),
                 or_dash(layer.sqnr_db.map(|db| format!("{db:.2}"))),
+                or_dash(layer.sqnr_about_mean_db.map(|db| format!("{db:.2}"))),
                 layer.stored.total().to_string(),
             ]
         }));

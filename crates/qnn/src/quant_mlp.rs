@@ -4,7 +4,7 @@ use qkernels::{Kernel, MatMut, MatRef, Threads};
 
 use crate::config::ActivationCodes;
 use crate::forward::{ForwardError, check_input, check_output};
-use crate::rows::{blocks, check_finite};
+use crate::rows::{block_rows, blocks, check_finite};
 use crate::static_chain;
 use crate::static_linear::StaticLinear;
 use crate::workspace::LinearWorkspace;
@@ -23,7 +23,8 @@ pub struct QuantMlp {
 }
 
 /// Memory between the layers of a [`QuantMlp`] or an [`Mlp`](crate::Mlp), kept from call to call. It grows to what the widest
-/// layer needs for a block of rows, whatever the batch.
+/// layer needs for a block of rows, whatever the batch; for the whole batch where [`Mlp::forward`](crate::Mlp::forward) needs all
+/// rows at once.
 #[derive(Debug, Default)]
 pub struct QuantWorkspace {
     pub(crate) linear: LinearWorkspace,
@@ -99,7 +100,7 @@ impl QuantMlp {
         check_output(&out, x.rows(), self.outputs())?;
         let QuantWorkspace { linear, next_codes, .. } = workspace;
         check_finite(&x, &mut linear.row)?;
-        for rows in blocks(x.rows(), threads) {
+        for rows in blocks(x.rows(), block_rows(threads)) {
             let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
                 continue;
             };

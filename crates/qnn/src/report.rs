@@ -13,6 +13,7 @@ use crate::forward::{ForwardError, check_input};
 use crate::quant_mlp::QuantMlp;
 use crate::static_linear::StaticLinear;
 use crate::table::Table;
+use crate::warning::Warning;
 use crate::weight_codes::{WeightCodesError, scheme_params};
 
 /// Why there is no report.
@@ -77,12 +78,14 @@ pub struct ModelReport {
     pub activations: ActivationCodes,
     /// SQNR of the logits in dB: that of the last layer.
     pub logits_sqnr_db: f64,
-    /// Share of rows, 0 to 1, whose largest logit is the same one in both models.
+    /// Share of rows, 0 to 1, whose largest logit is the same one in both models ([`qcore::Agreement`]).
     pub agreement: f64,
     /// Bytes of all f32 weights and biases.
     pub float_bytes: usize,
     /// Bytes of what the int8 model stores: see [`StaticLinear::storage`].
     pub quantized_bytes: usize,
+    /// What the figures hide; none in a healthy model.
+    pub warnings: Vec<Warning>,
 }
 
 /// One layer of a [`ModelReport`].
@@ -110,6 +113,9 @@ pub struct LayerReport {
     /// Signal to quantization noise of the layer's output, with all that came before it, in dB:
     /// `10 * log10(sum f^2 / sum (f - q)^2)` ([`qcore::sqnr_db`]), f the f32 output after ReLU, q the dequantized codes.
     pub sqnr_db: f64,
+    /// The same about the mean of each output over the rows ([`qcore::SqnrAboutMean`]): of what differs from row to row.
+    /// `None` with a single row.
+    pub sqnr_about_mean_db: Option<f64>,
     /// Bytes of f32 weights and bias.
     pub float_bytes: usize,
     /// Bytes of int8 weights, scales, bias and input parameters.
@@ -146,20 +152,23 @@ impl QuantMlp {
             ActivationCodes::U8 => Comparison::<u8>::new(self, float).run(x)?,
             ActivationCodes::I8 => Comparison::<i8>::new(self, float).run(x)?,
         };
-        let Tallies { layers: tallies, same_class } = tallies;
-        let mut layers = Vec::with_capacity(tallies.len());
+        let Tallies { layers: tallies, agreement } = tallies;
+        let (mut layers, mut warnings) = (Vec::with_capacity(tallies.len()), Vec::new());
         for ((layer, float_layer), tally) in self.layers().iter().zip(float.layers()).zip(&tallies) {
             layers.push(self.layer_report(layer, float_layer, tally)?);
+            warnings.extend(Warning::of_output(layer.name(), "static", &tally.sqnr));
+            warnings.extend(tally.peaks.warning(layer.name()));
         }
         Ok(ModelReport {
             rows: x.rows(),
             kernel: self.kernel().name(),
             activations: self.activations(),
             logits_sqnr_db: layers.last().map_or(f64::NAN, |layer| layer.sqnr_db),
-            agreement: same_class as f64 / x.rows() as f64,
+            agreement: agreement.share(),
             float_bytes: float.bytes(),
             quantized_bytes: self.layers().iter().map(|layer| layer.storage().total()).sum(),
             layers,
+            warnings,
         })
     }
 
@@ -184,7 +193,8 @@ impl QuantMlp {
                 .fold((f32::INFINITY, 0.0), |(min, max), &scale| (scale.min(min), scale.max(max))),
             clipped: tally.clipped.share(),
             saturated: tally.saturated.map(Share::share),
-            sqnr_db: tally.noise.sqnr_db(),
+            sqnr_db: tally.sqnr.sqnr_db(),
+            sqnr_about_mean_db: tally.sqnr.db(),
             float_bytes: float.bytes(),
             quantized_bytes: layer.storage().total(),
             raised_channels: channels(&|channel| scales[channel] > asked[channel]),
@@ -259,7 +269,7 @@ impl fmt::Display for ModelReport {
                 }
             }
         }
-        Ok(())
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }
 
@@ -275,6 +285,7 @@ impl ModelReport {
             "clipped %",
             "saturated %",
             "SQNR dB",
+            "about mean",
             "f32 bytes",
             "int8 bytes",
         ];
@@ -291,6 +302,7 @@ impl ModelReport {
                 format!("{:.3}", 100.0 * layer.clipped),
                 layer.saturated.map_or_else(|| "-".to_owned(), |share| format!("{:.3}", 100.0 * share)),
                 format!("{:.2}", layer.sqnr_db),
+                layer.sqnr_about_mean_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.2}")),
                 layer.float_bytes.to_string(),
                 layer.quantized_bytes.to_string(),
             ]

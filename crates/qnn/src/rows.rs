@@ -2,22 +2,27 @@
 
 use core::ops::Range;
 
-use qcore::{Float, first_non_finite};
+use qcore::{Float, argmax, first_non_finite};
 use qkernels::{MatRef, Threads};
 
-use crate::forward::ForwardError;
+use crate::forward::{ForwardError, grown};
 
 /// Rows per thread that go through all layers together: few enough that what lies between two layers stays in the L2
 /// cache and that a workspace does not grow with the batch, enough that a product of them is worth its start.
 const ROWS_PER_THREAD: usize = 256;
 
-/// The blocks that `m` rows are cut into.
-pub(crate) fn blocks(m: usize, threads: Threads<'_>) -> impl Iterator<Item = Range<usize>> {
+/// Rows that go through a model together, where nothing asks for more.
+pub(crate) fn block_rows(threads: Threads<'_>) -> usize {
     let count = match threads {
         Threads::Pool(pool) => pool.current_num_threads(),
         _ => 1,
     };
-    let size = ROWS_PER_THREAD * count.max(1);
+    ROWS_PER_THREAD.saturating_mul(count.max(1))
+}
+
+/// The blocks of at most `size` rows that `m` rows are cut into.
+pub(crate) fn blocks(m: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = size.max(1);
     (0..m).step_by(size).map(move |start| start..m.min(start.saturating_add(size)))
 }
 
@@ -38,6 +43,15 @@ pub(crate) fn row<'r, F: Float>(x: &MatRef<'r, F>, i: usize, buffer: &'r mut Vec
     buffer
 }
 
+/// All rows of `x`, one after the other, in `buffer`.
+pub(crate) fn gather<'b>(x: &MatRef<'_, f32>, buffer: &'b mut Vec<f32>) -> Result<&'b [f32], ForwardError> {
+    let (values, mut apart) = (grown(buffer, x.rows(), x.cols())?, Vec::new());
+    for (i, values) in values.chunks_exact_mut(x.cols().max(1)).enumerate() {
+        values.copy_from_slice(row(x, i, &mut apart));
+    }
+    Ok(values)
+}
+
 /// Every value of `x` is finite.
 pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
     for i in 0..x.rows() {
@@ -49,7 +63,7 @@ pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -
 }
 
 /// Index of the largest value of each row of `values` (m, n), the first of equals; `None` for a row without a number
-/// (n = 0, or all NaN). NaN is never the largest.
+/// (n = 0, or all NaN): [`qcore::argmax`] of each. NaN is never the largest.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -62,12 +76,6 @@ pub fn argmax_rows(values: MatRef<'_, f32>) -> impl Iterator<Item = Option<usize
     (0..values.rows()).map(move |i| argmax((0..values.cols()).filter_map(|j| values.get(i, j))))
 }
 
-/// Index of the largest value, the first of equals; `None` without a number.
-pub(crate) fn argmax(values: impl IntoIterator<Item = f32>) -> Option<usize> {
-    let numbers = values.into_iter().enumerate().filter(|(_, v)| !v.is_nan());
-    numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(j, _)| j)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,8 +83,10 @@ mod tests {
     #[test]
     fn blocks_cover_every_row_once() {
         for m in [0, 1, 255, 256, 257, 1000] {
-            let rows: Vec<usize> = blocks(m, Threads::Serial).flatten().collect();
-            assert_eq!(rows, (0..m).collect::<Vec<_>>());
+            for size in [0, 1, 256, m, usize::MAX] {
+                let rows: Vec<usize> = blocks(m, size).flatten().collect();
+                assert_eq!(rows, (0..m).collect::<Vec<_>>());
+            }
         }
     }
 

@@ -1,17 +1,17 @@
 //! What quantizing each layer alone costs the whole model, and the cheapest mix of forms that costs little enough.
 
-use core::mem::{replace, swap};
+use qcore::{SqnrAboutMean, agreement};
 
 use crate::calibration::Calibration;
-use crate::float_linear::FloatLinear;
+use crate::exchange::{exchange, or_undo, put_back};
+use crate::layer_shape::LayerShape;
 use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::method::Method;
-use crate::noise::Noise;
 use crate::pass_error::{PassLayerError, Refusal};
-use crate::rows::argmax;
 use crate::sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
 use crate::sizes::analyze_model_sizes;
+use crate::warning::Warning;
 
 /// What the model gives on the evaluation set: rows of `cols` values, one after the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,10 @@ pub struct ModelOutput {
 pub enum Target {
     /// At least this signal to quantization noise of the model's output, in dB.
     SqnrDb(f64),
-    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32.
+    /// At least this much about the mean of each output, in dB: [`SqnrAboutMean`].
+    SqnrAboutMeanDb(f64),
+    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32 ([`agreement`]: a row without a
+    /// number, in f32 too, agrees with nothing).
     Agreement(f64),
 }
 
@@ -36,6 +39,7 @@ pub enum Target {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Quality {
     pub(crate) sqnr_db: f64,
+    pub(crate) sqnr_about_mean_db: Option<f64>,
     pub(crate) agreement: f64,
 }
 
@@ -43,6 +47,7 @@ impl Target {
     fn is_kept(self, quality: Quality) -> bool {
         match self {
             Target::SqnrDb(db) => quality.sqnr_db >= db,
+            Target::SqnrAboutMeanDb(db) => quality.sqnr_about_mean_db.is_some_and(|of| of >= db),
             Target::Agreement(share) => quality.agreement >= share,
         }
     }
@@ -56,7 +61,8 @@ impl Target {
 /// form (of `fallbacks` in their order, in the end f32) until the target is kept, then each that was moved is tried in the first
 /// form again. What it promises was measured, not added up.
 ///
-/// The model is in f32 again when this returns. Layers that the configuration leaves alone stay as they are.
+/// The model is in f32 again when this returns, and when code of the caller's panics (`evaluate`, the model itself): layers are
+/// restored before the panic goes on. Layers that the configuration leaves alone stay as they are.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
@@ -81,7 +87,8 @@ impl Target {
 /// ```
 ///
 /// # Errors
-/// [`SensitivityError`] if `evaluate` fails or gives another number of values than before, or a layer has no form as planned.
+/// [`SensitivityError`] if `evaluate` fails or gives another number of values than before, a layer has no form as planned, or
+/// the layers are not those that were calibrated.
 pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
     model: &mut M,
     calibration: &Calibration,
@@ -89,40 +96,10 @@ pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
     target: Option<Target>,
     evaluate: impl FnMut(&M) -> Result<ModelOutput, E>,
 ) -> Result<SensitivityReport, SensitivityError<E>> {
-    let mut candidates = candidates(model, calibration, fallbacks)?;
+    calibration.check(model)?;
+    let mut trial = Trial { candidates: candidates(model, calibration, fallbacks)?, model };
     let mut bench = Bench { reference: None, evaluate };
-    bench.measure(model)?;
-    let (mut layers, mut costs) = (Vec::new(), Vec::new());
-    for candidate in &mut candidates {
-        let mut alone = Vec::new();
-        for form in 0..candidate.forms.len() {
-            candidate.install(model, form);
-            let quality = bench.measure(model);
-            candidate.restore(model);
-            alone.push(quality?);
-        }
-        layers.extend(alone.iter().zip(&candidate.forms).map(|(quality, (method, layer))| {
-            LayerSensitivity {
-                name: candidate.name.clone(),
-                method: method.name(),
-                sqnr_db: quality.sqnr_db,
-                agreement: quality.agreement,
-                saved_bytes: layer.float_bytes().saturating_sub(layer.storage().total()),
-            }
-        }));
-        costs.push(alone.iter().map(|quality| quality.sqnr_db).collect());
-    }
-    layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
-    let mix = match target {
-        None => None,
-        Some(target) => {
-            let mix = find_mix(model, &mut candidates, &costs, target, &mut bench);
-            candidates.iter_mut().for_each(|candidate| candidate.restore(model));
-            Some(mix?)
-        }
-    };
-    model.replaced();
-    Ok(SensitivityReport { layers, mix })
+    or_undo(&mut trial, |trial| trial.analyze(target, &mut bench), Trial::restore)
 }
 
 /// Why there is no analysis. The model is in f32 again.
@@ -142,17 +119,16 @@ pub enum SensitivityError<E> {
         /// Values now.
         got: usize,
     },
-    /// A layer has no form as planned.
+    /// A layer has no form as planned, or the layers are not those that were calibrated.
     #[error(transparent)]
     Layer(#[from] Refusal),
 }
 
 /// A layer and the forms that it may take, best first; f32 is always there as the last resort.
 struct Candidate {
-    name: String,
+    shape: LayerShape,
+    /// The form that is in the model, if one is, has the f32 layer in its place meanwhile.
     forms: Vec<(Method, Linear)>,
-    /// The form that is in the model; its place in `forms` holds the f32 layer meanwhile.
-    installed: Option<usize>,
 }
 
 fn candidates<M: Layers + ?Sized>(
@@ -173,45 +149,122 @@ fn candidates<M: Layers + ?Sized>(
         };
         match methods.map(form).collect() {
             Ok(forms) => {
-                candidates.push(Candidate { name: planned.name.clone(), forms, installed: None });
+                candidates.push(Candidate { shape: planned.shape.clone(), forms });
             }
-            Err(source) => refused = Some(Refusal { layer: planned.name.clone(), source }),
+            Err(source) => refused = Some(Refusal { layer: planned.shape.name.clone(), source }),
         }
     });
     refused.map_or(Ok(candidates), Err)
 }
 
-impl Candidate {
-    /// Puts a form into the model; `forms.len()` is f32.
-    fn install<M: Layers + ?Sized>(&mut self, model: &mut M, form: usize) {
-        self.restore(model);
-        if let Some((_, layer)) = self.forms.get_mut(form) {
-            exchange(model, layer);
-            self.installed = Some(form);
-            model.replaced();
-        }
-    }
-
-    /// Puts the f32 layer back.
-    fn restore<M: Layers + ?Sized>(&mut self, model: &mut M) {
-        if let Some((_, float)) = self.installed.take().and_then(|form| self.forms.get_mut(form)) {
-            exchange(model, float);
-            model.replaced();
-        }
-    }
+/// The model, and the forms that are tried in it.
+struct Trial<'m, M: ?Sized> {
+    model: &'m mut M,
+    candidates: Vec<Candidate>,
 }
 
-/// Exchanges `layer` with the one of its name in the model.
-fn exchange<M: Layers + ?Sized>(model: &mut M, layer: &mut Linear) {
-    let mut taken = replace(layer, Linear::Float(FloatLinear::nothing()));
-    let mut found = false;
-    model.visit_mut(&mut |slot| {
-        if !found && slot.name() == taken.name() {
-            swap(slot, &mut taken);
-            found = true;
+impl<M: Layers + ?Sized> Trial<'_, M> {
+    /// Puts a form of a layer into the model; that after the last one is f32.
+    fn install(&mut self, candidate: usize, form: usize) -> Result<(), Refusal> {
+        let Candidate { shape, forms } = &mut self.candidates[candidate];
+        put_back(self.model, forms.iter_mut().map(|(_, layer)| layer));
+        let Some((_, layer)) = forms.get_mut(form) else { return Ok(()) };
+        exchange(self.model, shape, layer)?;
+        self.model.replaced();
+        Ok(())
+    }
+
+    /// Puts all f32 layers back.
+    fn restore(&mut self) {
+        let forms = self.candidates.iter_mut().flat_map(|candidate| &mut candidate.forms);
+        put_back(self.model, forms.map(|(_, layer)| layer));
+    }
+
+    fn analyze<E, F: FnMut(&M) -> Result<ModelOutput, E>>(
+        &mut self,
+        target: Option<Target>,
+        bench: &mut Bench<F>,
+    ) -> Result<SensitivityReport, SensitivityError<E>> {
+        bench.measure(&*self.model)?;
+        let (mut layers, mut costs) = (Vec::new(), Vec::new());
+        for candidate in 0..self.candidates.len() {
+            let mut alone = Vec::new();
+            for form in 0..self.candidates[candidate].forms.len() {
+                self.install(candidate, form)?;
+                alone.push(bench.measure(&*self.model)?);
+            }
+            self.restore();
+            let Candidate { shape, forms } = &self.candidates[candidate];
+            layers.extend(alone.iter().zip(forms).map(|(quality, (method, layer))| LayerSensitivity {
+                name: shape.name.clone(),
+                method: method.name(),
+                sqnr_db: quality.sqnr_db,
+                sqnr_about_mean_db: quality.sqnr_about_mean_db,
+                agreement: quality.agreement,
+                saved_bytes: layer.float_bytes().saturating_sub(layer.storage().total()),
+            }));
+            costs.push(alone.iter().map(|quality| quality.sqnr_db).collect());
         }
-    });
-    *layer = taken;
+        layers.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+        let mix = target.map(|target| self.find_mix(&costs, target, bench)).transpose()?;
+        self.restore();
+        let warnings = layers.iter().filter_map(|layer| {
+            Warning::of_means(&layer.name, layer.method, layer.sqnr_db, layer.sqnr_about_mean_db)
+        });
+        Ok(SensitivityReport { warnings: warnings.collect(), layers, mix })
+    }
+
+    fn find_mix<E, F: FnMut(&M) -> Result<ModelOutput, E>>(
+        &mut self,
+        costs: &[Vec<f64>],
+        target: Target,
+        bench: &mut Bench<F>,
+    ) -> Result<Mix, SensitivityError<E>> {
+        let mut forms = vec![0; self.candidates.len()];
+        (0..forms.len()).try_for_each(|candidate| self.install(candidate, 0))?;
+        let mut quality = bench.measure(&*self.model)?;
+        // The dB of a layer alone in a form; f32 costs nothing.
+        let cost = |layer: usize, form: usize| costs[layer].get(form).copied().unwrap_or(f64::INFINITY);
+        let mut moved = Vec::new();
+        while !target.is_kept(quality) {
+            let movable = (0..forms.len()).filter(|&i| forms[i] < self.candidates[i].forms.len());
+            let Some(worst) = movable.min_by(|&a, &b| cost(a, forms[a]).total_cmp(&cost(b, forms[b]))) else {
+                break;
+            };
+            // To the next form that is any better.
+            let better = |&form: &usize| cost(worst, form) > cost(worst, forms[worst]);
+            let last = self.candidates[worst].forms.len();
+            forms[worst] = (forms[worst] + 1..last).find(better).unwrap_or(last);
+            self.install(worst, forms[worst])?;
+            moved.push(worst);
+            quality = bench.measure(&*self.model)?;
+        }
+        // What was moved first cost most; the last ones may have been moved for the sake of those.
+        moved.sort_by(|&a, &b| cost(b, 0).total_cmp(&cost(a, 0)));
+        moved.dedup();
+        for layer in moved {
+            self.install(layer, 0)?;
+            let tried = bench.measure(&*self.model)?;
+            if target.is_kept(tried) {
+                (forms[layer], quality) = (0, tried);
+            } else {
+                self.install(layer, forms[layer])?;
+            }
+        }
+        let sizes = analyze_model_sizes(&*self.model);
+        let method = |(candidate, &form): (&Candidate, &usize)| {
+            let method = candidate.forms.get(form).map_or(Method::Float, |(method, _)| *method);
+            (candidate.shape.name.clone(), method)
+        };
+        Ok(Mix {
+            methods: self.candidates.iter().zip(&forms).map(method).collect(),
+            sqnr_db: quality.sqnr_db,
+            sqnr_about_mean_db: quality.sqnr_about_mean_db,
+            agreement: quality.agreement,
+            float_bytes: sizes.float_bytes(),
+            stored_bytes: sizes.stored().total(),
+        })
+    }
 }
 
 /// The model's outputs, compared with those of the first run.
@@ -228,65 +281,10 @@ impl<F> Bench<F> {
         let output = (self.evaluate)(model).map_err(SensitivityError::Evaluate)?;
         let reference = self.reference.get_or_insert_with(|| output.clone());
         let (expected, cols, got) = (reference.values.len(), reference.cols, output.values.len());
-        if got != expected || cols == 0 || expected == 0 || !expected.is_multiple_of(cols) {
-            return Err(SensitivityError::Outputs { expected, cols, got });
-        }
-        let mut noise = Noise::default();
-        noise.add(&reference.values, &output.values);
-        let rows = reference.values.chunks_exact(cols).zip(output.values.chunks_exact(cols));
-        let same = rows.filter(|(a, b)| argmax(a.iter().copied()) == argmax(b.iter().copied())).count();
-        Ok(Quality { sqnr_db: noise.sqnr_db(), agreement: same as f64 / (expected / cols) as f64 })
+        let not_comparable = |_| SensitivityError::Outputs { expected, cols, got };
+        let agreement = agreement(&reference.values, &output.values, cols).map_err(not_comparable)?;
+        let mut sqnr = SqnrAboutMean::new(cols);
+        sqnr.add(&reference.values, &output.values).map_err(not_comparable)?;
+        Ok(Quality { sqnr_db: sqnr.sqnr_db(), sqnr_about_mean_db: sqnr.db(), agreement })
     }
-}
-
-fn find_mix<M: Layers + ?Sized, E, F: FnMut(&M) -> Result<ModelOutput, E>>(
-    model: &mut M,
-    candidates: &mut [Candidate],
-    costs: &[Vec<f64>],
-    target: Target,
-    bench: &mut Bench<F>,
-) -> Result<Mix, SensitivityError<E>> {
-    let mut forms = vec![0; candidates.len()];
-    candidates.iter_mut().for_each(|candidate| candidate.install(model, 0));
-    let mut quality = bench.measure(model)?;
-    // The dB of a layer alone in a form; f32 costs nothing.
-    let cost = |layer: usize, form: usize| costs[layer].get(form).copied().unwrap_or(f64::INFINITY);
-    let mut moved = Vec::new();
-    while !target.is_kept(quality) {
-        let movable = (0..forms.len()).filter(|&i| forms[i] < candidates[i].forms.len());
-        let Some(worst) = movable.min_by(|&a, &b| cost(a, forms[a]).total_cmp(&cost(b, forms[b]))) else {
-            break;
-        };
-        // To the next form that is any better.
-        let better = |&form: &usize| cost(worst, form) > cost(worst, forms[worst]);
-        let last = candidates[worst].forms.len();
-        forms[worst] = (forms[worst] + 1..last).find(better).unwrap_or(last);
-        candidates[worst].install(model, forms[worst]);
-        moved.push(worst);
-        quality = bench.measure(model)?;
-    }
-    // What was moved first cost most; the last ones may have been moved for the sake of those.
-    moved.sort_by(|&a, &b| cost(b, 0).total_cmp(&cost(a, 0)));
-    moved.dedup();
-    for layer in moved {
-        candidates[layer].install(model, 0);
-        let tried = bench.measure(model)?;
-        if target.is_kept(tried) {
-            (forms[layer], quality) = (0, tried);
-        } else {
-            candidates[layer].install(model, forms[layer]);
-        }
-    }
-    let sizes = analyze_model_sizes(model);
-    let method = |(candidate, &form): (&Candidate, &usize)| {
-        let method = candidate.forms.get(form).map_or(Method::Float, |(method, _)| *method);
-        (candidate.name.clone(), method)
-    };
-    Ok(Mix {
-        methods: candidates.iter().zip(&forms).map(method).collect(),
-        sqnr_db: quality.sqnr_db,
-        agreement: quality.agreement,
-        float_bytes: sizes.float_bytes(),
-        stored_bytes: sizes.stored().total(),
-    })
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use crate::method::Method;
 use crate::pass_config::{PassConfig, Rule};
 use crate::table::Table;
+use crate::warning::Warning;
 
 /// What quantizing each layer alone costs, the costliest first, and the mix that keeps the target. `Display` gives tables.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct SensitivityReport {
     pub layers: Vec<LayerSensitivity>,
     /// The cheapest mix that keeps the target, if there was one.
     pub mix: Option<Mix>,
+    /// Where the SQNR of the model's output hides what quantizing a layer alone costs; none in a healthy model.
+    pub warnings: Vec<Warning>,
 }
 
 /// What quantizing one layer alone does to the model's output.
@@ -26,6 +29,8 @@ pub struct LayerSensitivity {
     pub method: &'static str,
     /// Signal to quantization noise of the model's output in dB.
     pub sqnr_db: f64,
+    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]); `None` with a single row.
+    pub sqnr_about_mean_db: Option<f64>,
     /// Share, 0 to 1, of rows whose largest output is the same one as in f32.
     pub agreement: f64,
     /// Bytes that the form saves.
@@ -40,6 +45,8 @@ pub struct Mix {
     pub methods: Vec<(String, Method)>,
     /// Signal to quantization noise of the model's output in dB, measured.
     pub sqnr_db: f64,
+    /// The same about the mean of each output, measured.
+    pub sqnr_about_mean_db: Option<f64>,
     /// Share, 0 to 1, of rows whose largest output is the same one as in f32, measured.
     pub agreement: f64,
     /// Bytes of all layers in f32.
@@ -60,18 +67,20 @@ impl Mix {
 
 impl fmt::Display for SensitivityReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let titles = ["quantized alone", "as", "SQNR dB", "same class %", "saves bytes"];
+        let titles = ["quantized alone", "as", "SQNR dB", "about mean", "same class %", "saves bytes"];
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
         rows.extend(self.layers.iter().map(|layer| {
             vec![
                 layer.name.clone(),
                 layer.method.to_owned(),
                 format!("{:.2}", layer.sqnr_db),
+                layer.sqnr_about_mean_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.2}")),
                 format!("{:.2}", 100.0 * layer.agreement),
                 layer.saved_bytes.to_string(),
             ]
         }));
         write!(f, "{}", Table(&rows))?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         let Some(mix) = &self.mix else { return Ok(()) };
         writeln!(
             f,

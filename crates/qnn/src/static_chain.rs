@@ -33,7 +33,7 @@ pub(crate) fn run<'l>(
                 }
             };
         };
-        let output = grown(next, m * layer.n());
+        let output = grown(next, m, layer.n())?;
         match following.input_codes() {
             ActivationCodes::U8 => step::<u8>(layer, real, codes, output, m, threads, gemm)?,
             ActivationCodes::I8 => step::<i8>(layer, real, codes, output, m, threads, gemm)?,

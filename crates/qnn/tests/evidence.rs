@@ -4,9 +4,10 @@ mod small;
 
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
-    Calibration, DynamicConfig, FloatMlp, ForwardError, Layers, Linear, Method, Mlp, ModelOutput, PassConfig,
-    QuantWorkspace, SensitivityError, StaticConfig, Target, WeightConfig, analyze_model_sizes,
-    analyze_sensitivity, calibrate_model, quantize_model,
+    Calibration, DynamicConfig, FloatLinear, FloatMlp, ForwardError, Layers, Linear, Method, Mlp,
+    ModelOutput, PassConfig, QuantConfig, QuantWorkspace, SensitivityError, StaticConfig, Target, Warning,
+    WeightConfig, WeightOnlyConfig, analyze_model_sizes, analyze_sensitivity, calibrate_model,
+    quantize_model,
 };
 
 use small::{linear, rows};
@@ -158,4 +159,136 @@ fn what_cannot_be_measured_is_an_error_and_changes_nothing() {
     let mut count = 0;
     model.visit(&mut |_| count += 1);
     assert_eq!(count, 4);
+}
+
+const OUTLIER: usize = 17;
+
+/// Numbers of mean 0 and deviation 1, nearly normal, that have nothing to do with each other.
+fn noise(seed: u64) -> impl Iterator<Item = f32> {
+    let mut state = seed;
+    let mut uniform = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    core::iter::repeat_with(move || (0..12).map(|_| uniform()).sum())
+}
+
+fn random_layer(name: &str, n: usize, k: usize, seed: u64) -> FloatLinear {
+    let weight = noise(seed).take(n * k).map(|w| w / (k as f32).sqrt()).collect();
+    FloatLinear::new(name, n, k, weight, vec![0.0; n]).unwrap()
+}
+
+/// A model like trained ones: 256 inputs, 64 hidden values, 10 outputs.
+fn random_model() -> FloatMlp {
+    FloatMlp::new(vec![random_layer("fc1", 64, 256, 1), random_layer("fc2", 10, 64, 2)]).unwrap()
+}
+
+/// Rows of 256 channels of deviation 1, one of them about 1000.
+fn outliers(rows: usize) -> Vec<f32> {
+    let mut x: Vec<f32> = noise(3).take(rows * 256).collect();
+    x.iter_mut().skip(OUTLIER).step_by(256).for_each(|v| *v += 1000.0);
+    x
+}
+
+/// What a model of 100 rows and 10 outputs gives.
+fn logits(model: &Mlp, x: MatRef<'_, f32>) -> Result<ModelOutput, ForwardError> {
+    let mut values = vec![0.0; 1000];
+    let out = MatMut::new(&mut values, 100, 10)?;
+    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+    Ok(ModelOutput { values, cols: 10 })
+}
+
+/// Whether there is a warning of each kind about the layer.
+fn warned(warnings: &[Warning]) -> (bool, bool) {
+    let mean = warnings.iter().any(|w| matches!(w, Warning::MeanHidesNoise { layer, .. } if layer == "fc1"));
+    let outlier = warnings
+        .iter()
+        .any(|w| matches!(w, Warning::OutlierInput { layer, channel: OUTLIER, .. } if layer == "fc1"));
+    (mean, outlier)
+}
+
+#[test]
+fn a_large_mean_does_not_hide_the_noise() {
+    let x = outliers(100);
+    let x = rows(&x, 256);
+    let float = random_model();
+    let per_tensor = qkernels::Dynamic::PerTensor(qcore::Scheme::onnx_dynamic(qcore::CodeRange::U8));
+    for (method, integers) in [
+        (Method::default(), true),
+        (Method::Dynamic(DynamicConfig::default()), true),
+        (Method::Dynamic(DynamicConfig { activations: per_tensor, ..DynamicConfig::default() }), true),
+        (Method::WeightOnly(WeightOnlyConfig::default()), false),
+    ] {
+        let config = PassConfig { method, ..PassConfig::default() }.with_rule("fc2", Method::Float);
+        let mut model = Mlp::from(float.clone());
+        let report = quantize_model(&mut model, &config, [x], Mlp::run_batch, |_| {}).unwrap();
+        let layer = &report.layers[0];
+        let (sqnr, about_mean) = (layer.sqnr_db.unwrap(), layer.sqnr_about_mean_db.unwrap());
+        assert!(sqnr > 30.0, "{report}");
+        assert!(if integers { about_mean < 3.0 } else { about_mean > 40.0 }, "{report}");
+        assert_eq!(warned(&report.warnings), (integers, integers), "{report}");
+        let text = report.to_string();
+        assert!(text.contains("about mean"), "{text}");
+        for words in [
+            "warning: fc1: input channel 17 takes most of the range",
+            "keep this layer in weight-only or f32, or smooth its input",
+        ] {
+            assert_eq!(text.contains(words), integers, "{text}");
+        }
+
+        // Of the model's output, layer by layer.
+        let calibration =
+            calibrate_model(&mut Mlp::from(float.clone()), &config, [x], Mlp::run_batch, |_| {}).unwrap();
+        let evaluate = |model: &Mlp| logits(model, x);
+        let mut model = Mlp::from(float.clone());
+        let target = Some(Target::SqnrAboutMeanDb(20.0));
+        let report = analyze_sensitivity(&mut model, &calibration, &[], target, evaluate).unwrap();
+        assert_eq!(report.layers[0].sqnr_about_mean_db.unwrap() < 15.0, integers, "{report}");
+        assert_eq!(warned(&report.warnings).0, integers, "{report}");
+        let mix = report.mix.as_ref().unwrap();
+        assert!(mix.sqnr_about_mean_db.unwrap() >= 20.0, "{report}");
+        assert_eq!(matches!(mix.methods[0].1, Method::Float), integers, "{report}");
+    }
+    let model = float.calibrate([x]).unwrap().quantize(&QuantConfig::default()).unwrap();
+    let report = model.report(&float, x).unwrap();
+    assert!(report.layers[0].sqnr_db > report.layers[0].sqnr_about_mean_db.unwrap() + 10.0, "{report}");
+    assert_eq!(warned(&report.warnings), (true, true), "{report}");
+    assert!(report.to_string().contains("warning: fc1: "), "{report}");
+}
+
+#[test]
+fn healthy_models_have_no_warnings() {
+    let x: Vec<f32> = noise(3).take(100 * 256).collect();
+    let x = rows(&x, 256);
+    let mut model = Mlp::from(random_model());
+    let calibration =
+        calibrate_model(&mut model, &PassConfig::default(), [x], Mlp::run_batch, |_| {}).unwrap();
+    let evaluate = |model: &Mlp| logits(model, x);
+    let report = analyze_sensitivity(&mut model, &calibration, &[], None, evaluate).unwrap();
+    assert_eq!(report.warnings, []);
+    let quant = random_model();
+    let quant = quant.calibrate([x]).unwrap().quantize(&QuantConfig::default()).unwrap();
+    assert_eq!(quant.report(&random_model(), x).unwrap().warnings, []);
+    let report = calibration.quantize(&mut model).unwrap();
+    assert_eq!((&report.warnings[..], report.to_string().contains("warning")), (&[][..], false));
+    // One row tells nothing of what differs from row to row.
+    let one = x.row_range(0..1).unwrap();
+    let mut model = Mlp::from(random_model());
+    let report = quantize_model(&mut model, &PassConfig::default(), [one], Mlp::run_batch, |_| {});
+    let report = report.unwrap();
+    assert!(report.layers.iter().all(|l| l.sqnr_db.is_some() && l.sqnr_about_mean_db.is_none()), "{report}");
+    assert_eq!(report.warnings, []);
+}
+
+#[test]
+fn a_row_without_a_number_agrees_with_nothing() {
+    let (mut model, x) = (model(), inputs());
+    let calibration = calibrated(&mut model, rows(&x, WIDTH));
+    // The second of four rows has no number, whatever the form of the layers.
+    let evaluate = |_: &Mlp| {
+        let values = vec![1.0, 0.0, f32::NAN, f32::NAN, 0.0, 1.0, 1.0, f32::NAN];
+        Ok::<_, ForwardError>(ModelOutput { values, cols: 2 })
+    };
+    let report = analyze_sensitivity(&mut model, &calibration, &[], None, evaluate).unwrap();
+    assert!(report.layers.iter().all(|layer| layer.agreement == 0.75), "{report}");
 }

@@ -105,6 +105,7 @@ fn int8_models_decide_as_the_f32_models_do() {
             let report = model.report(float, images(&TEST)).unwrap();
             assert!((report.logits_sqnr_db - sqnr).abs() < 1e-3, "{which}: {} {sqnr}", report.logits_sqnr_db);
             assert_eq!(report.agreement, agree as f64 / TEST.len() as f64, "{which}");
+            assert_eq!(report.warnings, [], "{which}: healthy models have none");
             if config.weights == WeightGranularity::PerChannel {
                 println!("{report}");
                 assert!(right >= 2440 && agree >= 2485 && sqnr >= 34.0, "{which}: {right} {agree} {sqnr}");
@@ -119,7 +120,8 @@ fn pass(model: usize, method: Method) -> (usize, f64) {
     let config = PassConfig { method, ..PassConfig::default() };
     let batches = (0..CALIBRATION.len()).step_by(100);
     let batches = batches.map(|i| images(&CALIBRATION).row_range(i..i + 100).unwrap());
-    quantize_model(&mut mlp, &config, batches, Mlp::run_batch, |_| {}).unwrap();
+    let report = quantize_model(&mut mlp, &config, batches, Mlp::run_batch, |_| {}).unwrap();
+    assert_eq!(report.warnings, [], "{report}");
     let mut logits = vec![f32::NAN; TEST.len() * CLASSES];
     let out = MatMut::new(&mut logits, TEST.len(), CLASSES).unwrap();
     mlp.forward(images(&TEST), out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();

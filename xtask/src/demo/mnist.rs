@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use qcore::Agreement;
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, FloatMlp, FloatWorkspace, ModelReport, QuantConfig, QuantMlp, QuantWorkspace,
@@ -97,6 +98,14 @@ impl Logits {
         Ok(Self { n, float: float_logits, int8: int8_logits })
     }
 
+    /// Rows for which both models decide alike.
+    fn same_class(&self) -> u64 {
+        let mut agreement = Agreement::default();
+        // Both have as many logits.
+        agreement.add(&self.float, &self.int8, self.n).unwrap_or_default();
+        agreement.same()
+    }
+
     fn classes(&self, logits: &[f32]) -> Vec<Option<usize>> {
         MatRef::new(logits, logits.len() / self.n, self.n)
             .map(|rows| argmax_rows(rows).collect())
@@ -161,12 +170,18 @@ fn table(
     let mut text = String::new();
     let (float, int8) = (logits.classes(&logits.float), logits.classes(&logits.int8));
     let (float_right, int8_right) = (test.correct(float.iter().copied()), test.correct(int8.iter().copied()));
-    let agree = float.iter().zip(&int8).filter(|(float, int8)| float == int8).count();
-    let percent = |count: usize| 100.0 * count as f64 / test.len() as f64;
+    let agree = logits.same_class();
+    let percent = |count: f64| 100.0 * count / test.len() as f64;
 
     writeln!(text, "{:22} {:>12} {:>12}", "", "f32", "int8")?;
     writeln!(text, "{:22} {:>12} {:>12}   of {}", "right", float_right, int8_right, test.len())?;
-    writeln!(text, "{:22} {:>10.2} % {:>10.2} %", "accuracy", percent(float_right), percent(int8_right))?;
+    writeln!(
+        text,
+        "{:22} {:>10.2} % {:>10.2} %",
+        "accuracy",
+        percent(float_right as f64),
+        percent(int8_right as f64)
+    )?;
     writeln!(
         text,
         "{:22} {:>12} {:>12}   of {} ({:.2} %)",
@@ -174,7 +189,7 @@ fn table(
         "",
         agree,
         test.len(),
-        percent(agree)
+        percent(agree as f64)
     )?;
     writeln!(text, "{:22} {:>12} {:>9.2} dB", "logits SQNR", "", report.logits_sqnr_db)?;
     writeln!(

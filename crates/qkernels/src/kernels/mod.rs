@@ -40,7 +40,12 @@ mod tests {
             // Weight-only products read groups of so many k, and no others (`float_tile.rs`).
             assert!([1, 2, 4, 8, 16].contains(&desc.kr), "{}: kr = {}", desc.name, desc.kr);
             // Wider panels are never proven, which would be slow in silence (`proof.rs`).
-            assert!(desc.proven.is_empty() || desc.nr <= proof::MOST_COLUMNS, "{}: nr = {}", desc.name, desc.nr);
+            assert!(
+                desc.proven.is_empty() || desc.nr <= proof::MOST_COLUMNS,
+                "{}: nr = {}",
+                desc.name,
+                desc.nr
+            );
         }
     }
 }
