@@ -3,9 +3,8 @@
 use qcore::Code;
 
 use super::output_codes::OutputCodes;
-use super::{Residual, Scales, StageError, sealed};
-use crate::finish::{Codes, ResidualRef, Target};
-use crate::view::MatMut;
+use super::{OutputStage, Residual, Scales, StageError, StoredCode, sealed};
+use crate::finish::{Codes, ResidualRef};
 
 /// Codes for the next layer: `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
 /// ([`qcore::requantize`]).
@@ -69,9 +68,11 @@ impl<'a, C: Code> Requantize<'a, C> {
     }
 }
 
-impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
+impl<C: StoredCode> OutputStage for Requantize<'_, C> {
     type Out = C;
+}
 
+impl<C: StoredCode> sealed::Stage for Requantize<'_, C> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias
     }
@@ -92,10 +93,5 @@ impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
     #[expect(private_interfaces, reason = "sealed")]
     fn residual(&self) -> Option<ResidualRef<'_>> {
         self.residual.map(|residual| residual.0)
-    }
-
-    #[expect(private_interfaces, reason = "sealed")]
-    fn target(out: MatMut<'_, C>) -> Target<'_> {
-        C::target(out)
     }
 }
