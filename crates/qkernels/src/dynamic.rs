@@ -53,7 +53,9 @@ pub enum DynamicError {
         error: SchemeError,
     },
     /// The scale of a row times that of a channel is more than f32 holds.
-    #[error("the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32")]
+    #[error(
+        "the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32"
+    )]
     ScaleRange {
         /// The row (0 for parameters per tensor).
         row: usize,

@@ -1,8 +1,9 @@
-//! Weight-only products whose sums leave the range of f32: where they do so both ways, infinities of either sign meet, and what
-//! was finite becomes NaN.
+//! Weight-only products whose sums leave the range of f32 on their way: what meets an infinity stays infinite, or becomes NaN if
+//! it is the opposite one, whatever the result should be.
 //!
-//! Hardly any activations are large enough for that, and one look at each of them says so. A row that is too large for this is
-//! computed by itself beforehand, to the very same bits, so that what is refused is NaN and nothing else is.
+//! Hardly any activations are large enough for that, and one look at each of them says so. A row that is too large is computed
+//! by itself beforehand, to the very same bits, and what is infinite in it once more in f64, so that results which are right,
+//! infinities included, are never refused.
 
 use qcore::Float;
 
@@ -30,11 +31,10 @@ fn most(w: &ScaledWeights) -> f32 {
     ((f64::from(f32::MAX) / sums) as f32).next_down()
 }
 
-/// An error where a result of `a`, which has the depth of `w`, is NaN though its operands are finite.
+/// An error where a result of `a`, which has the depth of `w`, is not the finite one that it should be.
 pub(crate) fn check<A: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,
-    stage: &FloatStage<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
     let (kernel, most) = (w.weights().kernel(), most(w));
@@ -49,31 +49,36 @@ pub(crate) fn check<A: Float>(
         if small || !kernel.vectorize(WithinAll { a: &one, most: f32::MAX }) {
             continue;
         }
-        if let Some(channel) = first_nan(one, w, stage, workspace) {
+        if let Some(channel) = first_lost(one, w, workspace) {
             return Err(GemmError::FloatRange { row, channel });
         }
     }
     Ok(())
 }
 
-/// The first channel whose result for the single row `a` is NaN.
-fn first_nan<A: Float>(
-    a: MatRef<'_, A>,
-    w: &ScaledWeights,
-    stage: &FloatStage<'_>,
-    workspace: &mut Workspace,
-) -> Option<usize> {
+/// The first channel whose sum for the single row `a` is not finite, though it should be, or no number.
+fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
     let (n, panels) = (w.weights().n(), w.weights().layout().panels());
     let mut y = core::mem::take(&mut workspace.operands.results);
     y.clear();
     y.resize(n, 0.0f32);
     if let Ok(out) = MatMut::new(&mut y, 1, n) {
         let whole = Part { rows: 0..1, panels: 0..panels };
-        threads::run(&FloatProduct { a, w, stage }, whole, out, workspace.arenas(1));
+        threads::run(&FloatProduct { a, w, stage: &FloatStage::new() }, whole, out, workspace.arenas(1));
     }
-    let first = y.iter().position(|y| y.is_nan());
+    // Without the caller's stage, whose ReLU would make 0 of what went the wrong way.
+    let lost = |(channel, y): (usize, &f32)| {
+        y.is_nan() || y.is_infinite() && (exact(a, w, channel) as f32).is_finite()
+    };
+    let first = y.iter().enumerate().position(lost);
     workspace.operands.results = y;
     first
+}
+
+/// The sum of the single row `a` and a channel, in f64, which no such sum leaves.
+fn exact<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
+    let values = a.row_elements(0).enumerate();
+    values.map(|(k, a)| f64::from(a.widen()) * w.value(channel, k)).sum()
 }
 
 /// Whether all of `a` are at most `most` in magnitude, none of them NaN.

@@ -61,8 +61,9 @@ pub enum GemmError {
         /// The largest that the activations may have, likewise.
         got: u8,
     },
-    /// Float sums leave the range of f32 both ways, and are no number any more.
-    #[error("the sums of row {row} and channel {channel} leave the range of f32 both ways, though all operands are finite")]
+    /// Float sums leave the range of f32 before they are complete: what is stored would be NaN or infinite, where all operands
+    /// are finite and so is their product.
+    #[error("the sums of row {row} and channel {channel} leave the range of f32 before they are complete")]
     FloatRange {
         /// Row of the activations.
         row: usize,

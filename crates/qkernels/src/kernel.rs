@@ -116,7 +116,10 @@ impl KernelDesc {
             return Ok(());
         }
         let base = kernels::all().find(|base| base.proven.contains(&self));
-        Err(KernelError::ProvenPanelsOnly { name: self.name, base: base.map_or("no kernel", |base| base.name) })
+        Err(KernelError::ProvenPanelsOnly {
+            name: self.name,
+            base: base.map_or("no kernel", |base| base.name),
+        })
     }
 
     /// What k of packed weights is padded to a multiple of: a panel is whole groups of whichever kernel runs it.

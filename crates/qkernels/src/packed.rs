@@ -132,7 +132,8 @@ impl PackedWeights {
             return Ok(packed);
         }
         packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
-        let proofs = Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
+        let proofs =
+            Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
         packed.panel_kernels = kernel.vectorize(proofs).map_err(|_| no_memory)?;
         packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
         if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {

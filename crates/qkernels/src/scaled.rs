@@ -188,6 +188,16 @@ impl ScaledWeights {
         self.largest_scale
     }
 
+    /// The real value of a weight, which f64 holds exactly.
+    pub(crate) fn value(&self, channel: usize, k: usize) -> f64 {
+        let nr = self.weights.kernel().desc().nr;
+        let at = k / self.group_len * nr + channel % nr;
+        let (scales, zero_points) = self.panel(channel / nr);
+        let code = i32::from(self.weights.weight(channel, k));
+        let zero_point = zero_points.get(at).copied().map_or(0, i32::from);
+        f64::from(code - zero_point) * f64::from(scales[at])
+    }
+
     /// Scales and zero points (none, or as many) of panel `p`: nr of each for every group.
     pub(crate) fn panel(&self, p: usize) -> (&[f32], &[i8]) {
         let entries = self.groups * self.weights.kernel().desc().nr;

@@ -66,8 +66,8 @@ impl<'a> FloatStage<'a> {
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of `a`; kernels differ from
 /// each other in the order of their sums. On all of them an f32 result is within
 /// `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as long as no sum leaves the range
-/// of f32. NaN and infinities of `a` reach every result of their row, as if the weights were f32. Where all values of a row are
-/// finite and a result is NaN all the same, as its sums leave the range of f32 both ways, the product is an error.
+/// of f32. Where one does that before it is complete, and is infinite or NaN instead of the finite sum that it should be, the
+/// product is an error. NaN and infinities of `a` reach every result of their row, as if the weights were f32.
 ///
 /// Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels, nothing is written.
 ///
@@ -85,7 +85,7 @@ impl<'a> FloatStage<'a> {
 /// ```
 ///
 /// # Errors
-/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or a result of finite operands is NaN.
+/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the range of f32 on their way.
 pub fn weight_only<A: Float, Y: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,
@@ -108,7 +108,7 @@ pub fn weight_only<A: Float, Y: Float>(
     if m == 0 || n == 0 {
         return Ok(());
     }
-    float_range::check(a, w, stage, workspace)?;
+    float_range::check(a, w, workspace)?;
     let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
     let arenas = workspace.arenas(parts);
     let product = FloatProduct { a, w, stage };

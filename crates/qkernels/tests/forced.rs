@@ -6,8 +6,8 @@ use std::env;
 
 use oracle::this_program;
 use qkernels::{
-    Feature, ISA_VARIABLE, Int32, Kernel, KernelError, MatMut, MatRef, PackedWeights, Reason, Threads, Workspace, gemm,
-    kernels, report,
+    Feature, ISA_VARIABLE, Int32, Kernel, KernelError, MatMut, MatRef, PackedWeights, Reason, Threads,
+    Workspace, gemm, kernels, report,
 };
 
 /// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that asked for it would

@@ -61,7 +61,8 @@ impl<'a, C: Code> Requantize<'a, C> {
     }
 
     /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) * multiplier + f32(r - zero_point)
-    /// * step) + output_zero_point)` ([`qcore::requantize_residual`]).
+    /// * step) + output_zero_point)` ([`qcore::requantize_residual`]). A product is refused
+    /// ([`StageError::ResidualRange`]) where both terms might be infinite.
     #[must_use]
     pub fn with_residual(self, residual: Residual<'a>) -> Self {
         Self { residual: Some(residual), ..self }
