@@ -25,11 +25,11 @@ const LENGTHS: [usize; 6] = [0, 3, 1 << 33, 1 << 50, 1 << 62, usize::MAX];
 /// As long as any element: what a dimension says that no slice has.
 const LONG: usize = 1 << 33;
 
-/// A few GiB and a minute of one CPU, which a debug build of these tests does not need either.
+/// A few GiB and five minutes of one CPU, which an emulated build of these tests does not need either.
 fn limited() {
     static LIMITED: Once = Once::new();
     LIMITED.call_once(|| {
-        for (resource, most) in [(Resource::AS, 4 << 30), (Resource::CPU, 60)] {
+        for (resource, most) in [(Resource::AS, 4 << 30), (Resource::CPU, 300)] {
             let (_, hard) = resource.get().unwrap();
             resource.set(most.min(hard), hard).unwrap();
         }
@@ -106,7 +106,7 @@ fn look_at(packed: &PackedWeights, n: usize, k: usize) {
         let fits = n == 0 || bias.is_none_or(|bias| !bias.contains(&i32::MIN));
         assert_eq!(packed.check_accumulators(u32::MAX, bias).is_ok(), fits);
     }
-    assert!(packed.bytes() <= 1 << 32 && format!("{packed:?}").contains("PackedWeights"));
+    assert!(packed.bytes() <= 8 * n + 64 && format!("{packed:?}").contains("PackedWeights"));
 }
 
 #[test]
@@ -155,7 +155,8 @@ fn weights() {
 fn weights_that_one_element_stands_for() {
     limited();
     for (kernel, weight) in Kernel::available().flat_map(|kernel| [0i8, 127].map(|weight| (kernel, weight))) {
-        for (n, k) in [(LONG, 3), (3, LONG), (1 << 20, 1 << 20), (1 << 50, 1), (1, 1 << 50)] {
+        // More than any process has addresses for, with the limit or without.
+        for (n, k) in [(1 << 46, 3), (3, 1 << 46), (1 << 25, 1 << 25), (1 << 50, 1), (1, 1 << 50)] {
             let w = [weight];
             let w = MatRef::with_strides(&w, n, k, 0, 0).unwrap();
             let none = PackError::OutOfMemory { n, k };
@@ -396,7 +397,7 @@ fn float_products() {
     for (m, n, k) in shapes() {
         for (a, w) in views_of(&[1f32], m, k).into_iter().zip(views_of(&[1f32], n, k)) {
             matmul(a, w, nothing(m, n), Threads::Serial).unwrap();
-            assert_eq!(matmul(a, w, nothing(m ^ 1, 0), Threads::Serial).is_ok(), false);
+            assert!(matmul(a, w, nothing(m ^ 1, 0), Threads::Serial).is_err());
             assert!(
                 k == 0 || matmul(a, views_of(&[1f32], n, k - 1)[0], nothing(m, n), Threads::Serial).is_err()
             );
