@@ -7,7 +7,7 @@ use qcore::{Code, CodeRange};
 
 use crate::kernel::{ActivationForm, Kernel};
 use crate::rows::{Allowed, Rows, Source, shares_cache_sets};
-use crate::stage::sealed::StoredCode;
+use crate::stage::StoredCode;
 use crate::view::MatRef;
 
 /// Element type of activations: u8 or i8.
@@ -109,15 +109,17 @@ impl<'a, A: Activation> Activations<'a, A> {
     pub fn within(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange) -> Result<Self, OutsideError> {
         let (min, max) = (codes.min(), codes.max());
         let outside = |code: A| !codes.contains(code.widen());
-        for row in 0..view.rows() {
+        // The first of repeated rows or columns is the one to be named.
+        let distinct = view.without_repeats();
+        for row in 0..distinct.rows() {
             // Without an early exit while all is well, so that it is vector code.
-            let any = match view.row_slice(row) {
+            let any = match distinct.row_slice(row) {
                 Some(codes) => codes.iter().fold(false, |any, &code| any | outside(code)),
                 None => true,
             };
-            let found = any.then(|| view.row_elements(row).position(outside)).flatten();
+            let found = any.then(|| distinct.row_elements(row).position(outside)).flatten();
             if let Some(col) = found {
-                let code = view.get(row, col).map_or(0, A::widen);
+                let code = distinct.get(row, col).map_or(0, A::widen);
                 return Err(OutsideError { row, col, code, min, max });
             }
         }

@@ -55,3 +55,16 @@ impl Task for AllSmall<'_> {
         self.0.iter().fold(true, |small, factor| small & (factor.abs() <= 0.5))
     }
 }
+
+/// The largest magnitude among these, none of which is NaN; 0 if there are none.
+pub(crate) struct Largest<'t>(pub(crate) &'t [f32]);
+
+impl Task for Largest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        // Of positive floats, the larger one has the larger bits; and integers have a maximum that is vector code.
+        f32::from_bits(self.0.iter().fold(0, |largest, value| largest.max(value.abs().to_bits())))
+    }
+}

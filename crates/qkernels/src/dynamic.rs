@@ -3,12 +3,14 @@
 
 use qcore::{Float, QParams, Range, Scheme, SchemeError};
 
+use crate::channels::Largest;
 use crate::finish::RowTerms;
 use crate::float_activations::{CodesError, FloatActivations, RowBlocks};
-use crate::gemm::{Call, GemmError};
+use crate::gemm::{Call, GemmError, check_shapes};
 use crate::kernel::Kernel;
 use crate::packed::PackedWeights;
-use crate::stage::{DequantizeTo, sealed::StoredFloat};
+use crate::stage::sealed::Stage;
+use crate::stage::{DequantizeTo, StoredFloat};
 use crate::threads::Threads;
 use crate::vectorize::Task;
 use crate::view::{MatMut, MatRef};
@@ -50,6 +52,20 @@ pub enum DynamicError {
         /// What the scheme says.
         error: SchemeError,
     },
+    /// The scale of a row times that of a channel is more than f32 holds.
+    #[error(
+        "the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32"
+    )]
+    ScaleRange {
+        /// The row (0 for parameters per tensor).
+        row: usize,
+        /// Its scale, as its values have it.
+        row_scale: f32,
+        /// The output channel (0 for a scale per tensor).
+        channel: usize,
+        /// The stage's scale of it.
+        channel_scale: f32,
+    },
     /// The scheme's codes cannot be multiplied.
     #[error(transparent)]
     Codes(#[from] CodesError),
@@ -63,7 +79,8 @@ pub enum DynamicError {
 ///
 /// The scale of `stage` is that of the weights alone. Values that are not finite do not count for the range: NaN becomes
 /// the zero point, infinities saturate. A row's codes are made while it is copied for the kernel; no matrix of them exists.
-/// With a kept `workspace` a serial call allocates nothing.
+/// With a kept `workspace` a serial call allocates nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or
+/// channels no scale is chosen either.
 ///
 /// ```
 /// use qkernels::{Dequantize, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, Threads, Workspace, gemm_dynamic};
@@ -78,7 +95,8 @@ pub enum DynamicError {
 /// ```
 ///
 /// # Errors
-/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, and for what [`gemm`](crate::gemm) refuses.
+/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, the product of two scales is not finite,
+/// and for what [`gemm`](crate::gemm) refuses. Shapes are compared first of all.
 pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -90,15 +108,25 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
 ) -> Result<(), DynamicError> {
     let Workspace { operands, tokens, arenas } = workspace;
     let (kernel, columns) = (w.kernel(), 0..w.n());
+    check_shapes((x.rows(), x.cols()), w, &columns, stage, (out.rows(), out.cols()))?;
+    if out.rows() == 0 || out.cols() == 0 {
+        // A view without elements may have any number of rows: none is looked at.
+        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
+        let a = &FloatActivations::per_row(x, &[], scheme.codes)?;
+        let nothing = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
+        return Ok(nothing.run(out, threads, operands, arenas)?);
+    }
     match how {
         Dynamic::PerTensor(scheme) => {
             let params = choose(&scheme, kernel.vectorize(RangeOf { x: &x, rows: 0..x.rows() }), 0)?;
+            check_scales(&[params.scale()], stage, kernel)?;
             let a = &FloatActivations::new(x, params)?;
             let (row_terms, scale) = (RowTerms::default(), Some(params.scale()));
             Call { a, w, columns, stage, row_terms, scale }.run(out, threads, operands, arenas)?;
         }
         Dynamic::PerToken(scheme) => {
             tokens.choose(&x, &scheme, kernel)?;
+            check_scales(&tokens.factors, stage, kernel)?;
             let a = &FloatActivations::per_row(x, &tokens.params, scheme.codes)?;
             let row_terms =
                 RowTerms { sums: &[], zero_points: &tokens.zero_points, factors: &tokens.factors };
@@ -112,6 +140,31 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
 fn choose(scheme: &Scheme, range: Option<Range>, row: usize) -> Result<QParams, DynamicError> {
     let range = range.unwrap_or_default();
     scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
+}
+
+/// An error where the scale of a row and that of a channel have no finite product: a sum of 0 times that is no number.
+///
+/// Rounding keeps order, so that the largest product is the one of the largest scales, and one look at each scale does.
+fn check_scales<T: StoredFloat>(
+    rows: &[f32],
+    stage: &DequantizeTo<'_, T>,
+    kernel: Kernel,
+) -> Result<(), DynamicError> {
+    let Some(scales) = stage.factor() else { return Ok(()) };
+    let channels = scales.values();
+    let largest = kernel.vectorize(Largest(channels));
+    let fits = |row: f32, channel: f32| (row * channel).is_finite();
+    if fits(kernel.vectorize(Largest(rows)), largest) {
+        return Ok(());
+    }
+    for (row, &row_scale) in rows.iter().enumerate().filter(|&(_, &row)| !fits(row, largest)) {
+        for (channel, &channel_scale) in channels.iter().enumerate() {
+            if !fits(row_scale, channel_scale) {
+                return Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale });
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Tokens {

@@ -8,7 +8,7 @@
 use core::ops::Range;
 
 use half::{bf16, f16};
-use qcore::Q31Multiplier;
+use qcore::{CodeRange, Q31Multiplier};
 
 use crate::threads::Cut;
 use crate::view::{MatMut, MatRef};
@@ -97,6 +97,14 @@ impl ResidualCodes<'_> {
         match self {
             ResidualCodes::I8(codes) => (codes.rows(), codes.cols()),
             ResidualCodes::U8(codes) => (codes.rows(), codes.cols()),
+        }
+    }
+
+    /// The largest `|code - zero_point|` that they may hold.
+    pub(crate) fn largest_distance(&self, zero_point: i32) -> u32 {
+        match self {
+            ResidualCodes::I8(_) => CodeRange::I8.largest_distance(zero_point),
+            ResidualCodes::U8(_) => CodeRange::U8.largest_distance(zero_point),
         }
     }
 }

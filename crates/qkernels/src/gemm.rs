@@ -10,6 +10,7 @@ use crate::finish::{Finish, FixedPoint, RowTerms};
 use crate::nest::{Part, Product};
 use crate::packed::PackedWeights;
 use crate::rows::Source;
+use crate::stage::sealed::Stored;
 use crate::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::threads::{self, Threads};
 use crate::tiny;
@@ -60,6 +61,15 @@ pub enum GemmError {
         /// The largest that the activations may have, likewise.
         got: u8,
     },
+    /// Float sums leave the range of f32 before they are complete: what is stored would be NaN or infinite, where all operands
+    /// are finite and so is their product.
+    #[error("the sums of row {row} and channel {channel} leave the range of f32 before they are complete")]
+    FloatRange {
+        /// Row of the activations.
+        row: usize,
+        /// Output channel of the weights.
+        channel: usize,
+    },
     /// The sums of a channel might exceed int32.
     #[error(transparent)]
     Overflow(#[from] AccumulatorError),
@@ -73,7 +83,8 @@ pub enum GemmError {
 /// `a` is (m, k): codes ([`MatRef`](crate::MatRef), [`Activations`](crate::Activations)) or floats that are quantized on the way
 /// ([`FloatActivations`](crate::FloatActivations)). `out` is (m, n); `w` fixes n, k and the kernel. Each element of `out` has the
 /// same bits whatever the kernel, the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call
-/// allocates nothing.
+/// allocates nothing. Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels,
+/// nothing is written.
 ///
 /// ```
 /// use qkernels::{Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
@@ -152,6 +163,24 @@ fn compute<A: Source, S: OutputStage>(
     call.run(out, threads, operands, arenas)
 }
 
+/// Whether activations of the shape (m, k), some columns of the weights, the stage and an output of the shape `out` fit each
+/// other. Nothing is computed and no memory is asked for before they do.
+pub(crate) fn check_shapes<S: OutputStage>(
+    (m, k): (usize, usize),
+    w: &PackedWeights,
+    columns: &Range<usize>,
+    stage: &S,
+    out: (usize, usize),
+) -> Result<(), GemmError> {
+    if k != w.k() {
+        return Err(GemmError::Depth { expected: w.k(), got: k });
+    }
+    if out != (m, columns.len()) {
+        return Err(GemmError::OutputShape { m, n: columns.len(), rows: out.0, cols: out.1 });
+    }
+    Ok(stage::check(stage, w.n(), out)?)
+}
+
 /// A product to be computed, as the caller describes it.
 pub(crate) struct Call<'c, A, S> {
     pub(crate) a: &'c A,
@@ -173,31 +202,26 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         arenas: &mut Vec<Arena>,
     ) -> Result<(), GemmError> {
         let Self { a, w, ref columns, stage, row_terms, .. } = *self;
-        let (m, n, k) = (a.rows(), w.n(), w.k());
+        let (m, k) = (a.rows(), w.k());
         let panels = self.panels()?;
-        if a.cols() != k {
-            return Err(GemmError::Depth { expected: k, got: a.cols() });
-        }
+        check_shapes((m, a.cols()), w, columns, stage, (out.rows(), out.cols()))?;
         if a.largest_byte() > w.largest_byte() {
             return Err(GemmError::ActivationCodes { expected: w.largest_byte(), got: a.largest_byte() });
         }
-        if (out.rows(), out.cols()) != (m, columns.len()) {
-            return Err(GemmError::OutputShape { m, n: columns.len(), rows: out.rows(), cols: out.cols() });
-        }
-        stage::check(stage, n, (m, columns.len()))?;
         w.check_columns(columns.clone(), a.largest_distance(), stage.bias())?;
+        self.check_residual()?;
         if m == 0 || columns.is_empty() {
             return Ok(());
         }
 
-        let Operands { offsets, factors, multipliers } = operands;
+        let Operands { offsets, factors, multipliers, .. } = operands;
         let mut finish = self.finish(factors, multipliers);
         let tiny = tiny::fits(m, columns.len(), k);
         if !tiny {
             finish.offsets = self.channel_offsets(offsets);
         }
         let product = Product { a, w, first_channel: columns.start, finish: &finish, row_terms };
-        let mut out = S::target(out);
+        let mut out = Stored::target(out);
         if tiny {
             tiny::run(&product, stage.bias(), &mut out);
             return Ok(());
@@ -212,6 +236,33 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
             threads::run(&product, whole, out, arenas);
         } else {
             threads.enter(|| threads::run(&product, whole, out, arenas));
+        }
+        Ok(())
+    }
+
+    /// An error where a scaled sum and a scaled residual might both be infinite, and what becomes of the two no code at all.
+    ///
+    /// It is the only sum of two products of floats here: elsewhere a factor multiplies a sum once, and a finite bias is added,
+    /// which makes no NaN of finite operands. (Scales of rows and channels are multiplied in `dynamic.rs`, which sees to it
+    /// that their products are finite.)
+    fn check_residual(&self) -> Result<(), StageError> {
+        let Self { a, w, stage, .. } = *self;
+        let (Some(residual), Some(factor)) = (stage.residual(), stage.factor()) else { return Ok(()) };
+        let finite = |largest: u64, factor: f32| (largest as f32 * factor).is_finite();
+        if finite(residual.codes.largest_distance(residual.zero_point).into(), residual.multiplier) {
+            return Ok(());
+        }
+        for channel in self.columns.clone() {
+            let multiplier = match factor {
+                Scales::PerTensor(factor) => factor,
+                Scales::PerChannel(factors) => factors[channel],
+            };
+            let bias = stage.bias().map_or(0, |bias| bias[channel].unsigned_abs());
+            let sum = u64::from(w.channel_abs_sums()[channel]) * u64::from(a.largest_distance());
+            if !finite(sum + u64::from(bias), multiplier) {
+                let residual_multiplier = residual.multiplier;
+                return Err(StageError::ResidualRange { channel, multiplier, residual_multiplier });
+            }
         }
         Ok(())
     }

@@ -110,6 +110,18 @@ impl KernelDesc {
         usize::from(self.narrow_groups > 0)
     }
 
+    /// An error unless the kernel's sums are exact for any weights, so that they may be packed for it.
+    pub(crate) fn check_any_weights(&self) -> Result<(), KernelError> {
+        if self.narrow_groups == 0 {
+            return Ok(());
+        }
+        let base = kernels::all().find(|base| base.proven.contains(&self));
+        Err(KernelError::ProvenPanelsOnly {
+            name: self.name,
+            base: base.map_or("no kernel", |base| base.name),
+        })
+    }
+
     /// What k of packed weights is padded to a multiple of: a panel is whole groups of whichever kernel runs it.
     pub(crate) fn largest_kr(&self) -> usize {
         self.proven.iter().map(|proven| proven.kr).fold(self.kr, usize::max)
@@ -293,6 +305,29 @@ impl Tile<'_, '_, '_> {
     }
 }
 
+/// Why there is no [`Kernel`] for a row of the table, or nothing can be packed for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// This CPU lacks a feature that the kernel needs.
+    #[error("kernel {name} needs {missing}, which this CPU lacks")]
+    Unsupported {
+        /// The kernel.
+        name: &'static str,
+        /// The first feature that the CPU lacks.
+        missing: Feature,
+    },
+    /// The kernel sums in 16 bits, which saturate for most weights. It runs panels that packing proves not to get there, and
+    /// comes along with the kernel that runs all others.
+    #[error("kernel {name} is for panels of proven weights alone, which packing for {base} finds")]
+    ProvenPanelsOnly {
+        /// The kernel.
+        name: &'static str,
+        /// The kernel that brings it along: weights are packed for that.
+        base: &'static str,
+    },
+}
+
 /// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.
 ///
 /// ```
@@ -304,11 +339,30 @@ impl Tile<'_, '_, '_> {
 pub struct Kernel(&'static KernelDesc);
 
 impl Kernel {
-    /// The token for `desc`, or the first feature that this CPU lacks.
+    /// The token for `desc`, a row of the [table](crate::kernels::all).
+    ///
+    /// ```
+    /// use qkernels::{Kernel, KernelError, kernels};
+    /// for desc in kernels::all() {
+    ///     match Kernel::new(desc) {
+    ///         Ok(kernel) => println!("{kernel}"),
+    ///         Err(error) => println!("{error}"), // kernel avx_vnni_6x16 needs avxvnni, which this CPU lacks
+    ///     }
+    ///     for proven in desc.proven {
+    ///         assert!(matches!(Kernel::new(proven), Err(KernelError::ProvenPanelsOnly { .. })));
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// The missing feature.
-    pub fn new(desc: &'static KernelDesc) -> Result<Self, Feature> {
+    /// [`KernelError`] with the missing feature, or where `desc` is one of the [`proven`](KernelDesc::proven) of another.
+    pub fn new(desc: &'static KernelDesc) -> Result<Self, KernelError> {
+        desc.check_any_weights()?;
+        Self::supported(desc).map_err(|missing| KernelError::Unsupported { name: desc.name, missing })
+    }
+
+    /// The token for `desc`, whatever weights it is for, or the first feature that this CPU lacks.
+    pub(crate) fn supported(desc: &'static KernelDesc) -> Result<Self, Feature> {
         match Features::of_this_cpu().first_missing(desc.features) {
             Some(missing) => Err(missing),
             None => Ok(Self(desc)),
@@ -322,7 +376,7 @@ impl Kernel {
 
     /// The kernels that may run a panel in place of this one, fastest first.
     pub(crate) fn proven(self) -> impl Iterator<Item = Kernel> {
-        self.0.proven.iter().filter_map(|&desc| Kernel::new(desc).ok())
+        self.0.proven.iter().filter_map(|&desc| Kernel::supported(desc).ok())
     }
 
     /// The kernel's row of the table.
@@ -338,7 +392,7 @@ impl Kernel {
     /// Runs the body on a strip.
     pub(crate) fn run(self, strip: &mut Strip<'_, '_>) {
         // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
-        // exists only because `Kernel::new` found all of them.
+        // exists only because `Kernel::supported` found all of them.
         unsafe { (self.0.run)(strip) }
     }
 
@@ -364,7 +418,7 @@ impl Kernel {
     /// Runs element-wise code compiled for this kernel's vector level.
     pub(crate) fn vectorize<T: Task>(self, task: T) -> T::Output {
         // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists only because
-        // `Kernel::new` found all of them.
+        // `Kernel::supported` found all of them.
         unsafe { self.0.level.run(task) }
     }
 }

@@ -55,6 +55,7 @@ mod finish;
 #[cfg(feature = "float")]
 pub mod float;
 mod float_activations;
+mod float_range;
 mod float_tile;
 mod gemm;
 mod kernel;
@@ -87,13 +88,13 @@ pub use elementwise::{dequantize, quantize, range};
 pub use finish::FixedPointRounding;
 pub use float_activations::{CodesError, FloatActivations};
 pub use gemm::{GemmError, gemm, gemm_columns};
-pub use kernel::{ActivationForm, Kernel, KernelDesc};
+pub use kernel::{ActivationForm, Kernel, KernelDesc, KernelError};
 pub use packed::{PackError, PackedWeights};
 pub use scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};
 pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
 pub use stage::{
     Dequantize, DequantizeTo, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint, Residual, Scales,
-    StageError, sealed::StoredFloat,
+    StageError, StoredCode, StoredFloat,
 };
 pub use threads::Threads;
 pub use view::{MatMut, MatRef, ViewError};

@@ -95,6 +95,11 @@ impl PanelLayout {
 pub(crate) struct Panels(Pages);
 
 impl Panels {
+    /// Panels of `bytes` bytes in all, of zeros; `None` where there is no memory for them.
+    pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
+        Pages::zeroed(bytes).map(Self)
+    }
+
     pub(crate) fn as_slice(&self) -> &[i8] {
         self.0.as_slice()
     }
@@ -104,10 +109,9 @@ impl Panels {
     }
 }
 
-/// The weights `w` (n, k) as panels of `bytes` bytes in all, compiled for the vector level of the caller.
+/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros; compiled for the vector level of the caller.
 #[inline(always)]
-pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_, W>) -> Panels {
-    let mut panels = Panels(Pages::zeroed(bytes));
+pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &mut Panels) {
     let packed = panels.as_mut_slice();
     match layout.kr {
         16 => pack_groups::<W, 16>(layout, packed, w),
@@ -116,7 +120,6 @@ pub(crate) fn pack<W: Weight>(layout: &PanelLayout, bytes: usize, w: &MatRef<'_,
         2 => pack_groups::<W, 2>(layout, packed, w),
         _ => pack_elements(layout, packed, w),
     }
-    panels
 }
 
 /// Groups of all panels that are written before the next ones are: few enough that what is read for one panel is still in
@@ -274,6 +277,10 @@ fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<
 
 /// The weights (n, k), row-major, that `pack` was given; `kr` is that of each panel.
 pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels, kr: impl Fn(usize) -> usize) -> Vec<i8> {
+    if layout.k == 0 {
+        // Be there as many channels as there may.
+        return Vec::new();
+    }
     let mut w = Vec::with_capacity(layout.n * layout.k);
     for p in 0..layout.panels() {
         let (panel, kr) = (&panels.as_slice()[layout.panel(p)], kr(p));
@@ -297,6 +304,12 @@ mod tests {
         kernels::all().map(move |desc| PanelLayout::new(desc, n, k)).chain(odd)
     }
 
+    fn packed(layout: &PanelLayout, w: &MatRef<'_, i8>) -> Panels {
+        let mut panels = Panels::zeroed(layout.bytes().unwrap()).unwrap();
+        pack(layout, w, &mut panels);
+        panels
+    }
+
     /// A matrix (n, k) in which neighbours differ.
     fn numbered(n: usize, k: usize) -> Vec<i8> {
         (0..n * k).map(|i| (i % 251) as u8 as i8).collect()
@@ -306,14 +319,13 @@ mod tests {
     fn unpacking_restores_the_weights_from_both_orientations() {
         for (n, k) in [(1, 1), (1, 5), (7, 3), (16, 8), (17, 9), (50, 6), (100, 33), (49, 4 * 64 + 3)] {
             for layout in layouts(n, k) {
-                let bytes = layout.bytes().unwrap();
                 let nk = numbered(n, k);
                 let kn: Vec<i8> = (0..k * n).map(|i| nk[i % n * k + i / n]).collect();
                 let spread: Vec<i8> = nk.iter().flat_map(|&w| [w, 99, 98]).collect();
-                let from_nk = pack(&layout, bytes, &MatRef::new(&nk, n, k).unwrap());
-                let from_kn = pack(&layout, bytes, &MatRef::new(&kn, k, n).unwrap().transposed());
+                let from_nk = packed(&layout, &MatRef::new(&nk, n, k).unwrap());
+                let from_kn = packed(&layout, &MatRef::new(&kn, k, n).unwrap().transposed());
                 let scattered = MatRef::with_strides(&spread, n, k, 3 * k, 3).unwrap();
-                assert_eq!(from_nk.as_slice(), pack(&layout, bytes, &scattered).as_slice(), "{layout:?}");
+                assert_eq!(from_nk.as_slice(), packed(&layout, &scattered).as_slice(), "{layout:?}");
                 assert_eq!(from_nk.as_slice(), from_kn.as_slice(), "{layout:?}");
                 assert_eq!(unpack(&layout, &from_nk, |_| layout.kr), nk, "{layout:?}");
             }
@@ -324,7 +336,7 @@ mod tests {
     fn padding_is_zero() {
         for layout in layouts(50, 9) {
             let ones = [1i8; 50 * 9];
-            let panels = pack(&layout, layout.bytes().unwrap(), &MatRef::new(&ones, 50, 9).unwrap());
+            let panels = packed(&layout, &MatRef::new(&ones, 50, 9).unwrap());
             let sum: usize = panels.as_slice().iter().map(|&w| usize::from(w.cast_unsigned())).sum();
             assert_eq!(sum, ones.len(), "{layout:?}");
         }

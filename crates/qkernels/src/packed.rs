@@ -2,11 +2,12 @@
 
 use core::fmt;
 use core::ops::Range;
+use std::collections::TryReserveError;
 
 use qcore::{AccumulatorError, check_accumulator};
 
 use crate::channels::Bits;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError};
 use crate::pack::{PanelLayout, Panels, pack, unpack};
 use crate::proof;
 use crate::regroup::{pairs_of_quads, quads_of_pairs};
@@ -26,6 +27,17 @@ pub enum PackError {
         /// Depth.
         k: usize,
     },
+    /// There is no memory for the packed weights.
+    #[error("no memory for packed weights of n = {n} by k = {k}")]
+    OutOfMemory {
+        /// Output channels.
+        n: usize,
+        /// Depth.
+        k: usize,
+    },
+    /// The kernel is exact for some weights alone, so that none are packed for it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The weights of a channel are so many that their sums leave 32 bits.
     #[error(
         "sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w - zero point| is {abs_sum}"
@@ -86,12 +98,14 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides.
+    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides. n and k may
+    /// be 0: a product without depth is the output stage of sums of 0, one without channels writes nothing.
     ///
     /// # Errors
-    /// [`PackError`] if the packed size overflows, a channel's sums leave 32 bits, or the zero points do not fit the
-    /// weights.
+    /// [`PackError`] if the packed size overflows or finds no memory, a channel's sums leave 32 bits, the zero points do not fit
+    /// the weights, or `kernel` is one of those that [`column_kernels`](Self::column_kernels) gives for proven panels.
     pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
+        kernel.desc().check_any_weights()?;
         let w = w.into();
         let (n, k) = (w.view.rows(), w.view.cols());
         w.zero_points.check::<W>(n)?;
@@ -100,18 +114,33 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        let (mut panels, sums) = kernel.vectorize(Pack { layout: &layout, bytes, w: &w })?;
-        let panel_kernels = kernel.vectorize(Prove {
-            layout: &layout,
+        // Weights that a stride of 0 repeats need memory here that the caller's do not, so this is asked for before any is read.
+        let no_memory = PackError::OutOfMemory { n, k };
+        let mut packed = Self {
             kernel,
-            panels: &mut panels,
+            panel_kernels: Vec::new(),
+            layout,
+            panels: Panels::zeroed(bytes).ok_or(no_memory)?,
+            sums: Sums { plain: Vec::new(), magnitudes: Vec::new() },
+            largest_abs_sum: 0,
             largest_byte: w.largest_byte,
-        });
-        let largest_abs_sum = sums.magnitudes.iter().copied().max().unwrap_or(0);
-        let zero_points: Vec<_> = (0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT).collect();
-        let zero_points = if zero_points.iter().all(|&z| z == 0) { Vec::new() } else { zero_points };
-        let largest_byte = w.largest_byte;
-        Ok(Self { kernel, panel_kernels, layout, panels, sums, largest_abs_sum, largest_byte, zero_points })
+            zero_points: Vec::new(),
+        };
+        if n == 0 || k == 0 {
+            // The other dimension may be anything then, and none of the loops below would look at it twice.
+            packed.sums = Sums::zeroed(n).ok_or(no_memory)?;
+            return Ok(packed);
+        }
+        packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
+        let proofs =
+            Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
+        packed.panel_kernels = kernel.vectorize(proofs).map_err(|_| no_memory)?;
+        packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
+        if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {
+            packed.zero_points.try_reserve_exact(n).map_err(|_| no_memory)?;
+            packed.zero_points.extend((0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT));
+        }
+        Ok(packed)
     }
 
     /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
@@ -250,7 +279,9 @@ impl PackedWeights {
     pub fn column_ranges(&self, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (n, nr, panels) = (self.n(), self.kernel.desc().nr, self.layout.panels());
         let parts = parts.min(panels);
-        let column = move |part: usize| n.min(part * panels / parts * nr);
+        // In 128 bits: channels without depth may be more than have a square.
+        let panel = move |part: usize| (part as u128 * panels as u128 / parts as u128) as usize;
+        let column = move |part: usize| n.min(panel(part) * nr);
         (0..parts).map(move |part| column(part)..column(part + 1))
     }
 
@@ -261,7 +292,7 @@ impl PackedWeights {
     }
 
     /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
-    /// empty where all are 0.
+    /// empty where all are 0, and where k is.
     pub fn zero_points(&self) -> &[i32] {
         &self.zero_points
     }
@@ -367,20 +398,21 @@ fn narrow_groups(kernel: &Kernel) -> usize {
     kernel.desc().narrow_groups
 }
 
-/// The panels and the sums of weights.
+/// Writes the panels of weights, and finds their sums.
 struct Pack<'t, 'w, W> {
     layout: &'t PanelLayout,
-    bytes: usize,
     w: &'t Weights<'w, W>,
+    panels: &'t mut Panels,
 }
 
 impl<W: Weight> Task for Pack<'_, '_, W> {
-    type Output = Result<(Panels, Sums), PackError>;
+    type Output = Result<Sums, PackError>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
         let sums = Sums::of(self.w)?;
-        Ok((pack(self.layout, self.bytes, &self.w.view), sums))
+        pack(self.layout, &self.w.view, self.panels);
+        Ok(sums)
     }
 }
 
@@ -393,10 +425,10 @@ struct Prove<'t> {
 }
 
 impl Task for Prove<'_> {
-    type Output = Vec<Kernel>;
+    type Output = Result<Vec<Kernel>, TryReserveError>;
 
     #[inline(always)]
-    fn run(self) -> Vec<Kernel> {
+    fn run(self) -> Self::Output {
         let Self { layout, kernel, panels, largest_byte } = self;
         let mut panel_kernels = Vec::new();
         for p in 0..layout.panels() {
@@ -405,6 +437,7 @@ impl Task for Prove<'_> {
             for proven in kernel.proven() {
                 if proof::holds(panel, columns, proven.desc().narrow_groups, largest_byte) {
                     quads_of_pairs(panel, columns);
+                    panel_kernels.try_reserve_exact(layout.panels() - panel_kernels.len())?;
                     panel_kernels.resize(p, kernel);
                     panel_kernels.push(proven);
                     break;
@@ -414,6 +447,6 @@ impl Task for Prove<'_> {
         if !panel_kernels.is_empty() {
             panel_kernels.resize(layout.panels(), kernel);
         }
-        panel_kernels
+        Ok(panel_kernels)
     }
 }

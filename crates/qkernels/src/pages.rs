@@ -22,14 +22,14 @@ enum Memory {
 }
 
 impl Pages {
-    /// `bytes` zeros, or a few more.
-    pub(crate) fn zeroed(bytes: usize) -> Self {
+    /// `bytes` zeros, or a few more; `None` where there is no memory for them.
+    pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
         #[cfg(target_os = "linux")]
         if let Some(block) = huge::Block::zeroed(bytes) {
-            return Self(Memory::Mapped(block));
+            return Some(Self(Memory::Mapped(block)));
         }
         // From the allocator as zeros, so that fresh memory is not written twice.
-        Self(Memory::Allocated(bytemuck::zeroed_vec(bytes.div_ceil(64))))
+        bytemuck::try_zeroed_vec(bytes.div_ceil(64)).ok().map(|lines| Self(Memory::Allocated(lines)))
     }
 
     pub(crate) fn as_slice(&self) -> &[i8] {
@@ -51,7 +51,10 @@ impl Pages {
 
 impl Clone for Pages {
     fn clone(&self) -> Self {
-        let mut clone = Self::zeroed(self.as_slice().len());
+        let len = self.as_slice().len();
+        // Without memory it ends as the clone of a `Vec` does.
+        let none = || Self(Memory::Allocated(bytemuck::zeroed_vec(len.div_ceil(64))));
+        let mut clone = Self::zeroed(len).unwrap_or_else(none);
         clone.as_mut_slice().copy_from_slice(self.as_slice());
         clone
     }
@@ -103,9 +106,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_that_is_not_there_is_none() {
+        assert!(Pages::zeroed(isize::MAX as usize - 64).is_none());
+    }
+
+    #[test]
     fn memory_of_any_size_is_aligned_zero_and_its_own() {
         for len in [0, 1, 64, 65, 4096, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9_999_999] {
-            let mut pages = Pages::zeroed(len);
+            let mut pages = Pages::zeroed(len).unwrap();
             assert!(pages.as_slice().len() >= len, "{len}");
             assert!(pages.as_slice().iter().all(|&byte| byte == 0), "{len}");
             assert_eq!(pages.as_slice().as_ptr().align_offset(64), 0, "{len}");

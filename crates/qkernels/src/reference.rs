@@ -7,6 +7,7 @@ use crate::weights::{Weight, Weights, ZeroPoints};
 /// `sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j])` for `a` (m, k) and `w` (n, k), row-major (m, n).
 ///
 /// k is the smaller of the two depths; a channel without a zero point has 0. Slow, and without any of the code that it is to check.
+/// Its result is as long as `vec![0i64; m * n]`, and must be had as that one must.
 ///
 /// ```
 /// use qkernels::{MatRef, Weights, ZeroPoints, reference};
@@ -21,6 +22,9 @@ where
     W: Weight + Into<i64>,
 {
     let Weights { view: w, zero_points, .. } = w.into();
+    if a.rows() == 0 || w.rows() == 0 {
+        return Vec::new();
+    }
     let mut y = Vec::with_capacity(a.rows() * w.rows());
     for i in 0..a.rows() {
         for j in 0..w.rows() {

@@ -81,6 +81,10 @@ pub(crate) fn load<'r, S: Source>(
     }
     let count = rows.len();
     let desc = kernel.desc();
+    if source.cols() == 0 {
+        // Rows of nothing take no memory, be there as many as there may.
+        return (Rows { bytes: &[], stride: 0, band: desc.band, signed: false }, count);
+    }
     let row_bytes = desc.groups(source.cols()) * desc.group_bytes();
     let stride = staggered(desc.band * row_bytes);
     // Behind the bands, room for the rows of one before they are interleaved.
@@ -125,9 +129,6 @@ impl<S: Source> Task for Copy<'_, S> {
     #[inline(always)]
     fn run(self) {
         let Self { source, ref rows, desc, row_bytes, stride, buffer } = self;
-        if row_bytes == 0 {
-            return;
-        }
         if desc.band == 1 {
             // Without the divisions that chunks take, for small products.
             for i in 0..rows.len() {
@@ -268,7 +269,7 @@ mod tests {
     }
 
     fn check_copies(desc: &KernelDesc) {
-        for (m, k) in [(3, 0), (1, 5), (2, 16), (3, 7), (4, 8), (5, 33), (9, 64), (17, 13)] {
+        for (m, k) in [(1, 5), (2, 16), (3, 7), (4, 8), (5, 33), (9, 64), (17, 13)] {
             let codes: Vec<u8> = (0..(m + 1) * k).map(|at| (at * 7 % 251) as u8).collect();
             let source = Activations::from(MatRef::new(&codes, m + 1, k).unwrap());
             let groups = desc.groups(k);

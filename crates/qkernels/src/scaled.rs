@@ -2,6 +2,7 @@
 
 use qcore::first_non_finite;
 
+use crate::channels::Largest;
 use crate::packed::PackedWeights;
 
 /// Why scales and zero points do not fit weights.
@@ -90,10 +91,12 @@ pub struct ScaledWeights {
     weights: PackedWeights,
     group_len: usize,
     groups: usize,
-    /// For each panel, for each group, the scales of nr columns: as kernels read them. A group at least, be k 0.
+    /// For each panel, for each group, the scales of nr columns: as kernels read them.
     scales: Vec<f32>,
     /// As `scales`; empty where there are none.
     zero_points: Vec<i8>,
+    /// The largest magnitude of a scale.
+    largest_scale: f32,
 }
 
 impl ScaledWeights {
@@ -131,11 +134,12 @@ impl ScaledWeights {
             return Err(ScaleError::NotFinite { channel: at / groups, group: at % groups, value });
         }
         let nr = weights.kernel().desc().nr;
+        let largest_scale = weights.kernel().vectorize(Largest(scales));
         let scales = panels(scales, n, groups, nr);
         let zero_points =
             if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
         // Floats are multiplied by one body, whatever is proven of products of integers.
-        Ok(Self { weights: weights.without_proofs(), group_len, groups, scales, zero_points })
+        Ok(Self { weights: weights.without_proofs(), group_len, groups, scales, zero_points, largest_scale })
     }
 
     /// The codes.
@@ -179,9 +183,24 @@ impl ScaledWeights {
         self.weights.bytes() + 4 * self.scales.len() + self.zero_points.len()
     }
 
+    /// The largest magnitude of a scale.
+    pub(crate) fn largest_scale(&self) -> f32 {
+        self.largest_scale
+    }
+
+    /// The real value of a weight, which f64 holds exactly.
+    pub(crate) fn value(&self, channel: usize, k: usize) -> f64 {
+        let nr = self.weights.kernel().desc().nr;
+        let at = k / self.group_len * nr + channel % nr;
+        let (scales, zero_points) = self.panel(channel / nr);
+        let code = i32::from(self.weights.weight(channel, k));
+        let zero_point = zero_points.get(at).copied().map_or(0, i32::from);
+        f64::from(code - zero_point) * f64::from(scales[at])
+    }
+
     /// Scales and zero points (none, or as many) of panel `p`: nr of each for every group.
     pub(crate) fn panel(&self, p: usize) -> (&[f32], &[i8]) {
-        let entries = self.groups.max(1) * self.weights.kernel().desc().nr;
+        let entries = self.groups * self.weights.kernel().desc().nr;
         let range = p * entries..(p + 1) * entries;
         (&self.scales[range.clone()], self.zero_points.get(range).unwrap_or_default())
     }
@@ -197,10 +216,13 @@ impl ScaledWeights {
     }
 }
 
-/// The entries (n, groups), panel by panel of nr channels and in it group by group, with zeros for channels and groups that
-/// there are not.
+/// The entries (n, groups), panel by panel of nr channels and in it group by group, with zeros for channels that there are
+/// not.
 fn panels<T: Copy + Default>(entries: &[T], n: usize, groups: usize, nr: usize) -> Vec<T> {
-    let groups = groups.max(1);
+    if entries.is_empty() {
+        // No channels, or as many as you like without a group.
+        return Vec::new();
+    }
     let mut packed = vec![T::default(); n.next_multiple_of(nr) * groups];
     for (channel, entries) in entries.chunks(groups).enumerate() {
         let panel = &mut packed[channel / nr * nr * groups..][..nr * groups];

@@ -138,7 +138,7 @@ fn selection() -> Result<(Kernel, Reason), SelectError> {
     let forced = env::var_os(ISA_VARIABLE);
     let forced = forced.as_ref().map(|name| name.to_string_lossy());
     let (desc, reason) = choose(Features::of_this_cpu(), forced.as_deref())?;
-    let kernel = Kernel::new(desc)
+    let kernel = Kernel::supported(desc)
         .map_err(|missing| SelectError::Unsupported { name: desc.name.to_owned(), missing })?;
     Ok((kernel, reason))
 }

@@ -1,5 +1,7 @@
 //! What packing learns about each channel in passing: the sums that zero points and the overflow bound need.
 
+use bytemuck::try_zeroed_vec;
+
 use crate::packed::PackError;
 use crate::weights::{Weight, Weights};
 
@@ -11,11 +13,21 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
+    /// Those of n channels without weights. They come from the allocator as zeros and are not written, so that channels which
+    /// there is nothing of cost addresses alone, be there as many as there may.
+    pub(crate) fn zeroed(n: usize) -> Option<Self> {
+        Some(Self { plain: try_zeroed_vec(n).ok()?, magnitudes: try_zeroed_vec(n).ok()? })
+    }
+
+    /// Those of `w` (n, k), neither of them 0.
     #[inline(always)]
     pub(crate) fn of<W: Weight>(w: &Weights<'_, W>) -> Result<Self, PackError> {
         let Weights { view, zero_points, .. } = w;
         let (n, k) = (view.rows(), view.cols());
-        let (mut plain, mut magnitudes) = (vec![0i64; n], vec![0u64; n]);
+        let no_memory = |()| PackError::OutOfMemory { n, k };
+        let mut narrowed = Self::zeroed(n).ok_or(PackError::OutOfMemory { n, k })?;
+        let mut plain: Vec<i64> = try_zeroed_vec(n).map_err(no_memory)?;
+        let mut magnitudes: Vec<u64> = try_zeroed_vec(n).map_err(no_memory)?;
         if view.col_stride() != 1 && view.row_stride() == 1 {
             add_rows(w.transposed(), &mut plain, &mut magnitudes);
         } else {
@@ -31,10 +43,13 @@ impl Sums {
             }
         }
         let overflow = |channel: usize| PackError::Overflow { channel, k, abs_sum: magnitudes[channel] };
-        let narrow = |(channel, &sum): (usize, &i64)| i32::try_from(sum).map_err(|_| overflow(channel));
-        let plain = plain.iter().enumerate().map(narrow).collect::<Result<_, _>>()?;
-        let narrow = |(channel, &sum): (usize, &u64)| u32::try_from(sum).map_err(|_| overflow(channel));
-        Ok(Sums { plain, magnitudes: magnitudes.iter().enumerate().map(narrow).collect::<Result<_, _>>()? })
+        for (channel, (to, &sum)) in narrowed.plain.iter_mut().zip(&plain).enumerate() {
+            *to = i32::try_from(sum).map_err(|_| overflow(channel))?;
+        }
+        for (channel, (to, &sum)) in narrowed.magnitudes.iter_mut().zip(&magnitudes).enumerate() {
+            *to = u32::try_from(sum).map_err(|_| overflow(channel))?;
+        }
+        Ok(narrowed)
     }
 }
 

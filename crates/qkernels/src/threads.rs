@@ -8,6 +8,11 @@ use crate::nest::Part;
 use crate::workspace::Arena;
 
 /// Who computes.
+///
+/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and so do its parts on the
+/// threads of a pool. In a build without optimization allow 512 KiB (AVX2 takes less than 160): the output stages and the loops
+/// over vectors are one function each there, with a place of its own for every value between two steps. (A program's own debug
+/// build can have this crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Threads<'p> {

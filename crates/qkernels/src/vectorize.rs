@@ -50,7 +50,8 @@ impl Level {
     #[inline]
     pub(crate) unsafe fn run<T: Task>(self, task: T) -> T::Output {
         match self {
-            Level::Baseline => task.run(),
+            // A function of its own like the others: without optimization, its frame would be on the stack beside theirs.
+            Level::Baseline => baseline(task),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: by precondition 1.
             Level::Avx2 => unsafe { avx2(task) },
@@ -59,6 +60,10 @@ impl Level {
             Level::Avx512 => unsafe { avx512(task) },
         }
     }
+}
+
+fn baseline<T: Task>(task: T) -> T::Output {
+    task.run()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -168,8 +168,17 @@ impl<'a, T: Copy> MatRef<'a, T> {
         if range.start > range.end || range.end > self.rows {
             return None;
         }
-        let start = if range.is_empty() { 0 } else { range.start * self.row_stride };
-        Some(Self { data: &self.data[start.min(self.data.len())..], rows: range.len(), ..*self })
+        // Without elements, strides were never held against anything, and may be anything.
+        let start = if range.is_empty() || self.cols == 0 { 0 } else { range.start * self.row_stride };
+        Some(Self { data: &self.data[start..], rows: range.len(), ..*self })
+    }
+
+    /// The same elements, without the rows and columns that a stride of 0 repeats, and without rows that have no element: as
+    /// many as there is memory for.
+    pub(crate) fn without_repeats(self) -> Self {
+        let once = |count: usize, stride: usize| if stride == 0 { count.min(1) } else { count };
+        let (rows, cols) = (once(self.rows, self.row_stride), once(self.cols, self.col_stride));
+        Self { rows: if cols == 0 { 0 } else { rows }, cols, ..self }
     }
 
     /// The slice from the first element of row `i` on, for callers that know the strides.

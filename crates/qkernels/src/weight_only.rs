@@ -7,6 +7,7 @@ use qcore::Float;
 
 use crate::blocking::{Blocking, Extent};
 use crate::caches::Caches;
+use crate::float_range;
 use crate::float_tile::{FloatTile, PLAIN_ROWS};
 use crate::gemm::GemmError;
 use crate::kernel::{Kernel, KernelDesc};
@@ -65,7 +66,10 @@ impl<'a> FloatStage<'a> {
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of `a`; kernels differ from
 /// each other in the order of their sums. On all of them an f32 result is within
 /// `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as long as no sum leaves the range
-/// of f32. NaN and infinities of `a` reach every result of their row, as if the weights were f32.
+/// of f32. Where one does that before it is complete, and is infinite or NaN instead of the finite sum that it should be, the
+/// product is an error. NaN and infinities of `a` reach every result of their row, as if the weights were f32.
+///
+/// Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels, nothing is written.
 ///
 /// ```
 /// use qkernels::{
@@ -81,7 +85,7 @@ impl<'a> FloatStage<'a> {
 /// ```
 ///
 /// # Errors
-/// [`GemmError`] if shapes disagree or the bias has the wrong number of entries.
+/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the range of f32 on their way.
 pub fn weight_only<A: Float, Y: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,
@@ -101,6 +105,10 @@ pub fn weight_only<A: Float, Y: Float>(
     if let Some(bias) = stage.bias {
         check_len("bias", n, bias.len())?;
     }
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    float_range::check(a, w, workspace)?;
     let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
     let arenas = workspace.arenas(parts);
     let product = FloatProduct { a, w, stage };
@@ -114,10 +122,10 @@ pub fn weight_only<A: Float, Y: Float>(
 }
 
 /// What all parts of one product share.
-struct FloatProduct<'p, A> {
-    a: MatRef<'p, A>,
-    w: &'p ScaledWeights,
-    stage: &'p FloatStage<'p>,
+pub(crate) struct FloatProduct<'p, A> {
+    pub(crate) a: MatRef<'p, A>,
+    pub(crate) w: &'p ScaledWeights,
+    pub(crate) stage: &'p FloatStage<'p>,
 }
 
 impl<Y: Send> Cut for MatMut<'_, Y> {
@@ -169,7 +177,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                     for tile in 0..tiles {
                         let i = rows.len() * tile / tiles..rows.len() * (tile + 1) / tiles;
                         let sums = &mut arena.float_sums[..i.len() * columns];
-                        kernel.run_float(&mut FloatTile {
+                        let tile = &mut FloatTile {
                             a: &a.values[i.start * a.stride..],
                             a_stride: a.stride,
                             rows: i.len(),
@@ -181,8 +189,14 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                             scales,
                             zero_points,
                             nr: desc.nr,
-                            sums,
-                        });
+                            sums: &mut *sums,
+                        };
+                        if groups > 0 {
+                            kernel.run_float(tile);
+                        } else {
+                            // Channels without depth have no groups of scales that a kernel could read.
+                            sums.fill(0.0);
+                        }
                         let first_row = ic - part.rows.start;
                         let out_rows = first_row + i.start..first_row + i.end;
                         let Some(out) = out.block(out_rows, first_column..first_column + channels.len())
@@ -207,12 +221,17 @@ struct FloatRows<'r> {
 impl<'r> FloatRows<'r> {
     fn new<A: Float>(a: &MatRef<'_, A>, kernel: Kernel, buffer: &'r mut Vec<f32>) -> Self {
         let desc = kernel.desc();
+        if a.cols() == 0 {
+            // Rows of nothing take no memory, be there as many as there may.
+            return Self { values: &[], stride: 0 };
+        }
         let row_len = a.cols().next_multiple_of(desc.kr);
         let stride = staggered(row_len * size_of::<f32>()) / size_of::<f32>();
         // What the last use left behind is overwritten, so only growth writes zeros here.
         if buffer.len() < a.rows() * stride {
             buffer.resize(a.rows() * stride, 0.0);
         }
+        // Units are at least 1, so that nothing overflows here.
         let factor = desc.float.as_ref().map_or(1.0, |body| 1.0 / body.unit);
         kernel.vectorize(Widen { a, factor, row_len, stride, buffer });
         Self { values: buffer, stride }

@@ -63,15 +63,22 @@ impl ZeroPoints<'_> {
         }
     }
 
+    /// Those that there are: one, or one for each channel.
+    pub(crate) fn values(&self) -> &[i32] {
+        match self {
+            ZeroPoints::PerTensor(zero_point) => core::slice::from_ref(zero_point),
+            ZeroPoints::PerChannel(zero_points) => zero_points,
+        }
+    }
+
     /// There are `n`, and all are codes of `W`.
     pub(crate) fn check<W: Weight>(&self, n: usize) -> Result<(), PackError> {
-        let values = match self {
-            ZeroPoints::PerTensor(zero_point) => core::slice::from_ref(zero_point),
-            ZeroPoints::PerChannel(zero_points) if zero_points.len() == n => zero_points,
-            ZeroPoints::PerChannel(zero_points) => {
-                return Err(PackError::ZeroPoints { n, len: zero_points.len() });
-            }
-        };
+        let values = self.values();
+        if let ZeroPoints::PerChannel(zero_points) = self
+            && zero_points.len() != n
+        {
+            return Err(PackError::ZeroPoints { n, len: zero_points.len() });
+        }
         match values.iter().position(|&zero_point| !W::RANGE.contains(zero_point)) {
             None => Ok(()),
             Some(channel) => Err(PackError::ZeroPoint {

@@ -36,6 +36,8 @@ pub(crate) struct Operands {
     pub(crate) factors: Vec<f32>,
     /// Fixed-point multipliers, where the caller gave one for all.
     pub(crate) multipliers: Vec<Q31Multiplier>,
+    /// Results of one row of large floats, computed beforehand.
+    pub(crate) results: Vec<f32>,
 }
 
 /// How rows of floats are quantized, each on its own, and their terms of the sums.

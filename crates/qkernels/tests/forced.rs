@@ -6,8 +6,8 @@ use std::env;
 
 use oracle::this_program;
 use qkernels::{
-    Feature, ISA_VARIABLE, Int32, Kernel, MatMut, MatRef, PackedWeights, Reason, Threads, Workspace, gemm,
-    kernels, report,
+    Feature, ISA_VARIABLE, Int32, Kernel, KernelError, MatMut, MatRef, PackedWeights, Reason, Threads,
+    Workspace, gemm, kernels, report,
 };
 
 /// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that asked for it would
@@ -49,7 +49,8 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
     assert!(report.rows.iter().map(|(desc, _)| *desc).eq(kernels::all()));
     for (desc, missing) in &report.rows {
         let line = listing.lines().find(|line| line.starts_with(desc.name)).unwrap();
-        assert_eq!(Kernel::new(desc).err(), *missing);
+        let unsupported = missing.map(|missing| KernelError::Unsupported { name: desc.name, missing });
+        assert_eq!(Kernel::new(desc).err(), unsupported);
         assert!(line.contains(missing.map_or("yes", Feature::name)), "{line}");
         assert!(desc.proven.iter().all(|proven| listing.contains(proven.name)), "{listing}");
     }
@@ -106,11 +107,12 @@ fn every_family_and_every_name_is_forced_or_refused_with_the_missing_feature() {
             let text = child(Some(name));
             let expected = match Kernel::new(selected) {
                 Ok(kernel) => format!("ran on {kernel}, {}.", Reason::Forced),
-                Err(missing) => {
+                Err(KernelError::Unsupported { missing, .. }) => {
                     format!(
                         "refused: kernel {name:?} in {ISA_VARIABLE} needs {missing}, which this CPU lacks."
                     )
                 }
+                Err(error) => panic!("{error}"),
             };
             assert!(text.contains(&expected), "{name}: {text}");
         }

@@ -8,9 +8,9 @@ use std::ops::Range;
 use oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
 use qcore::{CodeRange, QParams};
 use qkernels::{
-    Activations, Dequantize, FloatActivations, FloatStage, Int32, Kernel, KernelDesc, MatMut, MatRef,
-    PackedWeights, ScaledWeights, Scales, Threads, WeightScales, Weights, Workspace, ZeroPoints,
-    gemm_columns, weight_only,
+    Activations, Dequantize, Features, FloatActivations, FloatStage, Int32, Kernel, KernelDesc, KernelError,
+    MatMut, MatRef, PackError, PackedWeights, ScaledWeights, Scales, Threads, WeightScales, Weights,
+    Workspace, ZeroPoints, choose, gemm_columns, kernels, report, weight_only,
 };
 
 /// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16 bits.
@@ -344,6 +344,37 @@ fn nothing_is_too_small_to_be_proven() {
             let stage = Dequantize::new(Scales::PerTensor(0.5)).unwrap();
             let y = product(MatRef::new(&a, m, k).unwrap(), m, &w, &stage, f32::NAN, &mut workspace);
             assert_eq!(y, vec![-127.5 * k as f32; m * n], "{kernel} {m} x {n} x {k}");
+        }
+    }
+}
+
+/// Nothing that is public packs weights for a kernel with sums of 16 bits but through the proof.
+#[test]
+fn a_kernel_of_proven_panels_packs_nothing_itself() {
+    for (kernel, proven) in proofs() {
+        let expected = KernelError::ProvenPanelsOnly { name: proven.name, base: kernel.name() };
+        assert_eq!(Kernel::new(proven), Err(expected));
+        assert_eq!(
+            expected.to_string(),
+            format!(
+                "kernel {} is for panels of proven weights alone, which packing for {kernel} finds",
+                proven.name
+            )
+        );
+        assert!(!kernels::all().any(|desc| desc == proven));
+        assert!(Kernel::available().all(|kernel| kernel.desc() != proven));
+        assert!(report().is_ok_and(|report| report.rows.iter().all(|(desc, _)| *desc != proven)));
+        assert!(choose(Features::of_this_cpu(), Some(proven.name)).is_err());
+    }
+    for kernel in Kernel::available() {
+        // Weights of 7 are proven, and the token of their panels is no token for others.
+        let small = PackedWeights::from_nk(MatRef::new(&[7i8; 8], 1, 8).unwrap(), kernel).unwrap();
+        for (_, form) in small.column_kernels().filter(|(_, form)| *form != kernel) {
+            let large = MatRef::new(&[127i8; 8], 1, 8).unwrap();
+            let error = PackedWeights::from_nk(large, form).unwrap_err();
+            assert_eq!(error, PackError::Kernel(Kernel::new(form.desc()).unwrap_err()));
+            assert_eq!(PackedWeights::from_kn(large.transposed(), form).unwrap_err(), error);
+            assert!(ScaledWeights::new(small.clone(), WeightScales::per_channel(&[1.0])).is_ok());
         }
     }
 }

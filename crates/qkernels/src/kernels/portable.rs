@@ -61,8 +61,9 @@ fn body<const M: usize>(tile: &mut Tile<'_, '_, '_>) {
 
 /// There is no instruction to name, so this is the body on a tile that fits the L1 cache.
 fn peak(iterations: u64) -> i32 {
-    let a = core::hint::black_box([3u8; 4 * 2 * PEAK_K]);
-    let b = core::hint::black_box([-5i8; PEAK_K]);
+    // Not on the stack, which may be small.
+    let a = core::hint::black_box(vec![3u8; 4 * 2 * PEAK_K]);
+    let b = core::hint::black_box(vec![-5i8; PEAK_K]);
     let mut acc = [0; 4];
     for _ in 0..iterations {
         let groups = PEAK_K / 2;

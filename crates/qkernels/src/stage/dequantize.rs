@@ -4,9 +4,7 @@ use core::marker::PhantomData;
 
 use qcore::Float;
 
-use super::{Scales, StageError, check_finite, sealed};
-use crate::finish::Target;
-use crate::view::MatMut;
+use super::{OutputStage, Scales, StageError, StoredFloat, check_finite, sealed};
 
 /// Real values in f32. See [`DequantizeTo`].
 pub type Dequantize<'a> = DequantizeTo<'a, f32>;
@@ -64,9 +62,11 @@ impl<'a, T: Float> DequantizeTo<'a, T> {
     }
 }
 
-impl<T: sealed::StoredFloat> sealed::Stage for DequantizeTo<'_, T> {
+impl<T: StoredFloat> OutputStage for DequantizeTo<'_, T> {
     type Out = T;
+}
 
+impl<T: StoredFloat> sealed::Stage for DequantizeTo<'_, T> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias
     }
@@ -81,10 +81,5 @@ impl<T: sealed::StoredFloat> sealed::Stage for DequantizeTo<'_, T> {
 
     fn relu(&self) -> bool {
         self.relu
-    }
-
-    #[expect(private_interfaces, reason = "sealed")]
-    fn target(out: MatMut<'_, T>) -> Target<'_> {
-        T::target(out)
     }
 }

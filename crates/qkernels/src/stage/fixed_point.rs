@@ -3,9 +3,8 @@
 use qcore::{Code, Q31Multiplier};
 
 use super::output_codes::OutputCodes;
-use super::{StageError, sealed};
-use crate::finish::{Codes, FixedPointRounding, Target};
-use crate::view::MatMut;
+use super::{OutputStage, StageError, StoredCode, sealed};
+use crate::finish::{Codes, FixedPointRounding};
 
 /// Codes for the next layer without any float: `q = clamp(multiply(acc + bias) + zero_point)` with a multiplier in fixed
 /// point for each channel or one for all, rounded as TensorFlow Lite ([`qcore::requantize_double_rounding`]) or ruy and TOSA
@@ -59,9 +58,11 @@ impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
     }
 }
 
-impl<C: sealed::StoredCode> sealed::Stage for RequantizeFixedPoint<'_, C> {
+impl<C: StoredCode> OutputStage for RequantizeFixedPoint<'_, C> {
     type Out = C;
+}
 
+impl<C: StoredCode> sealed::Stage for RequantizeFixedPoint<'_, C> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias
     }
@@ -77,10 +78,5 @@ impl<C: sealed::StoredCode> sealed::Stage for RequantizeFixedPoint<'_, C> {
     #[expect(private_interfaces, reason = "sealed")]
     fn codes(&self) -> Option<Codes> {
         Some(self.codes.bounds())
-    }
-
-    #[expect(private_interfaces, reason = "sealed")]
-    fn target(out: MatMut<'_, C>) -> Target<'_> {
-        C::target(out)
     }
 }

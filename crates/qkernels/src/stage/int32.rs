@@ -1,8 +1,6 @@
 //! The sums as they are.
 
-use super::sealed;
-use crate::finish::Target;
-use crate::view::MatMut;
+use super::{OutputStage, sealed};
 
 /// The sums themselves: `y = acc + bias`, int32.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,15 +21,12 @@ impl<'a> Int32<'a> {
     }
 }
 
-impl sealed::Stage for Int32<'_> {
+impl OutputStage for Int32<'_> {
     type Out = i32;
+}
 
+impl sealed::Stage for Int32<'_> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias
-    }
-
-    #[expect(private_interfaces, reason = "sealed")]
-    fn target(out: MatMut<'_, i32>) -> Target<'_> {
-        Target::I32(out)
     }
 }

@@ -16,6 +16,8 @@ pub use int32::Int32;
 pub use requantize::Requantize;
 pub use residual::Residual;
 
+use half::{bf16, f16};
+
 /// Why an output stage cannot be applied to a product.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -60,6 +62,18 @@ pub enum StageError {
         /// Columns of the residual.
         cols: usize,
     },
+    /// A scaled sum and a scaled residual might both leave f32, so that there is nothing to be rounded.
+    #[error(
+        "multiplier {multiplier} of channel {channel} and residual multiplier {residual_multiplier} both leave the range of f32"
+    )]
+    ResidualRange {
+        /// The output channel.
+        channel: usize,
+        /// Its multiplier.
+        multiplier: f32,
+        /// The residual's.
+        residual_multiplier: f32,
+    },
     /// Neighbours in a row of the residual are not adjacent in memory.
     #[error("the residual's columns are {col_stride} elements apart; they must be adjacent")]
     ResidualStride {
@@ -78,7 +92,8 @@ pub enum Scales<'a> {
 }
 
 impl Scales<'_> {
-    fn values(&self) -> &[f32] {
+    /// Those that there are: one, or one for each channel.
+    pub(crate) fn values(&self) -> &[f32] {
         match self {
             Scales::PerTensor(scale) => core::slice::from_ref(scale),
             Scales::PerChannel(scales) => scales,
@@ -103,12 +118,76 @@ pub(crate) fn check_len(operand: &'static str, n: usize, len: usize) -> Result<(
 
 /// What becomes of the int32 sums. Implemented by [`Int32`], [`Dequantize`] (and its forms for
 /// f16 and bf16), [`Requantize`] and [`RequantizeFixedPoint`]. Sealed.
-pub trait OutputStage: Sync + sealed::Stage {}
-
-impl<S: sealed::Stage + Sync> OutputStage for S {}
+///
+/// Code that works with any stage names it, and the element type that it stores if that matters:
+///
+/// ```
+/// use qkernels::{
+///     GemmError, Int32, Kernel, MatMut, MatRef, OutputStage, PackedWeights, Threads, Workspace, gemm,
+/// };
+/// /// The product of one row.
+/// fn row<T, S: OutputStage<Out = T>>(x: &[u8], w: &PackedWeights, stage: &S, y: &mut [T]) -> Result<(), GemmError> {
+///     let (Ok(x), Ok(y)) = (MatRef::new(x, 1, w.k()), MatMut::new(y, 1, w.n())) else { return Ok(()) };
+///     gemm(x, w, stage, y, Threads::Serial, &mut Workspace::new())
+/// }
+/// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3, 4, 5, -6], 2, 3)?, Kernel::select()?)?;
+/// let mut y = [0; 2];
+/// row(&[1, 0, 2], &w, &Int32::new(), &mut y)?;
+/// assert_eq!(y, [7, -8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait OutputStage: Sync + sealed::Stage {
+    /// Element type that the stage stores.
+    type Out: sealed::Stored;
+}
 
 /// Element type that a stage stores.
-pub type Output<S> = <S as sealed::Stage>::Out;
+pub type Output<S> = <S as OutputStage>::Out;
+
+/// f32, f16 or bf16, as [`DequantizeTo`] stores them. Sealed.
+///
+/// ```
+/// use half::bf16;
+/// use qkernels::{
+///     DequantizeTo, Kernel, MatMut, MatRef, PackedWeights, Scales, StoredFloat, Threads, Workspace, gemm,
+/// };
+/// fn values<T: StoredFloat>(x: MatRef<'_, u8>, w: &PackedWeights, y: MatMut<'_, T>) -> Result<(), Box<dyn std::error::Error>> {
+///     let stage = DequantizeTo::<T>::new(Scales::PerTensor(0.5))?;
+///     Ok(gemm(x, w, &stage, y, Threads::Serial, &mut Workspace::new())?)
+/// }
+/// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3], 1, 3)?, Kernel::select()?)?;
+/// let (x, mut y) = ([1, 0, 2], [bf16::ZERO]);
+/// values(MatRef::new(&x, 1, 3)?, &w, MatMut::new(&mut y, 1, 1)?)?;
+/// assert_eq!(y[0].to_f32(), 3.5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait StoredFloat: qcore::Float + sealed::Stored {}
+
+impl StoredFloat for f32 {}
+impl StoredFloat for f16 {}
+impl StoredFloat for bf16 {}
+
+/// i8 or u8, as [`Requantize`] and [`RequantizeFixedPoint`] store them. Sealed.
+///
+/// ```
+/// use qkernels::{
+///     Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales, StoredCode, Threads, Workspace, gemm,
+/// };
+/// fn codes<C: StoredCode>(x: MatRef<'_, u8>, w: &PackedWeights, y: MatMut<'_, C>) -> Result<(), Box<dyn std::error::Error>> {
+///     let stage = Requantize::<C>::new(Scales::PerTensor(0.5))?;
+///     Ok(gemm(x, w, &stage, y, Threads::Serial, &mut Workspace::new())?)
+/// }
+/// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3], 1, 3)?, Kernel::select()?)?;
+/// let (x, mut signed, mut unsigned) = ([0, 4, 1], [0i8], [9u8]);
+/// codes(MatRef::new(&x, 1, 3)?, &w, MatMut::new(&mut signed, 1, 1)?)?;
+/// codes(MatRef::new(&x, 1, 3)?, &w, MatMut::new(&mut unsigned, 1, 1)?)?;
+/// assert_eq!((signed, unsigned), ([-2], [0])); // -2.5, to even
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait StoredCode: qcore::Code + sealed::Stored + sealed::Addend {}
+
+impl StoredCode for i8 {}
+impl StoredCode for u8 {}
 
 pub(crate) mod sealed {
     use half::{bf16, f16};
@@ -119,8 +198,6 @@ pub(crate) mod sealed {
     use crate::view::{MatMut, MatRef};
 
     pub trait Stage {
-        type Out: Copy + Send;
-
         /// The int32 bias, which the driver adds to the sums together with the terms of the zero point.
         fn bias(&self) -> Option<&[i32]>;
 
@@ -160,33 +237,25 @@ pub(crate) mod sealed {
         fn residual(&self) -> Option<ResidualRef<'_>> {
             None
         }
-
-        /// The output with its element type as a value.
-        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
-        fn target(out: MatMut<'_, Self::Out>) -> Target<'_>;
     }
 
-    /// f32, f16 or bf16 as an output.
-    pub trait StoredFloat: qcore::Float {
+    /// An element type of outputs.
+    pub trait Stored: Copy + Send + Sync + 'static {
         /// The output with its element type as a value.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn target(out: MatMut<'_, Self>) -> Target<'_>;
     }
 
-    /// i8 or u8 as an output.
-    pub trait StoredCode: qcore::Code {
-        /// The output with its element type as a value.
-        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
-        fn target(out: MatMut<'_, Self>) -> Target<'_>;
-
+    /// An element type of residuals.
+    pub trait Addend: Sized {
         /// The codes of a residual with their type as a value.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn residual(codes: MatRef<'_, Self>) -> ResidualCodes<'_>;
     }
 
-    macro_rules! stored_float {
+    macro_rules! stored {
         ($element:ty, $variant:ident) => {
-            impl StoredFloat for $element {
+            impl Stored for $element {
                 #[expect(private_interfaces, reason = "sealed")]
                 fn target(out: MatMut<'_, $element>) -> Target<'_> {
                     Target::$variant(out)
@@ -194,18 +263,16 @@ pub(crate) mod sealed {
             }
         };
     }
-    stored_float!(f32, F32);
-    stored_float!(f16, F16);
-    stored_float!(bf16, Bf16);
+    stored!(i32, I32);
+    stored!(f32, F32);
+    stored!(f16, F16);
+    stored!(bf16, Bf16);
+    stored!(i8, I8);
+    stored!(u8, U8);
 
-    macro_rules! stored_code {
+    macro_rules! addend {
         ($element:ty, $variant:ident) => {
-            impl StoredCode for $element {
-                #[expect(private_interfaces, reason = "sealed")]
-                fn target(out: MatMut<'_, $element>) -> Target<'_> {
-                    Target::$variant(out)
-                }
-
+            impl Addend for $element {
                 #[expect(private_interfaces, reason = "sealed")]
                 fn residual(codes: MatRef<'_, $element>) -> ResidualCodes<'_> {
                     ResidualCodes::$variant(codes)
@@ -213,8 +280,8 @@ pub(crate) mod sealed {
             }
         };
     }
-    stored_code!(i8, I8);
-    stored_code!(u8, U8);
+    addend!(i8, I8);
+    addend!(u8, U8);
 }
 
 /// Whether the operands of `stage` fit a product with n channels whose output is (m, columns).

@@ -3,9 +3,8 @@
 use qcore::Code;
 
 use super::output_codes::OutputCodes;
-use super::{Residual, Scales, StageError, sealed};
-use crate::finish::{Codes, ResidualRef, Target};
-use crate::view::MatMut;
+use super::{OutputStage, Residual, Scales, StageError, StoredCode, sealed};
+use crate::finish::{Codes, ResidualRef};
 
 /// Codes for the next layer: `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
 /// ([`qcore::requantize`]).
@@ -62,16 +61,19 @@ impl<'a, C: Code> Requantize<'a, C> {
     }
 
     /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) * multiplier + f32(r - zero_point)
-    /// * step) + output_zero_point)` ([`qcore::requantize_residual`]).
+    /// * step) + output_zero_point)` ([`qcore::requantize_residual`]). A product is refused
+    /// ([`StageError::ResidualRange`]) where both terms might be infinite.
     #[must_use]
     pub fn with_residual(self, residual: Residual<'a>) -> Self {
         Self { residual: Some(residual), ..self }
     }
 }
 
-impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
+impl<C: StoredCode> OutputStage for Requantize<'_, C> {
     type Out = C;
+}
 
+impl<C: StoredCode> sealed::Stage for Requantize<'_, C> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias
     }
@@ -92,10 +94,5 @@ impl<C: sealed::StoredCode> sealed::Stage for Requantize<'_, C> {
     #[expect(private_interfaces, reason = "sealed")]
     fn residual(&self) -> Option<ResidualRef<'_>> {
         self.residual.map(|residual| residual.0)
-    }
-
-    #[expect(private_interfaces, reason = "sealed")]
-    fn target(out: MatMut<'_, C>) -> Target<'_> {
-        C::target(out)
     }
 }
