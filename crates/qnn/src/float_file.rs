@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::chain::ChainError;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint_error::CheckpointError;
 use crate::float_mlp::FloatMlp;
 use crate::tensors::{TensorFileError, read_file};
 

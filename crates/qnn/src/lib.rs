@@ -7,8 +7,8 @@
 //!   and replaces them as a [`PassConfig`] says.
 //! - **Evidence**: [`PassReport`] (SQNR and clipped share of each layer, from the calibration run), [`analyze_model_sizes`],
 //!   [`analyze_sensitivity`] (what quantizing each layer alone costs, and the cheapest mix that keeps a [`Target`]).
-//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors; [`save_layers`] and
-//!   [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
+//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors, from one file or from
+//!   several ([`ShardIndex`]); [`save_layers`] and [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
 //!
 //! The MLP is a tree like any other ([`Mlp`]), and has a short way besides. Its states are types, and each step makes the next
 //! one:
@@ -66,6 +66,7 @@ mod calibrating;
 mod calibration;
 mod chain;
 mod checkpoint;
+mod checkpoint_error;
 mod checksum;
 mod compare;
 mod config;
@@ -76,7 +77,9 @@ mod float_linear;
 mod float_mlp;
 mod forward;
 mod fused;
+mod int8_layout;
 mod int8_linear;
+mod json_keys;
 mod layer_description;
 mod layer_file;
 mod layer_writer;
@@ -99,8 +102,10 @@ mod quantize;
 mod quantized_linear;
 mod report;
 mod rows;
+mod scheme_description;
 mod sensitivity;
 mod sensitivity_report;
+mod shards;
 mod sizes;
 mod static_chain;
 mod static_error;
@@ -118,7 +123,8 @@ pub use calibrate::{CalibrateError, CalibratedMlp};
 pub use calibrating::CalibratingLinear;
 pub use calibration::{Calibration, CalibrationProgress, calibrate_model};
 pub use chain::ChainError;
-pub use checkpoint::{Checkpoint, CheckpointError, Int8Form};
+pub use checkpoint::Checkpoint;
+pub use checkpoint_error::CheckpointError;
 pub use config::{ActivationCodes, QuantConfig, WeightConfig, WeightGranularity};
 pub use dynamic_linear::{DynamicLinear, DynamicLinearError, DynamicParts};
 pub use file_error::{LayerError, LoadError, SaveError};
@@ -127,6 +133,7 @@ pub use float_linear::{FloatLinear, FloatLinearError};
 pub use float_mlp::{FloatMlp, FloatWorkspace, LayerOutput};
 pub use forward::ForwardError;
 pub use fused::FusedActivation;
+pub use int8_layout::Int8Form;
 pub use int8_linear::Int8Linear;
 pub use layer_file::LayerFile;
 pub use layer_writer::{layers_to_bytes, save_layers};
@@ -146,6 +153,7 @@ pub use report::{LayerReport, ModelReport, ReportError};
 pub use rows::argmax_rows;
 pub use sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
 pub use sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
+pub use shards::{ShardError, ShardIndex};
 pub use sizes::{LayerSize, SizeReport, analyze_model_sizes};
 pub use static_error::StaticLinearError;
 pub use static_linear::{StaticLinear, StaticParts};
