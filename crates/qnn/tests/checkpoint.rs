@@ -175,7 +175,7 @@ fn with_groups(n: usize, k: usize, scales: &[f32]) -> Tensors {
 #[test]
 fn a_short_last_group_has_the_scale_that_it_has() {
     for (k, group) in
-        [(160, 128), (96, 64), (192, 128), (224, 128), (161, 128), (130, 16), (17, 16), (96, 32)]
+        [(160_usize, 128), (96, 64), (192, 128), (224, 128), (161, 128), (130, 16), (17, 16), (96, 32)]
     {
         let groups = k.div_ceil(group);
         let scales: Vec<f32> = (0..2 * groups).map(|at| 0.5_f32.powi(at as i32 % 7)).collect();

@@ -2,16 +2,14 @@
 
 mod tensor_files;
 
-use std::collections::HashMap;
-
 use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
 use qnn::{
-    Checkpoint, FloatMlp, FusedActivation, Int8Form, LayerFile, Mlp, QuantMlp, WeightOnlyError, WeightOnlyLinear,
+    Checkpoint, FloatMlp, FusedActivation, Int8Form, LayerFile, Mlp, QuantMlp, WeightOnlyError,
+    WeightOnlyLinear,
 };
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 
-use tensor_files::{Tensors, f32s, file, i32s};
+use tensor_files::{Tensors, f32s, file, i32s, sealed};
 
 const LARGE: [usize; 5] = [0, 1, 1 << 33, 1 << 62, usize::MAX];
 
@@ -62,7 +60,8 @@ fn checkpoints() {
     }
     // Tensors beside the weights.
     for odd in shapes() {
-        for name in ["q.weight_scale", "q.weight_zero_point", "q.bias", "q.input_scale", "q.input_zero_point"] {
+        for name in ["q.weight_scale", "q.weight_zero_point", "q.bias", "q.input_scale", "q.input_zero_point"]
+        {
             let mut tensors: Tensors = vec![
                 ("q.weight", Dtype::I8, vec![1, 1], vec![1]),
                 ("q.weight_scale", Dtype::F32, vec![], f32s(&[1.0])),
@@ -80,67 +79,54 @@ fn checkpoints() {
     }
 }
 
-/// A file of this format with one layer, and a checksum that is right.
-fn layer_file(form: &str, tensors: &Tensors) -> Vec<u8> {
-    let mut tensors = tensors.clone();
+/// A file of this format with one layer of this form, and what its description has besides.
+fn layer_file(form: &str, besides: &str, tensors: &Tensors) -> Vec<u8> {
+    let mut tensors: Vec<_> =
+        tensors.iter().map(|(name, d, s, data)| (*name, *d, &s[..], &data[..])).collect();
     tensors.sort_by_key(|tensor| tensor.0);
-    let text = |checksum: &str| {
+    let description = |checksum: &str| {
         format!(
             "{{\"format\":\"qnn.layers\",\"version\":2,\"requantize\":\"f32_round_ties_even_then_zero_point\",\
-             \"layers\":[{{\"name\":\"q\",\"activation\":\"none\",{form}}}],\"checksum\":\"{checksum}\"}}"
+             \"layers\":[{{\"name\":\"q\",\"form\":\"{form}\",\"activation\":\"none\"{besides}}}],\
+             \"checksum\":\"{checksum}\"}}"
         )
-        .replace("\"activation\":\"none\",\"form\"", "\"form\"")
-        .replace("@", "\"activation\":\"none\"")
     };
-    let mut hasher = crc32fast::Hasher::new();
-    let mut feed = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for (name, dtype, shape, data) in &tensors {
-        feed(name.as_bytes());
-        feed(dtype.to_string().as_bytes());
-        feed(&shape.iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
-        feed(data);
-    }
-    feed(text("").as_bytes());
-    let metadata = HashMap::from([("qnn".to_owned(), text(&format!("{:08x}", hasher.finalize())))]);
-    let views = tensors.iter().map(|(name, dtype, shape, data)| {
-        (*name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    safetensors::serialize(views, Some(metadata)).unwrap()
+    sealed(&tensors, description, None)
 }
 
 #[test]
 fn files_of_layers() {
-    let input = "\"input\":{\"codes\":[0,255],\"order\":\"round_then_add\",\"rounding\":\"ties_to_even\"}";
+    let input = ",\"input\":{\"codes\":[0,255],\"order\":\"round_then_add\",\"rounding\":\"ties_to_even\"}";
+    let dynamic = ",\"dynamic\":{\"per\":\"token\",\"scheme\":\"weights_i8\"}";
+    let huge = format!(",\"group\":{}", usize::MAX);
     let forms = [
-        "\"form\":\"float\",@".to_owned(),
-        format!("\"form\":\"static\",@,{input}"),
-        "\"form\":\"dynamic\",@,\"dynamic\":{\"per\":\"token\",\"scheme\":\"weights_i8\"}".to_owned(),
-        "\"form\":\"weight_only\",@".to_owned(),
-        "\"form\":\"weight_only\",@,\"group\":16".to_owned(),
-        format!("\"form\":\"weight_only\",@,\"group\":{}", usize::MAX),
+        ("float", ""),
+        ("static", input),
+        ("dynamic", dynamic),
+        ("weight_only", ""),
+        ("weight_only", ",\"group\":16"),
+        ("weight_only", &huge),
     ];
     for [n, k] in shapes() {
-        for form in &forms {
-            let float = form.contains("float");
+        for (form, besides) in forms {
+            let float = form == "float";
             let dtype = if float { Dtype::F32 } else { Dtype::I8 };
             let mut tensors: Tensors = vec![("q.weight", dtype, vec![n, k], vec![])];
             if !float {
                 // A scale for each channel has data, unless there are none of either.
-                let groups = if form.contains("group") { vec![n, k.div_ceil(16)] } else { vec![n] };
+                let groups = if besides.contains("group") { vec![n, k.div_ceil(16)] } else { vec![n] };
                 let empty = groups.contains(&0);
                 let shape = if empty { groups } else { vec![0] };
                 tensors.push(("q.weight_scale", Dtype::F32, shape, vec![]));
             }
-            if form.contains("static") {
+            if form == "static" {
                 tensors.push(("q.input_scale", Dtype::F32, vec![], f32s(&[1.0])));
                 tensors.push(("q.input_zero_point", Dtype::I32, vec![], i32s(&[0])));
             }
-            let bytes = layer_file(form, &tensors);
+            let bytes = layer_file(form, besides, &tensors);
             let error = LayerFile::parse(&bytes).unwrap().take("q", None).unwrap_err().to_string();
-            let named = error.contains(&message(n, k)) || error.starts_with("tensor \"q.weight_scale\" has shape");
+            let named =
+                error.contains(&message(n, k)) || error.starts_with("tensor \"q.weight_scale\" has shape");
             assert!(named, "{form} ({n}, {k}): {error}");
             assert!(Mlp::from_bytes(&bytes, None).is_err() && QuantMlp::from_bytes(&bytes, None).is_err());
         }

@@ -1,8 +1,7 @@
 //! Whatever scheme a layer has, its file gives it back; whatever a file says of a scheme, there is no panic.
 
 mod small;
-
-use std::collections::HashMap;
+mod tensor_files;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,12 +11,14 @@ use qcore::{
 };
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    DynamicLinear, DynamicParts, FusedActivation, LayerFile, Linear, LinearWorkspace, LoadError, StaticLinear,
-    StaticParts, WeightConfig, WeightGranularity, WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+    DynamicLinear, DynamicParts, FloatLinear, FusedActivation, LayerFile, Linear, LinearWorkspace, LoadError,
+    Mlp, QuantWorkspace, StaticLinear, StaticLinearError, StaticParts, WeightConfig, WeightGranularity,
+    WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::SafeTensors;
 
 use small::linear;
+use tensor_files::sealed;
 
 fn code_ranges() -> Vec<CodeRange> {
     let widths = (2..=8).flat_map(|bits| [CodeRange::signed(bits), CodeRange::unsigned(bits)]).flatten();
@@ -52,8 +53,14 @@ fn schemes() -> impl Strategy<Value = Scheme> {
     ];
     let orders = vec![ZeroPointOrder::RoundThenAdd, ZeroPointOrder::AddThenRound];
     let roundings = vec![Rounding::TiesToEven, Rounding::TiesAway];
-    let choices =
-        (select(code_ranges()), select(kinds), select(arithmetics), zero_scales, select(orders), select(roundings));
+    let choices = (
+        select(code_ranges()),
+        select(kinds),
+        select(arithmetics),
+        zero_scales,
+        select(orders),
+        select(roundings),
+    );
     choices.prop_map(|(codes, kind, scale, zero_scale, order, rounding)| Scheme {
         codes,
         kind,
@@ -128,13 +135,27 @@ fn input_of(layer: &Linear) -> QParams {
 #[test]
 fn seven_bits_are_saved() {
     for codes in code_ranges() {
-        for scheme in [Scheme::activations_u8(), Scheme::weights_i8(), Scheme::pytorch_affine(CodeRange::U8)] {
+        for scheme in [Scheme::activations_u8(), Scheme::weights_i8(), Scheme::pytorch_affine(CodeRange::U8)]
+        {
             let scheme = Scheme { codes, ..scheme };
             for dynamic in [Dynamic::PerTensor(scheme), Dynamic::PerToken(scheme)] {
                 assert_eq!(dynamic_of(&saved(&dynamic_layer(dynamic))), dynamic);
             }
         }
     }
+}
+
+/// They would be cut to eight bits, in silence, and stand for other weights.
+#[test]
+fn weights_whose_zero_points_are_no_codes_are_refused() {
+    let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
+    let config = WeightConfig {
+        scheme: Scheme { kind, ..Scheme::activations_i8() },
+        granularity: WeightGranularity::PerChannel,
+    };
+    let float = FloatLinear::without_bias("fc", 2, 2, vec![-1.0, 1.0, 9.0, 10.0]).unwrap();
+    let error = DynamicLinear::quantize(&float, Dynamic::default(), &config, kernel()).unwrap_err();
+    assert_eq!(error.to_string(), "weights: the zero point -2423 of channel 1 is no i8");
 }
 
 #[test]
@@ -176,6 +197,34 @@ fn inputs_with_another_divisor_or_a_distant_zero_point_are_saved() {
     }
 }
 
+/// They were cut to the nearest code, and codes then stood for other values.
+#[test]
+fn a_distant_zero_point_is_no_output_of_codes() {
+    let distant = QParams::with_distant_zero_point(0.5, 300, CodeRange::U8).unwrap();
+    let Some(Linear::Static(mut layer)) = static_layer(distant) else { panic!() };
+    let error = StaticLinearError::OutputZeroPoint { zero_point: 300, min: 0, max: 255 };
+    assert_eq!(layer.set_output(distant), Err(error));
+    assert!(layer.output().is_none());
+    let parts = |name: &str| StaticParts {
+        name: name.to_owned(),
+        weight: MatRef::new(&[3_i8, -5, 7, 1], 2, 2).unwrap(),
+        weight_scales: vec![0.5, 0.25],
+        weight_zero_points: None,
+        bias: None,
+        input: distant,
+        activation: FusedActivation::None,
+    };
+    let layers = ["a", "b"].map(|name| Linear::from(StaticLinear::new(parts(name), kernel()).unwrap()));
+    let x = [-100.0, -30.5];
+    let expected = run(&layers[1], &run(&layers[0], &x).unwrap()).unwrap();
+    let model = Mlp::new(layers.to_vec()).unwrap();
+    let model = Mlp::from_bytes(&layers_to_bytes(&model).unwrap(), Some(kernel())).unwrap();
+    let mut y = [0.0; 2];
+    let (x, out) = (MatRef::new(&x, 1, 2).unwrap(), MatMut::new(&mut y, 1, 2).unwrap());
+    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+    assert_eq!(y, expected[..]);
+}
+
 /// The description in a file.
 fn description(bytes: &[u8]) -> String {
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
@@ -190,22 +239,11 @@ fn altered(layer: &Linear, from: &str, to: &str) -> Vec<u8> {
     assert!(text.contains(from), "{text}");
     let (body, _) = text.split_once("\"checksum\":").unwrap();
     let body = body.replace(from, to);
-    let mut hasher = crc32fast::Hasher::new();
-    let mut feed = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
     let mut sorted = tensors.tensors();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, tensor) in &sorted {
-        feed(name.as_bytes());
-        feed(tensor.dtype().to_string().as_bytes());
-        feed(&tensor.shape().iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
-        feed(tensor.data());
-    }
-    feed(format!("{body}\"checksum\":\"\"}}").as_bytes());
-    let text = format!("{body}\"checksum\":\"{:08x}\"}}", hasher.finalize());
-    safetensors::serialize(sorted, Some(HashMap::from([("qnn".to_owned(), text)]))).unwrap()
+    let tensors: Vec<_> =
+        sorted.iter().map(|(name, t)| (&name[..], t.dtype(), t.shape(), t.data())).collect();
+    sealed(&tensors, |checksum| format!("{body}\"checksum\":\"{checksum}\"}}"), None)
 }
 
 fn take(bytes: &[u8]) -> Result<Linear, LoadError> {

@@ -81,8 +81,7 @@ fn files_that_make_no_checkpoint_are_named() {
     fails(INDEX, &[a, b, ("other", &first)], "the index knows no shard \"other\"");
     // The files exchanged: the first tensor by name tells.
     let exchanged = [(FILES[0], &second[..]), (FILES[1], &first[..])];
-    let message =
-        format!("tensor \"q.bias\" is in shard {:?} by the index, but in {:?}", FILES[1], FILES[0]);
+    let message = format!("tensor \"q.bias\" is in shard {:?} by the index, but in {:?}", FILES[1], FILES[0]);
     fails(INDEX, &exchanged, &message);
     fails(
         INDEX,
@@ -90,7 +89,11 @@ fn files_that_make_no_checkpoint_are_named() {
         &format!("tensor \"q.weight\" is in shard {:?} and in shard {:?}", FILES[0], FILES[1]),
     );
     let more = INDEX.replace("\"q.bias\"", "\"q.g_idx\": \"model-00001-of-00002.safetensors\", \"q.bias\"");
-    fails(&more, &[a, b], &format!("tensor \"q.g_idx\" is in shard {:?} by the index, but in none", FILES[0]));
+    fails(
+        &more,
+        &[a, b],
+        &format!("tensor \"q.g_idx\" is in shard {:?} by the index, but in none", FILES[0]),
+    );
     let fewer = INDEX.replace("\"q.bias\": \"model-00002-of-00002.safetensors\",", "");
     fails(&fewer, &[a, b], &format!("tensor \"q.bias\" of shard {:?} is not in the index", FILES[1]));
     fails(
@@ -114,10 +117,14 @@ fn an_index_is_not_trusted() {
         error(r#"{"weight_map": {"a": "x", "b": "x", "a": "y"}}"#),
         "the index of shards has \"weight_map: a\" twice"
     );
-    assert_eq!(error(r#"{"weight_map": {}, "weight_map": {}}"#), "the index of shards has \"weight_map\" twice");
+    assert_eq!(
+        error(r#"{"weight_map": {}, "weight_map": {}}"#),
+        "the index of shards has \"weight_map\" twice"
+    );
     for elsewhere in ["", ".", "..", "../x", "/etc/passwd", "a/b", "C:\\x", "a\\b", "a\0b"] {
         let index = serde_json::json!({"weight_map": {"a": "x", "b": elsewhere}}).to_string();
-        let message = format!("the index has tensor \"b\" in {elsewhere:?}, which is no plain name of a file");
+        let message =
+            format!("the index has tensor \"b\" in {elsewhere:?}, which is no plain name of a file");
         assert_eq!(error(&index), message);
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 
+use std::collections::HashMap;
+
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -14,6 +16,33 @@ pub(crate) fn file(tensors: &Tensors) -> Vec<u8> {
         .iter()
         .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
     safetensors::serialize(views, None).unwrap()
+}
+
+/// A file of layers: tensors in the order of their names, a description whose checksum is filled in, and other metadata if any.
+pub(crate) fn sealed(
+    tensors: &[(&str, Dtype, &[usize], &[u8])],
+    description: impl Fn(&str) -> String,
+    other: Option<(String, String)>,
+) -> Vec<u8> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut feed = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for (name, dtype, shape, data) in tensors {
+        feed(name.as_bytes());
+        feed(dtype.to_string().as_bytes());
+        feed(&shape.iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
+        feed(data);
+    }
+    feed(description("").as_bytes());
+    let checksum = format!("{:08x}", hasher.finalize());
+    let mut metadata = HashMap::from([("qnn".to_owned(), description(&checksum))]);
+    metadata.extend(other);
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        (name.to_string(), TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+    });
+    safetensors::serialize(views, Some(metadata)).unwrap()
 }
 
 /// A file with this header, word for word.
