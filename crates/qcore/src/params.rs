@@ -107,7 +107,7 @@ impl QParams {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_f64_scale(scale: f64, zero_point: i32, codes: CodeRange) -> Result<QParams, ParamError> {
-        QParams::with_divisor(scale, scale as f32, zero_point, codes)
+        QParams::of_scheme(scale, scale as f32, zero_point, codes)
     }
 
     /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of the codes, up to 2^21
@@ -140,8 +140,39 @@ impl QParams {
         Ok(QParams { zero_point, ..params })
     }
 
-    /// The general form, for the schemes whose divisor is not the scale.
-    pub(crate) fn with_divisor(
+    /// The general form: values are divided by another number than the scale. These are parameters that a scheme chose by
+    /// [`ZeroScale::AddEpsilon`](crate::ZeroScale) or [`ZeroScale::ConstantIsZero`](crate::ZeroScale), to be made again from
+    /// what [`scale_f64`](QParams::scale_f64), [`divisor`](QParams::divisor) and the others say.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, ParamError, QParams};
+    ///
+    /// let p = QParams::with_divisor(1.0, 1.25, 0, CodeRange::I8)?;
+    /// assert_eq!((p.quantize(10.0), p.dequantize(8)), (8, 8.0));
+    /// let constant = QParams::with_divisor(1.0, f32::INFINITY, 0, CodeRange::I8)?;
+    /// assert_eq!(constant.quantize(10.0), 0);
+    /// let error = QParams::with_divisor(1.0, -1.0, 0, CodeRange::I8).unwrap_err();
+    /// assert_eq!(error, ParamError::Divisor { divisor: -1.0 });
+    /// # Ok::<(), ParamError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Unless the scale rounded to f32 is finite and not below 0, `divisor` is greater than 0 (infinity is), and `zero_point` is one
+    /// of `codes`.
+    pub fn with_divisor(
+        scale: f64,
+        divisor: f32,
+        zero_point: i32,
+        codes: CodeRange,
+    ) -> Result<QParams, ParamError> {
+        match divisor > 0.0 {
+            true => QParams::of_scheme(scale, divisor, zero_point, codes),
+            false => Err(ParamError::Divisor { divisor }),
+        }
+    }
+
+    /// As [`with_divisor`](QParams::with_divisor); where a scheme makes a divisor that is none, its scale is to blame.
+    pub(crate) fn of_scheme(
         scale_f64: f64,
         divisor: f32,
         zero_point: i32,
@@ -431,6 +462,12 @@ pub enum ParamError {
     Scale {
         /// What was given.
         scale: f64,
+    },
+    /// What values are divided by is 0, negative or NaN.
+    #[error("the divisor must be greater than 0, got {divisor:e}")]
+    Divisor {
+        /// What was given.
+        divisor: f32,
     },
     /// The zero point is not one of the codes, or too distant.
     #[error("the zero point must be {min} to {max}, got {zero_point}")]

@@ -321,7 +321,7 @@ impl Scheme {
             Kind::Affine { range: AffineRange::AsObservedDistantZero } if divisor == scale as f32 => {
                 QParams::with_distant_zero_point(scale, zero_point, self.codes)
             }
-            _ => QParams::with_divisor(scale, divisor, zero_point, self.codes),
+            _ => QParams::of_scheme(scale, divisor, zero_point, self.codes),
         };
         match params {
             Ok(params) => Ok(params.with_order(self.order).with_rounding(self.rounding)),

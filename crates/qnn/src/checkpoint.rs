@@ -1,23 +1,27 @@
 //! Trained models from safetensors files: PyTorch's names in f32, f16 or bf16, and the int-quantized layout of
-//! compressed-tensors.
+//! compressed-tensors, which `int8_layout.rs` reads.
 
-use qcore::{BiasError, CodeRange, ParamError, QParams, quantize_bias};
-use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
+use qkernels::Kernel;
 use safetensors::Dtype;
 
-use crate::dynamic_linear::{DynamicLinear, DynamicParts};
-use crate::file_error::LayerError;
+use crate::checkpoint_error::CheckpointError;
 use crate::float_linear::{FloatLinear, FloatLinearError};
 use crate::fused::FusedActivation;
+use crate::int8_layout::Int8Form;
 use crate::linear::Linear;
 use crate::names::natural_order;
-use crate::static_error::StaticLinearError;
-use crate::static_linear::{StaticLinear, StaticParts};
+use crate::shards::{self, ShardIndex};
 use crate::tensors::{Tensor, TensorFile, TensorFileError};
-use crate::weight_only_linear::WeightOnlyLinear;
 
-/// A safetensors file of a trained model, from which layers are taken by name. The bytes are the caller's, read or mapped,
-/// and are not trusted.
+/// The tensors of a trained model, from which layers are taken by name. The bytes are the caller's, read or mapped, and are
+/// not trusted.
+///
+/// Large models come in several files, and a layer may have tensors in two of them. One such file cannot be told from a whole
+/// checkpoint: a bias or a zero point that is in another file looks like none, which [`finish`](Self::finish) cannot notice.
+/// Whoever has several files reads them as one, with [`parse_indexed`](Self::parse_indexed) where there is an index, else with
+/// [`parse_shards`](Self::parse_shards).
+///
+/// A layer that cannot be taken as asked leaves everything as it was, so that it can be taken in another way.
 ///
 /// ```
 /// use safetensors::{Dtype, tensor::TensorView};
@@ -32,76 +36,71 @@ use crate::weight_only_linear::WeightOnlyLinear;
 /// ```
 #[derive(Debug)]
 pub struct Checkpoint<'d> {
-    file: TensorFile<'d>,
+    pub(crate) file: TensorFile<'d>,
 }
 
-/// What a layer with int8 weights is to be.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Int8Form {
-    /// Static: the file has the scale of the input, and the input's codes are i8.
-    Static,
-    /// Dynamic: the file may say no more than that activations are quantized on the fly.
-    Dynamic(Dynamic),
-    /// Weights alone are quantized; scales may be those of groups of k, (n, groups).
-    WeightOnly,
-}
-
-/// Why a checkpoint does not have a layer as asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// The file, or one of its tensors, is not as it should be.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
-    /// The weights' scales are neither one for each channel nor one for all.
-    #[error("tensor {tensor:?} has shape {got:?}, expected one value, or n = {n}")]
-    Scales {
-        /// The tensor.
-        tensor: String,
-        /// Outputs of the layer.
-        n: usize,
-        /// The shape it has.
-        got: Vec<usize>,
-    },
-    /// Scale or zero point of a layer's input are out of range.
-    #[error("input of layer {layer:?}: {source}")]
-    Input {
-        /// The layer.
-        layer: String,
-        /// Why.
-        source: ParamError,
-    },
-    /// A bias has no int32 form.
-    #[error("layer {layer:?}, channel {channel}: {source}")]
-    Bias {
-        /// The layer.
-        layer: String,
-        /// The output channel.
-        channel: usize,
-        /// Why.
-        source: BiasError,
-    },
-    /// Floats do not make a layer.
-    #[error(transparent)]
-    Float(#[from] FloatLinearError),
-    /// Codes and scales do not make a layer.
-    #[error("layer {layer:?}: {source}")]
-    Layer {
-        /// The layer.
-        layer: String,
-        /// Why.
-        source: LayerError,
-    },
-}
+/// Tensors that only layouts have which are not read: the last part of the name, and whose layout it is.
+const OTHER_LAYOUTS: [(&str, &str); 6] = [
+    ("weight_packed", "compressed-tensors' packed weights"),
+    ("qweight", "GPTQ or AWQ"),
+    ("qzeros", "GPTQ or AWQ"),
+    ("scales", "GPTQ or AWQ"),
+    ("weight_scale_inv", "FP8 in blocks"),
+    ("SCB", "bitsandbytes' LLM.int8()"),
+];
 
 impl<'d> Checkpoint<'d> {
-    /// Reads the header. No tensor is copied.
+    /// Reads the header of a checkpoint that is one file. No tensor is copied.
     ///
     /// # Errors
     /// [`CheckpointError`] if the bytes are no safetensors file.
     pub fn parse(bytes: &'d [u8]) -> Result<Self, CheckpointError> {
         Ok(Self { file: TensorFile::parse(bytes)? })
+    }
+
+    /// Reads the headers of a checkpoint's files, all of them, in any order. Whether one is missing cannot be noticed.
+    ///
+    /// ```
+    /// use safetensors::{Dtype, tensor::TensorView};
+    /// let (weight, bias) = ([0x00, 0x3c, 0x00, 0xc0], [0x00, 0x3c]); // 1.0 and -2.0, and 1.0, in f16
+    /// let weight = TensorView::new(Dtype::F16, vec![1, 2], &weight)?;
+    /// let bias = TensorView::new(Dtype::F16, vec![1], &bias)?;
+    /// let one = safetensors::serialize([("fc.weight", weight)], None)?;
+    /// let two = safetensors::serialize([("fc.bias", bias)], None)?;
+    /// let mut checkpoint = qnn::Checkpoint::parse_shards([&one[..], &two])?;
+    /// assert_eq!(checkpoint.take_float("fc")?.bias(), Some(&[1.0][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if there are no files, one is no safetensors file, or two have a tensor of the same name.
+    pub fn parse_shards(shards: impl IntoIterator<Item = &'d [u8]>) -> Result<Self, CheckpointError> {
+        Ok(Self { file: shards::merge(shards)? })
+    }
+
+    /// Reads the headers of the files that `index` names, each given with its name.
+    ///
+    /// ```
+    /// use safetensors::{Dtype, tensor::TensorView};
+    /// let weight = [0x00, 0x3c, 0x00, 0xc0]; // 1.0 and -2.0 in f16
+    /// let weight = TensorView::new(Dtype::F16, vec![1, 2], &weight)?;
+    /// let shard = safetensors::serialize([("fc.weight", weight)], None)?;
+    /// let index = qnn::ShardIndex::parse(br#"{"weight_map": {"fc.weight": "model-00001-of-00001.safetensors"}}"#)?;
+    /// let read = |_name: &str| &shard[..]; // or from the folder of the index
+    /// let shards = index.shards().map(|name| (name, read(name)));
+    /// let mut checkpoint = qnn::Checkpoint::parse_indexed(&index, shards)?;
+    /// assert_eq!(checkpoint.take_float("fc")?.weight(), [1.0, -2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a file is missing, unknown to the index, given twice, or no safetensors file; if a tensor is in two
+    /// files, in another one than the index says, in none, or not in the index.
+    pub fn parse_indexed<N: Into<String>>(
+        index: &ShardIndex,
+        shards: impl IntoIterator<Item = (N, &'d [u8])>,
+    ) -> Result<Self, CheckpointError> {
+        Ok(Self { file: index.merge(shards)? })
     }
 
     /// The names X of all matrices `X.weight` that are left, in the natural order (`fc2` before `fc10`). Embeddings are among
@@ -124,27 +123,31 @@ impl<'d> Checkpoint<'d> {
         self.file.tensors.get(&format!("{name}.weight")).is_some_and(|tensor| tensor.dtype == Dtype::I8)
     }
 
-    /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each F32, F16 or BF16.
+    /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each F32, F16 or BF16. (A bias of
+    /// integers is taken if all are 0.)
     ///
     /// # Errors
-    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite.
+    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or the layer has a tensor besides.
     pub fn take_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
-        let tensor = format!("{name}.weight");
-        let (weight, shape) = self.file.take_floats(&tensor)?;
-        let [n, k] = shape[..] else {
-            return Err(TensorFileError::Rank { tensor, expected: 2, got: shape }.into());
-        };
-        let bias = self.take_bias(name, n)?;
-        Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
+        let layer = self.read_float(name);
+        self.file.settle(layer)
     }
 
     /// Takes a layer of int8 weights out, in the int-quantized layout of compressed-tensors, and packs it straight from the
-    /// bytes: `name.weight` I8 (n, k), `name.weight_scale` (n, 1), (n) or one value, `name.weight_zero_point` I8 of the same
-    /// shape if it is there, `name.bias` (n) if it is there, and for static layers `name.input_scale` and, if it is there,
-    /// `name.input_zero_point` I8. Scales and biases are F32, F16 or BF16.
+    /// bytes:
+    ///
+    /// - `name.weight` I8 (n, k).
+    /// - `name.weight_scale`: (n, 1), (n), or one value in up to two dimensions; with groups (n, groups). All greater than 0.
+    /// - `name.weight_zero_point`, if it is there: shaped as scales may be, of any type of integers. Its values are in
+    ///   -128..=127; those of unsigned types, which belong to unsigned codes, are 0.
+    /// - `name.bias` (n), if it is there; integers are taken if all are 0.
+    /// - For static layers `name.input_scale`, one value, and, if it is there, `name.input_zero_point`, one value as above.
+    ///
+    /// Scales and biases are F32, F16 or BF16.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or its values do not make a layer.
+    /// [`CheckpointError`] if a tensor is missing, of another type or shape, the layer has a tensor besides, is in another layout,
+    /// or its values do not make a layer.
     pub fn take_int8(
         &mut self,
         name: &str,
@@ -152,130 +155,8 @@ impl<'d> Checkpoint<'d> {
         activation: FusedActivation,
         kernel: Kernel,
     ) -> Result<Linear, CheckpointError> {
-        match form {
-            Int8Form::Static => self.take_integer(name, None, activation, kernel),
-            Int8Form::Dynamic(dynamic) => self.take_integer(name, Some(dynamic), activation, kernel),
-            Int8Form::WeightOnly => self.take_weight_only(name, activation, kernel),
-        }
-    }
-
-    /// A dynamic layer, or without `dynamic` a static one.
-    fn take_integer(
-        &mut self,
-        name: &str,
-        dynamic: Option<Dynamic>,
-        activation: FusedActivation,
-        kernel: Kernel,
-    ) -> Result<Linear, CheckpointError> {
-        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
-        let tensor = format!("{name}.weight_scale");
-        let (scales, shape) = self.file.take_floats(&tensor)?;
-        let weight_scales =
-            per_channel(scales, n).ok_or(CheckpointError::Scales { tensor, n, got: shape })?;
-        let weight_zero_points = self.take_zero_points(&format!("{name}.weight_zero_point"), n)?;
-        let bias = self.take_bias(name, n)?;
-        let codes = bytemuck::cast_slice(&weight.data);
-        let weight =
-            MatRef::new(codes, n, k).map_err(|error| of_layer(name, StaticLinearError::from(error)))?;
-        let owned = name.to_owned();
-        match dynamic {
-            None => {
-                let input = self.take_input(name)?;
-                let bias = bias.map(|bias| int32_bias(name, &bias, &input, &weight_scales)).transpose()?;
-                let parts = StaticParts {
-                    name: owned,
-                    weight,
-                    weight_scales,
-                    weight_zero_points,
-                    bias,
-                    input,
-                    activation,
-                };
-                StaticLinear::new(parts, kernel).map(Linear::from).map_err(|error| of_layer(name, error))
-            }
-            Some(activations) => {
-                let parts = DynamicParts {
-                    name: owned,
-                    weight,
-                    weight_scales,
-                    weight_zero_points,
-                    bias,
-                    activations,
-                    activation,
-                };
-                DynamicLinear::new(parts, kernel).map(Linear::from).map_err(|error| of_layer(name, error))
-            }
-        }
-    }
-
-    fn take_weight_only(
-        &mut self,
-        name: &str,
-        activation: FusedActivation,
-        kernel: Kernel,
-    ) -> Result<Linear, CheckpointError> {
-        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
-        let tensor = format!("{name}.weight_scale");
-        let (scales, got) = self.file.take_floats(&tensor)?;
-        let groups = match got[..] {
-            [rows, groups] if rows == n && groups > 1 && k.is_multiple_of(groups) => groups,
-            _ => 1,
-        };
-        let entries = n * groups;
-        let scales = per_channel(scales, entries).ok_or(CheckpointError::Scales { tensor, n, got })?;
-        let zero_points = self.take_zero_points(&format!("{name}.weight_zero_point"), entries)?;
-        let bias = self.take_bias(name, n)?;
-        let build = || {
-            let scales = match groups {
-                1 => WeightScales::per_channel(&scales),
-                _ => WeightScales::per_group(&scales, k / groups),
-            };
-            let scales = match &zero_points {
-                Some(zero_points) => scales.with_zero_points(zero_points),
-                None => scales,
-            };
-            let codes = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
-            let weights = ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?;
-            WeightOnlyLinear::from_weights(weights, bias)
-        };
-        let layer = build().map_err(|error| of_layer(name, error))?;
-        Ok(layer.with_name(name).with_activation(activation).into())
-    }
-
-    fn take_bias(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>, CheckpointError> {
-        let tensor = format!("{name}.bias");
-        if !self.file.tensors.contains_key(&tensor) {
-            return Ok(None);
-        }
-        let (bias, got) = self.file.take_floats(&tensor)?;
-        match got[..] == [n] {
-            true => Ok(Some(bias)),
-            false => Err(TensorFileError::Shape { tensor, expected: vec![n], got }.into()),
-        }
-    }
-
-    fn take_zero_points(&mut self, tensor: &str, n: usize) -> Result<Option<Vec<i8>>, CheckpointError> {
-        if !self.file.tensors.contains_key(tensor) {
-            return Ok(None);
-        }
-        let Tensor { shape: got, data, .. } = self.file.take(tensor, Dtype::I8)?;
-        let zero_points = per_channel(bytemuck::cast_slice(&data).to_vec(), n);
-        let error = || CheckpointError::Scales { tensor: tensor.to_owned(), n, got };
-        let zero_points: Vec<i8> = zero_points.ok_or_else(error)?;
-        Ok(zero_points.iter().any(|&zero_point| zero_point != 0).then_some(zero_points))
-    }
-
-    /// Scale and zero point of a static layer's input, each one value.
-    fn take_input(&mut self, name: &str) -> Result<QParams, CheckpointError> {
-        let tensor = format!("{name}.input_scale");
-        let (scale, got) = self.file.take_floats(&tensor)?;
-        let &[scale] = &scale[..] else {
-            return Err(CheckpointError::Scales { tensor, n: 1, got });
-        };
-        let zero_point = self.take_zero_points(&format!("{name}.input_zero_point"), 1)?;
-        let zero_point = zero_point.and_then(|zero_points| zero_points.first().copied()).unwrap_or(0);
-        QParams::new(scale, zero_point.into(), CodeRange::I8)
-            .map_err(|source| CheckpointError::Input { layer: name.to_owned(), source })
+        let layer = self.read_int8(name, form, activation, kernel);
+        self.file.settle(layer)
     }
 
     /// Nothing is left.
@@ -285,30 +166,82 @@ impl<'d> Checkpoint<'d> {
     pub fn finish(&self) -> Result<(), CheckpointError> {
         Ok(self.file.check_empty()?)
     }
-}
 
-fn of_layer(name: &str, error: impl Into<LayerError>) -> CheckpointError {
-    CheckpointError::Layer { layer: name.to_owned(), source: error.into() }
-}
+    fn read_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
+        let weight =
+            self.take_weight(name, &["weight", "bias"], |tensor, weight| match weight.is_float() {
+                true => Ok(()),
+                false => Err(TensorFileError::NotFloat { tensor, got: weight.dtype }),
+            })?;
+        let (n, k) = (weight.shape[0], weight.shape[1]);
+        if n == 0 || k == 0 {
+            return Err(FloatLinearError::Empty { layer: name.to_owned(), n, k }.into());
+        }
+        let bias = self.take_bias(name, n)?;
+        let weight = weight.floats().unwrap_or_default();
+        Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
+    }
 
-/// A value for each of n channels, of as many or of one.
-fn per_channel<T: Copy>(values: Vec<T>, n: usize) -> Option<Vec<T>> {
-    match values[..] {
-        [value] => Some(vec![value; n]),
-        _ => (values.len() == n).then_some(values),
+    /// Takes the matrix `name.weight` of a layer that has no tensors but those with the last parts `known`.
+    pub(crate) fn take_weight(
+        &mut self,
+        name: &str,
+        known: &[&str],
+        check_type: impl FnOnce(String, &Tensor<'d>) -> Result<(), TensorFileError>,
+    ) -> Result<Tensor<'d>, CheckpointError> {
+        let tensor = format!("{name}.weight");
+        let weight = match self.file.take_any(&tensor) {
+            Err(missing @ TensorFileError::Missing { .. }) => {
+                // What is there instead may say why.
+                let other =
+                    self.own_tensors(name).find_map(|(tensor, part)| other_layout(name, tensor, part));
+                return Err(other.unwrap_or(missing.into()));
+            }
+            found => found?,
+        };
+        check_type(tensor.clone(), &weight)?;
+        if weight.shape.len() != 2 {
+            return Err(TensorFileError::Rank { tensor, expected: 2, got: weight.shape }.into());
+        }
+        match self.own_tensors(name).find(|(_, part)| !known.contains(part)) {
+            None => Ok(weight),
+            Some((tensor, part)) => Err(other_layout(name, tensor, part)
+                .unwrap_or(TensorFileError::Unexpected { tensor: tensor.to_owned() }.into())),
+        }
+    }
+
+    /// The tensors of layer `name` itself, not of layers within it, and the last parts of their names.
+    fn own_tensors(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let prefix = format!("{name}.");
+        let from_here = self.file.tensors.range(prefix.clone()..).map(|(tensor, _)| tensor.as_str());
+        let parts = from_here.map_while(move |tensor| Some((tensor, tensor.strip_prefix(&prefix)?)));
+        // What lies below `weight` says how to read it, such as `weight.absmax`.
+        parts.filter(|(_, part)| !part.contains('.') || part.starts_with("weight."))
+    }
+
+    pub(crate) fn take_bias(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let tensor = format!("{name}.bias");
+        if !self.file.tensors.contains_key(&tensor) {
+            return Ok(None);
+        }
+        let found = self.file.take_any(&tensor)?;
+        let dtype = found.dtype;
+        if found.integers().is_none() && !found.is_float() {
+            return Err(TensorFileError::NotFloat { tensor, got: dtype }.into());
+        }
+        if found.shape != [n] {
+            return Err(TensorFileError::Shape { tensor, expected: vec![n], got: found.shape }.into());
+        }
+        let nonzero = found.integers().and_then(|values| values.enumerate().find(|&(_, value)| value != 0));
+        match nonzero {
+            None => Ok(Some(found.floats().unwrap_or_else(|| vec![0.0; n]))),
+            Some((index, value)) => Err(CheckpointError::IntegerBias { tensor, dtype, index, value }),
+        }
     }
 }
 
-fn int32_bias(
-    name: &str,
-    bias: &[f32],
-    input: &QParams,
-    weight_scales: &[f32],
-) -> Result<Vec<i32>, CheckpointError> {
-    let channels = bias.iter().zip(weight_scales).enumerate();
-    let quantized = channels.map(|(channel, (&bias, &scale))| {
-        let error = |source| CheckpointError::Bias { layer: name.to_owned(), channel, source };
-        quantize_bias(bias, input.scale(), scale).map_err(error)
-    });
-    quantized.collect()
+/// That `tensor` of layer `name` belongs to a layout which is not read, if it does.
+fn other_layout(name: &str, tensor: &str, part: &str) -> Option<CheckpointError> {
+    let (_, layout) = OTHER_LAYOUTS.into_iter().find(|&(other, _)| other == part)?;
+    Some(CheckpointError::Layout { layer: name.to_owned(), layout, tensor: tensor.to_owned() })
 }

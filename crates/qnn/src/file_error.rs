@@ -150,7 +150,7 @@ pub enum SaveError {
     /// The layers do not make a model.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// A choice that the format has no name for.
+    /// A choice that the format has no name for: one that is younger than the format. All that there are today have one.
     #[error("layer {layer:?}: the format has no name for {what}")]
     Unnamed {
         /// The layer.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::chain::ChainError;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint_error::CheckpointError;
 use crate::float_mlp::FloatMlp;
 use crate::tensors::{TensorFileError, read_file};
 
@@ -25,7 +26,8 @@ pub enum LoadFloatError {
 impl FloatMlp {
     /// Reads a model from the bytes of a safetensors file: a layer for every `X.weight` (2-D) with its `X.bias` (1-D), if it has
     /// one, all F32, F16 or BF16, in the natural order of the names X (`fc2` before `fc10`). Any other tensor is an error,
-    /// since leaving it out would make another model.
+    /// since leaving it out would make another model. Of a model in several files this is no reader: see
+    /// [`Checkpoint`](crate::Checkpoint).
     ///
     /// # Errors
     /// [`LoadFloatError`] if the bytes are no safetensors file, a tensor is unexpected, of another type or shape, or not

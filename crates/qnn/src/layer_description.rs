@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use qcore::{CodeRange, QParams, Rounding, Scheme, ZeroPointOrder};
+use qcore::QParams;
 use qkernels::Dynamic;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::checksum;
 use crate::file_error::{LoadError, SaveError};
+use crate::scheme_description::{
+    ORDERS, ROUNDINGS, SchemeDescription, code_range, name_of, named, number, number_text,
+};
 use crate::tensors::Tensor;
 
 /// The key of the metadata.
@@ -18,22 +21,6 @@ const FORMAT: &str = "qnn.layers";
 const VERSION: u32 = 2;
 /// How sums become codes: [`qcore::requantize`], f32 multipliers `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
-
-const ORDERS: [(&str, ZeroPointOrder); 2] =
-    [("round_then_add", ZeroPointOrder::RoundThenAdd), ("add_then_round", ZeroPointOrder::AddThenRound)];
-const ROUNDINGS: [(&str, Rounding); 2] =
-    [("ties_to_even", Rounding::TiesToEven), ("ties_away", Rounding::TiesAway)];
-const SCHEMES: [(&str, Scheme); 9] = [
-    ("weights_i8", Scheme::weights_i8()),
-    ("activations_u8", Scheme::activations_u8()),
-    ("activations_i8", Scheme::activations_i8()),
-    ("onnx_dynamic_u8", Scheme::onnx_dynamic(CodeRange::U8)),
-    ("onnx_dynamic_i8", Scheme::onnx_dynamic(CodeRange::I8)),
-    ("pytorch_affine_u8", Scheme::pytorch_affine(CodeRange::U8)),
-    ("pytorch_affine_i8", Scheme::pytorch_affine(CodeRange::I8)),
-    ("pytorch_symmetric_i8", Scheme::pytorch_symmetric(CodeRange::I8)),
-    ("tutorial_symmetric_i8", Scheme::tutorial_symmetric(CodeRange::I8)),
-];
 
 /// What the tensors do not say.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,7 +35,7 @@ pub(crate) struct Description {
 }
 
 /// A layer, in the order of the model.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LayerDescription {
     pub(crate) name: String,
@@ -68,24 +55,35 @@ pub(crate) struct LayerDescription {
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InputDescription {
     /// Smallest and largest code.
     codes: [i32; 2],
     order: String,
     rounding: String,
+    /// The scale before its rounding to f32, where that rounds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scale_f64: Option<String>,
+    /// What values are divided by, where that is not the scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    divisor: Option<String>,
+    /// `distant`, where it is none of the codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zero_point: Option<String>,
 }
 
 /// How the input of a dynamic layer becomes codes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DynamicDescription {
     /// `token` or `tensor`.
     per: String,
-    /// The name of the scheme.
-    scheme: String,
+    scheme: SchemeDescription,
 }
+
+/// What a zero point is that is none of the codes.
+const DISTANT: &str = "distant";
 
 /// What must be known before the rest can be read.
 #[derive(Deserialize)]
@@ -143,33 +141,47 @@ impl Description {
 
 impl InputDescription {
     pub(crate) fn of(layer: &str, params: &QParams) -> Result<Self, SaveError> {
-        let codes = params.codes();
-        let unnamed = |what: String| SaveError::Unnamed { layer: layer.to_owned(), what };
-        if !codes.contains(params.zero_point()) {
-            return Err(unnamed(format!("zero point {}, which is no code", params.zero_point())));
-        }
-        let order = name_of(&ORDERS, params.order()).ok_or_else(|| unnamed(format!("{:?}", params.order())));
-        let rounding = name_of(&ROUNDINGS, params.rounding());
-        let rounding = rounding.ok_or_else(|| unnamed(format!("{:?}", params.rounding())));
-        Ok(Self { codes: [codes.min(), codes.max()], order: order?, rounding: rounding? })
+        let (codes, scale) = (params.codes(), params.scale());
+        let order = name_of(layer, &ORDERS, params.order())?;
+        let rounding = name_of(layer, &ROUNDINGS, params.rounding())?;
+        let distant = !codes.contains(params.zero_point());
+        Ok(Self {
+            codes: [codes.min(), codes.max()],
+            order,
+            rounding,
+            scale_f64: (params.scale_f64() != f64::from(scale)).then(|| number_text(params.scale_f64())),
+            divisor: (params.divisor() != scale).then(|| number_text(params.divisor())),
+            zero_point: distant.then(|| DISTANT.to_owned()),
+        })
     }
 
     /// The parameters with this scale and zero point.
     pub(crate) fn params(self, layer: &str, scale: f32, zero_point: i32) -> Result<QParams, LoadError> {
-        let known: Vec<_> = (1..=8)
-            .flat_map(|bits| [CodeRange::signed(bits), CodeRange::unsigned(bits)])
-            .flatten()
-            .flat_map(|codes| [codes, codes.narrow()])
-            .collect();
-        let [min, max] = self.codes;
-        let codes = known.into_iter().find(|codes| (codes.min(), codes.max()) == (min, max));
-        let codes = codes.ok_or_else(|| LoadError::Unknown {
-            field: "codes",
-            expected: "those of 1 to 8 bits, signed, unsigned or narrow".to_owned(),
-            got: format!("{min}..={max}"),
-        })?;
-        let params = QParams::new(scale, zero_point, codes)
-            .map_err(|source| LoadError::Input { layer: layer.to_owned(), source })?;
+        let codes = code_range(self.codes)?;
+        let exact = match self.scale_f64 {
+            None => scale.into(),
+            Some(got) => {
+                let exact: f64 = number("scale_f64", &got)?;
+                if exact as f32 != scale {
+                    let expected = format!("a number that f32 rounds to the scale {scale:e}");
+                    return Err(LoadError::Unknown { field: "scale_f64", expected, got });
+                }
+                exact
+            }
+        };
+        let distant = self.zero_point.map(|got| named("zero_point", &[(DISTANT, ())], got)).transpose()?;
+        let params = match (distant, self.divisor) {
+            (None, None) => QParams::with_f64_scale(exact, zero_point, codes),
+            (None, Some(divisor)) => {
+                QParams::with_divisor(exact, number("divisor", &divisor)?, zero_point, codes)
+            }
+            (Some(()), None) => QParams::with_distant_zero_point(exact, zero_point, codes),
+            (Some(()), Some(got)) => {
+                let expected = "none beside a distant zero point".to_owned();
+                return Err(LoadError::Unknown { field: "divisor", expected, got });
+            }
+        };
+        let params = params.map_err(|source| LoadError::Input { layer: layer.to_owned(), source })?;
         let order = named("order", &ORDERS, self.order)?;
         Ok(params.with_order(order).with_rounding(named("rounding", &ROUNDINGS, self.rounding)?))
     }
@@ -177,36 +189,20 @@ impl InputDescription {
 
 impl DynamicDescription {
     pub(crate) fn of(layer: &str, dynamic: &Dynamic) -> Result<Self, SaveError> {
-        let unnamed = || SaveError::Unnamed { layer: layer.to_owned(), what: format!("{dynamic:?}") };
         let (per, scheme) = match dynamic {
             Dynamic::PerTensor(scheme) => ("tensor", scheme),
             Dynamic::PerToken(scheme) => ("token", scheme),
-            _ => return Err(unnamed()),
+            _ => return Err(SaveError::Unnamed { layer: layer.to_owned(), what: format!("{dynamic:?}") }),
         };
-        Ok(Self { per: per.to_owned(), scheme: name_of(&SCHEMES, *scheme).ok_or_else(unnamed)? })
+        Ok(Self { per: per.to_owned(), scheme: SchemeDescription::of(layer, scheme)? })
     }
 
     pub(crate) fn dynamic(self) -> Result<Dynamic, LoadError> {
-        let scheme = named("scheme", &SCHEMES, self.scheme)?;
+        let scheme = self.scheme.scheme()?;
         named(
             "per",
             &[("tensor", Dynamic::PerTensor(scheme)), ("token", Dynamic::PerToken(scheme))],
             self.per,
         )
     }
-}
-
-/// The value of the name `got`.
-pub(crate) fn named<T: Copy>(field: &'static str, known: &[(&str, T)], got: String) -> Result<T, LoadError> {
-    match known.iter().find(|(name, _)| *name == got) {
-        Some((_, value)) => Ok(*value),
-        None => {
-            let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-            Err(LoadError::Unknown { field, expected: names.join(" or "), got })
-        }
-    }
-}
-
-fn name_of<T: PartialEq>(known: &[(&str, T)], value: T) -> Option<String> {
-    known.iter().find(|(_, known)| *known == value).map(|(name, _)| (*name).to_owned())
 }

@@ -20,14 +20,13 @@ use crate::dynamic_linear::{DynamicLinear, DynamicParts};
 use crate::file_error::{LayerError, LoadError};
 use crate::float_linear::FloatLinear;
 use crate::fused::FusedActivation;
-use crate::layer_description::{
-    Description, DynamicDescription, InputDescription, KEY, LayerDescription, named,
-};
+use crate::layer_description::{Description, DynamicDescription, InputDescription, KEY, LayerDescription};
 use crate::linear::Linear;
+use crate::scheme_description::named;
 use crate::static_error::StaticLinearError;
 use crate::static_linear::{StaticLinear, StaticParts};
 use crate::tensors::{Tensor, TensorFile};
-use crate::weight_only_linear::WeightOnlyLinear;
+use crate::weight_only_linear::{WeightOnlyError, WeightOnlyLinear, check_shape};
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at hand straight from the
 /// bytes.
@@ -63,17 +62,35 @@ impl<'d> LayerFile<'d> {
         &self.names
     }
 
-    /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`].
+    /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`]. One that cannot be read stays.
     ///
     /// # Errors
     /// [`LoadError`] if there is no such layer (any more), its tensors do not make a layer, or no kernel can be selected.
     pub fn take(&mut self, name: &str, kernel: Option<Kernel>) -> Result<Linear, LoadError> {
         let no_layer = || LoadError::NoLayer { layer: name.to_owned() };
-        let described = self.layers.remove(name).ok_or_else(no_layer)?;
+        let described = self.layers.get(name).cloned().ok_or_else(no_layer)?;
         let kernel = match kernel {
             Some(kernel) => kernel,
             None => Kernel::select()?,
         };
+        let layer = self.read(described, kernel);
+        let layer = self.file.settle(layer)?;
+        self.layers.remove(name);
+        Ok(layer)
+    }
+
+    /// Every layer was taken, and no tensor is left.
+    ///
+    /// # Errors
+    /// [`LoadError`] that names the first one left.
+    pub fn finish(self) -> Result<(), LoadError> {
+        if let Some(name) = self.layers.into_keys().next() {
+            return Err(LoadError::NotTaken { layer: name });
+        }
+        Ok(self.file.check_empty()?)
+    }
+
+    fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
         let LayerDescription { name, form, activation, input, dynamic, group } = described;
         let activations = FusedActivation::ALL.map(|activation| (activation.name(), activation));
         let activation = named("activation", &activations, activation)?;
@@ -94,17 +111,6 @@ impl<'d> LayerFile<'d> {
             (None, None) if form == "weight_only" => self.take_weight_only(name, activation, group, kernel),
             (None, None) => self.take_float(name, activation),
         }
-    }
-
-    /// Every layer was taken, and no tensor is left.
-    ///
-    /// # Errors
-    /// [`LoadError`] that names the first one left.
-    pub fn finish(self) -> Result<(), LoadError> {
-        if let Some(name) = self.layers.into_keys().next() {
-            return Err(LoadError::NotTaken { layer: name });
-        }
-        Ok(self.file.check_empty()?)
     }
 
     fn take_float(&mut self, name: String, activation: FusedActivation) -> Result<Linear, LoadError> {
@@ -175,6 +181,9 @@ impl<'d> LayerFile<'d> {
         kernel: Kernel,
     ) -> Result<Linear, LoadError> {
         let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        let of_layer =
+            |source: WeightOnlyError| LoadError::Layer { layer: name.clone(), source: source.into() };
+        check_shape(n, k).map_err(of_layer)?;
         let shape = match group {
             Some(group) => vec![n, k.div_ceil(group.max(1))],
             None => vec![n],
@@ -195,8 +204,7 @@ impl<'d> LayerFile<'d> {
             let weights = ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?;
             WeightOnlyLinear::from_weights(weights, bias.map(|bias| bias.to_f32()))
         };
-        let layer = build().map_err(LayerError::from);
-        let layer = layer.map_err(|source| LoadError::Layer { layer: name.clone(), source })?;
+        let layer = build().map_err(of_layer)?;
         Ok(layer.with_name(name).with_activation(activation).into())
     }
 

@@ -20,6 +20,9 @@ use crate::weight_only_linear::WeightOnlyLinear;
 
 /// The linear layers of `model` as a file's bytes. The same layers make the same bytes, whatever the kernel.
 ///
+/// What a layer gives as codes ([`StaticLinear::set_output`]) is not in the file: it follows from the next layer's input, and whoever
+/// knows which that is links them, as [`Mlp`](crate::Mlp) does.
+///
 /// ```
 /// use qnn::{FloatLinear, LayerFile, Linear, layers_to_bytes};
 /// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![0.5, 1.0])?);
@@ -31,7 +34,7 @@ use crate::weight_only_linear::WeightOnlyLinear;
 /// ```
 ///
 /// # Errors
-/// [`SaveError`] if names are not unique or too long, or a choice has no name in the format.
+/// [`SaveError`] if names are not unique or too long.
 pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveError> {
     let mut writer = Writer::default();
     let mut failed = None;

@@ -8,8 +8,8 @@
 //! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
 //!   a [`Warning`] where a good figure hides a bad one, [`analyze_model_sizes`], [`analyze_sensitivity`] (what quantizing each
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`]).
-//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors; [`save_layers`] and
-//!   [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
+//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors, from one file or from
+//!   several ([`ShardIndex`]); [`save_layers`] and [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
 //!
 //! The MLP is a tree like any other ([`Mlp`]), and has a short way besides. Its states are types, and each step makes the next
 //! one:
@@ -67,6 +67,7 @@ mod calibrating;
 mod calibration;
 mod chain;
 mod checkpoint;
+mod checkpoint_error;
 mod checksum;
 mod compare;
 mod config;
@@ -78,7 +79,9 @@ mod float_linear;
 mod float_mlp;
 mod forward;
 mod fused;
+mod int8_layout;
 mod int8_linear;
+mod json_keys;
 mod layer_description;
 mod layer_file;
 mod layer_shape;
@@ -101,8 +104,10 @@ mod quantize;
 mod quantized_linear;
 mod report;
 mod rows;
+mod scheme_description;
 mod sensitivity;
 mod sensitivity_report;
+mod shards;
 mod sizes;
 mod static_chain;
 mod static_error;
@@ -121,7 +126,8 @@ pub use calibrate::{CalibrateError, CalibratedMlp};
 pub use calibrating::CalibratingLinear;
 pub use calibration::{Calibration, CalibrationProgress, calibrate_model};
 pub use chain::ChainError;
-pub use checkpoint::{Checkpoint, CheckpointError, Int8Form};
+pub use checkpoint::Checkpoint;
+pub use checkpoint_error::CheckpointError;
 pub use config::{ActivationCodes, QuantConfig, WeightConfig, WeightGranularity};
 pub use dynamic_linear::{DynamicLinear, DynamicLinearError, DynamicParts};
 pub use file_error::{LayerError, LoadError, SaveError};
@@ -130,6 +136,7 @@ pub use float_linear::{FloatLinear, FloatLinearError};
 pub use float_mlp::{FloatMlp, FloatWorkspace, LayerOutput};
 pub use forward::ForwardError;
 pub use fused::FusedActivation;
+pub use int8_layout::Int8Form;
 pub use int8_linear::Int8Linear;
 pub use layer_file::LayerFile;
 pub use layer_shape::{LayerMismatch, LayerShape};
@@ -150,6 +157,7 @@ pub use report::{LayerReport, ModelReport, ReportError};
 pub use rows::argmax_rows;
 pub use sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
 pub use sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
+pub use shards::{ShardError, ShardIndex};
 pub use sizes::{LayerSize, SizeReport, analyze_model_sizes};
 pub use static_error::StaticLinearError;
 pub use static_linear::{StaticLinear, StaticParts};

@@ -55,7 +55,8 @@ impl Layers for Mlp {
         self.layers.visit_mut(visit);
     }
 
-    /// Links static layers that follow each other. Where a multiplier leaves f32, values go between them.
+    /// Links static layers that follow each other. Where a multiplier leaves f32, or the next one's zero point is none of its
+    /// codes, values go between them.
     fn replaced(&mut self) {
         for i in 1..self.layers.len() {
             let (before, after) = self.layers.split_at_mut(i);

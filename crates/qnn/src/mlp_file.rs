@@ -41,7 +41,7 @@ impl Mlp {
     /// Writes the model to `path`: [`save_layers`].
     ///
     /// # Errors
-    /// [`SaveError`] if a choice has no name in the format, or the file cannot be written.
+    /// [`SaveError`] if the names are too long for a safetensors header, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         save_layers(self, path)
     }

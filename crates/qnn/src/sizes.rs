@@ -72,9 +72,14 @@ impl SizeReport {
         self.layers.iter().map(|layer| layer.stored).sum()
     }
 
-    /// How many times smaller the layers are than in f32.
+    /// How many times smaller the layers are than in f32; 1 for a model without linear layers.
+    ///
+    /// ```
+    /// let none: [qnn::Linear; 0] = [];
+    /// assert_eq!(qnn::analyze_model_sizes(&none[..]).compression(), 1.0);
+    /// ```
     pub fn compression(&self) -> f64 {
-        self.float_bytes() as f64 / self.stored().total() as f64
+        times_smaller(self.float_bytes(), &self.stored())
     }
 }
 
@@ -97,7 +102,7 @@ impl fmt::Display for SizeReport {
             let numbers = [parameters, float, weights, scales, zero_points, bias, stored.total()];
             let mut row = vec![name.to_owned(), method.to_owned()];
             row.extend(numbers.iter().map(usize::to_string));
-            row.push(format!("{:.2}", float as f64 / stored.total() as f64));
+            row.push(format!("{:.2}", times_smaller(float, &stored)));
             row
         };
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
@@ -106,5 +111,13 @@ impl fmt::Display for SizeReport {
         }));
         rows.push(cells("all", "", self.parameters(), self.float_bytes(), self.stored()));
         write!(f, "{}", Table(&rows))
+    }
+}
+
+/// Nothing is as large as nothing.
+fn times_smaller(float_bytes: usize, stored: &Storage) -> f64 {
+    match (float_bytes, stored.total()) {
+        (0, 0) => 1.0,
+        (float, stored) => float as f64 / stored as f64,
     }
 }

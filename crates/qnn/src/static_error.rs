@@ -35,6 +35,16 @@ pub enum StaticLinearError {
         /// Largest code.
         max: i32,
     },
+    /// The zero point of the output is none of its codes: sums become codes by adding a zero point that is one.
+    #[error("the zero point {zero_point} of the output is none of its codes {min}..={max}")]
+    OutputZeroPoint {
+        /// The zero point.
+        zero_point: i32,
+        /// Smallest code.
+        min: i32,
+        /// Largest code.
+        max: i32,
+    },
     /// A weight scale is 0, negative, infinite or NaN.
     #[error("weight scale {scale:e} of channel {channel} must be finite and greater than 0")]
     WeightScale {

@@ -109,9 +109,14 @@ impl StaticLinear {
     /// Makes the layer able to give codes with the parameters `output`: those of the next layer's input.
     ///
     /// # Errors
-    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, or a multiplier leaves f32; nothing is changed then.
+    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or a multiplier leaves f32;
+    /// nothing is changed then.
     pub fn set_output(&mut self, output: QParams) -> Result<(), StaticLinearError> {
         let codes = codes_of("output", &output)?;
+        let (zero_point, min, max) = (output.zero_point(), output.codes().min(), output.codes().max());
+        if !output.codes().contains(zero_point) {
+            return Err(StaticLinearError::OutputZeroPoint { zero_point, min, max });
+        }
         let multiplier = |(channel, (&weight_scale, &sum_scale)): (usize, (&f32, &f32))| {
             let multiplier = output_multiplier(self.input.scale(), weight_scale, output.scale());
             let error = StaticLinearError::Multiplier { channel, sum_scale, output_scale: output.scale() };

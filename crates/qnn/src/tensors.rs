@@ -1,7 +1,7 @@
 //! Safetensors: a file's bytes as named tensors, checked, and named tensors as bytes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use half::{bf16, f16};
 use qcore::Float;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, View};
+
+use crate::json_keys::duplicate_key;
 
 /// Largest file that is read, in bytes: 16 GiB, so that a device or a wrong path does not fill the memory.
 pub const MAX_FILE_BYTES: u64 = 1 << 34;
@@ -56,6 +58,12 @@ pub enum TensorFileError {
     /// The header is not what safetensors define.
     #[error("not a safetensors file, or damaged: {0}")]
     Header(#[source] serde_json::Error),
+    /// An object of the header has a key twice: a tensor, or an entry of one.
+    #[error("not a safetensors file, or damaged: the header has {key:?} twice")]
+    DuplicateKey {
+        /// The key, after those of the objects that it is in: `fc1.weight`, or `fc1.weight: dtype`.
+        key: String,
+    },
     /// The header describes more or fewer bytes of data than there are.
     #[error("the tensors have {expected} bytes of data, the file has {got}")]
     DataLength {
@@ -67,6 +75,12 @@ pub enum TensorFileError {
     /// A tensor is not there.
     #[error("tensor {tensor:?} is missing")]
     Missing {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor was there, and was taken before.
+    #[error("tensor {tensor:?} was taken before")]
+    Taken {
         /// The tensor.
         tensor: String,
     },
@@ -144,6 +158,11 @@ impl Tensor<'_> {
         self.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
 
+    /// Whether [`floats`](Self::floats) has them.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+
     /// The elements widened to f32, if they are floats.
     pub(crate) fn floats(&self) -> Option<Vec<f32>> {
         fn widened<F: Float>(data: &[u8], read: impl Fn([u8; 2]) -> F) -> Vec<f32> {
@@ -162,6 +181,26 @@ impl Tensor<'_> {
 
     pub(crate) fn to_i32(&self) -> Vec<i32> {
         self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
+    }
+
+    /// The elements, if they are integers of whatever type.
+    pub(crate) fn integers(&self) -> Option<Box<dyn Iterator<Item = i128> + '_>> {
+        macro_rules! each {
+            ($integer:ty) => {
+                Box::new(self.data.as_chunks().0.iter().map(|&bytes| <$integer>::from_le_bytes(bytes).into()))
+            };
+        }
+        Some(match self.dtype {
+            Dtype::I8 => each!(i8),
+            Dtype::U8 => each!(u8),
+            Dtype::I16 => each!(i16),
+            Dtype::U16 => each!(u16),
+            Dtype::I32 => each!(i32),
+            Dtype::U32 => each!(u32),
+            Dtype::I64 => each!(i64),
+            Dtype::U64 => each!(u64),
+            _ => return None,
+        })
     }
 }
 
@@ -190,7 +229,12 @@ pub(crate) struct TensorFile<'d> {
     pub(crate) header: &'d [u8],
     /// The strings under `__metadata__`.
     pub(crate) metadata: HashMap<String, String>,
+    /// Those that are left.
     pub(crate) tensors: BTreeMap<String, Tensor<'d>>,
+    /// Taken for a layer that is being read.
+    pending: Vec<String>,
+    /// The names of those that layers were made of.
+    taken: BTreeSet<String>,
 }
 
 impl<'d> TensorFile<'d> {
@@ -206,6 +250,10 @@ impl<'d> TensorFile<'d> {
             .ok()
             .and_then(|n| rest.split_at_checked(n))
             .ok_or(truncated(8 + length))?;
+        // Maps keep the last of two entries, so this comes before the header becomes one.
+        if let Some(key) = duplicate_key(header).map_err(TensorFileError::Header)? {
+            return Err(TensorFileError::DuplicateKey { key });
+        }
         // Not `SafeTensors::deserialize`: its last comparison adds the header's claims up unchecked. Deserializing
         // validates: offsets adjoin, and each tensor has the bytes of its shape and type, without overflow.
         let parsed: Metadata = serde_json::from_slice(header).map_err(TensorFileError::Header)?;
@@ -219,27 +267,46 @@ impl<'d> TensorFile<'d> {
             let data = data.get(start..end).ok_or(wrong)?.into();
             tensors.insert(name, Tensor { dtype: info.dtype, shape: info.shape.clone(), data });
         }
-        Ok(Self { header, metadata: parsed.metadata().clone().unwrap_or_default(), tensors })
+        let metadata = parsed.metadata().clone().unwrap_or_default();
+        Ok(Self { metadata, ..Self::of(header, tensors) })
+    }
+
+    /// Tensors without metadata.
+    pub(crate) fn of(header: &'d [u8], tensors: BTreeMap<String, Tensor<'d>>) -> Self {
+        let (metadata, pending, taken) = (HashMap::new(), Vec::new(), BTreeSet::new());
+        Self { header, metadata, tensors, pending, taken }
+    }
+
+    /// Ends a layer: what was taken for it is gone, or if it failed, back, so that it can be read in another way.
+    pub(crate) fn settle<T, E>(&mut self, layer: Result<T, E>) -> Result<T, E> {
+        for name in self.pending.drain(..) {
+            if layer.is_ok() {
+                self.tensors.remove(&name);
+                self.taken.insert(name);
+            }
+        }
+        layer
+    }
+
+    /// Takes a tensor out, whatever its type and shape. It counts as taken once the layer is settled.
+    pub(crate) fn take_any(&mut self, tensor: &str) -> Result<Tensor<'d>, TensorFileError> {
+        let name = tensor.to_owned();
+        match self.tensors.get(tensor) {
+            Some(found) => {
+                self.pending.push(name);
+                Ok(found.clone())
+            }
+            None if self.taken.contains(tensor) => Err(TensorFileError::Taken { tensor: name }),
+            None => Err(TensorFileError::Missing { tensor: name }),
+        }
     }
 
     /// Takes a tensor out, whatever its shape.
     pub(crate) fn take(&mut self, tensor: &str, expected: Dtype) -> Result<Tensor<'d>, TensorFileError> {
-        let tensor = || tensor.to_owned();
-        let found =
-            self.tensors.remove(&tensor()).ok_or_else(|| TensorFileError::Missing { tensor: tensor() })?;
+        let found = self.take_any(tensor)?;
         match found.dtype == expected {
             true => Ok(found),
-            false => Err(TensorFileError::Dtype { tensor: tensor(), expected, got: found.dtype }),
-        }
-    }
-
-    /// Takes a tensor of floats out, widened to f32: its values and its shape.
-    pub(crate) fn take_floats(&mut self, tensor: &str) -> Result<(Vec<f32>, Vec<usize>), TensorFileError> {
-        let found = self.tensors.remove(tensor);
-        let found = found.ok_or_else(|| TensorFileError::Missing { tensor: tensor.to_owned() })?;
-        match found.floats() {
-            Some(values) => Ok((values, found.shape)),
-            None => Err(TensorFileError::NotFloat { tensor: tensor.to_owned(), got: found.dtype }),
+            false => Err(TensorFileError::Dtype { tensor: tensor.to_owned(), expected, got: found.dtype }),
         }
     }
 

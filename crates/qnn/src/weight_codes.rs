@@ -17,6 +17,14 @@ pub enum WeightCodesError {
         /// Largest code.
         max: i32,
     },
+    /// The scheme puts a zero point where no code is, as `AffineRange::AsObservedDistantZero` may.
+    #[error("the zero point {zero_point} of channel {channel} is no i8")]
+    ZeroPoint {
+        /// The output channel.
+        channel: usize,
+        /// Its zero point.
+        zero_point: i32,
+    },
     /// A channel has no scale.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -43,7 +51,13 @@ pub(crate) fn scheme_params(
         WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(channel, range),
         WeightGranularity::PerChannel | WeightGranularity::PerTensor => Ok(whole),
     };
-    Ok(ranges.iter().enumerate().map(of_channel).collect::<Result<_, _>>()?)
+    let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
+    match params.iter().position(|params| i8::try_from(params.zero_point()).is_err()) {
+        None => Ok(params),
+        Some(channel) => {
+            Err(WeightCodesError::ZeroPoint { channel, zero_point: params[channel].zero_point() })
+        }
+    }
 }
 
 /// The codes (n, k) of the layer's weights, each channel under its parameters.
@@ -56,7 +70,7 @@ pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, 
 /// The zero point of each channel, unless all are 0.
 pub(crate) fn zero_points(params: &[QParams]) -> Option<Vec<i8>> {
     let any = params.iter().any(|params| params.zero_point() != 0);
-    // Zero points are codes, which are in i8.
+    // `scheme_params` gives none that is not in i8.
     any.then(|| params.iter().map(|params| params.zero_point() as i8).collect())
 }
 

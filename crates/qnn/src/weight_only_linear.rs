@@ -52,6 +52,16 @@ pub enum WeightOnlyError {
         /// Entries given.
         len: usize,
     },
+    /// A scale in a file whose scales are all finite and greater than 0 is not.
+    #[error("weight scale {scale:e} of group {group} of channel {channel} must be finite and greater than 0")]
+    WeightScale {
+        /// The output channel.
+        channel: usize,
+        /// Its group.
+        group: usize,
+        /// Its scale.
+        scale: f32,
+    },
     /// The scheme put a zero point where no code is.
     #[error("the zero point {zero_point} of group {group} is no i8")]
     ZeroPoint {
@@ -120,9 +130,7 @@ impl WeightOnlyLinear {
         config: &WeightOnlyConfig,
         kernel: Kernel,
     ) -> Result<Self, WeightOnlyError> {
-        if n == 0 || k == 0 {
-            return Err(WeightOnlyError::Empty { n, k });
-        }
+        check_shape(n, k)?;
         let groups = Groups::new(n, k, config.group_len.unwrap_or(k))?;
         let params = group_params(weight, groups, &config.scheme)?;
         let mut codes = vec![0i8; weight.len()];
@@ -146,10 +154,11 @@ impl WeightOnlyLinear {
     /// A layer of weights that are quantized already.
     ///
     /// # Errors
-    /// [`WeightOnlyError`] if the bias has another length than there are channels, or is not finite.
+    /// [`WeightOnlyError`] if n or k is 0, or the bias has another length than there are channels, or is not finite.
     pub fn from_weights(weights: ScaledWeights, bias: Option<Vec<f32>>) -> Result<Self, WeightOnlyError> {
+        let (n, k) = (weights.weights().n(), weights.weights().k());
+        check_shape(n, k)?;
         if let Some(bias) = &bias {
-            let n = weights.weights().n();
             if bias.len() != n {
                 return Err(WeightOnlyError::BiasLength { n, len: bias.len() });
             }
@@ -255,4 +264,10 @@ impl WeightOnlyLinear {
         };
         weight_only(x, &self.weights, &stage, out, threads, workspace)
     }
+}
+
+/// A layer has an output and an input. Where its weights come from a file, this comes before they are packed: a matrix without
+/// elements may claim any number of rows, and packing allocates for each.
+pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), WeightOnlyError> {
+    if n == 0 || k == 0 { Err(WeightOnlyError::Empty { n, k }) } else { Ok(()) }
 }

@@ -1,19 +1,21 @@
 //! Whatever bytes a file has, reading it gives a typed error with names and numbers, never a panic.
 
 mod small;
+mod tensor_files;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    FloatMlp, LayerError, LoadError, QuantConfig, QuantMlp, QuantWorkspace, SaveError, StaticLinearError,
-    TensorFileError,
+    Checkpoint, FloatMlp, LayerError, LayerFile, LoadError, Mlp, QuantConfig, QuantMlp, QuantWorkspace,
+    SaveError, StaticLinearError, TensorFileError,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use small::{linear, quant_model, rows};
+use tensor_files::{sealed, with_header};
 
 /// The contents of a model file, to be altered and written again with a checksum that is right.
 #[derive(Clone)]
@@ -49,25 +51,10 @@ impl Contents {
             description["checksum"] = checksum.into();
             json(&description)
         };
-        let mut hasher = crc32fast::Hasher::new();
-        let mut feed = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        for (name, (dtype, shape, data)) in &self.tensors {
-            feed(name.as_bytes());
-            feed(dtype.to_string().as_bytes());
-            feed(&shape.iter().flat_map(|&d| (d as u64).to_le_bytes()).collect::<Vec<_>>());
-            feed(data);
-        }
-        feed(text("").as_bytes());
-        let checksum = format!("{:08x}", hasher.finalize());
-        let mut metadata = HashMap::from([("qnn".to_owned(), text(&checksum))]);
-        metadata.extend(self.more_metadata.clone());
-        let views = self.tensors.iter().map(|(name, (dtype, shape, data))| {
-            (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-        });
-        safetensors::serialize(views, Some(metadata)).unwrap()
+        let contents = self.tensors.iter();
+        let tensors: Vec<_> =
+            contents.map(|(name, (d, s, data))| (&name[..], *d, &s[..], &data[..])).collect();
+        sealed(&tensors, text, self.more_metadata.clone())
     }
 }
 
@@ -242,7 +229,7 @@ fn another_program_s_file_is_told_apart() {
         assert_eq!(error, format!("{field} is \"x\", expected {expected}"));
     }
     let codes = error(|c| c.description["layers"][0]["input"]["codes"] = vec![0, 256].into()).to_string();
-    assert_eq!(codes, "codes is \"0..=256\", expected those of 1 to 8 bits, signed, unsigned or narrow");
+    assert_eq!(codes, "codes is \"0..=256\", expected those of 2 to 8 bits, signed, unsigned or narrow");
     assert_eq!(
         error(|c| c.description["layers"][0]["form"] = "dynamic".into()).to_string(),
         "layer \"fc1\" is dynamic: \"input\" must not be there"
@@ -381,9 +368,40 @@ fn claims_of_huge_tensors_do_not_overflow() {
             })
             .collect();
         let header = format!("{{{}}}", tensors.join(","));
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 16]].concat();
+        let bytes = with_header(&header, &[0; 16]);
         let error = QuantMlp::from_bytes(&bytes, None).unwrap_err();
         assert!(matches!(error, LoadError::File(TensorFileError::DataLength { got: 16, .. })), "{error}");
+    }
+}
+
+/// A map would keep the last of them.
+#[test]
+fn a_key_that_is_there_twice_is_refused_by_every_reader() {
+    let entry = |fields: &str| format!("\"fc.weight\":{{{fields}}}");
+    let good = "\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]";
+    let twice = [
+        (format!("{{{},{}}}", entry(good), entry(good)), "fc.weight"),
+        (format!("{{{},\"fc.w\\u0065ight\":{{{good}}}}}", entry(good)), "fc.weight"),
+        (format!("{{{}}}", entry(&format!("{good},\"shape\":[1,1]"))), "fc.weight: shape"),
+        (format!("{{{}}}", entry(&format!("{good},\"note\":0,\"note\":0"))), "fc.weight: note"),
+        (
+            format!("{{\"__metadata__\":{{\"qnn\":\"\",\"a\":\"\",\"qnn\":\"\"}},{}}}", entry(good)),
+            "__metadata__: qnn",
+        ),
+        (format!("{{\"__metadata__\":{{}},{},\"__metadata__\":{{}}}}", entry(good)), "__metadata__"),
+    ];
+    assert!(FloatMlp::from_safetensors(&with_header(&format!("{{{}}}", entry(good)), &[0; 4])).is_ok());
+    for (header, key) in twice {
+        let bytes = with_header(&header, &[0; 4]);
+        let message = format!("not a safetensors file, or damaged: the header has {key:?} twice");
+        let errors = [
+            Checkpoint::parse(&bytes).unwrap_err().to_string(),
+            FloatMlp::from_safetensors(&bytes).unwrap_err().to_string(),
+            LayerFile::parse(&bytes).unwrap_err().to_string(),
+            QuantMlp::from_bytes(&bytes, None).unwrap_err().to_string(),
+            Mlp::from_bytes(&bytes, None).unwrap_err().to_string(),
+        ];
+        assert_eq!(errors, [(); 5].map(|()| message.clone()));
     }
 }
 
@@ -407,7 +425,7 @@ proptest! {
     #[test]
     fn random_bytes_are_refused(bytes: Vec<u8>, header in "\\PC{0,80}") {
         prop_assert!(QuantMlp::from_bytes(&bytes, None).is_err());
-        let framed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat();
+        let framed = with_header(&header, &bytes);
         prop_assert!(QuantMlp::from_bytes(&framed, None).is_err());
         prop_assert!(FloatMlp::from_safetensors(&framed).is_err());
     }

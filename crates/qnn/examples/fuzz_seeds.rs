@@ -1,0 +1,131 @@
+//! Writes the smallest files that have everything a reader knows, as seeds for `fuzz/`.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+use qcore::{CodeRange, QParams, Scheme, ZeroScale};
+use qkernels::{Dynamic, Kernel, MatRef};
+use qnn::{
+    DynamicLinear, FloatLinear, FloatMlp, FusedActivation, Linear, QuantConfig, StaticLinear, StaticParts,
+    WeightConfig, WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../fuzz/seeds", target].iter().collect();
+    fs::create_dir_all(&folder)?;
+    Ok(fs::write(folder.join(name), bytes)?)
+}
+
+fn linear(name: &str, n: usize, k: usize) -> Result<FloatLinear> {
+    let weight = (0..n * k).map(|i| (i as f32 * 0.7).sin()).collect();
+    Ok(FloatLinear::new(name, n, k, weight, vec![0.25; n])?)
+}
+
+fn safetensors(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Result<Vec<u8>> {
+    let mut views = Vec::new();
+    for (name, dtype, shape, data) in tensors {
+        views.push((name.to_string(), TensorView::new(*dtype, shape.to_vec(), data)?));
+    }
+    Ok(safetensors::serialize(views, None)?)
+}
+
+/// Layers of every form, with choices that have names and with such that are said field by field.
+fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
+    let float = linear("a", 2, 3)?;
+    let scheme = Scheme { codes: CodeRange::unsigned(7)?, ..Scheme::activations_u8() };
+    let epsilon = Scheme { zero_scale: ZeroScale::AddEpsilon(1e-10), ..Scheme::weights_i8() };
+    let dynamic = |how| DynamicLinear::quantize(&float, how, &WeightConfig::default(), kernel);
+    let fixed = |input: QParams| {
+        StaticLinear::new(
+            StaticParts {
+                name: "a".to_owned(),
+                weight: MatRef::new(&[1_i8, -2, 3, 4, 5, -128], 2, 3)?,
+                weight_scales: vec![0.5, 0.25],
+                weight_zero_points: Some(vec![1, -1]),
+                bias: Some(vec![7, -9]),
+                input,
+                activation: FusedActivation::Relu,
+            },
+            kernel,
+        )
+    };
+    let grouped = WeightOnlyConfig { group_len: Some(16), ..WeightOnlyConfig::default() };
+    let affine = WeightOnlyConfig { scheme: Scheme::activations_i8(), ..grouped };
+    Ok(vec![
+        ("dynamic_preset", dynamic(Dynamic::default())?.into()),
+        ("dynamic_choices", dynamic(Dynamic::PerTensor(scheme))?.into()),
+        ("dynamic_number", dynamic(Dynamic::PerToken(epsilon))?.into()),
+        ("static", fixed(QParams::new(0.5, 3, CodeRange::U8)?)?.into()),
+        ("static_divisor", fixed(QParams::with_divisor(0.1, 0.3, 0, CodeRange::I8)?)?.into()),
+        ("static_distant", fixed(QParams::with_distant_zero_point(0.5, 300, CodeRange::U8)?)?.into()),
+        ("weight_only", WeightOnlyLinear::quantize(&float, &WeightOnlyConfig::default(), kernel)?.into()),
+        ("weight_only_groups", WeightOnlyLinear::quantize(&linear("a", 1, 20)?, &grouped, kernel)?.into()),
+        ("weight_only_affine", WeightOnlyLinear::quantize(&linear("a", 2, 17)?, &affine, kernel)?.into()),
+        ("float", float.clone().into()),
+    ])
+}
+
+fn checkpoints() -> Result<()> {
+    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let (scales, halves) = (f32s(&[0.5, 0.25]), [0, 0x3f, 0x80, 0x3e]); // the same in BF16
+    let weight = ("q.weight", Dtype::I8, &[2, 3][..], &[1, 2, 3, 4, 5, 6][..]);
+    let scale = ("q.weight_scale", Dtype::BF16, &[2, 1][..], &halves[..]);
+    let bias = ("q.bias", Dtype::F32, &[2][..], &scales[..]);
+    let zero_point = ("q.weight_zero_point", Dtype::I32, &[][..], &[3, 0, 0, 0][..]);
+    let input = ("q.input_scale", Dtype::F32, &[1][..], &scales[..4]);
+    let input_zero_point = ("q.input_zero_point", Dtype::I8, &[1][..], &[5][..]);
+    let codes: Vec<u8> = (0..40).collect();
+    let groups = f32s(&[0.5, 0.25, 1.0, 2.0]);
+    let grouped = safetensors(&[
+        ("q.weight", Dtype::I8, &[2, 20], &codes),
+        ("q.weight_scale", Dtype::F32, &[2, 2], &groups),
+        ("q.weight_zero_point", Dtype::I8, &[2, 2], &codes[..4]),
+    ])?;
+    let float = safetensors(&[
+        ("q.weight", Dtype::F16, &[1, 2], &[0, 0x3c, 0, 0xc0]),
+        ("q.bias", Dtype::F32, &[1], &[0; 4]),
+    ])?;
+    let whole = [
+        ("dynamic", safetensors(&[weight, scale, bias, zero_point])?),
+        ("static", safetensors(&[weight, scale, bias, input, input_zero_point])?),
+        ("groups", grouped),
+        ("float", float),
+    ];
+    for (name, bytes) in &whole {
+        write("checkpoint", name, &[&[0][..], bytes].concat())?;
+    }
+    let (first, second) = (safetensors(&[weight, scale])?, safetensors(&[bias, zero_point])?);
+    let index =
+        br#"{"weight_map":{"q.weight":"a","q.weight_scale":"a","q.bias":"b","q.weight_zero_point":"b"}}"#;
+    let piece = |bytes: &[u8]| -> Result<Vec<u8>> {
+        Ok([&u16::try_from(bytes.len())?.to_le_bytes()[..], bytes].concat())
+    };
+    write("checkpoint", "shards", &[&[1][..], &piece(&first)?, &second].concat())?;
+    write("checkpoint", "index", &[&[2][..], &piece(index)?, &piece(&first)?, &second].concat())
+}
+
+fn main() -> Result<()> {
+    let kernel = Kernel::select()?;
+    for (name, layer) in layers(kernel)? {
+        write("layer_file", name, &layers_to_bytes(&layer)?)?;
+        if matches!(name, "static" | "float" | "dynamic_choices") {
+            write("quant_mlp", name, &layers_to_bytes(&layer)?)?;
+        }
+    }
+    let float = FloatMlp::new(vec![linear("fc1", 3, 2)?, linear("fc2", 2, 3)?])?;
+    let calibrated = float.calibrate([MatRef::new(&[0.0, 1.0, 0.5, -0.5], 2, 2)?])?;
+    write("quant_mlp", "two_layers", &calibrated.quantize(&QuantConfig::default())?.to_bytes()?)?;
+
+    let one = 1.0_f32.to_le_bytes();
+    let weight = ("fc1.weight", Dtype::F32, &[1, 1][..], &one[..]);
+    let bias = ("fc1.bias", Dtype::F32, &[1][..], &one[..]);
+    write("float_mlp", "one_layer", &safetensors(&[weight, bias])?)?;
+    let second = ("fc10.weight", Dtype::BF16, &[2, 1][..], &one[..]);
+    write("float_mlp", "two_layers", &safetensors(&[weight, second])?)?;
+    checkpoints()
+}

@@ -1,0 +1,77 @@
+//! `Checkpoint` of one file, of two, and of two with an index; every layer taken in every form. What is taken runs, can be
+//! saved, and is then read as it was.
+//!
+//! The first byte says how many pieces follow (`pieces`), each but the last with its length in two bytes before it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use qcore::Scheme;
+use qkernels::Dynamic;
+use qnn::{Checkpoint, CheckpointError, FusedActivation, Int8Form, Linear, ShardIndex};
+use qnn_fuzz::{check_saved, kernel, run};
+
+const FORMS: [Int8Form; 6] = [
+    Int8Form::Static,
+    Int8Form::Dynamic(Dynamic::PerToken(Scheme::weights_i8())),
+    Int8Form::WeightOnly { group: None },
+    Int8Form::WeightOnly { group: Some(16) },
+    Int8Form::WeightOnly { group: Some(32) },
+    Int8Form::WeightOnly { group: Some(usize::MAX) },
+];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let parse: Box<dyn Fn() -> Result<Checkpoint<'_>, CheckpointError> + '_> = match kind % 3 {
+        0 => Box::new(|| Checkpoint::parse(bytes)),
+        1 => {
+            let [first, second] = pieces(bytes);
+            Box::new(move || Checkpoint::parse_shards([first, second]))
+        }
+        _ => {
+            let [index, first, second] = pieces(bytes);
+            Box::new(move || {
+                let index = ShardIndex::parse(index)?;
+                Checkpoint::parse_indexed(&index, index.shards().zip([first, second]))
+            })
+        }
+    };
+    for form in [None].into_iter().chain(FORMS.map(Some)) {
+        let Ok(mut checkpoint) = parse() else { return };
+        let parts = |tensor: &str| tensor.rsplit_once('.').map(|(layer, _)| layer.to_owned());
+        let mut names: Vec<String> = checkpoint.tensors().filter_map(parts).collect();
+        names.dedup();
+        for name in names {
+            let before = checkpoint.tensors().count();
+            let layer = match form {
+                None => checkpoint.take_float(&name).map(Linear::from),
+                Some(form) => checkpoint.take_int8(&name, form, FusedActivation::Relu, kernel()),
+            };
+            match layer {
+                Ok(layer) => {
+                    run(&layer);
+                    check_saved(&layer);
+                    assert!(checkpoint.take_float(&name).is_err(), "a layer is taken once");
+                }
+                Err(_) => assert_eq!(before, checkpoint.tensors().count(), "what failed is as it was"),
+            }
+        }
+        let _ = checkpoint.finish();
+    }
+});
+
+/// The bytes in so many pieces.
+fn pieces<const N: usize>(mut bytes: &[u8]) -> [&[u8]; N] {
+    core::array::from_fn(|at| {
+        let length = match bytes.split_first_chunk::<2>() {
+            Some((length, rest)) if at + 1 < N => {
+                bytes = rest;
+                usize::from(u16::from_le_bytes(*length))
+            }
+            _ => bytes.len(),
+        };
+        let (piece, rest) = bytes.split_at(length.min(bytes.len()));
+        bytes = rest;
+        piece
+    })
+}
