@@ -21,23 +21,8 @@ const FORMS: [Int8Form; 6] = [
 ];
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((kind, bytes)) = bytes.split_first() else { return };
-    let parse: Box<dyn Fn() -> Result<Checkpoint<'_>, CheckpointError> + '_> = match kind % 3 {
-        0 => Box::new(|| Checkpoint::parse(bytes)),
-        1 => {
-            let [first, second] = pieces(bytes);
-            Box::new(move || Checkpoint::parse_shards([first, second]))
-        }
-        _ => {
-            let [index, first, second] = pieces(bytes);
-            Box::new(move || {
-                let index = ShardIndex::parse(index)?;
-                Checkpoint::parse_indexed(&index, index.shards().zip([first, second]))
-            })
-        }
-    };
     for form in [None].into_iter().chain(FORMS.map(Some)) {
-        let Ok(mut checkpoint) = parse() else { return };
+        let Ok(mut checkpoint) = parse(bytes) else { return };
         let parts = |tensor: &str| tensor.rsplit_once('.').map(|(layer, _)| layer.to_owned());
         let mut names: Vec<String> = checkpoint.tensors().filter_map(parts).collect();
         names.dedup();
@@ -59,6 +44,19 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = checkpoint.finish();
     }
 });
+
+fn parse(bytes: &[u8]) -> Result<Checkpoint<'_>, CheckpointError> {
+    let (kind, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    match kind % 3 {
+        0 => Checkpoint::parse(bytes),
+        1 => Checkpoint::parse_shards(pieces::<2>(bytes)),
+        _ => {
+            let [index, first, second] = pieces(bytes);
+            let index = ShardIndex::parse(index)?;
+            Checkpoint::parse_indexed(&index, index.shards().zip([first, second]))
+        }
+    }
+}
 
 /// The bytes in so many pieces.
 fn pieces<const N: usize>(mut bytes: &[u8]) -> [&[u8]; N] {
