@@ -23,8 +23,13 @@ const UNSAFE_FILES: &[&str] = &[
 ];
 
 /// Crate roots that forbid `unsafe` altogether.
-const FORBIDDING_ROOTS: &[&str] =
-    &["benches/src/lib.rs", "crates/qcore/src/lib.rs", "crates/qnn/src/lib.rs", "xtask/src/main.rs"];
+const FORBIDDING_ROOTS: &[&str] = &[
+    "benches/src/lib.rs",
+    "crates/qcore/src/lib.rs",
+    "crates/qnn/src/lib.rs",
+    "xtask/src/main.rs",
+    "xtask/render/src/main.rs",
+];
 
 /// Lines of a file before its tests.
 const MOST_LINES: usize = 500;
@@ -35,7 +40,7 @@ const EMPTY_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "
 pub(crate) fn run() -> Result<()> {
     let root = cargo::root();
     let mut files = Vec::new();
-    for folder in ["crates", "benches", "xtask", "docs"] {
+    for folder in ["crates", "benches", "xtask", "docs", "fuzz/src", "fuzz/fuzz_targets"] {
         walk(&root.join(folder), &mut files)?;
     }
     files.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
@@ -56,6 +61,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     check_kernel_files(root, &mut findings);
+    check_architecture(root, &mut findings)?;
     check_readme_commands(root, &mut findings)?;
 
     if findings.is_empty() {
@@ -137,6 +143,32 @@ fn check_kernel_files(root: &Path, findings: &mut Vec<String>) {
             findings.push(format!("kernel {}: there is no {file} below {}", desc.name, folder.display()));
         }
     }
+}
+
+/// The map of the sources names every file of qkernels, and every file that may have `unsafe`.
+fn check_architecture(root: &Path, findings: &mut Vec<String>) -> Result<()> {
+    const MAP: &str = "docs/architecture.md";
+    let text = read(&root.join(MAP))?;
+    let section = |title: &str| {
+        let rest = text.split_once(title).map_or("", |(_, rest)| rest);
+        rest.split("\n## ").next().unwrap_or_default()
+    };
+    let (products, unsafe_files) = (section("## A product, "), section("## Where unsafe is"));
+    let mut missing = |part: &str, file: &str, section: &str| {
+        if !section.contains(&format!("{file}`")) {
+            findings.push(format!("{MAP}: {part} lacks {file}"));
+        }
+    };
+    for entry in fs::read_dir(root.join("crates/qkernels/src"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".rs") && name != "lib.rs" {
+            missing("the table of files", &name, products);
+        }
+    }
+    for file in UNSAFE_FILES {
+        missing("the list of unsafe files", file.rsplit('/').next().unwrap_or(file), unsafe_files);
+    }
+    Ok(())
 }
 
 /// What the README tells a reader to run is what CI runs.
