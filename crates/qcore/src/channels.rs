@@ -135,7 +135,9 @@ impl ChannelAxis {
     /// The contiguous runs of one channel's elements, of data that have been checked.
     pub(crate) fn channel_runs<T>(self, data: &[T], channel: usize) -> impl Iterator<Item = &[T]> {
         let start = move |outer| (outer * self.channels + channel) * self.inner;
-        (0..self.outer).filter_map(move |outer| data.get(start(outer)..)?.get(..self.inner))
+        // Without elements the other dimensions may be anything.
+        let outer = if self.is_empty() { 0 } else { self.outer };
+        (0..outer).filter_map(move |outer| data.get(start(outer)..)?.get(..self.inner))
     }
 
     /// The channel that the element at `index` of the data belongs to.
@@ -453,6 +455,14 @@ mod tests {
     use super::*;
     use crate::codes::CodeRange;
     use crate::scheme::SchemeError;
+
+    #[test]
+    fn without_elements_the_other_dimensions_cost_nothing() {
+        for shape in [[1 << 62, 1, 0], [usize::MAX, 1, 0], [0, 1, usize::MAX]] {
+            let axis = ChannelAxis::new(&shape, 1).unwrap();
+            assert_eq!(axis.channel_runs::<f32>(&[], 0).count(), 0, "{shape:?}");
+        }
+    }
 
     #[test]
     fn axes_of_shapes() {

@@ -118,9 +118,9 @@ impl<'a, W: Weight> Weights<'a, W> {
     }
 
     /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where they are of 7 bits, `avx2` needs
-    /// no further proof to multiply any weights in its faster form. Products take activations that are known to be of these
-    /// codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to them), and refuse all others,
-    /// whatever the kernel.
+    /// no further proof to multiply any weights in its faster form. Products take activations that are known not to
+    /// exceed the largest of these codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to
+    /// them), and refuse all others, whatever the kernel. (The proof needs no lower bound.)
     ///
     /// ```
     /// use qcore::CodeRange;

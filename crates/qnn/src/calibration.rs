@@ -154,10 +154,10 @@ impl Calibration {
     pub fn quantize<M: Layers + ?Sized>(&self, model: &mut M) -> Result<PassReport, Refusal> {
         let shapes = self.check(model)?;
         let (mut replacements, mut layers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut planned, mut refused) = (self.planned.iter(), None);
+        let (mut walk, mut refused) = (Walk::visit(&shapes), None);
         model.visit(&mut |layer| {
-            let Some(planned) = planned.next().filter(|_| refused.is_none()) else { return };
-            match self.replacement(planned, layer) {
+            let Some(at) = walk.next(layer).filter(|_| refused.is_none()) else { return };
+            match self.replacement(&self.planned[at], layer) {
                 Ok((replacement, report, of_layer)) => {
                     replacements.push(replacement);
                     layers.push(report);
@@ -169,6 +169,7 @@ impl Calibration {
         if let Some(refusal) = refused {
             return Err(refusal);
         }
+        walk.finish()?;
         or_undo(
             &mut (model, replacements),
             |(model, replacements)| {
@@ -184,8 +185,8 @@ impl Calibration {
     /// The layers, if `model` shows just those that were calibrated; it is in f32 where it was, with no watch left.
     pub(crate) fn check<M: Layers + ?Sized>(&self, model: &mut M) -> Result<Vec<LayerShape>, Refusal> {
         let shapes = shapes(&self.planned);
-        check_layers(model, &shapes)?;
         unwatch(model);
+        check_layers(model, &shapes)?;
         Ok(shapes)
     }
 

@@ -138,7 +138,7 @@ impl<'d> Checkpoint<'d> {
     ///
     /// - `name.weight` I8 (n, k).
     /// - `name.weight_scale`: (n, 1), (n), or one value in up to two dimensions; with groups (n, groups). All greater than 0.
-    /// - `name.weight_zero_point`, if it is there: shaped as scales may be, of any type of integers. Its values are in
+    /// - `name.weight_zero_point`, if it is there: shaped as scales may be, with groups (n, groups), of any type of integers. Its values are in
     ///   -128..=127; those of unsigned types, which belong to unsigned codes, are 0.
     /// - `name.bias` (n), if it is there; integers are taken if all are 0.
     /// - For static layers `name.input_scale`, one value, and, if it is there, `name.input_zero_point`, one value as above.

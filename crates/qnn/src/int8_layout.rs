@@ -212,6 +212,10 @@ impl Checkpoint<'_> {
             expected: Dtype::I8,
             got: dtype,
         })?;
+        if groups > 1 && found.shape != [n, groups] {
+            let expected = vec![n, groups];
+            return Err(TensorFileError::Shape { tensor, expected, got: found.shape.clone() }.into());
+        }
         if !is_spread(&found.shape, n, groups) {
             return Err(CheckpointError::Scales { tensor, n, got: found.shape.clone() });
         }

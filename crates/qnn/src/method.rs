@@ -60,6 +60,18 @@ impl Default for StaticConfig {
     }
 }
 
+impl StaticConfig {
+    /// Whether an observer for this form gives the range that one for `other` would give: the same observer, for the same codes
+    /// where it asks about them.
+    pub(crate) fn sees_as(&self, other: &StaticConfig) -> bool {
+        match (self.observer, other.observer) {
+            (ObserverChoice::MinMax, ObserverChoice::MinMax) => true,
+            (ObserverChoice::MovingAverage(a), ObserverChoice::MovingAverage(b)) => a == b,
+            (a, b) => a.is(b) && self.activations == other.activations,
+        }
+    }
+}
+
 /// How a layer becomes dynamic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DynamicConfig {

@@ -28,6 +28,16 @@ pub enum ObserverChoice {
 }
 
 impl ObserverChoice {
+    /// Whether both are the same choice.
+    pub(crate) fn is(self, other: Self) -> bool {
+        match (self, other) {
+            (ObserverChoice::MovingAverage(a), ObserverChoice::MovingAverage(b)) => a == b,
+            (ObserverChoice::Percentile(a), ObserverChoice::Percentile(b)) => a == b,
+            (ObserverChoice::Custom(a), ObserverChoice::Custom(b)) => core::ptr::fn_addr_eq(a, b),
+            (a, b) => core::mem::discriminant(&a) == core::mem::discriminant(&b),
+        }
+    }
+
     /// An observer for activations that are quantized by `scheme`.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Default for PassConfig {
 /// What becomes of the layers whose name a pattern describes.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// A name, or a pattern: `*` stands for any characters, `?` for one.
+    /// A name, or a pattern: `*` stands for any characters, `?` for one, and `\*`, `\?` and `\\` for themselves.
     pub pattern: String,
     /// What becomes of them.
     pub method: Method,

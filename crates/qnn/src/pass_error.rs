@@ -77,6 +77,15 @@ pub enum PassLayerError {
     /// No row of any batch reached the layer, so that its input has no range.
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,
+    /// A static form other than the planned one was asked for, and what calibration watched for the plan does not tell its range.
+    #[error(
+        "calibration watched its input for the {planned} form that was planned, which does not tell the range of this static form: \
+         another observer, or one for other codes; calibrate with it as the plan"
+    )]
+    NotWatched {
+        /// The form that was planned.
+        planned: &'static str,
+    },
     /// The observer has no range: the layer saw nothing finite.
     #[error("its input in {rows} rows of calibration: {source}")]
     Observer {

@@ -92,6 +92,9 @@ impl Planned {
                 if rows == 0 {
                     return Err(PassLayerError::DidNotRun);
                 }
+                if !matches!(&self.method, Method::Static(planned) if planned.sees_as(config)) {
+                    return Err(PassLayerError::NotWatched { planned: self.method.name() });
+                }
                 let range = self.watch.observer.as_ref().map(|observer| observer.range());
                 let range = range.unwrap_or(Err(ObserverError::NoData { non_finite: 0 }));
                 let range = range.map_err(|source| PassLayerError::Observer { rows, source })?;

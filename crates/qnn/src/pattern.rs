@@ -1,20 +1,59 @@
-//! Patterns of names, as a shell has them: `*` for any number of any characters, `?` for one.
+//! Patterns of names, as a shell has them: `*` for any number of any characters, `?` for one, `\` before one of these three for
+//! itself.
+
+/// A part of a pattern.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Any,
+    One,
+    Char(char),
+}
+
+fn parts(pattern: &str) -> Vec<Part> {
+    let mut chars = pattern.chars().peekable();
+    let mut parts = Vec::new();
+    while let Some(char) = chars.next() {
+        parts.push(match char {
+            '*' => Part::Any,
+            '?' => Part::One,
+            '\\' => Part::Char(chars.next_if(|next| is_special(*next)).unwrap_or('\\')),
+            char => Part::Char(char),
+        });
+    }
+    parts
+}
+
+fn is_special(char: char) -> bool {
+    matches!(char, '*' | '?' | '\\')
+}
+
+/// The pattern of this name and of no other.
+pub(crate) fn literal(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for char in name.chars() {
+        if is_special(char) {
+            pattern.push('\\');
+        }
+        pattern.push(char);
+    }
+    pattern
+}
 
 /// Whether the whole of `name` is what `pattern` describes.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (pattern, name) = (parts(pattern), name.chars().collect::<Vec<_>>());
     let (mut p, mut i) = (0, 0);
     // Where to go on if what follows the last star does not match: after the star, one character later in the name.
     let mut retry = None;
     loop {
         match (pattern.get(p), name.get(i)) {
-            (Some('*'), _) => {
+            (Some(Part::Any), _) => {
                 p += 1;
                 retry = Some((p, i));
                 continue;
             }
-            (Some('?'), Some(_)) => {}
-            (Some(wanted), Some(got)) if wanted == got => {}
+            (Some(Part::One), Some(_)) => {}
+            (Some(Part::Char(wanted)), Some(got)) if wanted == got => {}
             (None, None) => return true,
             _ => match retry {
                 Some((after_star, start)) if start < name.len() => {
@@ -52,9 +91,26 @@ mod tests {
             ("**", "ab", true),
             ("?", "ä", true),
             ("?", "", false),
+            (r"a\*", "a*", true),
+            (r"a\*", "ab", false),
+            (r"a\?\\", r"a?\", true),
+            // Before anything else it is a character like others.
+            (r"a\b", r"a\b", true),
+            (r"a\", r"a\", true),
         ];
         for (pattern, name, expected) in cases {
             assert_eq!(matches(pattern, name), expected, "{pattern:?} {name:?}");
         }
+    }
+
+    #[test]
+    fn a_literal_is_the_pattern_of_one_name() {
+        for name in ["a*", "a?b", r"\", r"\*", "plain.0", "", "**"] {
+            assert!(matches(&literal(name), name), "{name:?}");
+            for other in ["ab", "a", "axb", "x", r"\\", "plain.1", "y"] {
+                assert!(name == other || !matches(&literal(name), other), "{name:?} {other:?}");
+            }
+        }
+        assert_eq!(literal("plain.0"), "plain.0");
     }
 }

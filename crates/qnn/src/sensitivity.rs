@@ -4,7 +4,7 @@ use qcore::{SqnrAboutMean, agreement};
 
 use crate::calibration::Calibration;
 use crate::exchange::{exchange, or_undo, put_back};
-use crate::layer_shape::LayerShape;
+use crate::layer_shape::{LayerShape, Walk};
 use crate::layers::Layers;
 use crate::linear::Linear;
 use crate::method::Method;
@@ -59,7 +59,8 @@ impl Target {
 /// `evaluate` runs the model on rows of the caller's choice, the same ones every time. Once for each layer and form; for the
 /// mix, about as often again. The mix is found greedily: all layers in the first form, the costliest one moved to the next
 /// form (of `fallbacks` in their order, in the end f32) until the target is kept, then each that was moved is tried in the first
-/// form again. What it promises was measured, not added up.
+/// form again. What it promises was measured, not added up. A static fallback takes the range that was watched for the plan, so
+/// it has the observer of the plan (and its codes, where the observer asks about them); any other is an error.
 ///
 /// The model is in f32 again when this returns, and when code of the caller's panics (`evaluate`, the model itself): layers are
 /// restored before the panic goes on. Layers that the configuration leaves alone stay as they are.
@@ -96,8 +97,8 @@ pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
     target: Option<Target>,
     evaluate: impl FnMut(&M) -> Result<ModelOutput, E>,
 ) -> Result<SensitivityReport, SensitivityError<E>> {
-    calibration.check(model)?;
-    let mut trial = Trial { candidates: candidates(model, calibration, fallbacks)?, model };
+    let shapes = calibration.check(model)?;
+    let mut trial = Trial { candidates: candidates(model, &shapes, calibration, fallbacks)?, model };
     let mut bench = Bench { reference: None, evaluate };
     or_undo(&mut trial, |trial| trial.analyze(target, &mut bench), Trial::restore)
 }
@@ -133,13 +134,15 @@ struct Candidate {
 
 fn candidates<M: Layers + ?Sized>(
     model: &M,
+    shapes: &[LayerShape],
     calibration: &Calibration,
     fallbacks: &[Method],
 ) -> Result<Vec<Candidate>, Refusal> {
     let (mut candidates, mut refused) = (Vec::new(), None);
-    let mut planned = calibration.planned.iter();
+    let mut walk = Walk::visit(shapes);
     model.visit(&mut |layer| {
-        let Some(planned) = planned.next().filter(|_| refused.is_none()) else { return };
+        let Some(at) = walk.next(layer).filter(|_| refused.is_none()) else { return };
+        let planned = &calibration.planned[at];
         let (Linear::Float(float), false) = (layer, matches!(planned.method, Method::Float)) else { return };
         let methods = core::iter::once(&planned.method).chain(fallbacks);
         let methods = methods.filter(|method| !matches!(method, Method::Float));
@@ -154,7 +157,11 @@ fn candidates<M: Layers + ?Sized>(
             Err(source) => refused = Some(Refusal { layer: planned.shape.name.clone(), source }),
         }
     });
-    refused.map_or(Ok(candidates), Err)
+    if let Some(refusal) = refused {
+        return Err(refusal);
+    }
+    walk.finish()?;
+    Ok(candidates)
 }
 
 /// The model, and the forms that are tried in it.

@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::method::Method;
 use crate::pass_config::{PassConfig, Rule};
+use crate::pattern::literal;
 use crate::table::Table;
 use crate::warning::Warning;
 
@@ -59,7 +60,7 @@ impl Mix {
     /// `base` with a rule for each layer before its own, so that a pass makes this mix.
     #[must_use]
     pub fn config(&self, base: PassConfig) -> PassConfig {
-        let rule = |(name, method): &(String, Method)| Rule { pattern: name.clone(), method: *method };
+        let rule = |(name, method): &(String, Method)| Rule { pattern: literal(name), method: *method };
         let rules = self.methods.iter().map(rule).chain(base.rules).collect();
         PassConfig { rules, ..base }
     }

@@ -5,9 +5,9 @@ mod small;
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
     Calibration, DynamicConfig, FloatLinear, FloatMlp, ForwardError, Layers, Linear, Method, Mlp,
-    ModelOutput, PassConfig, QuantConfig, QuantWorkspace, SensitivityError, StaticConfig, Target, Warning,
-    WeightConfig, WeightOnlyConfig, analyze_model_sizes, analyze_sensitivity, calibrate_model,
-    quantize_model,
+    ModelOutput, ObserverChoice, PassConfig, PassLayerError, QuantConfig, QuantWorkspace, SensitivityError,
+    StaticConfig, Target, Warning, WeightConfig, WeightOnlyConfig, analyze_model_sizes, analyze_sensitivity,
+    calibrate_model, quantize_model,
 };
 
 use small::{linear, rows};
@@ -205,6 +205,65 @@ fn warned(warnings: &[Warning]) -> (bool, bool) {
         .iter()
         .any(|w| matches!(w, Warning::OutlierInput { layer, channel: OUTLIER, .. } if layer == "fc1"));
     (mean, outlier)
+}
+
+#[test]
+fn a_static_fallback_takes_the_range_that_was_watched_or_is_refused() {
+    let x = inputs();
+    let x = rows(&x, WIDTH);
+    let observer = |observer| Method::Static(StaticConfig { observer, ..StaticConfig::default() });
+    let percentile = observer(ObserverChoice::Percentile(60.0));
+    let evaluate = |model: &Mlp| {
+        let mut values = vec![0.0; ROWS * WIDTH];
+        let out = MatMut::new(&mut values, ROWS, WIDTH)?;
+        model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+        Ok::<_, ForwardError>(ModelOutput { values, cols: WIDTH })
+    };
+    let analyze = |planned, fallback| {
+        let config = PassConfig { method: planned, ..PassConfig::default() };
+        let mut model = model();
+        let calibration = calibrate_model(&mut model, &config, [x], Mlp::run_batch, |_| {}).unwrap();
+        analyze_sensitivity(&mut model, &calibration, &[fallback], Some(Target::SqnrDb(35.0)), evaluate)
+    };
+    for (planned, fallback) in [
+        (bits(2), percentile),
+        (percentile, bits(8)),
+        (Method::Dynamic(DynamicConfig::default()), bits(8)),
+        (Method::WeightOnly(WeightOnlyConfig::default()), percentile),
+    ] {
+        let error = analyze(planned, fallback).unwrap_err();
+        let SensitivityError::Layer(refusal) = error else { panic!("{error}") };
+        let expected = PassLayerError::NotWatched { planned: planned.name() };
+        assert_eq!((&refusal.layer[..], refusal.source), ("fc1", expected));
+    }
+    // The same observer: what is promised is what a pass gives.
+    let mix = analyze(bits(2), bits(8)).unwrap().mix.unwrap();
+    let mut quantized = model();
+    quantize_model(&mut quantized, &mix.config(PassConfig::default()), [x], Mlp::run_batch, |_| {}).unwrap();
+    let (float, got) = (evaluate(&model()).unwrap(), evaluate(&quantized).unwrap());
+    assert_eq!(qcore::sqnr_db(&float.values, &got.values).unwrap(), mix.sqnr_db);
+}
+
+#[test]
+fn a_mix_names_its_layers_whatever_their_names() {
+    let names = ["a*", "ab", r"a\*", "?", "x"];
+    let layers = names.map(|name| Linear::from(linear(name, WIDTH, WIDTH))).into();
+    let mut model = Mlp::new(layers).unwrap();
+    let x = inputs();
+    let config = PassConfig::default();
+    let calibration =
+        calibrate_model(&mut model, &config, [rows(&x, WIDTH)], Mlp::run_batch, |_| {}).unwrap();
+    let evaluate = |_: &Mlp| Ok::<_, ForwardError>(ModelOutput { values: vec![1.0], cols: 1 });
+    let target = Some(Target::SqnrDb(0.0));
+    let mut mix = analyze_sensitivity(&mut model, &calibration, &[], target, evaluate).unwrap().mix.unwrap();
+    for (name, method) in &mut mix.methods {
+        let stays = !["ab", "x"].contains(&&name[..]);
+        *method = if stays { Method::Float } else { Method::Dynamic(DynamicConfig::default()) };
+    }
+    let config = mix.config(PassConfig::default());
+    quantize_model(&mut model, &config, [rows(&x, WIDTH)], Mlp::run_batch, |_| {}).unwrap();
+    let forms: Vec<_> = model.layers().iter().map(Linear::method).collect();
+    assert_eq!(forms, ["float", "dynamic", "float", "float", "dynamic"]);
 }
 
 #[test]

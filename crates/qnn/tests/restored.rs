@@ -39,12 +39,22 @@ struct Model {
     visit: Vec<usize>,
     visit_mut: Vec<usize>,
     fuse: Fuse,
+    /// Which layers one `visit` shows instead, and how many come before it.
+    once: Option<(usize, Vec<usize>)>,
+    visits: Cell<usize>,
 }
 
 impl Model {
     fn new() -> Self {
         let layers = ["a", "b", "c"].map(|name| linear(name, WIDTH, WIDTH).into()).into();
-        Self { layers, visit: vec![0, 1, 2], visit_mut: vec![0, 1, 2], fuse: Fuse::default() }
+        Self {
+            layers,
+            visit: vec![0, 1, 2],
+            visit_mut: vec![0, 1, 2],
+            fuse: Fuse::default(),
+            once: None,
+            visits: Cell::new(0),
+        }
     }
 
     fn showing(visit: &[usize], visit_mut: &[usize]) -> Self {
@@ -83,7 +93,12 @@ impl Model {
 impl Layers for Model {
     fn visit(&self, visit: &mut dyn FnMut(&Linear)) {
         let burns = self.fuse.burns();
-        for (at, &i) in self.visit.iter().enumerate() {
+        let visits = self.visits.replace(self.visits.get() + 1);
+        let order = match &self.once {
+            Some((before, order)) if *before == visits => order,
+            _ => &self.visit,
+        };
+        for (at, &i) in order.iter().enumerate() {
             assert!(!burns || at != usize::from(self.fuse.middle), "visit");
             visit(&self.layers[i]);
         }
@@ -168,6 +183,33 @@ fn walks_that_differ_are_an_error_before_anything_is_replaced() {
     let error = quantize(&mut model, &PassConfig::default()).unwrap_err();
     assert_eq!(error.to_string(), "layers 1 and 2 are both named \"b\"");
     model.assert_untouched("a layer shown twice");
+}
+
+#[test]
+fn every_walk_that_is_trusted_is_compared() {
+    let orders: [&[usize]; 5] = [&[1, 0, 2], &[0, 0, 1, 2], &[0, 1], &[], &[2, 1, 0]];
+    for (before, order) in (0..12).flat_map(|before| orders.map(|order| (before, order))) {
+        let model = || {
+            let mut model = Model::new();
+            let calibration = calibrate(&mut model).unwrap();
+            (model.once, model.visits) = (Some((before, order.to_vec())), Cell::new(0));
+            (model, calibration)
+        };
+        let after = format!("{order:?} after {before} walks");
+        let (mut quantized, calibration) = model();
+        match calibration.quantize(&mut quantized) {
+            Ok(report) => {
+                let names: Vec<_> = quantized.layers.iter().map(Linear::name).collect();
+                assert_eq!((names, report.layers.len()), (vec!["a", "b", "c"], 3), "{after}");
+                assert_eq!(quantized.forms(), ["static", "dynamic", "static"], "{after}");
+            }
+            Err(_) => quantized.assert_untouched(&after),
+        }
+        let (mut analyzed, calibration) = model();
+        let target = Some(Target::SqnrDb(1000.0));
+        let _ = analyze_sensitivity(&mut analyzed, &calibration, &[], target, evaluate);
+        analyzed.assert_untouched(&after);
+    }
 }
 
 #[test]

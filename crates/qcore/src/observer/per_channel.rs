@@ -26,7 +26,8 @@ pub struct PerChannelObserver<O> {
 }
 
 impl<O: Observer + Clone> PerChannelObserver<O> {
-    /// `channels` copies of an observer.
+    /// `channels` copies of an observer, all of them made now: as with a `Vec` of so many, there must be memory for them. The
+    /// number should be that of a tensor that exists.
     ///
     /// ```
     /// use qcore::{MinMaxObserver, PerChannelObserver};
