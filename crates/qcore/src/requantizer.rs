@@ -314,19 +314,9 @@ pub enum RequantizeError {
 mod tests {
     use super::*;
 
-    const MODES: [RequantizeMode; 7] = [
-        RequantizeMode::RoundThenAdd,
-        RequantizeMode::AddThenRound,
-        RequantizeMode::AddThenRoundF64,
-        RequantizeMode::RoundThenAddF64,
-        RequantizeMode::DoubleRounding,
-        RequantizeMode::SingleRounding,
-        RequantizeMode::PowerOfTwo,
-    ];
-
     #[test]
     fn no_mode_takes_a_multiplier_that_is_negative_or_not_finite() {
-        for mode in MODES {
+        for mode in RequantizeMode::ALL {
             assert!(mode.requantizer(0.5, 0.5, 1.0).is_ok(), "{mode:?}");
             for (s_x, s_w, s_y) in [
                 (-0.5, 0.5, 1.0),
