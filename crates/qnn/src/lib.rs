@@ -1,8 +1,8 @@
 //! int8 layers and models: quantize any tree of layers, with evidence; run, compare, save.
 //!
 //! - **Layers**: [`StaticLinear`] (calibrated scales, codes or floats in and out), [`DynamicLinear`] (scales of the values at
-//!   hand), [`WeightOnlyLinear`] (float activations and sums), and the reference forms [`Int8Linear`] and
-//!   [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
+//!   hand), [`WeightOnlyLinear`] (float activations and sums). [`Linear`] is a layer in whatever form. The slow layers that courses
+//!   write are in [`reference`](mod@reference).
 //! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
 //!   and replaces them as a [`PassConfig`] says.
 //! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
@@ -62,112 +62,77 @@
 
 #![forbid(unsafe_code)]
 
-mod calibrate;
-mod calibrating;
-mod calibration;
-mod chain;
-mod checkpoint;
-mod checkpoint_error;
-mod checksum;
-mod compare;
-mod config;
-mod dynamic_linear;
-mod exchange;
-mod file_error;
-mod float_file;
-mod float_linear;
-mod float_mlp;
-mod forward;
-mod fused;
-mod int8_layout;
-mod int8_linear;
-mod json_keys;
-mod layer_description;
-mod layer_file;
-mod layer_shape;
-mod layer_writer;
-mod layers;
-mod linear;
-mod method;
-mod mlp;
-mod mlp_file;
-mod names;
-mod observer_choice;
-mod pass;
-mod pass_config;
-mod pass_error;
-mod pass_plan;
-mod pass_report;
-mod pattern;
-mod quant_mlp;
-mod quantize;
-mod quantized_linear;
-mod report;
-mod rows;
-mod scheme_description;
-mod sensitivity;
-mod sensitivity_report;
-mod shards;
-mod sizes;
-mod static_chain;
-mod static_error;
-mod static_forward;
-mod static_linear;
-mod static_quantize;
-mod storage;
-mod table;
-mod tensors;
-mod warning;
-mod weight_codes;
-mod weight_only_linear;
-mod workspace;
+// The rooms, in the order in which they depend on each other: a room imports only those above it.
 
-pub use calibrate::{CalibrateError, CalibratedMlp};
-pub use calibrating::CalibratingLinear;
-pub use calibration::{Calibration, CalibrationProgress, calibrate_model};
-pub use chain::ChainError;
-pub use checkpoint::Checkpoint;
-pub use checkpoint_error::CheckpointError;
-pub use config::{ActivationCodes, QuantConfig, WeightConfig, WeightGranularity};
-pub use dynamic_linear::{DynamicLinear, DynamicLinearError, DynamicParts};
-pub use file_error::{LayerError, LoadError, SaveError};
-pub use float_file::LoadFloatError;
-pub use float_linear::{FloatLinear, FloatLinearError};
-pub use float_mlp::{FloatMlp, FloatWorkspace, LayerOutput};
-pub use forward::ForwardError;
-pub use fused::FusedActivation;
-pub use int8_layout::Int8Form;
-pub use int8_linear::Int8Linear;
-pub use layer_file::LayerFile;
-pub use layer_shape::{LayerMismatch, LayerShape};
-pub use layer_writer::{layers_to_bytes, save_layers};
-pub use layers::Layers;
-pub use linear::Linear;
-pub use method::{DynamicConfig, Method, StaticConfig};
-pub use mlp::Mlp;
-pub use observer_choice::ObserverChoice;
-pub use pass::quantize_model;
-pub use pass_config::{PassConfig, Rule};
-pub use pass_error::{PassError, PassLayerError, Refusal};
-pub use pass_report::{Decision, PassLayer, PassReport};
-pub use quant_mlp::{QuantMlp, QuantWorkspace};
-pub use quantize::QuantizeModelError;
-pub use quantized_linear::QuantizedLinear;
-pub use report::{LayerReport, ModelReport, ReportError};
-pub use rows::argmax_rows;
-pub use sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
-pub use sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
-pub use shards::{ShardError, ShardIndex};
-pub use sizes::{LayerSize, SizeReport, analyze_model_sizes};
-pub use static_error::StaticLinearError;
-pub use static_linear::{StaticLinear, StaticParts};
-pub use static_quantize::QuantizeLinearError;
-pub use storage::Storage;
-pub use tensors::{MAX_FILE_BYTES, TensorFileError};
-pub use warning::Warning;
-pub use weight_codes::WeightCodesError;
-pub use weight_only_linear::{WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear};
-pub use workspace::LinearWorkspace;
+// What a caller chooses: forms, codes, observers, methods.
+mod config;
+
+// One linear layer in each of its forms.
+mod layer;
+
+// A model as a tree of layers.
+mod tree;
+
+// Bytes, warnings, tables.
+mod evidence;
+
+// The quantize pass: calibrate, plan, replace, report.
+mod pass;
+
+// The MLP in f32, in mixed forms, in integers only.
+mod mlp;
+
+// Models as files.
+mod file;
+
+// The layers that courses write: slow, to compare with.
+pub mod reference;
+
+pub use config::activation_codes::ActivationCodes;
+pub use config::fused::FusedActivation;
+pub use config::method::{DynamicConfig, Method, StaticConfig};
+pub use config::mlp::QuantConfig;
+pub use config::observer::ObserverChoice;
+pub use config::pass::{PassConfig, Rule};
+pub use config::weights::{WeightConfig, WeightGranularity, WeightOnlyConfig};
+pub use evidence::sizes::{LayerSize, SizeReport, analyze_model_sizes};
+pub use evidence::warning::Warning;
+pub use file::checkpoint::Checkpoint;
+pub use file::checkpoint_error::CheckpointError;
+pub use file::error::{LayerError, LoadError, SaveError};
+pub use file::float_mlp::LoadFloatError;
+pub use file::int8_layout::Int8Form;
+pub use file::reader::LayerFile;
+pub use file::shards::{ShardError, ShardIndex};
+pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};
+pub use file::writer::{layers_to_bytes, save_layers};
+pub use layer::dynamic::{DynamicLinear, DynamicLinearError, DynamicParts};
+pub use layer::float::{FloatLinear, FloatLinearError};
+pub use layer::forward_error::ForwardError;
+pub use layer::layer_error::StaticLinearError;
+pub use layer::linear::Linear;
+pub use layer::rows::argmax_rows;
+pub use layer::static_linear::build::{StaticLinear, StaticParts};
+pub use layer::static_linear::quantize::QuantizeLinearError;
+pub use layer::storage::Storage;
+pub use layer::weight_codes::WeightCodesError;
+pub use layer::weight_only::{WeightOnlyError, WeightOnlyLinear};
+pub use layer::workspace::LinearWorkspace;
+pub use mlp::calibrated::{CalibrateError, CalibratedMlp};
+pub use mlp::float::{FloatMlp, FloatWorkspace, LayerOutput};
+pub use mlp::mixed::Mlp;
+pub use mlp::quant::{QuantMlp, QuantWorkspace};
+pub use mlp::quantize::QuantizeModelError;
+pub use mlp::report::{LayerReport, ModelReport, ReportError};
+pub use pass::calibration::{Calibration, CalibrationProgress, calibrate_model};
+pub use pass::error::{PassError, PassLayerError, Refusal};
+pub use pass::report::{Decision, PassLayer, PassReport};
+pub use pass::run::quantize_model;
+pub use pass::sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
+pub use pass::sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
+pub use tree::chain::ChainError;
+pub use tree::layers::Layers;
+pub use tree::shape::{LayerMismatch, LayerShape};
 
 /// The README's example, compiled.
 #[cfg(doctest)]

@@ -7,9 +7,9 @@ use fixture::{Case, Group};
 use half::f16;
 use qcore::{CodeRange, ErrorMetrics, QParams, Scheme};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads, Workspace};
+use qnn::reference::{Int8Linear, QuantizedLinear};
 use qnn::{
-    DynamicLinear, FloatLinear, FusedActivation, Int8Linear, LinearWorkspace, QuantizedLinear, StaticLinear,
-    StaticParts, WeightConfig,
+    DynamicLinear, FloatLinear, FusedActivation, LinearWorkspace, StaticLinear, StaticParts, WeightConfig,
 };
 
 /// A layer of the tensors `weight` (n, k) and, if the case has one, `bias`.

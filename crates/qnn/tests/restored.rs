@@ -74,7 +74,7 @@ impl Model {
 
     fn forms(&self) -> Vec<&'static str> {
         let form = |layer: &Linear| match layer {
-            Linear::Calibrating(_) => "calibrating",
+            Linear::Float(layer) if layer.is_watched() => "calibrating",
             layer => layer.method(),
         };
         self.layers.iter().map(form).collect()

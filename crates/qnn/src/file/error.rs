@@ -1,0 +1,177 @@
+//! Why a model's file could not be read or written.
+
+use std::path::PathBuf;
+
+use qcore::ParamError;
+use qkernels::SelectError;
+use safetensors::SafeTensorError;
+
+use super::tensors::TensorFileError;
+use crate::layer::dynamic::DynamicLinearError;
+use crate::layer::float::FloatLinearError;
+use crate::layer::layer_error::StaticLinearError;
+use crate::layer::weight_only::WeightOnlyError;
+use crate::tree::chain::ChainError;
+
+/// The key of the metadata under which a model's description stands.
+pub(crate) const KEY: &str = "qnn";
+
+/// Why a model's file could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file, or one of its tensors, is not as it should be.
+    #[error(transparent)]
+    File(#[from] TensorFileError),
+    /// The header has white space where no writer of this format puts any.
+    #[error("the header has byte {byte:#04x} at {at}, which is never written there")]
+    HeaderByte {
+        /// Its place in the file.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
+    /// The metadata have no key `qnn`: another program's file.
+    #[error("not a model of this format: the metadata have no key {KEY:?}")]
+    NoDescription,
+    /// The metadata have another key besides `qnn`.
+    #[error("unexpected metadata {key:?}")]
+    UnexpectedMetadata {
+        /// The first such key.
+        key: String,
+    },
+    /// The description is not the JSON that it should be.
+    #[error("metadata {KEY:?}: {0}")]
+    Description(#[source] serde_json::Error),
+    /// The description names a format or a choice that this version does not know.
+    #[error("{field} is {got:?}, expected {expected}")]
+    Unknown {
+        /// The field of the description.
+        field: &'static str,
+        /// What would do.
+        expected: String,
+        /// What it says.
+        got: String,
+    },
+    /// The format has another version.
+    #[error("version {got} of the format, expected {expected}")]
+    Version {
+        /// The version that is understood.
+        expected: u32,
+        /// The file's.
+        got: u32,
+    },
+    /// The contents are not those that were saved.
+    #[error("checksum mismatch: expected {expected:?}, got {got:?}")]
+    Checksum {
+        /// By the description.
+        expected: String,
+        /// Of the contents.
+        got: String,
+    },
+    /// The file has no such layer, or it was taken before.
+    #[error("there is no layer {layer:?}")]
+    NoLayer {
+        /// The layer.
+        layer: String,
+    },
+    /// A layer is left of which the model knows nothing.
+    #[error("layer {layer:?} was not taken")]
+    NotTaken {
+        /// The first such layer by name.
+        layer: String,
+    },
+    /// A layer of this form does not have what the description says of it, or the other way round.
+    #[error("layer {layer:?} is {form}: {field:?} must {}be there", if *.expected { "" } else { "not " })]
+    Field {
+        /// The layer.
+        layer: String,
+        /// Its form.
+        form: &'static str,
+        /// The field of the description.
+        field: &'static str,
+        /// Whether it should be there.
+        expected: bool,
+    },
+    /// A layer is in another form than the model asks for.
+    #[error("layer {layer:?} is {got}, expected {expected}")]
+    Form {
+        /// The layer.
+        layer: String,
+        /// The form wanted.
+        expected: &'static str,
+        /// The form that it has.
+        got: &'static str,
+    },
+    /// Scale or zero point of a layer's input are out of range.
+    #[error("input of layer {layer:?}: {source}")]
+    Input {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: ParamError,
+    },
+    /// Floats do not make a layer.
+    #[error(transparent)]
+    Float(#[from] FloatLinearError),
+    /// Codes and scales do not make a layer.
+    #[error("layer {layer:?}: {source}")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: LayerError,
+    },
+    /// The layers do not fit each other, or there are none.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// No kernel could be selected.
+    #[error(transparent)]
+    Kernel(#[from] SelectError),
+}
+
+/// Why codes and scales do not make a layer, whatever its form.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// A static layer.
+    #[error(transparent)]
+    Static(#[from] StaticLinearError),
+    /// A dynamic layer.
+    #[error(transparent)]
+    Dynamic(#[from] DynamicLinearError),
+    /// A layer with quantized weights alone.
+    #[error(transparent)]
+    WeightOnly(#[from] WeightOnlyError),
+}
+
+/// Why a model could not be saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The layers do not make a model.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A choice that the format has no name for: one that is younger than the format. All that there are today have one.
+    #[error("layer {layer:?}: the format has no name for {what}")]
+    Unnamed {
+        /// The layer.
+        layer: String,
+        /// The choice.
+        what: String,
+    },
+    /// The model has no safetensors form, such as with names of more than 100 MB.
+    #[error("no safetensors form: {0}")]
+    Safetensors(#[from] SafeTensorError),
+    /// The description has no JSON form.
+    #[error("no JSON form: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The file could not be written. What was there before is still there.
+    #[error("could not write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}

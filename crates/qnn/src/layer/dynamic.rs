@@ -1,0 +1,297 @@
+//! `DynamicLinear`: floats in, quantized by the scales that they have, integers multiplied, floats out (W8A8).
+
+use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams, first_non_finite};
+use qkernels::{
+    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackError, PackedWeights, Scales, StoredFloat, Threads,
+    ViewError, gemm_dynamic,
+};
+
+use super::float::FloatLinear;
+use super::forward_error::ForwardError;
+use super::rows::check_finite;
+use super::rows::{check_input, check_output};
+use super::storage::Storage;
+use super::weight_codes::{codes, scheme_params, zero_points};
+use super::workspace::LinearWorkspace;
+use crate::config::fused::FusedActivation;
+use crate::config::weights::WeightConfig;
+use crate::layer::static_linear::build::pack;
+use crate::layer::static_linear::quantize::QuantizeLinearError;
+
+/// An int8 layer that needs no calibration: a scale for each token (or for all) is found in the values at hand, and rows are
+/// quantized while they are packed for the kernel. `y = f32(acc) * (x_scale * w_scale) + bias`.
+///
+/// Every layer is proven on construction: its int32 sums cannot overflow, whatever the input.
+///
+/// ```
+/// use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
+/// use qnn::{DynamicLinear, FloatLinear, LinearWorkspace, WeightConfig};
+/// let float = FloatLinear::new("q_proj", 1, 2, vec![1.27, -0.64], vec![0.5])?;
+/// let (weights, kernel) = (WeightConfig::default(), Kernel::select()?);
+/// let layer = DynamicLinear::quantize(&float, Dynamic::default(), &weights, kernel)?;
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[127.0, 64.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
+/// assert!((y[0] - (127.0 * 1.27 - 64.0 * 0.64 + 0.5_f32)).abs() < 1e-4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DynamicLinear {
+    name: String,
+    weights: PackedWeights,
+    weight_scales: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    activations: Dynamic,
+    activation: FusedActivation,
+}
+
+/// What a [`DynamicLinear`] is made of.
+#[derive(Clone, Debug)]
+pub struct DynamicParts<'w> {
+    /// Its name, unique in its model.
+    pub name: String,
+    /// Codes (n, k).
+    pub weight: MatRef<'w, i8>,
+    /// The scale of each output channel's weights (n).
+    pub weight_scales: Vec<f32>,
+    /// The zero point of each output channel's weights (n); `None` where all are 0.
+    pub weight_zero_points: Option<Vec<i8>>,
+    /// The bias of each output channel (n).
+    pub bias: Option<Vec<f32>>,
+    /// How the values at hand become codes. On CPUs with no more than AVX2, codes of 7 bits (`CodeRange::unsigned(7)`, as
+    /// PyTorch's `reduce_range` has them) are multiplied 1.3 times as fast as those of 8.
+    pub activations: Dynamic,
+    /// What follows.
+    pub activation: FusedActivation,
+}
+
+/// Why codes and scales do not make a layer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DynamicLinearError {
+    /// The layer has no inputs or no outputs.
+    #[error("n = {n} outputs and k = {k} inputs; both must be at least 1")]
+    Empty {
+        /// Outputs.
+        n: usize,
+        /// Inputs.
+        k: usize,
+    },
+    /// A tensor has another number of elements than the layer has channels.
+    #[error("expected n = {n} entries in {tensor}, got {len}")]
+    Length {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Outputs.
+        n: usize,
+        /// Elements given.
+        len: usize,
+    },
+    /// A weight scale is 0, negative, infinite or NaN.
+    #[error("weight scale {scale:e} of channel {channel} must be finite and greater than 0")]
+    WeightScale {
+        /// The output channel.
+        channel: usize,
+        /// Its scale.
+        scale: f32,
+    },
+    /// A bias is infinite or NaN.
+    #[error("the bias of channel {channel} is {bias}; it must be finite")]
+    Bias {
+        /// The output channel.
+        channel: usize,
+        /// Its bias.
+        bias: f32,
+    },
+    /// The activations' codes are not those of u8 or i8.
+    #[error("codes {min}..={max} of the activations are neither in u8 nor in i8")]
+    Codes {
+        /// Smallest code.
+        min: i32,
+        /// Largest code.
+        max: i32,
+    },
+    /// The sums of a channel might exceed int32.
+    #[error(transparent)]
+    Overflow(#[from] AccumulatorError),
+    /// The weights could not be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The weights have another length than the shape says.
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl DynamicLinear {
+    /// A layer of `parts`, packed for `kernel`.
+    ///
+    /// # Errors
+    /// [`DynamicLinearError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel could leave int32.
+    pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, DynamicLinearError> {
+        let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
+            parts;
+        let (n, k) = (weight.rows(), weight.cols());
+        if n == 0 || k == 0 {
+            return Err(DynamicLinearError::Empty { n, k });
+        }
+        let lengths = [
+            ("the weight scales", weight_scales.len()),
+            ("the weight zero points", weight_zero_points.as_ref().map_or(n, Vec::len)),
+            ("the bias", bias.as_ref().map_or(n, Vec::len)),
+        ];
+        if let Some((tensor, len)) = lengths.into_iter().find(|&(_, len)| len != n) {
+            return Err(DynamicLinearError::Length { tensor, n, len });
+        }
+        let unusable = |scale: &f32| !(*scale > 0.0 && scale.is_finite());
+        if let Some(channel) = weight_scales.iter().position(unusable) {
+            return Err(DynamicLinearError::WeightScale { channel, scale: weight_scales[channel] });
+        }
+        if let Some((channel, bias)) = bias.as_ref().and_then(|bias| first_non_finite(bias)) {
+            return Err(DynamicLinearError::Bias { channel, bias });
+        }
+        let largest_input = largest_input(&activations)?;
+        let weights = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
+        weights.check_accumulators(largest_input, None)?;
+        Ok(Self { name, weights, weight_scales, bias, activations, activation })
+    }
+
+    /// The int8 form of `layer`, packed for `kernel`: weights by `weights`, the bias as it is.
+    ///
+    /// # Errors
+    /// [`QuantizeLinearError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
+    pub fn quantize(
+        layer: &FloatLinear,
+        activations: Dynamic,
+        weights: &WeightConfig,
+        kernel: Kernel,
+    ) -> Result<Self, QuantizeLinearError> {
+        let params = scheme_params(layer, weights)?;
+        let codes = codes(layer, &params)?;
+        let weight = MatRef::new(&codes, layer.n(), layer.k()).map_err(DynamicLinearError::from)?;
+        let parts = DynamicParts {
+            name: layer.name().to_owned(),
+            weight,
+            weight_scales: params.iter().map(QParams::scale).collect(),
+            weight_zero_points: zero_points(&params),
+            bias: layer.bias().map(<[f32]>::to_vec),
+            activations,
+            activation: layer.activation(),
+        };
+        Ok(Self::new(parts, kernel)?)
+    }
+
+    /// The name, such as `model.layers.0.self_attn.q_proj`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.weights.n()
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.weights.k()
+    }
+
+    /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
+    pub fn weights(&self) -> &PackedWeights {
+        &self.weights
+    }
+
+    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their zero points.
+    pub fn weight_scales(&self) -> &[f32] {
+        &self.weight_scales
+    }
+
+    /// The bias of each output channel (n), if there is one.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// How the values at hand become codes.
+    pub fn activations(&self) -> &Dynamic {
+        &self.activations
+    }
+
+    /// Whether the scale of the input is that of all rows together. Ways that are added later: it may be.
+    pub(crate) fn shares_a_scale(&self) -> bool {
+        !matches!(self.activations, Dynamic::PerToken(_))
+    }
+
+    /// What follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.activation
+    }
+
+    /// Bytes in memory: packed weights with their sums, scales and bias.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes() + 4 * (self.weight_scales.len() + self.bias.as_ref().map_or(0, Vec::len))
+    }
+
+    /// Bytes that must be stored: weights, scales, zero points (a byte each), bias.
+    pub fn storage(&self) -> Storage {
+        Storage {
+            weights: self.n() * self.k(),
+            scales: 4 * self.weight_scales.len(),
+            zero_points: self.weights.zero_points().len(),
+            bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
+        }
+    }
+
+    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function; f16 and bf16 are as
+    /// good as f32, on either side.
+    ///
+    /// Per token, a row has the same bits whatever the batch; per tensor, rows share a scale. Neither depends on the threads
+    /// or the kernel. With a kept workspace nothing is allocated.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale for a row; nothing is
+    /// written then.
+    pub fn forward<F: Float, T: StoredFloat>(
+        &self,
+        x: MatRef<'_, F>,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_output(&out, x.rows(), self.n())?;
+        check_finite(&x, &mut workspace.row)?;
+        let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(&self.weight_scales))?;
+        if let Some(bias) = &self.bias {
+            stage = stage.with_float_bias(bias)?;
+        }
+        if self.activation == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        let gemm = &mut workspace.gemm;
+        Ok(gemm_dynamic(x, self.activations, &self.weights, &stage, out, threads, gemm)?)
+    }
+}
+
+/// What activations are quantized to.
+fn codes_of(activations: &Dynamic) -> CodeRange {
+    match activations {
+        Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) => scheme.codes,
+        // Ways that are added later: any codes.
+        _ => CodeRange::U8,
+    }
+}
+
+/// How far a code can be from its zero point, whatever the values at hand.
+fn largest_input(activations: &Dynamic) -> Result<u32, DynamicLinearError> {
+    let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = activations else {
+        return Ok(u32::MAX);
+    };
+    let codes = scheme.codes;
+    if ![CodeRange::U8, CodeRange::I8].iter().any(|range| range.contains_range(codes)) {
+        return Err(DynamicLinearError::Codes { min: codes.min(), max: codes.max() });
+    }
+    Ok(match scheme.kind {
+        Kind::Symmetric { .. } => codes.largest_distance(codes.middle()),
+        // The zero point is any code.
+        _ => codes.largest_distance(codes.min()),
+    })
+}

@@ -1,0 +1,156 @@
+//! A linear layer in whatever form: the place in a model that the quantize pass fills.
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use super::dynamic::DynamicLinear;
+use super::float::FloatLinear;
+use super::forward_error::ForwardError;
+use super::storage::Storage;
+use super::weight_only::WeightOnlyLinear;
+use super::workspace::LinearWorkspace;
+use crate::layer::static_linear::build::StaticLinear;
+
+/// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
+///
+/// A layer has at least one output and one input, whatever its form: all constructors refuse n = 0 and k = 0, though the
+/// products of `qkernels` take them. An input of no rows is fine.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, Linear, LinearWorkspace};
+/// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![2.0, 3.0])?);
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[1.0, 1.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
+/// assert_eq!((y, layer.method()), ([5.0], "float"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Linear {
+    /// f32, as trained. While the pass calibrates, its inputs are being watched.
+    Float(FloatLinear),
+    /// int8 with calibrated scales.
+    Static(StaticLinear),
+    /// int8 with the scales of the values at hand.
+    Dynamic(DynamicLinear),
+    /// int8 weights, float activations and sums.
+    WeightOnly(WeightOnlyLinear),
+}
+
+impl From<FloatLinear> for Linear {
+    fn from(layer: FloatLinear) -> Self {
+        Linear::Float(layer)
+    }
+}
+
+impl From<StaticLinear> for Linear {
+    fn from(layer: StaticLinear) -> Self {
+        Linear::Static(layer)
+    }
+}
+
+impl From<DynamicLinear> for Linear {
+    fn from(layer: DynamicLinear) -> Self {
+        Linear::Dynamic(layer)
+    }
+}
+
+impl From<WeightOnlyLinear> for Linear {
+    fn from(layer: WeightOnlyLinear) -> Self {
+        Linear::WeightOnly(layer)
+    }
+}
+
+impl Linear {
+    /// The name, unique in its model.
+    pub fn name(&self) -> &str {
+        match self {
+            Linear::Float(layer) => layer.name(),
+            Linear::Static(layer) => layer.name(),
+            Linear::Dynamic(layer) => layer.name(),
+            Linear::WeightOnly(layer) => layer.name(),
+        }
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        match self {
+            Linear::Float(layer) => layer.n(),
+            Linear::Static(layer) => layer.n(),
+            Linear::Dynamic(layer) => layer.n(),
+            Linear::WeightOnly(layer) => layer.n(),
+        }
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        match self {
+            Linear::Float(layer) => layer.k(),
+            Linear::Static(layer) => layer.k(),
+            Linear::Dynamic(layer) => layer.k(),
+            Linear::WeightOnly(layer) => layer.k(),
+        }
+    }
+
+    /// Whether there is a bias.
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Linear::Float(layer) => layer.bias().is_some(),
+            Linear::Static(layer) => layer.bias().is_some(),
+            Linear::Dynamic(layer) => layer.bias().is_some(),
+            Linear::WeightOnly(layer) => layer.bias().is_some(),
+        }
+    }
+
+    /// The form, as tables and files call it.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Linear::Float(_) => "float",
+            Linear::Static(_) => "static",
+            Linear::Dynamic(_) => "dynamic",
+            Linear::WeightOnly(_) => "weight_only",
+        }
+    }
+
+    /// Bytes of the layer in f32: weights and bias.
+    pub fn float_bytes(&self) -> usize {
+        let weights = self.n().saturating_mul(self.k());
+        weights.saturating_add(if self.has_bias() { self.n() } else { 0 }).saturating_mul(4)
+    }
+
+    /// Bytes that must be stored of the layer as it is.
+    pub fn storage(&self) -> Storage {
+        match self {
+            Linear::Float(_) => {
+                let bias = if self.has_bias() { self.n().saturating_mul(4) } else { 0 };
+                Storage { weights: self.float_bytes().saturating_sub(bias), bias, ..Storage::default() }
+            }
+            Linear::Static(layer) => layer.storage(),
+            Linear::Dynamic(layer) => layer.storage(),
+            Linear::WeightOnly(layer) => layer.storage(),
+        }
+    }
+
+    /// Computes `out` (m, n) of `x` (m, k).
+    ///
+    /// Integer forms give the same bits whatever the kernel, the threads and the batch, and with a kept workspace allocate
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, or for integer forms a value is not finite; nothing is written then.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        match self {
+            Linear::Float(layer) => layer.forward(x, out, threads),
+            Linear::Static(layer) => layer.forward(x, out, threads, workspace),
+            Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
+            Linear::WeightOnly(layer) => Ok(layer.forward(x, out, threads, &mut workspace.gemm)?),
+        }
+    }
+}

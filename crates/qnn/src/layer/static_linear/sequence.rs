@@ -1,0 +1,77 @@
+//! Static layers one after the other: f32 is quantized once, codes go from layer to layer, the last one gives f32.
+
+use bytemuck::{must_cast_slice, must_cast_slice_mut};
+use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
+
+use super::build::StaticLinear;
+use crate::config::activation_codes::ActivationCodes;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::grown;
+use crate::layer::workspace::LinearWorkspace;
+
+/// Runs `layers`, of which each takes the codes that the one before it gives, on finite `x`. Codes of both types are kept
+/// as bytes: in `workspace`, and for the layer after in `next`.
+pub(crate) fn run<'l>(
+    layers: impl Iterator<Item = &'l StaticLinear>,
+    x: MatRef<'_, f32>,
+    out: MatMut<'_, f32>,
+    threads: Threads<'_>,
+    workspace: &mut LinearWorkspace,
+    next: &mut Vec<u8>,
+) -> Result<(), ForwardError> {
+    let (m, mut layers) = (x.rows(), layers.peekable());
+    let LinearWorkspace { codes, gemm, .. } = workspace;
+    let mut real = Some(x);
+    while let Some(layer) = layers.next() {
+        let Some(following) = layers.peek() else {
+            return match (real, layer.input_codes()) {
+                (Some(x), _) => layer.values(layer.quantized(x)?, out, threads, gemm),
+                (None, ActivationCodes::U8) => {
+                    layer.forward_values(matrix::<u8>(codes, m, layer)?, out, threads, gemm)
+                }
+                (None, ActivationCodes::I8) => {
+                    layer.forward_values(matrix::<i8>(codes, m, layer)?, out, threads, gemm)
+                }
+            };
+        };
+        let output = grown(next, m, layer.n())?;
+        match following.input_codes() {
+            ActivationCodes::U8 => step::<u8>(layer, real, codes, output, m, threads, gemm)?,
+            ActivationCodes::I8 => step::<i8>(layer, real, codes, output, m, threads, gemm)?,
+        }
+        core::mem::swap(codes, next);
+        real = None;
+    }
+    Ok(())
+}
+
+/// Real values, where there are any, or codes, to codes.
+fn step<D: Activation>(
+    layer: &StaticLinear,
+    real: Option<MatRef<'_, f32>>,
+    codes: &[u8],
+    output: &mut [u8],
+    m: usize,
+    threads: Threads<'_>,
+    gemm: &mut Workspace,
+) -> Result<(), ForwardError> {
+    let output = MatMut::new(must_cast_slice_mut::<u8, D>(output), m, layer.n())?;
+    match (real, layer.input_codes()) {
+        (Some(x), _) => layer.codes(layer.quantized(x)?, output, threads, gemm),
+        (None, ActivationCodes::U8) => {
+            layer.forward_codes(matrix::<u8>(codes, m, layer)?, output, threads, gemm)
+        }
+        (None, ActivationCodes::I8) => {
+            layer.forward_codes(matrix::<i8>(codes, m, layer)?, output, threads, gemm)
+        }
+    }
+}
+
+/// The bytes of a layer's input as codes (m, k).
+fn matrix<'b, C: Activation>(
+    bytes: &'b [u8],
+    m: usize,
+    layer: &StaticLinear,
+) -> Result<MatRef<'b, C>, ForwardError> {
+    Ok(MatRef::new(must_cast_slice(bytes), m, layer.k())?)
+}

@@ -1,0 +1,216 @@
+//! Calibration: f32 batches run through the model while an observer watches the input of every layer.
+
+use qcore::{MinMaxObserver, Observer, ObserverError, Range, first_non_finite};
+use qkernels::{MatMut, MatRef, Threads};
+
+use super::float::FloatMlp;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::grown;
+use crate::layer::rows::{block_rows, gather};
+
+/// Why a model could not be calibrated.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrateError {
+    /// No batch has a row.
+    #[error("the calibration set is empty: {batches} batches without a row")]
+    Empty {
+        /// Batches given.
+        batches: usize,
+    },
+    /// A batch has the wrong width.
+    #[error("batch {batch}: layer {layer:?} takes k = {expected} inputs, the batch has {got} columns")]
+    Width {
+        /// Index of the batch.
+        batch: usize,
+        /// The first layer.
+        layer: String,
+        /// Its inputs.
+        expected: usize,
+        /// Columns of the batch.
+        got: usize,
+    },
+    /// A value of a batch is NaN or infinite.
+    #[error("batch {batch}: input value {value} of layer {layer:?} at row {row}, column {col} is not finite")]
+    NonFiniteInput {
+        /// Index of the batch.
+        batch: usize,
+        /// The first layer.
+        layer: String,
+        /// Row of the batch.
+        row: usize,
+        /// Column of the batch.
+        col: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A layer's output overflowed f32 on finite input.
+    #[error("batch {batch}: output {value} of layer {layer:?} at row {row}, channel {channel} is not finite")]
+    NonFiniteOutput {
+        /// Index of the batch.
+        batch: usize,
+        /// The layer.
+        layer: String,
+        /// Row of the batch.
+        row: usize,
+        /// Output channel.
+        channel: usize,
+        /// The value.
+        value: f32,
+    },
+    /// An observer gave no range.
+    #[error("input of layer {layer:?}: {source}")]
+    Observer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: ObserverError,
+    },
+    /// The model could not be run.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}
+
+/// A model whose layers' input ranges are known, so that it can be quantized: the state between [`FloatMlp`] and
+/// [`QuantMlp`](crate::QuantMlp).
+#[derive(Clone, Debug)]
+pub struct CalibratedMlp<'m> {
+    model: &'m FloatMlp,
+    input_ranges: Vec<Range>,
+    rows: usize,
+}
+
+impl<'m> CalibratedMlp<'m> {
+    /// The model.
+    pub fn model(&self) -> &'m FloatMlp {
+        self.model
+    }
+
+    /// The range of the input of each layer: of the model's input, then of each hidden activation after ReLU.
+    pub fn input_ranges(&self) -> &[Range] {
+        &self.input_ranges
+    }
+
+    /// Rows seen.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl FloatMlp {
+    /// Runs `batches`, each (any, inputs), through the model and keeps the smallest and largest input of every layer
+    /// ([`MinMaxObserver`]). Batches are taken one at a time, so they need not be in memory together; for one of them the
+    /// values on both sides of a layer are, 4 * m * (k + n) bytes.
+    ///
+    /// ```
+    /// use qkernels::MatRef;
+    /// use qnn::{FloatLinear, FloatMlp};
+    /// let model = FloatMlp::new(vec![
+    ///     FloatLinear::new("fc1", 1, 2, vec![1.0, -1.0], vec![0.0])?,
+    ///     FloatLinear::new("fc2", 1, 1, vec![1.0], vec![0.0])?,
+    /// ])?;
+    /// let calibrated = model.calibrate([MatRef::new(&[0.0, 1.0, 3.0, 0.5], 2, 2)?])?;
+    /// assert_eq!(calibrated.input_ranges()[0].max(), 3.0);
+    /// assert_eq!(calibrated.input_ranges()[1].max(), 2.5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CalibrateError`] if there is no row, a batch has the wrong width, or a value is not finite.
+    pub fn calibrate<'b>(
+        &self,
+        batches: impl IntoIterator<Item = MatRef<'b, f32>>,
+    ) -> Result<CalibratedMlp<'_>, CalibrateError> {
+        self.calibrate_with(batches, MinMaxObserver::default)
+    }
+
+    /// [`calibrate`](Self::calibrate) with other observers: `observer` makes one for each layer. Each sees its layer's input
+    /// once for each batch that has rows, all rows together, however large the batch: as in
+    /// [`quantize_model`](crate::quantize_model).
+    ///
+    /// ```
+    /// use qcore::Scheme;
+    /// use qkernels::MatRef;
+    /// use qnn::{FloatLinear, FloatMlp, ObserverChoice};
+    /// let model = FloatMlp::new(vec![FloatLinear::new("fc1", 1, 1, vec![1.0], vec![0.0])?])?;
+    /// let observer = ObserverChoice::MovingAverage(0.5).observer(&Scheme::activations_u8())?;
+    /// let batches = [MatRef::new(&[1.0, 0.0], 2, 1)?, MatRef::new(&[3.0, 0.0], 2, 1)?];
+    /// let mut observer = Some(observer); // the model has one layer
+    /// let calibrated = model.calibrate_with(batches, || observer.take().expect("asked for once"))?;
+    /// assert_eq!(calibrated.input_ranges()[0].max(), 2.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`calibrate`](Self::calibrate), or if an observer gives no range.
+    pub fn calibrate_with<'b, O: Observer>(
+        &self,
+        batches: impl IntoIterator<Item = MatRef<'b, f32>>,
+        mut observer: impl FnMut() -> O,
+    ) -> Result<CalibratedMlp<'_>, CalibrateError> {
+        let mut observers: Vec<O> = self.layers().iter().map(|_| observer()).collect();
+        let (mut values, mut next) = (Vec::new(), Vec::new());
+        let (mut batch_count, mut rows) = (0, 0_usize);
+        for (batch, x) in batches.into_iter().enumerate() {
+            self.check_batch(batch, &x)?;
+            if x.rows() > 0 {
+                self.observe_batch(batch, x, &mut observers, &mut values, &mut next)?;
+            }
+            batch_count += 1;
+            rows = rows.saturating_add(x.rows());
+        }
+        if rows == 0 {
+            return Err(CalibrateError::Empty { batches: batch_count });
+        }
+        let ranges = self.layers().iter().zip(&observers).map(|(layer, observer)| {
+            let named = |source| CalibrateError::Observer { layer: layer.name().to_owned(), source };
+            observer.range().map_err(named)
+        });
+        Ok(CalibratedMlp { model: self, input_ranges: ranges.collect::<Result<_, _>>()?, rows })
+    }
+
+    /// Shows each observer the input of its layer for a whole batch with rows, at once since some observers count batches. The
+    /// values are those of [`trace`](Self::trace), which has them for a block of rows after the other.
+    fn observe_batch<O: Observer>(
+        &self,
+        batch: usize,
+        x: MatRef<'_, f32>,
+        observers: &mut [O],
+        values: &mut Vec<f32>,
+        next: &mut Vec<f32>,
+    ) -> Result<(), CalibrateError> {
+        let m = x.rows();
+        let mut input = gather(&x, values)?;
+        if let Some((index, value)) = first_non_finite(input) {
+            let (layer, row, col) = (self.first_layer_name(), index / x.cols(), index % x.cols());
+            return Err(CalibrateError::NonFiniteInput { batch, layer, row, col, value });
+        }
+        for (index, (layer, observer)) in self.layers().iter().zip(observers).enumerate() {
+            observer.observe(input);
+            let x =
+                if index == 0 { x } else { MatRef::new(input, m, layer.k()).map_err(ForwardError::from)? };
+            let output = grown(next, m, layer.n())?;
+            let view = MatMut::new(output, m, layer.n()).map_err(ForwardError::from)?;
+            layer.forward_blocks(x, view, block_rows(Threads::Serial), Threads::Serial)?;
+            if let Some((index, value)) = first_non_finite(output) {
+                let (layer, row, channel) = (layer.name().to_owned(), index / layer.n(), index % layer.n());
+                return Err(CalibrateError::NonFiniteOutput { batch, layer, row, channel, value });
+            }
+            core::mem::swap(values, next);
+            input = &values[..m * layer.n()];
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self, batch: usize, x: &MatRef<'_, f32>) -> Result<(), CalibrateError> {
+        if x.cols() == self.inputs() {
+            return Ok(());
+        }
+        let (layer, expected) = (self.first_layer_name(), self.inputs());
+        Err(CalibrateError::Width { batch, layer, expected, got: x.cols() })
+    }
+
+    fn first_layer_name(&self) -> String {
+        self.layers().first().map_or_else(String::new, |layer| layer.name().to_owned())
+    }
+}

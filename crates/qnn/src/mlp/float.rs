@@ -1,0 +1,158 @@
+//! The f32 model: layers with ReLU between them. It is what calibration watches and what reports compare with.
+
+use core::ops::Range;
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use crate::config::fused::FusedActivation;
+use crate::layer::float::FloatLinear;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::{block_rows, blocks};
+use crate::layer::rows::{check_input, check_output, grown};
+use crate::tree::chain::{ChainError, Link, check_chain};
+
+/// f32 layers with ReLU between them; none after the last, whose outputs are the logits.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, FloatMlp, FloatWorkspace};
+/// let model = FloatMlp::new(vec![
+///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
+///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
+/// ])?;
+/// let mut logits = [0.0];
+/// let (x, y) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut logits, 1, 1)?);
+/// model.forward(x, y, Threads::Serial, &mut FloatWorkspace::new())?;
+/// assert_eq!(logits, [2.0 * 3.0 + 1.0 * 0.25 - 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct FloatMlp {
+    layers: Vec<FloatLinear>,
+}
+
+/// Memory between the layers of a [`FloatMlp`], kept from call to call. It grows to what the widest layer needs for a
+/// block of rows, whatever the batch.
+#[derive(Debug, Default)]
+pub struct FloatWorkspace {
+    current: Vec<f32>,
+    next: Vec<f32>,
+}
+
+impl FloatWorkspace {
+    /// An empty workspace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// What a layer gave for some rows of the input: see [`FloatMlp::trace`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LayerOutput<'a> {
+    /// Index of the layer.
+    pub layer: usize,
+    /// The rows of the input.
+    pub rows: Range<usize>,
+    /// The layer's output for them, after ReLU where one follows: (rows.len(), n), row-major.
+    pub values: &'a [f32],
+}
+
+impl FloatMlp {
+    /// A model of `layers`, in this order: ReLU becomes the activation function of all but the last, whose outputs stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
+    pub fn new(layers: Vec<FloatLinear>) -> Result<Self, ChainError> {
+        let links: Vec<_> =
+            layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
+        check_chain(&links)?;
+        let last = layers.len() - 1;
+        let activation = |index| if index == last { FusedActivation::None } else { FusedActivation::Relu };
+        let layers = layers.into_iter().enumerate();
+        Ok(Self { layers: layers.map(|(index, layer)| layer.with_activation(activation(index))).collect() })
+    }
+
+    /// The layers, first to last; at least one.
+    pub fn layers(&self) -> &[FloatLinear] {
+        &self.layers
+    }
+
+    pub(crate) fn into_layers(self) -> Vec<FloatLinear> {
+        self.layers
+    }
+
+    /// Width of the input: k of the first layer.
+    pub fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, FloatLinear::k)
+    }
+
+    /// Width of the output: n of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, FloatLinear::n)
+    }
+
+    /// Bytes of all weights and biases.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(FloatLinear::bytes).sum()
+    }
+
+    /// Computes the logits `out` (m, outputs) of `x` (m, inputs). NaN and infinities in `x` take their course.
+    ///
+    /// Allocates nothing of its own once the workspace has grown; the last bits depend on the CPU and the batch.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong; nothing is written then.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut FloatWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.inputs())?;
+        check_output(&out, x.rows(), self.outputs())?;
+        let last = self.layers.len() - 1;
+        self.trace(x, threads, workspace, |output| {
+            if output.layer == last {
+                let n = self.outputs();
+                for (i, logits) in output.rows.zip(output.values.chunks_exact(n)) {
+                    if let Some(row) = out.row_mut(i) {
+                        row.copy_from_slice(logits);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Runs `x` (m, inputs) through the model and shows `see` the output of every layer, a block of rows after the other:
+    /// for calibration, reports and debugging.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if `x` has the wrong width.
+    pub fn trace(
+        &self,
+        x: MatRef<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut FloatWorkspace,
+        mut see: impl FnMut(LayerOutput<'_>),
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.inputs())?;
+        let FloatWorkspace { current, next } = workspace;
+        for rows in blocks(x.rows(), block_rows(threads)) {
+            let m = rows.len();
+            for (index, layer) in self.layers.iter().enumerate() {
+                let input = match (index, x.row_range(rows.clone())) {
+                    (0, Some(block)) => block,
+                    _ => MatRef::new(&current[..], m, layer.k())?,
+                };
+                let values = grown(next, m, layer.n())?;
+                layer.forward(input, MatMut::new(values, m, layer.n())?, threads)?;
+                see(LayerOutput { layer: index, rows: rows.clone(), values });
+                core::mem::swap(current, next);
+            }
+        }
+        Ok(())
+    }
+}

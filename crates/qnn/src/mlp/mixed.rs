@@ -1,0 +1,220 @@
+//! The MLP as one tree of layers among others: each layer in a form of its own, codes handed on where two static layers meet.
+
+use core::ops::Range;
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use super::float::FloatMlp;
+use super::quant::QuantWorkspace;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::linear::Linear;
+use crate::layer::rows::{block_rows, blocks, check_finite};
+use crate::layer::rows::{check_input, check_output, grown};
+use crate::layer::static_linear::sequence;
+use crate::layer::workspace::LinearWorkspace;
+use crate::tree::chain::{ChainError, Link, check_chain};
+use crate::tree::layers::Layers;
+
+/// Linear layers one after the other, each with its own activation function and in its own form. The tree that the
+/// quantize pass turns into a mixed model; [`QuantMlp`](crate::QuantMlp) is the one with integers only.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, FloatMlp, Method, Mlp, PassConfig, QuantWorkspace, quantize_model};
+/// let float = FloatMlp::new(vec![
+///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
+///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
+/// ])?;
+/// let mut model = Mlp::from(float);
+/// let batches = [MatRef::new(&[1.0, 2.0, 0.5, 0.0], 2, 2)?];
+/// let config = PassConfig::default().with_rule("fc2", Method::Float);
+/// let report = quantize_model(&mut model, &config, batches, Mlp::run_batch, |_| {})?;
+/// assert_eq!([model.layers()[0].method(), model.layers()[1].method()], ["static", "float"]);
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+/// assert!((y[0] - 5.25_f32).abs() < 0.05);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    layers: Vec<Linear>,
+}
+
+impl From<FloatMlp> for Mlp {
+    fn from(model: FloatMlp) -> Self {
+        Self { layers: model.into_layers().into_iter().map(Linear::from).collect() }
+    }
+}
+
+impl Layers for Mlp {
+    fn visit(&self, visit: &mut dyn FnMut(&Linear)) {
+        self.layers.visit(visit);
+    }
+
+    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Linear)) {
+        self.layers.visit_mut(visit);
+    }
+
+    /// Links static layers that follow each other. Where a multiplier leaves f32, or the next one's zero point is none of its
+    /// codes, values go between them.
+    fn replaced(&mut self) {
+        for i in 1..self.layers.len() {
+            let (before, after) = self.layers.split_at_mut(i);
+            if let (Some(Linear::Static(layer)), Linear::Static(next)) = (before.last_mut(), &after[0]) {
+                let _ = layer.set_output(*next.input());
+            }
+        }
+    }
+}
+
+impl Mlp {
+    /// A model of `layers`, in this order.
+    ///
+    /// # Errors
+    /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
+    pub fn new(layers: Vec<Linear>) -> Result<Self, ChainError> {
+        let links: Vec<_> =
+            layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
+        check_chain(&links)?;
+        let mut model = Self { layers };
+        model.replaced();
+        Ok(model)
+    }
+
+    /// The layers, first to last; at least one.
+    pub fn layers(&self) -> &[Linear] {
+        &self.layers
+    }
+
+    /// Width of the input: k of the first layer.
+    pub fn inputs(&self) -> usize {
+        self.layers.first().map_or(0, Linear::k)
+    }
+
+    /// Width of the output: n of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().map_or(0, Linear::n)
+    }
+
+    /// Runs the model on a batch and drops the result: what [`quantize_model`](crate::quantize_model) asks for.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if there is no memory for the result.
+    pub fn run_batch(&self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
+        check_input(&x, self.inputs())?;
+        let mut out = Vec::new();
+        let out = MatMut::new(grown(&mut out, x.rows(), self.outputs())?, x.rows(), self.outputs())?;
+        self.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())
+    }
+
+    /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace nothing is allocated, f32 layers
+    /// apart.
+    ///
+    /// Integer layers give what they give one after the other, each on the whole batch, whatever the threads; static ones that
+    /// follow each other hand on codes. (The last bits of f32 layers depend on the CPU and the batch.) Rows go through the layers in
+    /// blocks, so that the workspace does not grow with m. They cannot where a layer needs all rows at once, since they share a
+    /// scale ([`Dynamic::PerTensor`](qkernels::Dynamic::PerTensor)) or since the model is being calibrated: the values on both
+    /// sides of a layer are then in memory for the whole batch, up to 8 * m * (the largest k or n) bytes.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong (nothing is written then), a value that an integer layer is to take is not finite,
+    /// or there is no memory for what lies between two layers.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut QuantWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.inputs())?;
+        check_output(&out, x.rows(), self.outputs())?;
+        let at_once = self.shares_a_scale() || self.is_watched();
+        let size = if at_once { x.rows() } else { block_rows(threads) };
+        for rows in blocks(x.rows(), size) {
+            let first = rows.start;
+            let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
+                continue;
+            };
+            let done = self.forward_block(x, out, threads, workspace);
+            done.map_err(|error| error.of_block_at(first))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the scale of some layer's input is that of all rows together.
+    fn shares_a_scale(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, Linear::Dynamic(layer) if layer.shares_a_scale()))
+    }
+
+    /// Whether the model is being calibrated. A watch is to see a batch at once.
+    fn is_watched(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, Linear::Float(layer) if layer.is_watched()))
+    }
+
+    fn forward_block(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut QuantWorkspace,
+    ) -> Result<(), ForwardError> {
+        let m = x.rows();
+        let mut next = 0;
+        while let Some(layer) = self.layers.get(next) {
+            let chain = self.static_chain(next);
+            let last = chain.end.max(next + 1) - 1;
+            let QuantWorkspace { values, next_values, linear, next_codes } = &mut *workspace;
+            let input = if next == 0 { x } else { MatRef::new(&values[..], m, layer.k())? };
+            let is_end = last + 1 == self.layers.len();
+            let n = self.layers[last].n();
+            let output = match is_end {
+                true => out.reborrow(),
+                false => MatMut::new(grown(next_values, m, n)?, m, n)?,
+            };
+            if chain.is_empty() {
+                self.forward_one(layer, input, output, threads, linear)?;
+            } else {
+                let layers = self.layers[chain].iter().filter_map(|layer| match layer {
+                    Linear::Static(layer) => Some(layer),
+                    _ => None,
+                });
+                check_finite(&input, &mut linear.row)?;
+                sequence::run(layers, input, output, threads, linear, next_codes)?;
+            }
+            core::mem::swap(values, next_values);
+            next = last + 1;
+        }
+        Ok(())
+    }
+
+    /// A layer that no codes link to others. While the model is calibrated all rows are here, but f32 layers take them in the
+    /// blocks of any other call, so that a watch changes no bit.
+    fn forward_one(
+        &self,
+        layer: &Linear,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        let size = if self.shares_a_scale() { x.rows() } else { block_rows(threads) };
+        match layer {
+            Linear::Float(layer) => layer.forward_blocks(x, out, size, threads),
+            _ => layer.forward(x, out, threads, workspace),
+        }
+    }
+
+    /// The longest run of linked static layers from `start` on.
+    fn static_chain(&self, start: usize) -> Range<usize> {
+        let mut end = start;
+        while let Some(Linear::Static(layer)) = self.layers.get(end) {
+            end += 1;
+            match self.layers.get(end) {
+                Some(Linear::Static(next)) if layer.output() == Some(next.input()) => {}
+                _ => break,
+            }
+        }
+        start..end
+    }
+}

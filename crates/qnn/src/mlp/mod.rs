@@ -1,0 +1,9 @@
+//! The MLP: in f32, in mixed forms, and with integers only, and what that cost.
+
+pub(crate) mod calibrated;
+pub(crate) mod compare;
+pub(crate) mod float;
+pub(crate) mod mixed;
+pub(crate) mod quant;
+pub(crate) mod quantize;
+pub(crate) mod report;
