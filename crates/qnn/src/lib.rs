@@ -30,7 +30,7 @@
 //!
 //! ```
 //! use qkernels::{MatMut, MatRef, Threads};
-//! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace};
+//! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, LinearWorkspace};
 //!
 //! let float = FloatMlp::new(vec![
 //!     FloatLinear::new("fc1", 3, 2, vec![0.5, -1.0, 0.25, 0.75, -0.5, 0.5], vec![0.1, 0.0, -0.1])?,
@@ -40,12 +40,12 @@
 //! let x = MatRef::new(&x, 4, 2)?;
 //! let model = float.calibrate([x])?.quantize(&QuantConfig::default())?;
 //! let mut logits = [0.0; 8];
-//! model.forward(x, MatMut::new(&mut logits, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! model.forward(x, MatMut::new(&mut logits, 4, 2)?, Threads::Serial, &mut LinearWorkspace::new())?;
 //! println!("{}", model.report(&float, x)?);
 //!
 //! let restored = QuantMlp::from_bytes(&model.to_bytes()?, None)?;
 //! let mut again = [0.0; 8];
-//! restored.forward(x, MatMut::new(&mut again, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! restored.forward(x, MatMut::new(&mut again, 4, 2)?, Threads::Serial, &mut LinearWorkspace::new())?;
 //! assert_eq!(logits, again);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -89,6 +89,7 @@ mod file;
 pub mod reference;
 
 pub use config::activation_codes::ActivationCodes;
+pub use config::form::Form;
 pub use config::fused::FusedActivation;
 pub use config::method::{DynamicConfig, Method, StaticConfig};
 pub use config::mlp::QuantConfig;
@@ -99,30 +100,26 @@ pub use evidence::sizes::{LayerSize, SizeReport, analyze_model_sizes};
 pub use evidence::warning::Warning;
 pub use file::checkpoint::Checkpoint;
 pub use file::checkpoint_error::CheckpointError;
-pub use file::error::{LayerError, LoadError, SaveError};
-pub use file::float_mlp::LoadFloatError;
+pub use file::error::{LoadError, SaveError};
 pub use file::int8_layout::Int8Form;
 pub use file::reader::LayerFile;
 pub use file::shards::{ShardError, ShardIndex};
 pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};
 pub use file::writer::{layers_to_bytes, save_layers};
-pub use layer::dynamic::{DynamicLinear, DynamicLinearError, DynamicParts};
+pub use layer::dynamic::{DynamicLinear, DynamicParts};
 pub use layer::float::{FloatLinear, FloatLinearError};
 pub use layer::forward_error::ForwardError;
-pub use layer::layer_error::StaticLinearError;
+pub use layer::layer_error::LayerError;
 pub use layer::linear::Linear;
 pub use layer::rows::argmax_rows;
 pub use layer::static_linear::build::{StaticLinear, StaticParts};
-pub use layer::static_linear::quantize::QuantizeLinearError;
 pub use layer::storage::Storage;
-pub use layer::weight_codes::WeightCodesError;
-pub use layer::weight_only::{WeightOnlyError, WeightOnlyLinear};
+pub use layer::weight_only::WeightOnlyLinear;
 pub use layer::workspace::LinearWorkspace;
 pub use mlp::calibrated::{CalibrateError, CalibratedMlp};
-pub use mlp::float::{FloatMlp, FloatWorkspace, LayerOutput};
+pub use mlp::float::{FloatMlp, LayerOutput};
 pub use mlp::mixed::Mlp;
-pub use mlp::quant::{QuantMlp, QuantWorkspace};
-pub use mlp::quantize::QuantizeModelError;
+pub use mlp::quant::{QuantMlp, QuantizeModelError};
 pub use mlp::report::{LayerReport, ModelReport, ReportError};
 pub use pass::calibration::{Calibration, CalibrationProgress, calibrate_model};
 pub use pass::error::{PassError, PassLayerError, Refusal};

@@ -75,7 +75,7 @@ impl Model {
     fn forms(&self) -> Vec<&'static str> {
         let form = |layer: &Linear| match layer {
             Linear::Float(layer) if layer.is_watched() => "calibrating",
-            layer => layer.method(),
+            layer => layer.form().name(),
         };
         self.layers.iter().map(form).collect()
     }

@@ -3,6 +3,7 @@
 use qcore::Scheme;
 use qkernels::Dynamic;
 
+use super::form::Form;
 use super::observer::ObserverChoice;
 use super::weights::WeightConfig;
 use super::weights::WeightOnlyConfig;
@@ -22,13 +23,13 @@ pub enum Method {
 }
 
 impl Method {
-    /// `float`, `static`, ...: as tables and files have it.
-    pub fn name(&self) -> &'static str {
+    /// The form that a layer has then.
+    pub fn form(&self) -> Form {
         match self {
-            Method::Float => "float",
-            Method::Static(_) => "static",
-            Method::Dynamic(_) => "dynamic",
-            Method::WeightOnly(_) => "weight_only",
+            Method::Float => Form::Float,
+            Method::Static(_) => Form::Static,
+            Method::Dynamic(_) => Form::Dynamic,
+            Method::WeightOnly(_) => Form::WeightOnly,
         }
     }
 }

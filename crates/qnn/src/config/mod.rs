@@ -1,6 +1,7 @@
 //! What a caller chooses: forms, codes, schemes, observers, and which layer becomes what.
 
 pub(crate) mod activation_codes;
+pub(crate) mod form;
 pub(crate) mod fused;
 pub(crate) mod method;
 pub(crate) mod mlp;

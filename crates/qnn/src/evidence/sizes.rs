@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::table::Table;
+use crate::config::form::Form;
 use crate::layer::storage::Storage;
 use crate::tree::layers::Layers;
 
@@ -21,7 +22,7 @@ pub struct LayerSize {
     /// Name.
     pub name: String,
     /// The form that it has.
-    pub method: &'static str,
+    pub form: Form,
     /// Weights and biases.
     pub parameters: usize,
     /// Bytes in f32.
@@ -47,7 +48,7 @@ pub fn analyze_model_sizes<M: Layers + ?Sized>(model: &M) -> SizeReport {
     model.visit(&mut |layer| {
         layers.push(LayerSize {
             name: layer.name().to_owned(),
-            method: layer.method(),
+            form: layer.form(),
             parameters: layer.float_bytes() / size_of::<f32>(),
             float_bytes: layer.float_bytes(),
             stored: layer.storage(),
@@ -97,17 +98,17 @@ impl fmt::Display for SizeReport {
             "bytes",
             "times smaller",
         ];
-        let cells = |name: &str, method: &str, parameters: usize, float: usize, stored: Storage| {
+        let cells = |name: &str, form: &str, parameters: usize, float: usize, stored: Storage| {
             let Storage { weights, scales, zero_points, bias } = stored;
             let numbers = [parameters, float, weights, scales, zero_points, bias, stored.total()];
-            let mut row = vec![name.to_owned(), method.to_owned()];
+            let mut row = vec![name.to_owned(), form.to_owned()];
             row.extend(numbers.iter().map(usize::to_string));
             row.push(format!("{:.2}", times_smaller(float, &stored)));
             row
         };
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
         rows.extend(self.layers.iter().map(|layer| {
-            cells(&layer.name, layer.method, layer.parameters, layer.float_bytes, layer.stored)
+            cells(&layer.name, layer.form.name(), layer.parameters, layer.float_bytes, layer.stored)
         }));
         rows.push(cells("all", "", self.parameters(), self.float_bytes(), self.stored()));
         write!(f, "{}", Table(&rows))

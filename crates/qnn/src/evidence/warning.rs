@@ -4,6 +4,8 @@ use core::fmt;
 
 use qcore::SqnrAboutMean;
 
+use crate::config::form::Form;
+
 /// Something about a layer that its SQNR does not say. Healthy models have none. `Display` names the remedy.
 ///
 /// Both mean one thing: numbers that are the same in every row use up the codes, and what tells rows apart drowns in noise.
@@ -29,7 +31,7 @@ pub enum Warning {
         /// The layer.
         layer: String,
         /// The form that it was measured in.
-        method: &'static str,
+        form: Form,
         /// Of the output as it is.
         sqnr_db: f64,
         /// Of the output about each channel's mean.
@@ -65,7 +67,7 @@ impl Warning {
     /// If the ratios of a layer's output are far apart.
     pub(crate) fn of_means(
         layer: &str,
-        method: &'static str,
+        form: Form,
         sqnr_db: f64,
         sqnr_about_mean_db: Option<f64>,
     ) -> Option<Self> {
@@ -73,14 +75,14 @@ impl Warning {
         let hidden = (FAR_APART_DB..NO_SIGNAL_DB).contains(&(sqnr_db - sqnr_about_mean_db));
         (hidden && sqnr_about_mean_db < GOOD_DB).then(|| Warning::MeanHidesNoise {
             layer: layer.to_owned(),
-            method,
+            form,
             sqnr_db,
             sqnr_about_mean_db,
         })
     }
 
-    pub(crate) fn of_output(layer: &str, method: &'static str, sqnr: &SqnrAboutMean) -> Option<Self> {
-        Self::of_means(layer, method, sqnr.sqnr_db(), sqnr.db())
+    pub(crate) fn of_output(layer: &str, form: Form, sqnr: &SqnrAboutMean) -> Option<Self> {
+        Self::of_means(layer, form, sqnr.sqnr_db(), sqnr.db())
     }
 }
 
@@ -98,7 +100,7 @@ impl fmt::Display for Warning {
             )?,
         }
         let keep = match self {
-            Warning::MeanHidesNoise { method: "weight_only", .. } => "f32",
+            Warning::MeanHidesNoise { form: Form::WeightOnly, .. } => "f32",
             _ => "weight-only or f32",
         };
         write!(
@@ -173,10 +175,10 @@ mod tests {
 
     #[test]
     fn ratios_are_far_apart_where_what_differs_is_bad() {
-        let is = |sqnr, about_mean| Warning::of_means("fc1", "static", sqnr, Some(about_mean)).is_some();
+        let is = |sqnr, about_mean| Warning::of_means("fc1", Form::Static, sqnr, Some(about_mean)).is_some();
         assert!(is(34.7, 0.6) && is(34.2, 0.0) && is(20.0, -5.0));
         assert!(!is(34.7, 25.0) && !is(60.0, 43.3) && !is(f64::INFINITY, f64::INFINITY));
-        assert_eq!(Warning::of_means("fc1", "static", 40.0, None), None);
+        assert_eq!(Warning::of_means("fc1", Form::Static, 40.0, None), None);
         assert!(!is(40.0, f64::NAN) && !is(40.0, f64::NEG_INFINITY) && !is(40.0, -90.0));
     }
 }

@@ -4,10 +4,11 @@ use qcore::{BiasError, ParamError};
 use qkernels::GROUP_STEP;
 use safetensors::Dtype;
 
-use super::error::LayerError;
 use super::shards::ShardError;
 use super::tensors::TensorFileError;
 use crate::layer::float::FloatLinearError;
+use crate::layer::layer_error::LayerError;
+use crate::tree::chain::ChainError;
 
 /// Why a checkpoint does not have a layer as asked.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +141,9 @@ pub enum CheckpointError {
         /// Why.
         source: BiasError,
     },
+    /// The layers do not fit each other, or there are none.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Floats do not make a layer.
     #[error(transparent)]
     Float(#[from] FloatLinearError),

@@ -7,10 +7,10 @@ use qkernels::SelectError;
 use safetensors::SafeTensorError;
 
 use super::tensors::TensorFileError;
-use crate::layer::dynamic::DynamicLinearError;
+use crate::config::form::Form;
 use crate::layer::float::FloatLinearError;
-use crate::layer::layer_error::StaticLinearError;
-use crate::layer::weight_only::WeightOnlyError;
+use crate::layer::layer_error::LayerError;
+use crate::mlp::quant::QuantizeModelError;
 use crate::tree::chain::ChainError;
 
 /// The key of the metadata under which a model's description stands.
@@ -87,22 +87,15 @@ pub enum LoadError {
         /// The layer.
         layer: String,
         /// Its form.
-        form: &'static str,
+        form: Form,
         /// The field of the description.
         field: &'static str,
         /// Whether it should be there.
         expected: bool,
     },
-    /// A layer is in another form than the model asks for.
-    #[error("layer {layer:?} is {got}, expected {expected}")]
-    Form {
-        /// The layer.
-        layer: String,
-        /// The form wanted.
-        expected: &'static str,
-        /// The form that it has.
-        got: &'static str,
-    },
+    /// The layers do not make the model that is asked for: one has another form, or cannot give the codes that the next one takes.
+    #[error(transparent)]
+    Model(#[from] QuantizeModelError),
     /// Scale or zero point of a layer's input are out of range.
     #[error("input of layer {layer:?}: {source}")]
     Input {
@@ -128,21 +121,6 @@ pub enum LoadError {
     /// No kernel could be selected.
     #[error(transparent)]
     Kernel(#[from] SelectError),
-}
-
-/// Why codes and scales do not make a layer, whatever its form.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayerError {
-    /// A static layer.
-    #[error(transparent)]
-    Static(#[from] StaticLinearError),
-    /// A dynamic layer.
-    #[error(transparent)]
-    Dynamic(#[from] DynamicLinearError),
-    /// A layer with quantized weights alone.
-    #[error(transparent)]
-    WeightOnly(#[from] WeightOnlyError),
 }
 
 /// Why a model could not be saved.

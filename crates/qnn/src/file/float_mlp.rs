@@ -4,24 +4,8 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::checkpoint_error::CheckpointError;
-use super::tensors::{TensorFileError, read_file};
+use super::tensors::read_file;
 use crate::mlp::float::FloatMlp;
-use crate::tree::chain::ChainError;
-
-/// Why a file does not hold an MLP of floats.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadFloatError {
-    /// The file could not be read.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
-    /// A layer's tensors are not as they should be.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The layers do not fit each other, or there are none.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-}
 
 impl FloatMlp {
     /// Reads a model from the bytes of a safetensors file: a layer for every `X.weight` (2-D) with its `X.bias` (1-D), if it has
@@ -30,9 +14,9 @@ impl FloatMlp {
     /// [`Checkpoint`](crate::Checkpoint).
     ///
     /// # Errors
-    /// [`LoadFloatError`] if the bytes are no safetensors file, a tensor is unexpected, of another type or shape, or not
+    /// [`CheckpointError`] if the bytes are no safetensors file, a tensor is unexpected, of another type or shape, or not
     /// finite, or the layers do not fit each other.
-    pub fn from_safetensors(bytes: &[u8]) -> Result<Self, LoadFloatError> {
+    pub fn from_safetensors(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut checkpoint = Checkpoint::parse(bytes)?;
         let names = checkpoint.layers();
         let layers = names.iter().map(|name| checkpoint.take_float(name)).collect::<Result<_, _>>()?;
@@ -44,7 +28,7 @@ impl FloatMlp {
     ///
     /// # Errors
     /// As [`from_safetensors`](Self::from_safetensors), or if the file cannot be read.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadFloatError> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         Self::from_safetensors(&read_file(path.as_ref())?)
     }
 }

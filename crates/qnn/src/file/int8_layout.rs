@@ -6,14 +6,13 @@ use safetensors::Dtype;
 
 use super::checkpoint::Checkpoint;
 use super::checkpoint_error::CheckpointError;
-use super::error::LayerError;
 use super::tensors::TensorFileError;
 use crate::config::fused::FusedActivation;
-use crate::layer::dynamic::{DynamicLinear, DynamicLinearError, DynamicParts};
-use crate::layer::layer_error::StaticLinearError;
+use crate::layer::dynamic::{DynamicLinear, DynamicParts};
+use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::static_linear::build::{StaticLinear, StaticParts};
-use crate::layer::weight_only::{WeightOnlyError, WeightOnlyLinear};
+use crate::layer::weight_only::WeightOnlyLinear;
 
 /// What a layer with int8 weights is to be.
 ///
@@ -46,22 +45,6 @@ impl Int8Form {
         match self {
             Int8Form::Static => all,
             Int8Form::Dynamic(_) | Int8Form::WeightOnly { .. } => &all[..4],
-        }
-    }
-
-    fn empty(self, n: usize, k: usize) -> LayerError {
-        match self {
-            Int8Form::Static => StaticLinearError::Empty { n, k }.into(),
-            Int8Form::Dynamic(_) => DynamicLinearError::Empty { n, k }.into(),
-            Int8Form::WeightOnly { .. } => WeightOnlyError::Empty { n, k }.into(),
-        }
-    }
-
-    fn unusable_scale(self, channel: usize, group: usize, scale: f32) -> LayerError {
-        match self {
-            Int8Form::Static => StaticLinearError::WeightScale { channel, scale }.into(),
-            Int8Form::Dynamic(_) => DynamicLinearError::WeightScale { channel, scale }.into(),
-            Int8Form::WeightOnly { .. } => WeightOnlyError::WeightScale { channel, group, scale }.into(),
         }
     }
 }
@@ -107,7 +90,7 @@ impl Checkpoint<'_> {
         let (n, k) = (weight.shape[0], weight.shape[1]);
         // Before anything of n or k elements is allocated: such a matrix has no data, so they may be anything.
         if n == 0 || k == 0 {
-            return Err(CheckpointError::of_layer(name, form.empty(n, k)));
+            return Err(CheckpointError::of_layer(name, LayerError::Empty { n, k }));
         }
         let groups = match form {
             Int8Form::WeightOnly { group } => self.check_groups(name, n, k, group)?,
@@ -116,14 +99,18 @@ impl Checkpoint<'_> {
         let weight_scales = self.take_scales(name, n, groups)?;
         let unusable = |scale: &f32| !(*scale > 0.0 && scale.is_finite());
         if let Some(at) = weight_scales.iter().position(unusable) {
-            let error = form.unusable_scale(at / groups, at % groups, weight_scales[at]);
+            let (channel, group, scale) = (at / groups, at % groups, weight_scales[at]);
+            let error = match form {
+                Int8Form::WeightOnly { .. } => LayerError::GroupScale { channel, group, scale },
+                Int8Form::Static | Int8Form::Dynamic(_) => LayerError::WeightScale { channel, scale },
+            };
             return Err(CheckpointError::of_layer(name, error));
         }
         let weight_zero_points = self.take_zero_points(format!("{name}.weight_zero_point"), n, groups)?;
         let bias = self.take_bias(name, n)?;
         let owned = name.to_owned();
         let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)
-            .map_err(|error| CheckpointError::of_layer(name, StaticLinearError::from(error)))?;
+            .map_err(|error| CheckpointError::of_layer(name, error))?;
         match form {
             Int8Form::Static => {
                 let input = self.take_input(name)?;
@@ -168,8 +155,7 @@ impl Checkpoint<'_> {
                     let weights = ScaledWeights::new(PackedWeights::from_nk(weight, kernel)?, scales)?;
                     WeightOnlyLinear::from_weights(weights, bias)
                 };
-                let layer =
-                    build().map_err(|error: WeightOnlyError| CheckpointError::of_layer(name, error))?;
+                let layer = build().map_err(|error: LayerError| CheckpointError::of_layer(name, error))?;
                 Ok(layer.with_name(owned).with_activation(activation).into())
             }
         }

@@ -16,16 +16,17 @@ use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
 use safetensors::Dtype;
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
-use super::error::{KEY, LayerError, LoadError};
+use super::error::{KEY, LoadError};
 use super::scheme::named;
 use super::tensors::{Tensor, TensorFile};
+use crate::config::form::Form;
 use crate::config::fused::FusedActivation;
 use crate::layer::dynamic::{DynamicLinear, DynamicParts};
 use crate::layer::float::FloatLinear;
-use crate::layer::layer_error::StaticLinearError;
+use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::static_linear::build::{StaticLinear, StaticParts};
-use crate::layer::weight_only::{WeightOnlyError, WeightOnlyLinear, check_shape};
+use crate::layer::weight_only::{WeightOnlyLinear, check_shape};
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at hand straight from the
@@ -94,22 +95,21 @@ impl<'d> LayerFile<'d> {
         let LayerDescription { name, form, activation, input, dynamic, group } = described;
         let activations = FusedActivation::ALL.map(|activation| (activation.name(), activation));
         let activation = named("activation", &activations, activation)?;
-        let forms = ["float", "static", "dynamic", "weight_only"].map(|form| (form, form));
-        let form = named("form", &forms, form)?;
+        let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let fields = [
-            ("input", input.is_some(), form == "static"),
-            ("dynamic", dynamic.is_some(), form == "dynamic"),
-            ("group", group.is_some(), form == "weight_only" && group.is_some()),
+            ("input", input.is_some(), form == Form::Static),
+            ("dynamic", dynamic.is_some(), form == Form::Dynamic),
+            ("group", group.is_some(), form == Form::WeightOnly && group.is_some()),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
             return Err(LoadError::Field { layer: name, form, field, expected });
         }
-        match (input, dynamic) {
-            (Some(input), _) => self.take_static(name, activation, input, kernel),
-            (None, Some(dynamic)) => self.take_dynamic(name, activation, dynamic, kernel),
-            (None, None) if form == "weight_only" => self.take_weight_only(name, activation, group, kernel),
-            (None, None) => self.take_float(name, activation),
+        match (form, input, dynamic) {
+            (Form::Static, Some(input), _) => self.take_static(name, activation, input, kernel),
+            (Form::Dynamic, _, Some(dynamic)) => self.take_dynamic(name, activation, dynamic, kernel),
+            (Form::WeightOnly, ..) => self.take_weight_only(name, activation, group, kernel),
+            _ => self.take_float(name, activation),
         }
     }
 
@@ -141,7 +141,7 @@ impl<'d> LayerFile<'d> {
                 StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation };
             StaticLinear::new(parts, kernel)
         };
-        let layer = build().map_err(|source: StaticLinearError| LayerError::from(source));
+        let layer = build();
         layer.map(Linear::from).map_err(|source| LoadError::Layer { layer: name, source })
     }
 
@@ -181,8 +181,7 @@ impl<'d> LayerFile<'d> {
         kernel: Kernel,
     ) -> Result<Linear, LoadError> {
         let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
-        let of_layer =
-            |source: WeightOnlyError| LoadError::Layer { layer: name.clone(), source: source.into() };
+        let of_layer = |source: LayerError| LoadError::Layer { layer: name.clone(), source };
         check_shape(n, k).map_err(of_layer)?;
         let shape = match group {
             Some(group) => vec![n, k.div_ceil(group.max(1))],

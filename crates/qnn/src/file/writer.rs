@@ -9,6 +9,7 @@ use qkernels::PackedWeights;
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, SaveError};
 use super::tensors::Tensor;
+use crate::config::form::Form;
 use crate::config::fused::FusedActivation;
 use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
@@ -24,12 +25,12 @@ use crate::tree::layers::Layers;
 /// knows which that is links them, as [`Mlp`](crate::Mlp) does.
 ///
 /// ```
-/// use qnn::{FloatLinear, LayerFile, Linear, layers_to_bytes};
+/// use qnn::{FloatLinear, Form, LayerFile, Linear, layers_to_bytes};
 /// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![0.5, 1.0])?);
 /// let bytes = layers_to_bytes(&layer)?; // or map a file that `save_layers` wrote
 /// let mut file = LayerFile::parse(&bytes)?;
 /// let restored = file.take("lm_head", None)?;
-/// assert_eq!((restored.n(), restored.k(), restored.method()), (1, 2, "float"));
+/// assert_eq!((restored.n(), restored.k(), restored.form()), (1, 2, Form::Float));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -59,7 +60,7 @@ pub fn save_layers<M: Layers + ?Sized>(model: &M, path: impl AsRef<Path>) -> Res
     write_file(path.as_ref(), &layers_to_bytes(model)?)
 }
 
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
         let mut builder = tempfile::Builder::new();
@@ -77,22 +78,17 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 
 /// The tensors and the description of a file to be.
 #[derive(Default)]
-pub(crate) struct Writer {
+struct Writer {
     tensors: BTreeMap<String, Tensor<'static>>,
     layers: Vec<LayerDescription>,
 }
 
 impl Writer {
-    fn describe(
-        &mut self,
-        name: &str,
-        form: &'static str,
-        activation: FusedActivation,
-    ) -> &mut LayerDescription {
+    fn describe(&mut self, name: &str, form: Form, activation: FusedActivation) -> &mut LayerDescription {
         let (name, activation) = (name.to_owned(), activation.name().to_owned());
         let described = LayerDescription {
             name,
-            form: form.to_owned(),
+            form: form.name().to_owned(),
             activation,
             input: None,
             dynamic: None,
@@ -109,7 +105,7 @@ impl Writer {
 
     fn add_float(&mut self, layer: &FloatLinear) -> Result<(), SaveError> {
         let (name, n, k) = (layer.name(), layer.n(), layer.k());
-        self.describe(name, "float", layer.activation());
+        self.describe(name, Form::Float, layer.activation());
         self.add_tensor(name, "weight", Tensor::of_f32(vec![n, k], layer.weight()));
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
@@ -117,9 +113,10 @@ impl Writer {
         Ok(())
     }
 
-    pub(crate) fn add_static(&mut self, layer: &StaticLinear) -> Result<(), SaveError> {
+    fn add_static(&mut self, layer: &StaticLinear) -> Result<(), SaveError> {
         let (name, n, input) = (layer.name(), layer.n(), layer.input());
-        self.describe(name, "static", layer.activation()).input = Some(InputDescription::of(name, input)?);
+        self.describe(name, Form::Static, layer.activation()).input =
+            Some(InputDescription::of(name, input)?);
         self.add_weights(name, layer.weights(), layer.weight_scales());
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_i32(vec![n], bias));
@@ -132,7 +129,7 @@ impl Writer {
     fn add_dynamic(&mut self, layer: &DynamicLinear) -> Result<(), SaveError> {
         let (name, n) = (layer.name(), layer.n());
         let dynamic = DynamicDescription::of(name, layer.activations())?;
-        self.describe(name, "dynamic", layer.activation()).dynamic = Some(dynamic);
+        self.describe(name, Form::Dynamic, layer.activation()).dynamic = Some(dynamic);
         self.add_weights(name, layer.weights(), layer.weight_scales());
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
@@ -143,7 +140,8 @@ impl Writer {
     fn add_weight_only(&mut self, layer: &WeightOnlyLinear) -> Result<(), SaveError> {
         let (name, n, k, weights) = (layer.name(), layer.n(), layer.k(), layer.weights());
         let grouped = weights.group_len() < k;
-        self.describe(name, "weight_only", layer.activation()).group = grouped.then(|| weights.group_len());
+        self.describe(name, Form::WeightOnly, layer.activation()).group =
+            grouped.then(|| weights.group_len());
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
         self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.weights().unpack()));
         self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
@@ -167,7 +165,7 @@ impl Writer {
         }
     }
 
-    pub(crate) fn finish(self) -> Result<Vec<u8>, SaveError> {
+    fn finish(self) -> Result<Vec<u8>, SaveError> {
         check_names(self.layers.iter().map(|layer| &layer.name[..]))?;
         let description = Description::new(self.layers, &self.tensors)?;
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&description)?)]);

@@ -1,22 +1,22 @@
 //! `DynamicLinear`: floats in, quantized by the scales that they have, integers multiplied, floats out (W8A8).
 
-use qcore::{AccumulatorError, CodeRange, Float, Kind, QParams, first_non_finite};
+use qcore::{CodeRange, Float, Kind, QParams, first_non_finite};
 use qkernels::{
-    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackError, PackedWeights, Scales, StoredFloat, Threads,
-    ViewError, gemm_dynamic,
+    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, StoredFloat, Threads, gemm_dynamic,
 };
 
 use super::float::FloatLinear;
 use super::forward_error::ForwardError;
+use super::head::{Head, head_methods};
+use super::layer_error::LayerError;
 use super::rows::check_finite;
 use super::rows::{check_input, check_output};
+use super::static_linear::build::pack;
 use super::storage::Storage;
 use super::weight_codes::{codes, scheme_params, zero_points};
 use super::workspace::LinearWorkspace;
 use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightConfig;
-use crate::layer::static_linear::build::pack;
-use crate::layer::static_linear::quantize::QuantizeLinearError;
 
 /// An int8 layer that needs no calibration: a scale for each token (or for all) is found in the values at hand, and rows are
 /// quantized while they are packed for the kernel. `y = f32(acc) * (x_scale * w_scale) + bias`.
@@ -37,12 +37,11 @@ use crate::layer::static_linear::quantize::QuantizeLinearError;
 /// ```
 #[derive(Clone, Debug)]
 pub struct DynamicLinear {
-    name: String,
+    pub(crate) head: Head,
     weights: PackedWeights,
     weight_scales: Vec<f32>,
     bias: Option<Vec<f32>>,
     activations: Dynamic,
-    activation: FusedActivation,
 }
 
 /// What a [`DynamicLinear`] is made of.
@@ -65,74 +64,17 @@ pub struct DynamicParts<'w> {
     pub activation: FusedActivation,
 }
 
-/// Why codes and scales do not make a layer.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DynamicLinearError {
-    /// The layer has no inputs or no outputs.
-    #[error("n = {n} outputs and k = {k} inputs; both must be at least 1")]
-    Empty {
-        /// Outputs.
-        n: usize,
-        /// Inputs.
-        k: usize,
-    },
-    /// A tensor has another number of elements than the layer has channels.
-    #[error("expected n = {n} entries in {tensor}, got {len}")]
-    Length {
-        /// Which tensor.
-        tensor: &'static str,
-        /// Outputs.
-        n: usize,
-        /// Elements given.
-        len: usize,
-    },
-    /// A weight scale is 0, negative, infinite or NaN.
-    #[error("weight scale {scale:e} of channel {channel} must be finite and greater than 0")]
-    WeightScale {
-        /// The output channel.
-        channel: usize,
-        /// Its scale.
-        scale: f32,
-    },
-    /// A bias is infinite or NaN.
-    #[error("the bias of channel {channel} is {bias}; it must be finite")]
-    Bias {
-        /// The output channel.
-        channel: usize,
-        /// Its bias.
-        bias: f32,
-    },
-    /// The activations' codes are not those of u8 or i8.
-    #[error("codes {min}..={max} of the activations are neither in u8 nor in i8")]
-    Codes {
-        /// Smallest code.
-        min: i32,
-        /// Largest code.
-        max: i32,
-    },
-    /// The sums of a channel might exceed int32.
-    #[error(transparent)]
-    Overflow(#[from] AccumulatorError),
-    /// The weights could not be packed.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    /// The weights have another length than the shape says.
-    #[error(transparent)]
-    View(#[from] ViewError),
-}
-
 impl DynamicLinear {
     /// A layer of `parts`, packed for `kernel`.
     ///
     /// # Errors
-    /// [`DynamicLinearError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel could leave int32.
-    pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, DynamicLinearError> {
+    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel could leave int32.
+    pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
         let (n, k) = (weight.rows(), weight.cols());
         if n == 0 || k == 0 {
-            return Err(DynamicLinearError::Empty { n, k });
+            return Err(LayerError::Empty { n, k });
         }
         let lengths = [
             ("the weight scales", weight_scales.len()),
@@ -140,34 +82,35 @@ impl DynamicLinear {
             ("the bias", bias.as_ref().map_or(n, Vec::len)),
         ];
         if let Some((tensor, len)) = lengths.into_iter().find(|&(_, len)| len != n) {
-            return Err(DynamicLinearError::Length { tensor, n, len });
+            return Err(LayerError::Length { tensor, n, len });
         }
         let unusable = |scale: &f32| !(*scale > 0.0 && scale.is_finite());
         if let Some(channel) = weight_scales.iter().position(unusable) {
-            return Err(DynamicLinearError::WeightScale { channel, scale: weight_scales[channel] });
+            return Err(LayerError::WeightScale { channel, scale: weight_scales[channel] });
         }
         if let Some((channel, bias)) = bias.as_ref().and_then(|bias| first_non_finite(bias)) {
-            return Err(DynamicLinearError::Bias { channel, bias });
+            return Err(LayerError::Bias { channel, bias });
         }
         let largest_input = largest_input(&activations)?;
         let weights = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
         weights.check_accumulators(largest_input, None)?;
-        Ok(Self { name, weights, weight_scales, bias, activations, activation })
+        let head = Head { name, n, k, activation };
+        Ok(Self { head, weights, weight_scales, bias, activations })
     }
 
     /// The int8 form of `layer`, packed for `kernel`: weights by `weights`, the bias as it is.
     ///
     /// # Errors
-    /// [`QuantizeLinearError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
     pub fn quantize(
         layer: &FloatLinear,
         activations: Dynamic,
         weights: &WeightConfig,
         kernel: Kernel,
-    ) -> Result<Self, QuantizeLinearError> {
+    ) -> Result<Self, LayerError> {
         let params = scheme_params(layer, weights)?;
         let codes = codes(layer, &params)?;
-        let weight = MatRef::new(&codes, layer.n(), layer.k()).map_err(DynamicLinearError::from)?;
+        let weight = MatRef::new(&codes, layer.n(), layer.k())?;
         let parts = DynamicParts {
             name: layer.name().to_owned(),
             weight,
@@ -177,23 +120,10 @@ impl DynamicLinear {
             activations,
             activation: layer.activation(),
         };
-        Ok(Self::new(parts, kernel)?)
+        Self::new(parts, kernel)
     }
 
-    /// The name, such as `model.layers.0.self_attn.q_proj`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Outputs.
-    pub fn n(&self) -> usize {
-        self.weights.n()
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.weights.k()
-    }
+    head_methods!();
 
     /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
     pub fn weights(&self) -> &PackedWeights {
@@ -218,11 +148,6 @@ impl DynamicLinear {
     /// Whether the scale of the input is that of all rows together. Ways that are added later: it may be.
     pub(crate) fn shares_a_scale(&self) -> bool {
         !matches!(self.activations, Dynamic::PerToken(_))
-    }
-
-    /// What follows.
-    pub fn activation(&self) -> FusedActivation {
-        self.activation
     }
 
     /// Bytes in memory: packed weights with their sums, scales and bias.
@@ -263,7 +188,7 @@ impl DynamicLinear {
         if let Some(bias) = &self.bias {
             stage = stage.with_float_bias(bias)?;
         }
-        if self.activation == FusedActivation::Relu {
+        if self.activation() == FusedActivation::Relu {
             stage = stage.with_relu();
         }
         let gemm = &mut workspace.gemm;
@@ -281,13 +206,13 @@ fn codes_of(activations: &Dynamic) -> CodeRange {
 }
 
 /// How far a code can be from its zero point, whatever the values at hand.
-fn largest_input(activations: &Dynamic) -> Result<u32, DynamicLinearError> {
+fn largest_input(activations: &Dynamic) -> Result<u32, LayerError> {
     let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = activations else {
         return Ok(u32::MAX);
     };
     let codes = scheme.codes;
     if ![CodeRange::U8, CodeRange::I8].iter().any(|range| range.contains_range(codes)) {
-        return Err(DynamicLinearError::Codes { min: codes.min(), max: codes.max() });
+        return Err(LayerError::Codes { operand: "activations", min: codes.min(), max: codes.max() });
     }
     Ok(match scheme.kind {
         Kind::Symmetric { .. } => codes.largest_distance(codes.middle()),

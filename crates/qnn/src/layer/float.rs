@@ -3,8 +3,10 @@
 use qkernels::{MatMut, MatRef, Threads, float};
 
 use super::forward_error::ForwardError;
+use super::head::{Head, head_methods};
 use super::rows::blocks;
 use super::rows::{check_input, check_output};
+use super::storage::Storage;
 use super::watch::SharedWatch;
 use crate::config::fused::FusedActivation;
 
@@ -22,12 +24,9 @@ use crate::config::fused::FusedActivation;
 /// ```
 #[derive(Clone, Debug)]
 pub struct FloatLinear {
-    name: String,
-    n: usize,
-    k: usize,
+    pub(crate) head: Head,
     weight: Vec<f32>,
     bias: Option<Vec<f32>>,
-    activation: FusedActivation,
     /// What looks at its inputs, while a model is calibrated.
     watch: Option<SharedWatch>,
 }
@@ -35,9 +34,7 @@ pub struct FloatLinear {
 /// Whether name, weights, bias and activation function are equal, whatever watches the layers.
 impl PartialEq for FloatLinear {
     fn eq(&self, other: &Self) -> bool {
-        let head = |layer: &Self| (layer.n, layer.k, layer.activation);
-        head(self) == head(other)
-            && (&self.name, &self.weight, &self.bias) == (&other.name, &other.weight, &other.bias)
+        (&self.head, &self.weight, &self.bias) == (&other.head, &other.weight, &other.bias)
     }
 }
 
@@ -126,7 +123,8 @@ impl FloatLinear {
                 return Err(FloatLinearError::NonFinite { tensor: tensor(), index, value });
             }
         }
-        Ok(Self { name, n, k, weight, bias, activation: FusedActivation::None, watch: None })
+        let head = Head { name, n, k, activation: FusedActivation::None };
+        Ok(Self { head, weight, bias, watch: None })
     }
 
     /// The same layer with other weights (n, k).
@@ -134,30 +132,18 @@ impl FloatLinear {
     /// # Errors
     /// [`FloatLinearError`] if there are more or fewer, or one is not finite.
     pub fn with_weight(&self, weight: Vec<f32>) -> Result<Self, FloatLinearError> {
-        let layer = Self::from_parts(self.name.clone(), self.n, self.k, weight, self.bias.clone())?;
-        Ok(layer.with_activation(self.activation))
+        let layer = Self::from_parts(self.name().to_owned(), self.n(), self.k(), weight, self.bias.clone())?;
+        Ok(layer.with_activation(self.activation()))
     }
 
     /// The same layer with an activation function after it.
     #[must_use]
-    pub fn with_activation(self, activation: FusedActivation) -> Self {
-        Self { activation, ..self }
+    pub fn with_activation(mut self, activation: FusedActivation) -> Self {
+        self.head.activation = activation;
+        self
     }
 
-    /// The name, such as `fc1`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Outputs.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.k
-    }
+    head_methods!();
 
     /// Weights (n, k), row-major.
     pub fn weight(&self) -> &[f32] {
@@ -169,14 +155,14 @@ impl FloatLinear {
         self.bias.as_deref()
     }
 
-    /// What follows.
-    pub fn activation(&self) -> FusedActivation {
-        self.activation
-    }
-
     /// Bytes of weights and bias.
     pub fn bytes(&self) -> usize {
         4 * (self.weight.len() + self.bias.as_ref().map_or(0, Vec::len))
+    }
+
+    pub(crate) fn storage(&self) -> Storage {
+        let bias = self.bias.as_ref().map_or(0, Vec::len);
+        Storage { weights: 4 * self.weight.len(), bias: 4 * bias, ..Storage::default() }
     }
 
     /// Whether calibration is watching the layer's inputs: only while [`calibrate_model`](crate::calibrate_model) runs its
@@ -201,9 +187,9 @@ impl FloatLinear {
         out: MatMut<'_, f32>,
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
-        check_input(&x, self.k)?;
+        check_input(&x, self.head.k)?;
         // Before the input's rows are believed: if they are all one row (a stride of 0) there may be any number of them.
-        check_output(&out, x.rows(), self.n)?;
+        check_output(&out, x.rows(), self.head.n)?;
         self.forward_blocks(x, out, x.rows(), threads)
     }
 
@@ -220,7 +206,7 @@ impl FloatLinear {
             watch.see(&x)?;
         }
         for rows in blocks(x.rows(), size) {
-            if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.n)) {
+            if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.head.n)) {
                 self.multiply(x, out, threads)?;
             }
         }
@@ -233,14 +219,14 @@ impl FloatLinear {
         mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
-        let weight = MatRef::new(&self.weight, self.n, self.k)?;
+        let weight = MatRef::new(&self.weight, self.head.n, self.head.k)?;
         float::matmul(x, weight, out.reborrow(), threads)?;
         for i in 0..x.rows() {
             let Some(row) = out.row_mut(i) else { continue };
             if let Some(bias) = &self.bias {
                 row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
-            row.iter_mut().for_each(|y| *y = self.activation.apply(*y));
+            row.iter_mut().for_each(|y| *y = self.head.activation.apply(*y));
         }
         Ok(())
     }

@@ -5,10 +5,13 @@ use qkernels::{MatMut, MatRef, Threads};
 use super::dynamic::DynamicLinear;
 use super::float::FloatLinear;
 use super::forward_error::ForwardError;
+use super::head::Head;
+use super::static_linear::build::StaticLinear;
 use super::storage::Storage;
 use super::weight_only::WeightOnlyLinear;
 use super::workspace::LinearWorkspace;
-use crate::layer::static_linear::build::StaticLinear;
+use crate::config::form::Form;
+use crate::config::fused::FusedActivation;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
 ///
@@ -17,12 +20,12 @@ use crate::layer::static_linear::build::StaticLinear;
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, Linear, LinearWorkspace};
+/// use qnn::{FloatLinear, Form, Linear, LinearWorkspace};
 /// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![2.0, 3.0])?);
 /// let mut y = [0.0];
 /// let (x, out) = (MatRef::new(&[1.0, 1.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
 /// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
-/// assert_eq!((y, layer.method()), ([5.0], "float"));
+/// assert_eq!((y, layer.form()), ([5.0], Form::Float));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -63,34 +66,33 @@ impl From<WeightOnlyLinear> for Linear {
 }
 
 impl Linear {
+    fn head(&self) -> &Head {
+        match self {
+            Linear::Float(layer) => &layer.head,
+            Linear::Static(layer) => &layer.head,
+            Linear::Dynamic(layer) => &layer.head,
+            Linear::WeightOnly(layer) => &layer.head,
+        }
+    }
+
     /// The name, unique in its model.
     pub fn name(&self) -> &str {
-        match self {
-            Linear::Float(layer) => layer.name(),
-            Linear::Static(layer) => layer.name(),
-            Linear::Dynamic(layer) => layer.name(),
-            Linear::WeightOnly(layer) => layer.name(),
-        }
+        &self.head().name
     }
 
     /// Outputs.
     pub fn n(&self) -> usize {
-        match self {
-            Linear::Float(layer) => layer.n(),
-            Linear::Static(layer) => layer.n(),
-            Linear::Dynamic(layer) => layer.n(),
-            Linear::WeightOnly(layer) => layer.n(),
-        }
+        self.head().n
     }
 
     /// Inputs.
     pub fn k(&self) -> usize {
-        match self {
-            Linear::Float(layer) => layer.k(),
-            Linear::Static(layer) => layer.k(),
-            Linear::Dynamic(layer) => layer.k(),
-            Linear::WeightOnly(layer) => layer.k(),
-        }
+        self.head().k
+    }
+
+    /// The activation function that follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.head().activation
     }
 
     /// Whether there is a bias.
@@ -103,13 +105,13 @@ impl Linear {
         }
     }
 
-    /// The form, as tables and files call it.
-    pub fn method(&self) -> &'static str {
+    /// The form that the layer has.
+    pub fn form(&self) -> Form {
         match self {
-            Linear::Float(_) => "float",
-            Linear::Static(_) => "static",
-            Linear::Dynamic(_) => "dynamic",
-            Linear::WeightOnly(_) => "weight_only",
+            Linear::Float(_) => Form::Float,
+            Linear::Static(_) => Form::Static,
+            Linear::Dynamic(_) => Form::Dynamic,
+            Linear::WeightOnly(_) => Form::WeightOnly,
         }
     }
 
@@ -122,10 +124,7 @@ impl Linear {
     /// Bytes that must be stored of the layer as it is.
     pub fn storage(&self) -> Storage {
         match self {
-            Linear::Float(_) => {
-                let bias = if self.has_bias() { self.n().saturating_mul(4) } else { 0 };
-                Storage { weights: self.float_bytes().saturating_sub(bias), bias, ..Storage::default() }
-            }
+            Linear::Float(layer) => layer.storage(),
             Linear::Static(layer) => layer.storage(),
             Linear::Dynamic(layer) => layer.storage(),
             Linear::WeightOnly(layer) => layer.storage(),
@@ -150,7 +149,7 @@ impl Linear {
             Linear::Float(layer) => layer.forward(x, out, threads),
             Linear::Static(layer) => layer.forward(x, out, threads, workspace),
             Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
-            Linear::WeightOnly(layer) => Ok(layer.forward(x, out, threads, &mut workspace.gemm)?),
+            Linear::WeightOnly(layer) => layer.forward(x, out, threads, workspace),
         }
     }
 }

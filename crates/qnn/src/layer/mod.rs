@@ -3,6 +3,7 @@
 pub(crate) mod dynamic;
 pub(crate) mod float;
 pub(crate) mod forward_error;
+pub(crate) mod head;
 pub(crate) mod layer_error;
 pub(crate) mod linear;
 pub(crate) mod rows;

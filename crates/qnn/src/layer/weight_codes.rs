@@ -3,42 +3,15 @@
 use qcore::{ChannelAxis, ChannelError, CodeRange, QParams, Range, channel_ranges, quantize_per_channel};
 
 use super::float::FloatLinear;
+use super::layer_error::LayerError;
 use crate::config::weights::{WeightConfig, WeightGranularity};
-
-/// Why the weights of a layer have no codes.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightCodesError {
-    /// The scheme's codes are not in i8.
-    #[error("weights need codes in i8, got {min}..={max}")]
-    Codes {
-        /// Smallest code.
-        min: i32,
-        /// Largest code.
-        max: i32,
-    },
-    /// The scheme puts a zero point where no code is, as `AffineRange::AsObservedDistantZero` may.
-    #[error("the zero point {zero_point} of channel {channel} is no i8")]
-    ZeroPoint {
-        /// The output channel.
-        channel: usize,
-        /// Its zero point.
-        zero_point: i32,
-    },
-    /// A channel has no scale.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-}
 
 /// The parameters that the scheme gives each channel of `layer`. Channels whose weights are all 0 have no scale of their
 /// own and take the whole tensor's, so that their bias gets units as fine as the others'.
-pub(crate) fn scheme_params(
-    layer: &FloatLinear,
-    config: &WeightConfig,
-) -> Result<Vec<QParams>, WeightCodesError> {
+pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
     let WeightConfig { scheme, granularity } = config;
     if !CodeRange::I8.contains_range(scheme.codes) {
-        return Err(WeightCodesError::Codes { min: scheme.codes.min(), max: scheme.codes.max() });
+        return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
     let ranges = channel_ranges(layer.weight(), channel_axis(layer)?)?;
     let choose = |channel, range: Range| {
@@ -54,14 +27,12 @@ pub(crate) fn scheme_params(
     let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
     match params.iter().position(|params| i8::try_from(params.zero_point()).is_err()) {
         None => Ok(params),
-        Some(channel) => {
-            Err(WeightCodesError::ZeroPoint { channel, zero_point: params[channel].zero_point() })
-        }
+        Some(channel) => Err(LayerError::ZeroPoint { channel, zero_point: params[channel].zero_point() }),
     }
 }
 
 /// The codes (n, k) of the layer's weights, each channel under its parameters.
-pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, WeightCodesError> {
+pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, LayerError> {
     let mut codes = vec![0_i8; layer.weight().len()];
     quantize_per_channel(layer.weight(), channel_axis(layer)?, params, &mut codes)?;
     Ok(codes)

@@ -1,84 +1,33 @@
 //! One layer whose weights alone are quantized: float in, i8 weights, float out.
 
-use qcore::{Float, GroupError, Groups, group_params, quantize_per_group};
+use qcore::{Float, Groups, first_non_finite, group_params, quantize_per_group};
 use qkernels::{
-    FloatStage, GemmError, Kernel, MatMut, MatRef, PackError, PackedWeights, ScaleError, ScaledWeights,
-    StageError, Threads, ViewError, WeightScales, Workspace, weight_only,
+    FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, weight_only,
 };
 
 use super::float::FloatLinear;
+use super::forward_error::ForwardError;
+use super::head::{Head, head_methods};
+use super::layer_error::LayerError;
+use super::rows::{check_input, check_output};
 use super::storage::Storage;
+use super::workspace::LinearWorkspace;
 use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightOnlyConfig;
-
-/// Why a layer could not be made.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightOnlyError {
-    /// The layer has no inputs or no outputs.
-    #[error("n = {n} outputs and k = {k} inputs; both must be at least 1")]
-    Empty {
-        /// Outputs.
-        n: usize,
-        /// Inputs.
-        k: usize,
-    },
-    /// The bias has another length than there are outputs.
-    #[error("expected n = {n} entries in the bias, got {len}")]
-    BiasLength {
-        /// Outputs.
-        n: usize,
-        /// Entries given.
-        len: usize,
-    },
-    /// A scale in a file whose scales are all finite and greater than 0 is not.
-    #[error("weight scale {scale:e} of group {group} of channel {channel} must be finite and greater than 0")]
-    WeightScale {
-        /// The output channel.
-        channel: usize,
-        /// Its group.
-        group: usize,
-        /// Its scale.
-        scale: f32,
-    },
-    /// The scheme put a zero point where no code is.
-    #[error("the zero point {zero_point} of group {group} is no i8")]
-    ZeroPoint {
-        /// The group, row by row.
-        group: usize,
-        /// Its zero point.
-        zero_point: i32,
-    },
-    /// A weight is not finite, or the scheme does not fit the weights or i8.
-    #[error(transparent)]
-    Quantize(#[from] GroupError),
-    /// The length of the groups suits no kernel, or a scale is not finite.
-    #[error(transparent)]
-    Scale(#[from] ScaleError),
-    /// The bias is not finite.
-    #[error(transparent)]
-    Bias(#[from] StageError),
-    /// The weights could not be packed.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    /// The weights have another length than the shape says.
-    #[error(transparent)]
-    View(#[from] ViewError),
-}
 
 /// `y = x * dequantize(w)^T + bias` for float activations: W8A32 and W8A16. Weights are read as i8, which is what the speed of
 /// few rows depends on, and become f32 in registers.
 ///
 /// ```
 /// use half::f16;
-/// use qkernels::{Kernel, MatMut, MatRef, Threads, Workspace};
-/// use qnn::{WeightOnlyConfig, WeightOnlyLinear};
+/// use qkernels::{Kernel, MatMut, MatRef, Threads};
+/// use qnn::{LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear};
 ///
 /// let (w, bias) = ([1.27, -0.5, 0.25, 0.5, 0.0, -1.0], [0.5, -0.5]); // (n, k) = (2, 3), as `nn.Linear` has them
 /// let layer = WeightOnlyLinear::new(&w, 2, 3, Some(&bias), &WeightOnlyConfig::default(), Kernel::select()?)?;
 /// let x = [1.0f32, 2.0, -1.0];
 /// let mut y = [0.0f32; 2];
-/// let mut workspace = Workspace::new();
+/// let mut workspace = LinearWorkspace::new();
 /// layer.forward(MatRef::new(&x, 1, 3)?, MatMut::new(&mut y, 1, 2)?, Threads::Serial, &mut workspace)?;
 /// assert!((y[0] - 0.52).abs() < 0.02 && (y[1] - 1.0).abs() < 0.02);
 ///
@@ -89,17 +38,16 @@ pub enum WeightOnlyError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct WeightOnlyLinear {
-    name: String,
+    pub(crate) head: Head,
     weights: ScaledWeights,
     bias: Option<Vec<f32>>,
-    activation: FusedActivation,
 }
 
 impl WeightOnlyLinear {
     /// Quantizes `weight` (n, k), row-major, for products on `kernel`.
     ///
     /// # Errors
-    /// [`WeightOnlyError`] if n or k is 0, a length is not what the shape says, a value is not finite, or the scheme has no
+    /// [`LayerError`] if n or k is 0, a length is not what the shape says, a value is not finite, or the scheme has no
     /// parameters for a channel or group.
     pub fn new(
         weight: &[f32],
@@ -108,7 +56,7 @@ impl WeightOnlyLinear {
         bias: Option<&[f32]>,
         config: &WeightOnlyConfig,
         kernel: Kernel,
-    ) -> Result<Self, WeightOnlyError> {
+    ) -> Result<Self, LayerError> {
         check_shape(n, k)?;
         let groups = Groups::new(n, k, config.group_len.unwrap_or(k))?;
         let params = group_params(weight, groups, &config.scheme)?;
@@ -117,7 +65,7 @@ impl WeightOnlyLinear {
         let scales: Vec<f32> = params.iter().map(|params| params.scale()).collect();
         let zero_points = params.iter().enumerate().map(|(group, params)| {
             let zero_point = params.zero_point();
-            i8::try_from(zero_point).map_err(|_| WeightOnlyError::ZeroPoint { group, zero_point })
+            i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
         });
         let zero_points = zero_points.collect::<Result<Vec<i8>, _>>()?;
         let scales = match config.group_len {
@@ -133,17 +81,20 @@ impl WeightOnlyLinear {
     /// A layer of weights that are quantized already.
     ///
     /// # Errors
-    /// [`WeightOnlyError`] if n or k is 0, or the bias has another length than there are channels, or is not finite.
-    pub fn from_weights(weights: ScaledWeights, bias: Option<Vec<f32>>) -> Result<Self, WeightOnlyError> {
+    /// [`LayerError`] if n or k is 0, or the bias has another length than there are channels, or is not finite.
+    pub fn from_weights(weights: ScaledWeights, bias: Option<Vec<f32>>) -> Result<Self, LayerError> {
         let (n, k) = (weights.weights().n(), weights.weights().k());
         check_shape(n, k)?;
         if let Some(bias) = &bias {
             if bias.len() != n {
-                return Err(WeightOnlyError::BiasLength { n, len: bias.len() });
+                return Err(LayerError::Length { tensor: "the bias", n, len: bias.len() });
             }
-            FloatStage::new().with_bias(bias)?;
+            if let Some((channel, bias)) = first_non_finite(bias) {
+                return Err(LayerError::Bias { channel, bias });
+            }
         }
-        Ok(Self { name: String::new(), weights, bias, activation: FusedActivation::None })
+        let head = Head { name: String::new(), n, k, activation: FusedActivation::None };
+        Ok(Self { head, weights, bias })
     }
 
     /// The int8 form of `layer`: its name, its activation function, its bias as it is.
@@ -154,42 +105,26 @@ impl WeightOnlyLinear {
         layer: &FloatLinear,
         config: &WeightOnlyConfig,
         kernel: Kernel,
-    ) -> Result<Self, WeightOnlyError> {
+    ) -> Result<Self, LayerError> {
         let quantized = Self::new(layer.weight(), layer.n(), layer.k(), layer.bias(), config, kernel)?;
         Ok(quantized.with_name(layer.name()).with_activation(layer.activation()))
     }
 
     /// The same layer with a name, unique in its model; without one it is empty.
     #[must_use]
-    pub fn with_name(self, name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..self }
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.head.name = name.into();
+        self
     }
 
     /// The same layer with an activation function after it.
     #[must_use]
-    pub fn with_activation(self, activation: FusedActivation) -> Self {
-        Self { activation, ..self }
+    pub fn with_activation(mut self, activation: FusedActivation) -> Self {
+        self.head.activation = activation;
+        self
     }
 
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What follows.
-    pub fn activation(&self) -> FusedActivation {
-        self.activation
-    }
-
-    /// Outputs.
-    pub fn n(&self) -> usize {
-        self.weights.weights().n()
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.weights.weights().k()
-    }
+    head_methods!();
 
     /// Codes, scales and zero points.
     pub fn weights(&self) -> &ScaledWeights {
@@ -225,28 +160,30 @@ impl WeightOnlyLinear {
     /// The outputs `out` (m, n) of the rows `x` (m, k). Precision and what it depends on: [`weight_only`].
     ///
     /// # Errors
-    /// [`GemmError`] if the shapes of `x` and `out` do not fit the layer; nothing is written then.
+    /// [`ForwardError`] if the shapes of `x` and `out` do not fit the layer, or sums may leave f32; nothing is written then.
     pub fn forward<A: Float, Y: Float>(
         &self,
         x: MatRef<'_, A>,
         out: MatMut<'_, Y>,
         threads: Threads<'_>,
-        workspace: &mut Workspace,
-    ) -> Result<(), GemmError> {
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_output(&out, x.rows(), self.n())?;
         let stage = match &self.bias {
             None => FloatStage::new(),
             Some(bias) => FloatStage::new().with_bias(bias)?,
         };
-        let stage = match self.activation {
+        let stage = match self.activation() {
             FusedActivation::Relu => stage.with_relu(),
             FusedActivation::None => stage,
         };
-        weight_only(x, &self.weights, &stage, out, threads, workspace)
+        Ok(weight_only(x, &self.weights, &stage, out, threads, &mut workspace.gemm)?)
     }
 }
 
 /// A layer has an output and an input. Where its weights come from a file, this comes before they are packed: a matrix without
 /// elements may claim any number of rows, and packing allocates for each.
-pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), WeightOnlyError> {
-    if n == 0 || k == 0 { Err(WeightOnlyError::Empty { n, k }) } else { Ok(()) }
+pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
+    if n == 0 || k == 0 { Err(LayerError::Empty { n, k }) } else { Ok(()) }
 }

@@ -1,12 +1,22 @@
-//! Calibration: f32 batches run through the model while an observer watches the input of every layer.
+//! The MLP's short way to integers: batches run through the f32 model while an observer watches the input of every layer, and the
+//! ranges that were found make static layers.
 
-use qcore::{MinMaxObserver, Observer, ObserverError, Range, first_non_finite};
-use qkernels::{MatMut, MatRef, Threads};
+use qcore::{MinMaxObserver, Observer, ObserverError, Range, Scheme, first_non_finite};
+use qkernels::{Kernel, MatRef, Threads};
 
 use super::float::FloatMlp;
+use super::mixed::Mlp;
+use super::quant::{QuantMlp, QuantizeModelError};
+use crate::config::method::StaticConfig;
+use crate::config::mlp::QuantConfig;
+use crate::config::weights::WeightConfig;
+use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::rows::grown;
-use crate::layer::rows::{block_rows, gather};
+use crate::layer::linear::Linear;
+use crate::layer::rows::gather;
+use crate::layer::workspace::LinearWorkspace;
+use crate::pass::error::Refusal;
+use crate::pass::plan::static_form;
 
 /// Why a model could not be calibrated.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -72,7 +82,7 @@ pub enum CalibrateError {
 }
 
 /// A model whose layers' input ranges are known, so that it can be quantized: the state between [`FloatMlp`] and
-/// [`QuantMlp`](crate::QuantMlp).
+/// [`QuantMlp`].
 #[derive(Clone, Debug)]
 pub struct CalibratedMlp<'m> {
     model: &'m FloatMlp,
@@ -94,6 +104,32 @@ impl<'m> CalibratedMlp<'m> {
     /// Rows seen.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The int8 model: weights as symmetric i8, biases as int32 in the unit of the sums, the input of every layer as u8 or
+    /// i8 with the parameters that the calibrated range gives.
+    ///
+    /// Where a weight scale is so small that bias or sums would not fit int32 it is raised, just enough;
+    /// [`QuantMlp::report`] says where.
+    ///
+    /// # Errors
+    /// [`QuantizeModelError`] if no kernel can be selected, or ranges are so extreme that their scales leave f32.
+    pub fn quantize(&self, config: &QuantConfig) -> Result<QuantMlp, QuantizeModelError> {
+        let kernel = match config.kernel {
+            Some(kernel) => kernel,
+            None => Kernel::select()?,
+        };
+        let config = StaticConfig {
+            activations: config.activations.scheme(),
+            weights: WeightConfig { scheme: Scheme::weights_i8(), granularity: config.weights },
+            ..StaticConfig::default()
+        };
+        let quantized = |(layer, &range): (&FloatLinear, &Range)| {
+            let quantized = static_form(layer, range, &config, kernel);
+            quantized.map(Linear::from).map_err(|source| Refusal { layer: layer.name().to_owned(), source })
+        };
+        let layers = self.model.layers().iter().zip(&self.input_ranges).map(quantized);
+        QuantMlp::try_from(Mlp::linked(layers.collect::<Result<_, _>>()?))
     }
 }
 
@@ -149,12 +185,12 @@ impl FloatMlp {
         mut observer: impl FnMut() -> O,
     ) -> Result<CalibratedMlp<'_>, CalibrateError> {
         let mut observers: Vec<O> = self.layers().iter().map(|_| observer()).collect();
-        let (mut values, mut next) = (Vec::new(), Vec::new());
+        let (mut values, mut workspace) = (Vec::new(), LinearWorkspace::new());
         let (mut batch_count, mut rows) = (0, 0_usize);
         for (batch, x) in batches.into_iter().enumerate() {
             self.check_batch(batch, &x)?;
             if x.rows() > 0 {
-                self.observe_batch(batch, x, &mut observers, &mut values, &mut next)?;
+                self.observe_batch(batch, x, &mut observers, &mut values, &mut workspace)?;
             }
             batch_count += 1;
             rows = rows.saturating_add(x.rows());
@@ -169,48 +205,47 @@ impl FloatMlp {
         Ok(CalibratedMlp { model: self, input_ranges: ranges.collect::<Result<_, _>>()?, rows })
     }
 
-    /// Shows each observer the input of its layer for a whole batch with rows, at once since some observers count batches. The
-    /// values are those of [`trace`](Self::trace), which has them for a block of rows after the other.
+    /// Shows each observer the input of its layer for a whole batch with rows, at once since some observers count batches.
     fn observe_batch<O: Observer>(
         &self,
         batch: usize,
         x: MatRef<'_, f32>,
         observers: &mut [O],
         values: &mut Vec<f32>,
-        next: &mut Vec<f32>,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), CalibrateError> {
-        let m = x.rows();
-        let mut input = gather(&x, values)?;
+        let input = gather(&x, values)?;
         if let Some((index, value)) = first_non_finite(input) {
-            let (layer, row, col) = (self.first_layer_name(), index / x.cols(), index % x.cols());
+            let (layer, row, col) = (self.layer_name(0), index / x.cols(), index % x.cols());
             return Err(CalibrateError::NonFiniteInput { batch, layer, row, col, value });
         }
-        for (index, (layer, observer)) in self.layers().iter().zip(observers).enumerate() {
-            observer.observe(input);
-            let x =
-                if index == 0 { x } else { MatRef::new(input, m, layer.k()).map_err(ForwardError::from)? };
-            let output = grown(next, m, layer.n())?;
-            let view = MatMut::new(output, m, layer.n()).map_err(ForwardError::from)?;
-            layer.forward_blocks(x, view, block_rows(Threads::Serial), Threads::Serial)?;
-            if let Some((index, value)) = first_non_finite(output) {
-                let (layer, row, channel) = (layer.name().to_owned(), index / layer.n(), index % layer.n());
+        let mut observers = observers.iter_mut();
+        if let Some(first) = observers.next() {
+            first.observe(input);
+        }
+        // All rows are one block, so that a layer has one output, and the next observer takes it.
+        self.walk(x, x.rows(), Threads::Serial, workspace, |output| {
+            if let Some((index, value)) = first_non_finite(output.values) {
+                let n = output.values.len() / x.rows();
+                let (layer, row, channel) = (self.layer_name(output.layer), index / n, index % n);
                 return Err(CalibrateError::NonFiniteOutput { batch, layer, row, channel, value });
             }
-            core::mem::swap(values, next);
-            input = &values[..m * layer.n()];
-        }
-        Ok(())
+            if let Some(next) = observers.next() {
+                next.observe(output.values);
+            }
+            Ok(())
+        })
     }
 
     fn check_batch(&self, batch: usize, x: &MatRef<'_, f32>) -> Result<(), CalibrateError> {
         if x.cols() == self.inputs() {
             return Ok(());
         }
-        let (layer, expected) = (self.first_layer_name(), self.inputs());
+        let (layer, expected) = (self.layer_name(0), self.inputs());
         Err(CalibrateError::Width { batch, layer, expected, got: x.cols() })
     }
 
-    fn first_layer_name(&self) -> String {
-        self.layers().first().map_or_else(String::new, |layer| layer.name().to_owned())
+    fn layer_name(&self, index: usize) -> String {
+        self.layers().get(index).map_or_else(String::new, |layer| layer.name().to_owned())
     }
 }

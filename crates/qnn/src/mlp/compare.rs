@@ -2,16 +2,18 @@
 
 use core::ops::Range;
 
-use qcore::{Agreement, SqnrAboutMean, dequantize_acc, first_non_finite, requantize};
-use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
+use qcore::{Agreement, SqnrAboutMean, clipped_fraction, dequantize_acc, first_non_finite, requantize};
+use qkernels::{Activation, MatMut, MatRef, Threads};
 
-use super::float::{FloatMlp, FloatWorkspace};
+use super::float::FloatMlp;
 use super::quant::QuantMlp;
 use crate::config::fused::FusedActivation;
 use crate::evidence::warning::ChannelPeaks;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::grown;
 use crate::layer::rows::{blocks, gather};
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::workspace::LinearWorkspace;
 
 /// Rows that go through both models together, which bounds the memory.
 const BLOCK_ROWS: usize = 256;
@@ -29,6 +31,12 @@ impl Share {
             self.some += u64::from(is);
             self.all += 1;
         }
+    }
+
+    /// Counts this share of `all`.
+    fn count_share(&mut self, share: f64, all: usize) {
+        self.some += (share * all as f64).round() as u64;
+        self.all += all as u64;
     }
 
     pub(crate) fn share(self) -> f64 {
@@ -66,7 +74,7 @@ pub(crate) struct Tallies {
 
 /// Both models on one block of rows after the other.
 pub(crate) struct Comparison<'m, C> {
-    quantized: &'m QuantMlp,
+    layers: Vec<&'m StaticLinear>,
     float: &'m FloatMlp,
     tallies: Tallies,
     /// The f32 input of every layer, and after them the logits, for one block.
@@ -74,26 +82,24 @@ pub(crate) struct Comparison<'m, C> {
     codes: Vec<C>,
     sums: Vec<i32>,
     values: Vec<f32>,
-    float_workspace: FloatWorkspace,
-    workspace: Workspace,
+    workspace: LinearWorkspace,
 }
 
 impl<'m, C: Activation> Comparison<'m, C> {
     pub(crate) fn new(quantized: &'m QuantMlp, float: &'m FloatMlp) -> Self {
-        let layers = float.layers().len();
+        let inputs = float.layers().len() + 1;
         Self {
-            quantized,
+            layers: quantized.layers().collect(),
             float,
             tallies: Tallies {
                 layers: float.layers().iter().map(|layer| Tally::new(layer.n())).collect(),
                 agreement: Agreement::default(),
             },
-            float_values: vec![Vec::new(); layers + 1],
+            float_values: vec![Vec::new(); inputs],
             codes: Vec::new(),
             sums: Vec::new(),
             values: Vec::new(),
-            float_workspace: FloatWorkspace::new(),
-            workspace: Workspace::new(),
+            workspace: LinearWorkspace::new(),
         }
     }
 
@@ -101,7 +107,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
         for rows in blocks(x.rows(), BLOCK_ROWS) {
             let m = rows.len();
             self.read_block(&x, rows)?;
-            let input = self.quantized.layers().first().map(|first| *first.input());
+            let input = self.layers.first().map(|first| *first.input());
             if let Some(input) = input {
                 self.codes.clear();
                 self.codes.extend(self.float_values[0].iter().map(|&v| C::from_clamped(input.quantize(v))));
@@ -127,7 +133,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
             return Err(ForwardError::NonFinite { row: rows.start + index / k, col: index % k, value });
         }
         outputs.iter_mut().for_each(Vec::clear);
-        self.float.trace(MatRef::new(input, m, k)?, Threads::Serial, &mut self.float_workspace, |output| {
+        self.float.trace(MatRef::new(input, m, k)?, Threads::Serial, &mut self.workspace, |output| {
             if let Some(values) = outputs.get_mut(output.layer) {
                 values.extend_from_slice(output.values);
             }
@@ -136,17 +142,11 @@ impl<'m, C: Activation> Comparison<'m, C> {
 
     /// Runs layer `index` on the codes of its input, counts, and leaves the codes of its output.
     fn compare_layer(&mut self, index: usize, m: usize) -> Result<(), ForwardError> {
-        let layer = &self.quantized.layers()[index];
-        let next = self.quantized.layers().get(index + 1).map(|next| *next.input());
+        let layer = self.layers[index];
+        let next = self.layers.get(index + 1).map(|next| *next.input());
         let tally = &mut self.tallies.layers[index];
         let (input, output) = (&self.float_values[index], &self.float_values[index + 1]);
-        let (params, codes) = (layer.input(), layer.input().codes());
-        // Where the code would be without the clamp, in f64 lest a value far outside overflow.
-        let unclamped =
-            |v: f32| f64::from(v / params.scale()).round_ties_even() + f64::from(params.zero_point());
-        let range = f64::from(codes.min())..=f64::from(codes.max());
-        tally.clipped.count(input.iter().map(|&v| !range.contains(&unclamped(v))));
-
+        tally.clipped.count_share(clipped_fraction(input, layer.input()), input.len());
         tally.peaks.add(input, layer.k());
 
         let all_sums = grown(&mut self.sums, m, layer.n())?;

@@ -9,41 +9,27 @@ use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::{block_rows, blocks};
 use crate::layer::rows::{check_input, check_output, grown};
+use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, Link, check_chain};
 
 /// f32 layers with ReLU between them; none after the last, whose outputs are the logits.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, FloatMlp, FloatWorkspace};
+/// use qnn::{FloatLinear, FloatMlp, LinearWorkspace};
 /// let model = FloatMlp::new(vec![
 ///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
 ///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
 /// ])?;
 /// let mut logits = [0.0];
 /// let (x, y) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut logits, 1, 1)?);
-/// model.forward(x, y, Threads::Serial, &mut FloatWorkspace::new())?;
+/// model.forward(x, y, Threads::Serial, &mut LinearWorkspace::new())?;
 /// assert_eq!(logits, [2.0 * 3.0 + 1.0 * 0.25 - 1.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct FloatMlp {
     layers: Vec<FloatLinear>,
-}
-
-/// Memory between the layers of a [`FloatMlp`], kept from call to call. It grows to what the widest layer needs for a
-/// block of rows, whatever the batch.
-#[derive(Debug, Default)]
-pub struct FloatWorkspace {
-    current: Vec<f32>,
-    next: Vec<f32>,
-}
-
-impl FloatWorkspace {
-    /// An empty workspace.
-    pub fn new() -> Self {
-        Self::default()
-    }
 }
 
 /// What a layer gave for some rows of the input: see [`FloatMlp::trace`].
@@ -109,7 +95,7 @@ impl FloatMlp {
         x: MatRef<'_, f32>,
         mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
-        workspace: &mut FloatWorkspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
@@ -135,21 +121,38 @@ impl FloatMlp {
         &self,
         x: MatRef<'_, f32>,
         threads: Threads<'_>,
-        workspace: &mut FloatWorkspace,
+        workspace: &mut LinearWorkspace,
         mut see: impl FnMut(LayerOutput<'_>),
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
-        let FloatWorkspace { current, next } = workspace;
-        for rows in blocks(x.rows(), block_rows(threads)) {
+        self.walk(x, block_rows(threads), threads, workspace, |output| {
+            see(output);
+            Ok(())
+        })
+    }
+
+    /// Runs `x`, of the right width, through the model, at most `size` rows at a time, and shows `see` every layer's output until it
+    /// fails. Bits are the same whatever the size: layers multiply blocks of as many rows as ever.
+    pub(crate) fn walk<E: From<ForwardError>>(
+        &self,
+        x: MatRef<'_, f32>,
+        size: usize,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+        mut see: impl FnMut(LayerOutput<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Between { current, next } = &mut workspace.between;
+        for rows in blocks(x.rows(), size) {
             let m = rows.len();
             for (index, layer) in self.layers.iter().enumerate() {
                 let input = match (index, x.row_range(rows.clone())) {
                     (0, Some(block)) => block,
-                    _ => MatRef::new(&current[..], m, layer.k())?,
+                    _ => MatRef::new(&current[..], m, layer.k()).map_err(ForwardError::from)?,
                 };
                 let values = grown(next, m, layer.n())?;
-                layer.forward(input, MatMut::new(values, m, layer.n())?, threads)?;
-                see(LayerOutput { layer: index, rows: rows.clone(), values });
+                let out = MatMut::new(&mut *values, m, layer.n()).map_err(ForwardError::from)?;
+                layer.forward_blocks(input, out, block_rows(threads), threads)?;
+                see(LayerOutput { layer: index, rows: rows.clone(), values })?;
                 core::mem::swap(current, next);
             }
         }

@@ -5,13 +5,13 @@ use core::ops::Range;
 use qkernels::{MatMut, MatRef, Threads};
 
 use super::float::FloatMlp;
-use super::quant::QuantWorkspace;
 use crate::layer::forward_error::ForwardError;
+use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::rows::{block_rows, blocks, check_finite};
 use crate::layer::rows::{check_input, check_output, grown};
 use crate::layer::static_linear::sequence;
-use crate::layer::workspace::LinearWorkspace;
+use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, Link, check_chain};
 use crate::tree::layers::Layers;
 
@@ -20,7 +20,7 @@ use crate::tree::layers::Layers;
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, FloatMlp, Method, Mlp, PassConfig, QuantWorkspace, quantize_model};
+/// use qnn::{FloatLinear, FloatMlp, Form, Method, Mlp, PassConfig, LinearWorkspace, quantize_model};
 /// let float = FloatMlp::new(vec![
 ///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
 ///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
@@ -29,21 +29,23 @@ use crate::tree::layers::Layers;
 /// let batches = [MatRef::new(&[1.0, 2.0, 0.5, 0.0], 2, 2)?];
 /// let config = PassConfig::default().with_rule("fc2", Method::Float);
 /// let report = quantize_model(&mut model, &config, batches, Mlp::run_batch, |_| {})?;
-/// assert_eq!([model.layers()[0].method(), model.layers()[1].method()], ["static", "float"]);
+/// assert_eq!([model.layers()[0].form(), model.layers()[1].form()], [Form::Static, Form::Float]);
 /// let mut y = [0.0];
 /// let (x, out) = (MatRef::new(&[1.0, 2.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
-/// model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+/// model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
 /// assert!((y[0] - 5.25_f32).abs() < 0.05);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
+    /// Static layers, by index, that cannot give the codes of the static layer after them, and why.
+    unlinked: Vec<(usize, LayerError)>,
 }
 
 impl From<FloatMlp> for Mlp {
     fn from(model: FloatMlp) -> Self {
-        Self { layers: model.into_layers().into_iter().map(Linear::from).collect() }
+        Self::linked(model.into_layers().into_iter().map(Linear::from).collect())
     }
 }
 
@@ -56,13 +58,16 @@ impl Layers for Mlp {
         self.layers.visit_mut(visit);
     }
 
-    /// Links static layers that follow each other. Where a multiplier leaves f32, or the next one's zero point is none of its
-    /// codes, values go between them.
+    /// Links static layers that follow each other, so that codes go from one to the next. Where that cannot be, values go between
+    /// them, and [`unlinked`](Mlp::unlinked) says why.
     fn replaced(&mut self) {
+        self.unlinked.clear();
         for i in 1..self.layers.len() {
             let (before, after) = self.layers.split_at_mut(i);
-            if let (Some(Linear::Static(layer)), Linear::Static(next)) = (before.last_mut(), &after[0]) {
-                let _ = layer.set_output(*next.input());
+            if let (Some(Linear::Static(layer)), Linear::Static(next)) = (before.last_mut(), &after[0])
+                && let Err(error) = layer.set_output(*next.input())
+            {
+                self.unlinked.push((i - 1, error));
             }
         }
     }
@@ -77,14 +82,25 @@ impl Mlp {
         let links: Vec<_> =
             layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
         check_chain(&links)?;
-        let mut model = Self { layers };
+        Ok(Self::linked(layers))
+    }
+
+    /// A model of layers that were checked to follow each other.
+    pub(crate) fn linked(layers: Vec<Linear>) -> Self {
+        let mut model = Self { layers, unlinked: Vec::new() };
         model.replaced();
-        Ok(model)
+        model
     }
 
     /// The layers, first to last; at least one.
     pub fn layers(&self) -> &[Linear] {
         &self.layers
+    }
+
+    /// The static layers before another static one that hand on values instead of codes, and why: a multiplier leaves f32, or the
+    /// next layer's zero point is none of its codes. None in a healthy model.
+    pub fn unlinked(&self) -> impl Iterator<Item = (&str, &LayerError)> {
+        self.unlinked.iter().filter_map(|(index, error)| Some((self.layers.get(*index)?.name(), error)))
     }
 
     /// Width of the input: k of the first layer.
@@ -105,7 +121,7 @@ impl Mlp {
         check_input(&x, self.inputs())?;
         let mut out = Vec::new();
         let out = MatMut::new(grown(&mut out, x.rows(), self.outputs())?, x.rows(), self.outputs())?;
-        self.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())
+        self.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())
     }
 
     /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace nothing is allocated, f32 layers
@@ -123,12 +139,26 @@ impl Mlp {
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
-        mut out: MatMut<'_, f32>,
+        out: MatMut<'_, f32>,
         threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
+        let mut between = core::mem::take(&mut workspace.between);
+        let done = self.forward_blocks(x, out, threads, workspace, &mut between);
+        workspace.between = between;
+        done
+    }
+
+    fn forward_blocks(
+        &self,
+        x: MatRef<'_, f32>,
+        mut out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+        between: &mut Between,
+    ) -> Result<(), ForwardError> {
         let at_once = self.shares_a_scale() || self.is_watched();
         let size = if at_once { x.rows() } else { block_rows(threads) };
         for rows in blocks(x.rows(), size) {
@@ -136,7 +166,7 @@ impl Mlp {
             let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
                 continue;
             };
-            let done = self.forward_block(x, out, threads, workspace);
+            let done = self.forward_block(x, out, threads, workspace, between);
             done.map_err(|error| error.of_block_at(first))?;
         }
         Ok(())
@@ -157,32 +187,32 @@ impl Mlp {
         x: MatRef<'_, f32>,
         mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
+        workspace: &mut LinearWorkspace,
+        Between { current, next: output }: &mut Between,
     ) -> Result<(), ForwardError> {
         let m = x.rows();
         let mut next = 0;
         while let Some(layer) = self.layers.get(next) {
-            let chain = self.static_chain(next);
+            let chain = self.linked_run(next);
             let last = chain.end.max(next + 1) - 1;
-            let QuantWorkspace { values, next_values, linear, next_codes } = &mut *workspace;
-            let input = if next == 0 { x } else { MatRef::new(&values[..], m, layer.k())? };
+            let input = if next == 0 { x } else { MatRef::new(&current[..], m, layer.k())? };
             let is_end = last + 1 == self.layers.len();
             let n = self.layers[last].n();
-            let output = match is_end {
+            let target = match is_end {
                 true => out.reborrow(),
-                false => MatMut::new(grown(next_values, m, n)?, m, n)?,
+                false => MatMut::new(grown(output, m, n)?, m, n)?,
             };
             if chain.is_empty() {
-                self.forward_one(layer, input, output, threads, linear)?;
+                self.forward_one(layer, input, target, threads, workspace)?;
             } else {
                 let layers = self.layers[chain].iter().filter_map(|layer| match layer {
                     Linear::Static(layer) => Some(layer),
                     _ => None,
                 });
-                check_finite(&input, &mut linear.row)?;
-                sequence::run(layers, input, output, threads, linear, next_codes)?;
+                check_finite(&input, &mut workspace.row)?;
+                sequence::run(layers, input, target, threads, workspace)?;
             }
-            core::mem::swap(values, next_values);
+            core::mem::swap(current, output);
             next = last + 1;
         }
         Ok(())
@@ -206,7 +236,7 @@ impl Mlp {
     }
 
     /// The longest run of linked static layers from `start` on.
-    fn static_chain(&self, start: usize) -> Range<usize> {
+    fn linked_run(&self, start: usize) -> Range<usize> {
         let mut end = start;
         while let Some(Linear::Static(layer)) = self.layers.get(end) {
             end += 1;

@@ -5,5 +5,4 @@ pub(crate) mod compare;
 pub(crate) mod float;
 pub(crate) mod mixed;
 pub(crate) mod quant;
-pub(crate) mod quantize;
 pub(crate) mod report;

@@ -1,71 +1,126 @@
-//! The int8 model: the input is quantized once, codes go from layer to layer, the last one gives f32 logits.
+//! The MLP with integers only: the input is quantized once, codes go from layer to layer, the last one gives f32 logits.
 
-use qkernels::{Kernel, MatMut, MatRef, Threads};
+use qkernels::{Kernel, MatMut, MatRef, SelectError, Threads};
 
+use super::mixed::Mlp;
 use crate::config::activation_codes::ActivationCodes;
+use crate::config::form::Form;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::rows::{block_rows, blocks, check_finite};
-use crate::layer::rows::{check_input, check_output};
+use crate::layer::linear::Linear;
+use crate::layer::rows::{block_rows, blocks, check_finite, check_input, check_output};
 use crate::layer::static_linear::build::StaticLinear;
 use crate::layer::static_linear::sequence;
 use crate::layer::workspace::LinearWorkspace;
+use crate::pass::error::Refusal;
+use crate::tree::chain::ChainError;
+use crate::tree::layers::Layers;
 
-/// An int8 model: made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) or read from a file. Immutable,
-/// `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
+/// An [`Mlp`] that was checked to have integers only: every layer is static, takes codes of one type, and hands on the codes that the
+/// next one takes. Made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize), from a quantized [`Mlp`], or read from a
+/// file. Immutable, `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
 ///
 /// Layers multiply i8 weights by u8 or i8 activations into int32 sums; ReLU and the step to the next layer's codes
 /// happen in the product's output stage ([`Requantize`](qkernels::Requantize)), so nothing between the model's input and
 /// its logits is ever f32.
+///
+/// ```
+/// use qkernels::MatRef;
+/// use qnn::{FloatLinear, FloatMlp, Mlp, ObserverChoice, PassConfig, QuantMlp, StaticConfig, quantize_model};
+/// let float = FloatMlp::new(vec![
+///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
+///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
+/// ])?;
+/// let mut model = Mlp::from(float);
+/// let config = StaticConfig { observer: ObserverChoice::Mse, ..StaticConfig::default() };
+/// let config = PassConfig { method: qnn::Method::Static(config), ..PassConfig::default() };
+/// quantize_model(&mut model, &config, [MatRef::new(&[1.0, 2.0, 0.5, 0.0], 2, 2)?], Mlp::run_batch, |_| {})?;
+/// let model = QuantMlp::try_from(model)?; // an error if a layer were of another form
+/// assert_eq!(model.layers().map(|layer| layer.name()).collect::<Vec<_>>(), ["fc1", "fc2"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct QuantMlp {
-    layers: Vec<StaticLinear>,
+    mlp: Mlp,
     activations: ActivationCodes,
     kernel: Kernel,
 }
 
-/// Memory between the layers of a [`QuantMlp`] or an [`Mlp`](crate::Mlp), kept from call to call. It grows to what the widest
-/// layer needs for a block of rows, whatever the batch; for the whole batch where [`Mlp::forward`](crate::Mlp::forward) needs all
-/// rows at once.
-#[derive(Debug, Default)]
-pub struct QuantWorkspace {
-    pub(crate) linear: LinearWorkspace,
-    /// Codes of a layer's output, while those of its input are in `linear`.
-    pub(crate) next_codes: Vec<u8>,
-    /// Real values, where layers are not linked by codes.
-    pub(crate) values: Vec<f32>,
-    pub(crate) next_values: Vec<f32>,
+/// Why a model has no form with integers only.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeModelError {
+    /// No kernel could be selected.
+    #[error(transparent)]
+    Kernel(#[from] SelectError),
+    /// There are no layers.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A layer has no int8 form, or cannot give the codes that the next one takes.
+    #[error(transparent)]
+    Layer(#[from] Refusal),
+    /// A layer is not static, or takes codes of another type than the first one, or is packed for another kernel.
+    #[error("layer {layer:?} is {got}, expected {expected}")]
+    Form {
+        /// The layer.
+        layer: String,
+        /// The form, codes or kernel wanted.
+        expected: &'static str,
+        /// What it has.
+        got: &'static str,
+    },
 }
 
-impl QuantWorkspace {
-    /// An empty workspace.
-    pub fn new() -> Self {
-        Self::default()
+impl TryFrom<Mlp> for QuantMlp {
+    type Error = QuantizeModelError;
+
+    /// The same model, if it has integers only.
+    fn try_from(mut mlp: Mlp) -> Result<Self, QuantizeModelError> {
+        mlp.replaced();
+        let mut like = None;
+        for layer in mlp.layers() {
+            let form = |expected, got| {
+                Err(QuantizeModelError::Form { layer: layer.name().to_owned(), expected, got })
+            };
+            let Linear::Static(layer) = layer else {
+                return form(Form::Static.name(), layer.form().name());
+            };
+            let (got, kernel) = (layer.input_codes(), layer.weights().kernel());
+            match *like.get_or_insert((got, kernel)) {
+                (codes, _) if codes != got => return form(codes.name(), got.name()),
+                (_, first) if first != kernel => return form(first.name(), kernel.name()),
+                _ => {}
+            }
+        }
+        if let Some((layer, error)) = mlp.unlinked().next() {
+            return Err(Refusal { layer: layer.to_owned(), source: error.clone().into() }.into());
+        }
+        let (activations, kernel) = like.ok_or(ChainError::NoLayers)?;
+        Ok(Self { mlp, activations, kernel })
     }
 }
 
 impl QuantMlp {
-    /// A model of layers that were checked to follow each other; at least one.
-    pub(crate) fn from_layers(
-        layers: Vec<StaticLinear>,
-        activations: ActivationCodes,
-        kernel: Kernel,
-    ) -> Self {
-        Self { layers, activations, kernel }
+    /// The same model as one whose layers may have any form.
+    pub fn as_mlp(&self) -> &Mlp {
+        &self.mlp
     }
 
     /// The layers, first to last; at least one.
-    pub fn layers(&self) -> &[StaticLinear] {
-        &self.layers
+    pub fn layers(&self) -> impl DoubleEndedIterator<Item = &StaticLinear> {
+        self.mlp.layers().iter().filter_map(|layer| match layer {
+            Linear::Static(layer) => Some(layer),
+            _ => None,
+        })
     }
 
     /// Width of the input: k of the first layer.
     pub fn inputs(&self) -> usize {
-        self.layers.first().map_or(0, StaticLinear::k)
+        self.mlp.inputs()
     }
 
     /// Width of the output: n of the last layer.
     pub fn outputs(&self) -> usize {
-        self.layers.last().map_or(0, StaticLinear::n)
+        self.mlp.outputs()
     }
 
     /// The codes of the input of every layer.
@@ -80,7 +135,7 @@ impl QuantMlp {
 
     /// Bytes in memory: packed weights with their padding and sums, scales, multipliers and biases.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(StaticLinear::bytes).sum()
+        self.layers().map(StaticLinear::bytes).sum()
     }
 
     /// Computes the logits `out` (m, outputs) of `x` (m, inputs); m = 0 is fine.
@@ -95,17 +150,16 @@ impl QuantMlp {
         x: MatRef<'_, f32>,
         mut out: MatMut<'_, f32>,
         threads: Threads<'_>,
-        workspace: &mut QuantWorkspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
-        let QuantWorkspace { linear, next_codes, .. } = workspace;
-        check_finite(&x, &mut linear.row)?;
+        // All rows before the first block, so that nothing is written if one of the last is not finite.
+        check_finite(&x, &mut workspace.row)?;
         for rows in blocks(x.rows(), block_rows(threads)) {
-            let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) else {
-                continue;
-            };
-            sequence::run(self.layers.iter(), x, out, threads, linear, next_codes)?;
+            if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) {
+                sequence::run(self.layers(), x, out, threads, workspace)?;
+            }
         }
         Ok(())
     }

@@ -9,14 +9,16 @@ use super::compare::{Comparison, Share, Tallies, Tally};
 use super::float::FloatMlp;
 use super::quant::QuantMlp;
 use crate::config::activation_codes::ActivationCodes;
+use crate::config::form::Form;
 use crate::config::weights::{WeightConfig, WeightGranularity};
 use crate::evidence::table::Table;
 use crate::evidence::warning::Warning;
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
+use crate::layer::layer_error::LayerError;
 use crate::layer::rows::check_input;
 use crate::layer::static_linear::build::StaticLinear;
-use crate::layer::weight_codes::{WeightCodesError, scheme_params};
+use crate::layer::weight_codes::scheme_params;
 
 /// Why there is no report.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -59,7 +61,7 @@ pub enum ReportError {
         /// The layer.
         layer: String,
         /// Why.
-        source: WeightCodesError,
+        source: LayerError,
     },
     /// The rows do not suit the models.
     #[error(transparent)]
@@ -145,7 +147,8 @@ impl QuantMlp {
     /// # Errors
     /// [`ReportError`] if there are no rows, they are not finite or of the wrong width, or `float` has other layers.
     pub fn report(&self, float: &FloatMlp, x: MatRef<'_, f32>) -> Result<ModelReport, ReportError> {
-        check_layers(self.layers(), float.layers())?;
+        let quantized: Vec<_> = self.layers().collect();
+        check_layers(&quantized, float.layers())?;
         check_input(&x, self.inputs())?;
         if x.rows() == 0 {
             return Err(ReportError::NoRows);
@@ -156,9 +159,9 @@ impl QuantMlp {
         };
         let Tallies { layers: tallies, agreement } = tallies;
         let (mut layers, mut warnings) = (Vec::with_capacity(tallies.len()), Vec::new());
-        for ((layer, float_layer), tally) in self.layers().iter().zip(float.layers()).zip(&tallies) {
+        for ((layer, float_layer), tally) in quantized.iter().zip(float.layers()).zip(&tallies) {
             layers.push(self.layer_report(layer, float_layer, tally)?);
-            warnings.extend(Warning::of_output(layer.name(), "static", &tally.sqnr));
+            warnings.extend(Warning::of_output(layer.name(), Form::Static, &tally.sqnr));
             warnings.extend(tally.peaks.warning(layer.name()));
         }
         Ok(ModelReport {
@@ -168,7 +171,7 @@ impl QuantMlp {
             logits_sqnr_db: layers.last().map_or(f64::NAN, |layer| layer.sqnr_db),
             agreement: agreement.share(),
             float_bytes: float.bytes(),
-            quantized_bytes: self.layers().iter().map(|layer| layer.storage().total()).sum(),
+            quantized_bytes: quantized.iter().map(|layer| layer.storage().total()).sum(),
             layers,
             warnings,
         })
@@ -208,7 +211,7 @@ impl QuantMlp {
 }
 
 /// The weight scale that each channel asks for: its own, or that of the whole tensor if no channel has a smaller one.
-fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, WeightCodesError> {
+fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, LayerError> {
     let scales = |granularity| {
         let params = scheme_params(float, &WeightConfig { granularity, ..WeightConfig::default() })?;
         Ok(params.iter().map(QParams::scale).collect::<Vec<_>>())
@@ -220,7 +223,7 @@ fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, W
     }
 }
 
-fn check_layers(quantized: &[StaticLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
+fn check_layers(quantized: &[&StaticLinear], float: &[FloatLinear]) -> Result<(), ReportError> {
     if quantized.len() != float.len() {
         return Err(ReportError::LayerCount { quantized: quantized.len(), float: float.len() });
     }

@@ -3,8 +3,9 @@
 use qcore::{ObserverError, SchemeError, SettingError};
 use qkernels::SelectError;
 
+use crate::config::form::Form;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::static_linear::quantize::QuantizeLinearError;
+use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
 use crate::tree::shape::{LayerMismatch, LayerShape};
 
@@ -84,7 +85,7 @@ pub enum PassLayerError {
     )]
     NotWatched {
         /// The form that was planned.
-        planned: &'static str,
+        planned: Form,
     },
     /// The observer has no range: the layer saw nothing finite.
     #[error("its input in {rows} rows of calibration: {source}")]
@@ -99,7 +100,7 @@ pub enum PassLayerError {
     Input(#[from] SchemeError),
     /// Codes and scales do not make a layer.
     #[error(transparent)]
-    Quantize(#[from] QuantizeLinearError),
+    Quantize(#[from] LayerError),
     /// The quantized layer could not be run: a defect.
     #[error(transparent)]
     Forward(#[from] ForwardError),

@@ -1,11 +1,11 @@
 //! What is to become of each layer, and how it does.
 
-use qcore::{Observer, ObserverError, SettingError, SqnrAboutMean, clipped_fraction};
+use qcore::{Observer, ObserverError, Range, SettingError, SqnrAboutMean, clipped_fraction};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
 
 use super::error::{PassError, PassLayerError};
 use super::report::{Decision, PassLayer};
-use crate::config::method::Method;
+use crate::config::method::{Method, StaticConfig};
 use crate::config::pass::{PassConfig, Rule};
 use crate::evidence::warning::{ChannelPeaks, Warning};
 use crate::layer::dynamic::DynamicLinear;
@@ -14,7 +14,6 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::linear::Linear;
 use crate::layer::rows::grown;
 use crate::layer::static_linear::build::StaticLinear;
-use crate::layer::static_linear::quantize::QuantizeLinearError;
 use crate::layer::watch::Watch;
 use crate::layer::weight_only::WeightOnlyLinear;
 use crate::layer::workspace::LinearWorkspace;
@@ -64,6 +63,17 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
     Ok(layers.into_iter().enumerate().map(decide).collect())
 }
 
+/// `float` as a static layer whose inputs are in `range`.
+pub(crate) fn static_form(
+    float: &FloatLinear,
+    range: Range,
+    config: &StaticConfig,
+    kernel: Kernel,
+) -> Result<StaticLinear, PassLayerError> {
+    let input = config.activations.choose(range)?;
+    Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?)
+}
+
 impl Planned {
     /// Whether the method needs a range of the layer's input.
     pub(crate) fn observes(&self) -> bool {
@@ -92,21 +102,17 @@ impl Planned {
                     return Err(PassLayerError::DidNotRun);
                 }
                 if !matches!(&self.method, Method::Static(planned) if planned.sees_as(config)) {
-                    return Err(PassLayerError::NotWatched { planned: self.method.name() });
+                    return Err(PassLayerError::NotWatched { planned: self.method.form() });
                 }
                 let range = self.watch.observer.as_ref().map(|observer| observer.range());
                 let range = range.unwrap_or(Err(ObserverError::NoData { non_finite: 0 }));
                 let range = range.map_err(|source| PassLayerError::Observer { rows, source })?;
-                let input = config.activations.choose(range)?;
-                Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?.into())
+                Ok(static_form(float, range, config, kernel)?.into())
             }
             Method::Dynamic(config) => {
                 Ok(DynamicLinear::quantize(float, config.activations, &config.weights, kernel)?.into())
             }
-            Method::WeightOnly(config) => {
-                let layer = WeightOnlyLinear::quantize(float, config, kernel);
-                Ok(layer.map_err(QuantizeLinearError::from)?.into())
-            }
+            Method::WeightOnly(config) => Ok(WeightOnlyLinear::quantize(float, config, kernel)?.into()),
         }
     }
 
@@ -137,7 +143,7 @@ impl Planned {
             sqnr.add(expected, got).map_err(ForwardError::from)?;
             report.sqnr_db = Some(sqnr.sqnr_db());
             report.sqnr_about_mean_db = sqnr.db();
-            warnings.extend(Warning::of_output(&self.shape.name, quantized.method(), &sqnr));
+            warnings.extend(Warning::of_output(&self.shape.name, quantized.form(), &sqnr));
             if matches!(quantized, Linear::Static(_) | Linear::Dynamic(_)) {
                 let mut peaks = ChannelPeaks::default();
                 peaks.add(&x, k);

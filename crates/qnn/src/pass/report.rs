@@ -5,6 +5,7 @@ use core::fmt;
 use qcore::QParams;
 
 use super::error::PassLayerError;
+use crate::config::form::Form;
 use crate::evidence::table::Table;
 use crate::evidence::warning::Warning;
 use crate::layer::linear::Linear;
@@ -35,7 +36,7 @@ pub struct PassLayer {
     /// Inputs.
     pub k: usize,
     /// The form that it has now.
-    pub method: &'static str,
+    pub form: Form,
     /// What decided.
     pub decision: Decision,
     /// Scale, zero point and codes of the input, where they were calibrated.
@@ -83,7 +84,7 @@ impl PassLayer {
             name: layer.name().to_owned(),
             n: layer.n(),
             k: layer.k(),
-            method: layer.method(),
+            form: layer.form(),
             decision,
             input: None,
             rows: 0,
@@ -156,7 +157,7 @@ impl PassReport {
                 layer.name.clone(),
                 layer.k.to_string(),
                 layer.n.to_string(),
-                layer.method.to_owned(),
+                layer.form.to_string(),
                 layer.decision.to_string(),
                 or_dash(layer.input.map(|input| format!("{:.4e}", input.scale()))),
                 or_dash(layer.input.map(|input| input.zero_point().to_string())),

@@ -11,7 +11,7 @@ use crate::tree::layers::Layers;
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, Linear, LinearWorkspace, PassConfig, quantize_model};
+/// use qnn::{FloatLinear, Form, Linear, LinearWorkspace, PassConfig, quantize_model};
 /// let mut model = vec![Linear::from(FloatLinear::new("fc1", 1, 2, vec![1.0, -0.5], vec![0.25])?)];
 /// let batches = [[0.0_f32, 1.0], [2.0, 0.5]];
 /// let run = |model: &Vec<Linear>, x: [f32; 2]| {
@@ -21,7 +21,7 @@ use crate::tree::layers::Layers;
 /// let report = quantize_model(&mut model, &PassConfig::default(), batches, run, |at| {
 ///     println!("{} of {:?} batches", at.done, at.total);
 /// })?;
-/// assert_eq!((model[0].method(), report.layers[0].input.unwrap().scale()), ("static", 2.0 / 255.0));
+/// assert_eq!((model[0].form(), report.layers[0].input.unwrap().scale()), (Form::Static, 2.0 / 255.0));
 /// println!("{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

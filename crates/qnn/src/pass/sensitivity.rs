@@ -67,7 +67,7 @@ impl Target {
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, FloatMlp, ForwardError, Mlp, ModelOutput, PassConfig, QuantWorkspace, Target};
+/// use qnn::{FloatLinear, FloatMlp, ForwardError, Mlp, ModelOutput, PassConfig, LinearWorkspace, Target};
 /// use qnn::{analyze_sensitivity, calibrate_model};
 /// let mut model = Mlp::from(FloatMlp::new(vec![
 ///     FloatLinear::new("fc1", 2, 2, vec![1.0, 0.5, -1.0, 0.9], vec![0.0, 0.25])?,
@@ -78,7 +78,7 @@ impl Target {
 /// let calibration = calibrate_model(&mut model, &PassConfig::default(), [x], Mlp::run_batch, |_| {})?;
 /// let evaluate = |model: &Mlp| {
 ///     let mut values = vec![0.0; 3];
-///     model.forward(x, MatMut::new(&mut values, 3, 1)?, Threads::Serial, &mut QuantWorkspace::new())?;
+///     model.forward(x, MatMut::new(&mut values, 3, 1)?, Threads::Serial, &mut LinearWorkspace::new())?;
 ///     Ok::<_, ForwardError>(ModelOutput { values, cols: 1 })
 /// };
 /// let report = analyze_sensitivity(&mut model, &calibration, &[], Some(Target::SqnrDb(30.0)), evaluate)?;
@@ -204,7 +204,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
             let Candidate { shape, forms } = &self.candidates[candidate];
             layers.extend(alone.iter().zip(forms).map(|(quality, (method, layer))| LayerSensitivity {
                 name: shape.name.clone(),
-                method: method.name(),
+                form: method.form(),
                 sqnr_db: quality.sqnr_db,
                 sqnr_about_mean_db: quality.sqnr_about_mean_db,
                 agreement: quality.agreement,
@@ -216,7 +216,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
         let mix = target.map(|target| self.find_mix(&costs, target, bench)).transpose()?;
         self.restore();
         let warnings = layers.iter().filter_map(|layer| {
-            Warning::of_means(&layer.name, layer.method, layer.sqnr_db, layer.sqnr_about_mean_db)
+            Warning::of_means(&layer.name, layer.form, layer.sqnr_db, layer.sqnr_about_mean_db)
         });
         Ok(SensitivityReport { warnings: warnings.collect(), layers, mix })
     }

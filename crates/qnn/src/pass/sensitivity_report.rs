@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::config::form::Form;
 use crate::config::method::Method;
 use crate::config::pass::{PassConfig, Rule};
 use crate::config::pattern::literal;
@@ -27,7 +28,7 @@ pub struct LayerSensitivity {
     /// The layer.
     pub name: String,
     /// Its form; all other layers are in f32.
-    pub method: &'static str,
+    pub form: Form,
     /// Signal to quantization noise of the model's output in dB.
     pub sqnr_db: f64,
     /// The same about the mean of each output ([`qcore::SqnrAboutMean`]); `None` with a single row.
@@ -73,7 +74,7 @@ impl fmt::Display for SensitivityReport {
         rows.extend(self.layers.iter().map(|layer| {
             vec![
                 layer.name.clone(),
-                layer.method.to_owned(),
+                layer.form.to_string(),
                 format!("{:.2}", layer.sqnr_db),
                 layer.sqnr_about_mean_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.2}")),
                 format!("{:.2}", 100.0 * layer.agreement),
@@ -92,7 +93,7 @@ impl fmt::Display for SensitivityReport {
             mix.float_bytes
         )?;
         let rows: Vec<_> =
-            mix.methods.iter().map(|(name, method)| vec![name.clone(), method.name().to_owned()]).collect();
+            mix.methods.iter().map(|(name, method)| vec![name.clone(), method.form().to_string()]).collect();
         write!(f, "{}", Table(&rows))
     }
 }

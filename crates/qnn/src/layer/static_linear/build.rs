@@ -5,7 +5,8 @@ use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::activation_codes::ActivationCodes;
 use crate::config::fused::FusedActivation;
-use crate::layer::layer_error::StaticLinearError;
+use crate::layer::head::{Head, head_methods};
+use crate::layer::layer_error::LayerError;
 use crate::layer::storage::Storage;
 
 /// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * (w[k] - w_zero_point) + bias` in int32, whose
@@ -39,14 +40,13 @@ use crate::layer::storage::Storage;
 /// ```
 #[derive(Clone, Debug)]
 pub struct StaticLinear {
-    name: String,
+    pub(crate) head: Head,
     weights: PackedWeights,
     weight_scales: Vec<f32>,
     bias: Option<Vec<i32>>,
     input: QParams,
     input_codes: ActivationCodes,
     output: Option<(QParams, ActivationCodes)>,
-    activation: FusedActivation,
     /// What a sum is multiplied by to be a real value.
     factors: Vec<f32>,
     /// What a sum is multiplied by to be a code; empty without `output`.
@@ -76,12 +76,12 @@ impl StaticLinear {
     /// A layer of `parts`, packed for `kernel`, with real values as outputs.
     ///
     /// # Errors
-    /// [`StaticLinearError`] if lengths disagree, a scale is unusable, or the sums of a channel could leave int32.
-    pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, StaticLinearError> {
+    /// [`LayerError`] if lengths disagree, a scale is unusable, or the sums of a channel could leave int32.
+    pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation } = parts;
         let (n, k) = (weight.rows(), weight.cols());
         if n == 0 || k == 0 {
-            return Err(StaticLinearError::Empty { n, k });
+            return Err(LayerError::Empty { n, k });
         }
         check_len("the weight scales", n, weight_scales.len())?;
         check_len("the bias", n, bias.as_ref().map_or(n, Vec::len))?;
@@ -92,34 +92,24 @@ impl StaticLinear {
         let largest_input = input_codes.range().largest_distance(input.zero_point());
         weights.check_accumulators(largest_input, bias.as_deref())?;
         let (output, multipliers) = (None, Vec::new());
-        Ok(Self {
-            name,
-            weights,
-            weight_scales,
-            bias,
-            input,
-            input_codes,
-            output,
-            activation,
-            factors,
-            multipliers,
-        })
+        let head = Head { name, n, k, activation };
+        Ok(Self { head, weights, weight_scales, bias, input, input_codes, output, factors, multipliers })
     }
 
     /// Makes the layer able to give codes with the parameters `output`: those of the next layer's input.
     ///
     /// # Errors
-    /// [`StaticLinearError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or a multiplier leaves f32;
+    /// [`LayerError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or a multiplier leaves f32;
     /// nothing is changed then.
-    pub fn set_output(&mut self, output: QParams) -> Result<(), StaticLinearError> {
+    pub fn set_output(&mut self, output: QParams) -> Result<(), LayerError> {
         let codes = codes_of("output", &output)?;
         let (zero_point, min, max) = (output.zero_point(), output.codes().min(), output.codes().max());
         if !output.codes().contains(zero_point) {
-            return Err(StaticLinearError::OutputZeroPoint { zero_point, min, max });
+            return Err(LayerError::OutputZeroPoint { zero_point, min, max });
         }
         let multiplier = |(channel, (&weight_scale, &sum_scale)): (usize, (&f32, &f32))| {
             let multiplier = output_multiplier(self.input.scale(), weight_scale, output.scale());
-            let error = StaticLinearError::Multiplier { channel, sum_scale, output_scale: output.scale() };
+            let error = LayerError::Multiplier { channel, sum_scale, output_scale: output.scale() };
             if multiplier.is_finite() { Ok(multiplier) } else { Err(error) }
         };
         let channels = self.weight_scales.iter().zip(&self.factors).enumerate();
@@ -128,20 +118,7 @@ impl StaticLinear {
         Ok(())
     }
 
-    /// The name, such as `fc1`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Outputs.
-    pub fn n(&self) -> usize {
-        self.weights.n()
-    }
-
-    /// Inputs.
-    pub fn k(&self) -> usize {
-        self.weights.k()
-    }
+    head_methods!();
 
     /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
     pub fn weights(&self) -> &PackedWeights {
@@ -171,11 +148,6 @@ impl StaticLinear {
     /// Scale, zero point and codes of the output, where it can be codes.
     pub fn output(&self) -> Option<&QParams> {
         self.output.as_ref().map(|(params, _)| params)
-    }
-
-    /// What follows.
-    pub fn activation(&self) -> FusedActivation {
-        self.activation
     }
 
     /// Bytes in memory: packed weights with their sums, scales, multipliers and bias.
@@ -223,24 +195,24 @@ pub(crate) fn pack(
     PackedWeights::from_nk(Weights::new(weight, zero_points).for_activations(activations), kernel)
 }
 
-fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), StaticLinearError> {
-    if len == n { Ok(()) } else { Err(StaticLinearError::Length { tensor, n, len }) }
+fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), LayerError> {
+    if len == n { Ok(()) } else { Err(LayerError::Length { tensor, n, len }) }
 }
 
 /// The type that holds the codes of `params`.
-fn codes_of(operand: &'static str, params: &QParams) -> Result<ActivationCodes, StaticLinearError> {
+fn codes_of(operand: &'static str, params: &QParams) -> Result<ActivationCodes, LayerError> {
     let (min, max) = (params.codes().min(), params.codes().max());
     let holds = |codes: &ActivationCodes| codes.range().contains_range(params.codes());
-    ActivationCodes::ALL.into_iter().find(holds).ok_or(StaticLinearError::Codes { operand, min, max })
+    ActivationCodes::ALL.into_iter().find(holds).ok_or(LayerError::Codes { operand, min, max })
 }
 
-fn sum_scale(channel: usize, input_scale: f32, weight_scale: f32) -> Result<f32, StaticLinearError> {
+fn sum_scale(channel: usize, input_scale: f32, weight_scale: f32) -> Result<f32, LayerError> {
     if !(weight_scale > 0.0 && weight_scale.is_finite()) {
-        return Err(StaticLinearError::WeightScale { channel, scale: weight_scale });
+        return Err(LayerError::WeightScale { channel, scale: weight_scale });
     }
     let sum_scale = input_scale * weight_scale;
     if !sum_scale.is_normal() {
-        return Err(StaticLinearError::SumScale { channel, input_scale, weight_scale });
+        return Err(LayerError::SumScale { channel, input_scale, weight_scale });
     }
     Ok(sum_scale)
 }

@@ -79,9 +79,9 @@ impl StaticLinear {
         x: MatRef<'_, C>,
         out: MatMut<'_, D>,
         threads: Threads<'_>,
-        workspace: &mut Workspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
-        self.codes(self.activations(x)?, out, threads, workspace)
+        self.codes(self.activations(x)?, out, threads, &mut workspace.gemm)
     }
 
     /// Codes (m, k) to real values (m, n), after the activation function.
@@ -93,9 +93,9 @@ impl StaticLinear {
         x: MatRef<'_, C>,
         out: MatMut<'_, T>,
         threads: Threads<'_>,
-        workspace: &mut Workspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
-        self.values(self.activations(x)?, out, threads, workspace)
+        self.values(self.activations(x)?, out, threads, &mut workspace.gemm)
     }
 
     /// Codes (m, k) to their int32 sums (m, n) with the bias, before any scale: for tests, and for stages of one's own.
@@ -107,13 +107,13 @@ impl StaticLinear {
         x: MatRef<'_, C>,
         out: MatMut<'_, i32>,
         threads: Threads<'_>,
-        workspace: &mut Workspace,
+        workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
         let stage = match self.bias() {
             Some(bias) => Int32::new().with_bias(bias),
             None => Int32::new(),
         };
-        Ok(gemm(self.activations(x)?, self.weights(), &stage, out, threads, workspace)?)
+        Ok(gemm(self.activations(x)?, self.weights(), &stage, out, threads, &mut workspace.gemm)?)
     }
 
     /// Whatever the left operand: codes out.
@@ -162,7 +162,11 @@ impl StaticLinear {
         Ok(stage)
     }
 
-    fn activations<'a, C: Activation>(&self, x: MatRef<'a, C>) -> Result<Activations<'a, C>, ForwardError> {
+    /// The left operand that codes are.
+    pub(crate) fn activations<'a, C: Activation>(
+        &self,
+        x: MatRef<'a, C>,
+    ) -> Result<Activations<'a, C>, ForwardError> {
         check_codes::<C>("input", self.input_codes())?;
         Ok(Activations::new(x, self.input().zero_point()))
     }

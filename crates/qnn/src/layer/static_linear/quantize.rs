@@ -1,57 +1,13 @@
 //! From an f32 layer to a [`StaticLinear`]: weights as codes, the bias as int32, scales raised where int32 asks for it.
 
-use qcore::{BiasError, NoFittingScale, ParamError, QParams, WeightChannel, quantize_bias};
+use qcore::{QParams, WeightChannel, quantize_bias};
 use qkernels::{Kernel, MatRef};
 
 use super::build::{StaticLinear, StaticParts};
 use crate::config::weights::WeightConfig;
-use crate::layer::dynamic::DynamicLinearError;
 use crate::layer::float::FloatLinear;
-use crate::layer::layer_error::StaticLinearError;
-use crate::layer::weight_codes::{WeightCodesError, codes, scheme_params, zero_points};
-use crate::layer::weight_only::WeightOnlyError;
-
-/// Why a layer could not be quantized.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QuantizeLinearError {
-    /// The weights have no codes.
-    #[error("weights: {0}")]
-    Weights(#[from] WeightCodesError),
-    /// No weight scale, however large, makes the bias and the sums of a channel fit int32.
-    #[error("channel {channel}: {source}")]
-    NoScale {
-        /// The output channel.
-        channel: usize,
-        /// The scale that the weights ask for, and the bias.
-        source: NoFittingScale,
-    },
-    /// A raised scale has no parameters.
-    #[error("channel {channel}: {source}")]
-    Params {
-        /// The output channel.
-        channel: usize,
-        /// Why.
-        source: ParamError,
-    },
-    /// A bias has no int32 form.
-    #[error("channel {channel}: {source}")]
-    Bias {
-        /// The output channel.
-        channel: usize,
-        /// Why.
-        source: BiasError,
-    },
-    /// Codes and scales do not make a layer.
-    #[error(transparent)]
-    Static(#[from] StaticLinearError),
-    /// Codes and scales do not make a dynamic layer.
-    #[error(transparent)]
-    Dynamic(#[from] DynamicLinearError),
-    /// The layer has no form with quantized weights alone.
-    #[error(transparent)]
-    WeightOnly(#[from] WeightOnlyError),
-}
+use crate::layer::layer_error::LayerError;
+use crate::layer::weight_codes::{codes, scheme_params, zero_points};
 
 impl StaticLinear {
     /// The int8 form of `layer` for inputs with the parameters `input`, packed for `kernel`: weights by `weights`, the bias
@@ -61,7 +17,7 @@ impl StaticLinear {
     /// ([`WeightChannel::fit_scale`]).
     ///
     /// # Errors
-    /// [`QuantizeLinearError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -77,7 +33,7 @@ impl StaticLinear {
         input: QParams,
         weights: &WeightConfig,
         kernel: Kernel,
-    ) -> Result<Self, QuantizeLinearError> {
+    ) -> Result<Self, LayerError> {
         let mut params = scheme_params(layer, weights)?;
         let mut biases = Vec::with_capacity(params.len());
         for (channel, (weights, params)) in
@@ -89,35 +45,31 @@ impl StaticLinear {
                 *params = fitted(weights, params, channel)?;
             }
             let bias = quantize_bias(bias, input.scale(), params.scale())
-                .map_err(|source| QuantizeLinearError::Bias { channel, source })?;
+                .map_err(|source| LayerError::Int32Bias { channel, source })?;
             biases.push(bias);
         }
         let codes = codes(layer, &params)?;
         let parts = StaticParts {
             name: layer.name().to_owned(),
-            weight: MatRef::new(&codes, layer.n(), layer.k()).map_err(StaticLinearError::from)?,
+            weight: MatRef::new(&codes, layer.n(), layer.k())?,
             weight_scales: params.iter().map(QParams::scale).collect(),
             weight_zero_points: zero_points(&params),
             bias: layer.bias().is_some().then_some(biases),
             input,
             activation: layer.activation(),
         };
-        Ok(Self::new(parts, kernel)?)
+        Self::new(parts, kernel)
     }
 }
 
 /// `params`, with a larger scale if the channel needs one.
-fn fitted(
-    weights: WeightChannel<'_>,
-    params: &QParams,
-    channel: usize,
-) -> Result<QParams, QuantizeLinearError> {
+fn fitted(weights: WeightChannel<'_>, params: &QParams, channel: usize) -> Result<QParams, LayerError> {
     let fitted = weights.fit_scale(params.scale());
-    let fitted = fitted.map_err(|source| QuantizeLinearError::NoScale { channel, source })?;
+    let fitted = fitted.map_err(|source| LayerError::NoScale { channel, source })?;
     if fitted.raised_from.is_none() {
         return Ok(*params);
     }
     let raised = QParams::new(fitted.scale, 0, params.codes());
-    let raised = raised.map_err(|source| QuantizeLinearError::Params { channel, source })?;
+    let raised = raised.map_err(|source| LayerError::Params { channel, source })?;
     Ok(raised.with_order(params.order()).with_rounding(params.rounding()))
 }

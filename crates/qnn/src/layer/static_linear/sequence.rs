@@ -10,36 +10,35 @@ use crate::layer::rows::grown;
 use crate::layer::workspace::LinearWorkspace;
 
 /// Runs `layers`, of which each takes the codes that the one before it gives, on finite `x`. Codes of both types are kept
-/// as bytes: in `workspace`, and for the layer after in `next`.
+/// as bytes.
 pub(crate) fn run<'l>(
     layers: impl Iterator<Item = &'l StaticLinear>,
     x: MatRef<'_, f32>,
     out: MatMut<'_, f32>,
     threads: Threads<'_>,
     workspace: &mut LinearWorkspace,
-    next: &mut Vec<u8>,
 ) -> Result<(), ForwardError> {
     let (m, mut layers) = (x.rows(), layers.peekable());
-    let LinearWorkspace { codes, gemm, .. } = workspace;
+    let LinearWorkspace { codes, next_codes, gemm, .. } = workspace;
     let mut real = Some(x);
     while let Some(layer) = layers.next() {
         let Some(following) = layers.peek() else {
             return match (real, layer.input_codes()) {
                 (Some(x), _) => layer.values(layer.quantized(x)?, out, threads, gemm),
                 (None, ActivationCodes::U8) => {
-                    layer.forward_values(matrix::<u8>(codes, m, layer)?, out, threads, gemm)
+                    layer.values(layer.activations(matrix::<u8>(codes, m, layer)?)?, out, threads, gemm)
                 }
                 (None, ActivationCodes::I8) => {
-                    layer.forward_values(matrix::<i8>(codes, m, layer)?, out, threads, gemm)
+                    layer.values(layer.activations(matrix::<i8>(codes, m, layer)?)?, out, threads, gemm)
                 }
             };
         };
-        let output = grown(next, m, layer.n())?;
+        let output = grown(next_codes, m, layer.n())?;
         match following.input_codes() {
             ActivationCodes::U8 => step::<u8>(layer, real, codes, output, m, threads, gemm)?,
             ActivationCodes::I8 => step::<i8>(layer, real, codes, output, m, threads, gemm)?,
         }
-        core::mem::swap(codes, next);
+        core::mem::swap(codes, next_codes);
         real = None;
     }
     Ok(())
@@ -59,10 +58,10 @@ fn step<D: Activation>(
     match (real, layer.input_codes()) {
         (Some(x), _) => layer.codes(layer.quantized(x)?, output, threads, gemm),
         (None, ActivationCodes::U8) => {
-            layer.forward_codes(matrix::<u8>(codes, m, layer)?, output, threads, gemm)
+            layer.codes(layer.activations(matrix::<u8>(codes, m, layer)?)?, output, threads, gemm)
         }
         (None, ActivationCodes::I8) => {
-            layer.forward_codes(matrix::<i8>(codes, m, layer)?, output, threads, gemm)
+            layer.codes(layer.activations(matrix::<i8>(codes, m, layer)?)?, output, threads, gemm)
         }
     }
 }
