@@ -1,27 +1,36 @@
-//! int8 layers and models: quantize any tree of layers, with evidence; run, compare, save.
+//! int8 layers and models: quantize any tree of layers, see what that costs, run it, save it.
 //!
-//! - **Layers**: [`StaticLinear`] (calibrated scales, codes or floats in and out), [`DynamicLinear`] (scales of the values at
-//!   hand), [`WeightOnlyLinear`] (float activations and sums). [`Linear`] is a layer in whatever form. The slow layers that courses
-//!   write are in [`reference`](mod@reference).
-//! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
-//!   and replaces them as a [`PassConfig`] says.
-//! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
-//!   a [`Warning`] where a good figure hides a bad one, [`analyze_model_sizes`], [`analyze_sensitivity`] (what quantizing each
-//!   layer alone costs, and the cheapest mix that keeps a [`Target`]).
-//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors, from one file or from
-//!   several ([`ShardIndex`]); [`save_layers`] and [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
+//! - **Layers**: [`StaticLinear`] has calibrated scales and takes and gives codes or floats,
+//!   [`DynamicLinear`] finds scales in the values at hand, and [`WeightOnlyLinear`] has float
+//!   activations and sums. [`Linear`] is a layer in any form. The slow layers that courses write
+//!   are in [`reference`](mod@reference).
+//! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers
+//!   while batches run through it, and replaces them as a [`PassConfig`] says.
+//! - **Evidence**: [`PassReport`] has the SQNR and the clipped share of each layer, from the
+//!   calibration run, and a [`Warning`] where a good figure hides a bad one.
+//!   [`analyze_model_sizes`] counts bytes. [`analyze_sensitivity`] finds out what quantizing each
+//!   layer alone costs, and the cheapest mix that keeps a [`Target`].
+//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of
+//!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`save_layers`] and
+//!   [`LayerFile`] write and read this library's own files. The bytes may be those of a mapped
+//!   file.
 //!
-//! The MLP is a tree like any other ([`Mlp`]), and has a short way besides. Its states are types, and each step makes the next
-//! one:
+//! The MLP is a tree like any other ([`Mlp`]), and has a short way as well. Its states are types,
+//! and each step makes the next one:
 //!
-//! 1. [`FloatMlp`]: f32 layers, from [`FloatLinear`]s or a safetensors file with PyTorch's names.
-//! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`]: the range of every layer's
-//!    input.
-//! 3. [`CalibratedMlp::quantize`] gives a [`QuantMlp`]: i8 weights, u8 or i8 activations ([`QuantConfig`]).
-//! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose sums become f32 logits.
-//! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and [`QuantMlp::load`] keep the model.
+//! 1. A [`FloatMlp`] is made of [`FloatLinear`]s, or read from a safetensors file with PyTorch's
+//!    names.
+//! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`], which
+//!    knows the range of every layer's input.
+//! 3. [`CalibratedMlp::quantize`] gives a [`QuantMlp`] with i8 weights and u8 or i8 activations
+//!    ([`QuantConfig`]).
+//! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose
+//!    sums become f32 logits.
+//! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and
+//!    [`QuantMlp::load`] keep the model.
 //!
-//! What a [`QuantMlp`] of two layers computes; what lies between `x` and the logits is integers:
+//! This is what a [`QuantMlp`] of two layers computes. Everything between `x` and the logits is
+//! integers:
 //!
 //! ```text
 //!  x ── quantize ──► u8 ── × i8 ──► int32 ── requantize ──► u8 ── × i8 ──► int32 ── dequantize ──► logits
@@ -30,7 +39,7 @@
 //!
 //! ```
 //! use qkernels::{MatMut, MatRef, Threads};
-//! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, LinearWorkspace};
+//! use qnn::{FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp};
 //!
 //! let float = FloatMlp::new(vec![
 //!     FloatLinear::new("fc1", 3, 2, vec![0.5, -1.0, 0.25, 0.75, -0.5, 0.5], vec![0.1, 0.0, -0.1])?,
@@ -52,13 +61,16 @@
 //!
 //! # Invariants
 //!
-//! - An integer layer is proven: its sums cannot leave int32 whatever the input, its scales are usable; in a [`QuantMlp`] each
-//!   takes what the one before it gives. This holds for layers from files too; what a file says is hostile until checked.
-//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the threads and (unless rows share
-//!   a scale, as per tensor) the batch.
-//! - Nothing that a caller passes in, bytes included, panics. Errors are typed and carry names and numbers.
-//! - Nothing is dropped in silence: a scale that had to be raised and a channel that became constant are in the report,
-//!   and a tensor that has no place in a model is an error.
+//! - An integer layer is proven: its sums cannot leave int32, whatever the input, and its scales
+//!   are usable. In a [`QuantMlp`] each layer takes the codes that the one before it gives. This
+//!   holds for layers from files too: what a file says is hostile until checked.
+//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the
+//!   threads and (unless rows share a scale, as per tensor) the batch.
+//! - Nothing that a caller passes in causes a panic, hostile bytes included. Errors are typed and
+//!   have names and numbers.
+//! - Nothing is dropped in silence. A scale that had to be raised and a channel that became
+//!   constant are in the report, layers that hand on values instead of codes are in
+//!   [`Mlp::unlinked`], and a tensor that has no place in a model is an error.
 
 #![forbid(unsafe_code)]
 
@@ -136,7 +148,7 @@ pub use tree::shape::{LayerMismatch, LayerShape};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Those of the guides.
+/// The guides' examples, compiled.
 #[cfg(doctest)]
 mod guides {
     #[doc = include_str!("../../../docs/guides/int8-in-your-engine.md")]

@@ -4,14 +4,16 @@ use core::fmt;
 
 use qcore::{CodeRange, Scheme};
 
-/// Codes of activations.
+/// The type that codes of activations have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ActivationCodes {
-    /// 0..=255, affine ([`Scheme::activations_u8`]): what PyTorch (FBGEMM) and ONNX Runtime use on x86.
+    /// Codes 0..=255, affine ([`Scheme::activations_u8`]). PyTorch (FBGEMM) and ONNX Runtime use
+    /// them on x86.
     #[default]
     U8,
-    /// -128..=127, affine ([`Scheme::activations_i8`]): the same steps, 128 lower; what TensorFlow Lite uses.
+    /// Codes -128..=127, affine ([`Scheme::activations_i8`]): the same steps, 128 lower. TensorFlow
+    /// Lite uses them.
     I8,
 }
 

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// The form of a linear layer: of one in a model ([`Linear::form`](crate::Linear::form)), of one that is to be
-/// ([`Method::form`](crate::Method::form)), and of one in a file. `Display` and [`name`](Self::name) give the name that tables and
-/// files have.
+/// The form of a linear layer. [`Linear::form`](crate::Linear::form) says which one a layer has,
+/// and [`Method::form`](crate::Method::form) which one it will have. Tables and files use its
+/// [`name`](Self::name), which `Display` writes.
 ///
 /// ```
 /// use qnn::Form;
@@ -15,11 +15,14 @@ use core::fmt;
 pub enum Form {
     /// [`FloatLinear`](crate::FloatLinear): f32, as trained.
     Float,
-    /// [`StaticLinear`](crate::StaticLinear): integers are multiplied, and all scales are calibrated.
+    /// [`StaticLinear`](crate::StaticLinear): integers are multiplied, and all scales are
+    /// calibrated.
     Static,
-    /// [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the input's scales come from the values at hand.
+    /// [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the input's scales
+    /// come from the values at hand.
     Dynamic,
-    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in registers, and activations are floats.
+    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in registers, and
+    /// activations are floats.
     WeightOnly,
 }
 

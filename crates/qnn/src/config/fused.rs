@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// An activation function that a layer applies to its outputs before it stores them: in the product's output stage, so
-/// that it costs no pass over memory.
+/// An activation function that a layer applies to its outputs before it stores them. The product's
+/// output stage does it, so it costs no pass over memory.
 ///
 /// ```
 /// use qnn::{FloatLinear, FusedActivation};

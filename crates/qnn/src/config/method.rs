@@ -5,8 +5,7 @@ use qkernels::Dynamic;
 
 use super::form::Form;
 use super::observer::ObserverChoice;
-use super::weights::WeightConfig;
-use super::weights::WeightOnlyConfig;
+use super::weights::{WeightConfig, WeightOnlyConfig};
 
 /// What becomes of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -14,16 +13,19 @@ use super::weights::WeightOnlyConfig;
 pub enum Method {
     /// It stays in f32.
     Float,
-    /// [`StaticLinear`](crate::StaticLinear): integers multiplied, scales calibrated.
+    /// It becomes a [`StaticLinear`](crate::StaticLinear): integers are multiplied, and scales are
+    /// calibrated.
     Static(StaticConfig),
-    /// [`DynamicLinear`](crate::DynamicLinear): integers multiplied, the input's scales those of the values at hand.
+    /// It becomes a [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the
+    /// input's scales come from the values at hand.
     Dynamic(DynamicConfig),
-    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights that become f32 in registers, float activations.
+    /// It becomes a [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in
+    /// registers, and activations are floats.
     WeightOnly(WeightOnlyConfig),
 }
 
 impl Method {
-    /// The form that a layer has then.
+    /// The form that this gives a layer.
     pub fn form(&self) -> Form {
         match self {
             Method::Float => Form::Float,
@@ -43,11 +45,12 @@ impl Default for Method {
 /// How a layer becomes static.
 #[derive(Clone, Copy, Debug)]
 pub struct StaticConfig {
-    /// How the observed range of the input becomes scale and zero point. The default is [`Scheme::activations_u8`].
+    /// How the observed range of the input becomes scale and zero point. The default is
+    /// [`Scheme::activations_u8`].
     pub activations: Scheme,
     /// How weights become codes.
     pub weights: WeightConfig,
-    /// What finds the range.
+    /// The observer that finds the range.
     pub observer: ObserverChoice,
 }
 
@@ -62,8 +65,8 @@ impl Default for StaticConfig {
 }
 
 impl StaticConfig {
-    /// Whether an observer for this form gives the range that one for `other` would give: the same observer, for the same codes
-    /// where it asks about them.
+    /// Whether an observer for this form gives the same range as one for `other`: it must be the
+    /// same observer, and the codes must be the same if the observer depends on them.
     pub(crate) fn sees_as(&self, other: &StaticConfig) -> bool {
         match (self.observer, other.observer) {
             (ObserverChoice::MinMax, ObserverChoice::MinMax) => true,
@@ -76,7 +79,8 @@ impl StaticConfig {
 /// How a layer becomes dynamic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DynamicConfig {
-    /// How the values at hand become codes, and what shares a scale. The default is per token, symmetric i8.
+    /// How the values at hand become codes, and which of them share a scale. The default is
+    /// symmetric i8 with a scale for each token.
     pub activations: Dynamic,
     /// How weights become codes.
     pub weights: WeightConfig,

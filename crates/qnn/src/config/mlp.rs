@@ -16,7 +16,7 @@ use super::weights::WeightGranularity;
 pub struct QuantConfig {
     /// Codes of the input of every layer.
     pub activations: ActivationCodes,
-    /// What shares a weight scale.
+    /// Which weights share a scale.
     pub weights: WeightGranularity,
     /// The kernel to pack for; `None` is [`Kernel::select`].
     pub kernel: Option<Kernel>,

@@ -5,17 +5,18 @@ use qcore::{
     PercentileObserver, Scheme, SettingError,
 };
 
-/// An observer of qcore, or one of the caller's own.
+/// An observer of qcore, or one that the caller wrote.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum ObserverChoice {
-    /// [`MinMaxObserver`]: every value that was seen has a code.
+    /// [`MinMaxObserver`]: the range covers every value that was seen.
     #[default]
     MinMax,
     /// [`MovingAverageObserver`] with this averaging constant.
     MovingAverage(f32),
-    /// [`PercentileObserver`] with this percentile, of magnitudes if the scheme is symmetric. For large values that are rare in
-    /// every channel; a channel that is large in every row ([`Warning::OutlierInput`](crate::Warning::OutlierInput)) is destroyed.
+    /// [`PercentileObserver`] with this percentile, of magnitudes if the scheme is symmetric. Use
+    /// it where large values are rare in every channel. It destroys a channel that is large in
+    /// every row ([`Warning::OutlierInput`](crate::Warning::OutlierInput)).
     Percentile(f64),
     /// [`HistogramObserver`] with 2048 bins.
     Histogram,
@@ -23,7 +24,7 @@ pub enum ObserverChoice {
     Mse,
     /// [`EntropyObserver`] for the codes of the activations.
     Entropy,
-    /// Whatever this gives for the scheme of the activations.
+    /// The observer that this function makes for the scheme of the activations.
     Custom(fn(&Scheme) -> Box<dyn Observer + Send>),
 }
 
@@ -38,7 +39,7 @@ impl ObserverChoice {
         }
     }
 
-    /// An observer for activations that are quantized by `scheme`.
+    /// Makes an observer for activations that are quantized by `scheme`.
     ///
     /// # Errors
     /// [`SettingError`] if the averaging constant or the percentile is out of range.

@@ -18,10 +18,10 @@ use super::pattern::matches;
 /// ```
 #[derive(Clone, Debug)]
 pub struct PassConfig {
-    /// What becomes of layers that nothing below speaks of.
+    /// What becomes of layers that no other field decides about.
     pub method: Method,
-    /// What becomes of layers by name; the first rule that matches decides, before anything else. A rule that matches no
-    /// layer is an error, since it is a typing error.
+    /// What becomes of layers by name. The first rule that matches decides, before any other field.
+    /// A rule that matches no layer is refused, because it is probably a typing error.
     pub rules: Vec<Rule>,
     /// Whether the first layer stays in f32.
     pub first_in_float: bool,
@@ -29,18 +29,20 @@ pub struct PassConfig {
     pub last_in_float: bool,
     /// Layers with fewer weights (n * k) than this stay in f32.
     pub min_weights: usize,
-    /// Whether a layer that cannot be quantized as asked (it never ran in calibration, its scales leave f32) is an error. If
-    /// not, it stays in f32 and the report says why.
+    /// Whether a layer that cannot be quantized as asked (it never ran in calibration, its scales
+    /// leave f32) is an error. If not, it stays in f32 and the report says why.
     pub require_integer: bool,
-    /// Rows of each layer's input that are kept to measure what its quantization costs, spread over all batches; 0 for
-    /// no such figures. They take rows * k * 4 bytes for each layer.
+    /// How many rows of each layer's input are kept to measure what quantizing the layer costs.
+    /// They are spread over all batches and take rows * k * 4 bytes for each layer. 0 means that
+    /// nothing is measured.
     pub evidence_rows: usize,
     /// The kernel to pack for; `None` is [`Kernel::select`].
     pub kernel: Option<Kernel>,
 }
 
 impl Default for PassConfig {
-    /// All layers static, with per-channel i8 weights and u8 activations; nothing falls back to f32.
+    /// All layers static, with per-channel i8 weights and u8 activations; nothing falls back to
+    /// f32.
     fn default() -> Self {
         Self {
             method: Method::default(),
@@ -55,17 +57,18 @@ impl Default for PassConfig {
     }
 }
 
-/// What becomes of the layers whose name a pattern describes.
+/// What becomes of the layers whose names match a pattern.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// A name, or a pattern: `*` stands for any characters, `?` for one, and `\*`, `\?` and `\\` for themselves.
+    /// A name, or a pattern: `*` stands for any characters, `?` for one, and `\*`, `\?` and `\\`
+    /// for themselves.
     pub pattern: String,
     /// What becomes of them.
     pub method: Method,
 }
 
 impl Rule {
-    /// Whether the rule speaks of the layer `name`.
+    /// Whether the rule applies to the layer `name`.
     ///
     /// ```
     /// use qnn::{Method, Rule};
@@ -78,7 +81,7 @@ impl Rule {
 }
 
 impl PassConfig {
-    /// Adds a rule after those that are there.
+    /// Adds a rule after the others.
     #[must_use]
     pub fn with_rule(mut self, pattern: impl Into<String>, method: Method) -> Self {
         self.rules.push(Rule { pattern: pattern.into(), method });

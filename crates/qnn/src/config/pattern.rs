@@ -1,5 +1,5 @@
-//! Patterns of names, as a shell has them: `*` for any number of any characters, `?` for one, `\` before one of these three for
-//! itself.
+//! Patterns of names, as in a shell: `*` stands for any characters, `?` for one, and `\` takes away
+//! the meaning of the `*`, `?` or `\` after it.
 
 /// A part of a pattern.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,7 +27,7 @@ fn is_special(char: char) -> bool {
     matches!(char, '*' | '?' | '\\')
 }
 
-/// The pattern of this name and of no other.
+/// The pattern that matches this name and no other.
 pub(crate) fn literal(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for char in name.chars() {
@@ -39,11 +39,12 @@ pub(crate) fn literal(name: &str) -> String {
     pattern
 }
 
-/// Whether the whole of `name` is what `pattern` describes.
+/// Whether `pattern` matches the whole of `name`.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (parts(pattern), name.chars().collect::<Vec<_>>());
     let (mut p, mut i) = (0, 0);
-    // Where to go on if what follows the last star does not match: after the star, one character later in the name.
+    // Where to go on if the part after the last star does not match: after the star, one character
+    // later in the name.
     let mut retry = None;
     loop {
         match (pattern.get(p), name.get(i)) {
@@ -94,7 +95,7 @@ mod tests {
             (r"a\*", "a*", true),
             (r"a\*", "ab", false),
             (r"a\?\\", r"a?\", true),
-            // Before anything else it is a character like others.
+            // Before any other character, the backslash is a character like others.
             (r"a\b", r"a\b", true),
             (r"a\", r"a\", true),
         ];

@@ -4,7 +4,7 @@ use core::fmt;
 
 use qcore::{CodeRange, CodeRangeError, Scheme};
 
-/// What shares a weight scale. Weights are symmetric i8 either way ([`Scheme::weights_i8`]).
+/// Which weights share a scale. Weights are symmetric i8 either way ([`Scheme::weights_i8`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WeightGranularity {
@@ -25,9 +25,10 @@ pub enum WeightGranularity {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WeightConfig {
-    /// Codes, divisor and rounding. The default is [`Scheme::weights_i8`].
+    /// How a range becomes a scale, and a weight becomes a code. The default is
+    /// [`Scheme::weights_i8`].
     pub scheme: Scheme,
-    /// What shares a scale.
+    /// Which weights share a scale.
     pub granularity: WeightGranularity,
 }
 
@@ -35,7 +36,7 @@ impl WeightConfig {
     /// Symmetric codes of 2 to 8 bits, a scale for each channel.
     ///
     /// # Errors
-    /// When there are no such codes.
+    /// [`CodeRangeError`] if there are no such codes.
     pub fn with_bits(bits: u32) -> Result<Self, CodeRangeError> {
         let scheme = Scheme { codes: CodeRange::signed(bits)?, ..Scheme::weights_i8() };
         Ok(Self { scheme, granularity: WeightGranularity::PerChannel })
@@ -51,9 +52,11 @@ impl WeightConfig {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WeightOnlyConfig {
-    /// How the range of a channel or group becomes a scale and, if the scheme is affine, a zero point. Its codes are i8.
+    /// How the range of a channel or group becomes a scale and, if the scheme is affine, a zero
+    /// point. Its codes are i8.
     pub scheme: Scheme,
-    /// Weights along k that share a scale, a multiple of [`qkernels::GROUP_STEP`]; `None` for a whole output channel.
+    /// How many weights along k share a scale: a multiple of [`qkernels::GROUP_STEP`], or `None`
+    /// for a whole output channel.
     pub group_len: Option<usize>,
 }
 

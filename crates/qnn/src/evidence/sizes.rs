@@ -1,4 +1,4 @@
-//! What a model takes, layer by layer, before and after.
+//! How many bytes a model takes, layer by layer, in f32 and as it is.
 
 use core::fmt;
 
@@ -27,11 +27,11 @@ pub struct LayerSize {
     pub parameters: usize,
     /// Bytes in f32.
     pub float_bytes: usize,
-    /// Bytes as it is, scales and zero points counted.
+    /// Bytes that must be stored in its form, with scales and zero points.
     pub stored: Storage,
 }
 
-/// The bytes of every linear layer of `model`: in f32, and as it is.
+/// Counts the bytes of every linear layer of `model`, in f32 and as it is.
 ///
 /// ```
 /// use qkernels::{Dynamic, Kernel};
@@ -68,7 +68,7 @@ impl SizeReport {
         self.layers.iter().map(|layer| layer.float_bytes).sum()
     }
 
-    /// Bytes of all layers as they are.
+    /// Bytes that must be stored for all layers in their forms.
     pub fn stored(&self) -> Storage {
         self.layers.iter().map(|layer| layer.stored).sum()
     }
@@ -115,7 +115,7 @@ impl fmt::Display for SizeReport {
     }
 }
 
-/// Nothing is as large as nothing.
+/// How many times smaller the stored bytes are; 1 if both are 0.
 fn times_smaller(float_bytes: usize, stored: &Storage) -> f64 {
     match (float_bytes, stored.total()) {
         (0, 0) => 1.0,

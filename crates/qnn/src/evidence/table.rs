@@ -1,8 +1,9 @@
-//! Aligned text.
+//! Tables as aligned text.
 
 use core::fmt;
 
-/// Rows of cells, the first row of titles: the first column aligned left, the others right, two spaces between them.
+/// A table of rows of cells; the titles are the first row. The first column is aligned left, the
+/// others right, and two spaces stand between columns.
 pub(crate) struct Table<'t>(pub(crate) &'t [Vec<String>]);
 
 impl fmt::Display for Table<'_> {

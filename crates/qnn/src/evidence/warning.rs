@@ -1,4 +1,5 @@
-//! What a good figure may hide: noise below a large mean, and a range that one input channel takes.
+//! Warnings about what a good SQNR may hide: noise below a large mean, and one input channel that
+//! takes the whole range.
 
 use core::fmt;
 
@@ -6,9 +7,11 @@ use qcore::SqnrAboutMean;
 
 use crate::config::form::Form;
 
-/// Something about a layer that its SQNR does not say. Healthy models have none. `Display` names the remedy.
+/// Something bad about a layer that its SQNR does not show. Healthy models have no warnings.
+/// `Display` names the remedy.
 ///
-/// Both mean one thing: numbers that are the same in every row use up the codes, and what tells rows apart drowns in noise.
+/// Both warnings have the same cause: numbers that are the same in every row use up the codes, and
+/// the differences between rows drown in noise.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -25,20 +28,21 @@ use crate::config::form::Form;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// Most of the output's power is in the means of its channels: without them the SQNR is lower by 10 dB or more, and below
-    /// 20 dB: the noise is a tenth of what tells rows apart, or more.
+    /// Most of the output's power is in the means of its channels. Without the means, the SQNR is
+    /// lower by 10 dB or more and below 20 dB, so the noise is at least a tenth of the differences
+    /// between rows.
     MeanHidesNoise {
         /// The layer.
         layer: String,
         /// The form that it was measured in.
         form: Form,
-        /// Of the output as it is.
+        /// SQNR of the output as it is.
         sqnr_db: f64,
-        /// Of the output about each channel's mean.
+        /// SQNR of the output about each channel's mean.
         sqnr_about_mean_db: f64,
     },
-    /// One channel of the layer's input reaches eight times as far as all others, so that those share an eighth of the codes or
-    /// fewer.
+    /// One channel of the layer's input reaches at least eight times as far as all others, so the
+    /// others share at most an eighth of the codes.
     OutlierInput {
         /// The layer.
         layer: String,
@@ -51,20 +55,22 @@ pub enum Warning {
     },
 }
 
-/// dB between the two ratios from which they are far apart.
+/// From this difference in dB on, the two ratios are far apart.
 const FAR_APART_DB: f64 = 10.0;
 
-/// dB between the two ratios above which the rows do not differ at all, but for the roundings of f32: nothing is hidden.
+/// From this difference in dB on, the rows differ by no more than the roundings of f32, so nothing
+/// is hidden.
 const NO_SIGNAL_DB: f64 = 120.0;
 
-/// dB about the mean that are good enough, whatever the mean adds.
+/// An SQNR about the mean that is good enough, whatever the mean adds.
 const GOOD_DB: f64 = 20.0;
 
-/// How many times the largest of all other channels a channel must reach to be an outlier: three bits of eight are lost then.
+/// A channel is an outlier if it reaches this many times as far as all others. Three of eight bits
+/// are lost then.
 const OUTLIER: f32 = 8.0;
 
 impl Warning {
-    /// If the ratios of a layer's output are far apart.
+    /// A warning if the two ratios of a layer's output are far apart.
     pub(crate) fn of_means(
         layer: &str,
         form: Form,
@@ -130,7 +136,8 @@ impl ChannelPeaks {
         }
     }
 
-    /// If one channel reaches much further than all others. A single row has large values, but no channels of them.
+    /// A warning if one channel reaches much further than all others. A single row does not count:
+    /// it has large values, but not in every row.
     pub(crate) fn warning(&self, layer: &str) -> Option<Warning> {
         let (mut channel, mut largest, mut others) = (0, 0.0, 0.0_f32);
         for (at, &peak) in self.peaks.iter().enumerate() {

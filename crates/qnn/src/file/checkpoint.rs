@@ -1,5 +1,5 @@
-//! Trained models from safetensors files: PyTorch's names in f32, f16 or bf16, and the int-quantized layout of
-//! compressed-tensors, which `int8_layout.rs` reads.
+//! Reads trained models from safetensors files: layers with PyTorch's names in f32, f16 or bf16,
+//! and, in `int8_layout.rs`, the int-quantized layout of compressed-tensors.
 
 use safetensors::Dtype;
 
@@ -9,15 +9,17 @@ use super::shards::{self, ShardIndex};
 use super::tensors::{Tensor, TensorFile, TensorFileError};
 use crate::layer::float::{FloatLinear, FloatLinearError};
 
-/// The tensors of a trained model, from which layers are taken by name. The bytes are the caller's, read or mapped, and are
-/// not trusted.
+/// The tensors of a trained model. Layers are taken out of it by name. The caller owns the bytes,
+/// read or mapped. They are not trusted.
 ///
-/// Large models come in several files, and a layer may have tensors in two of them. One such file cannot be told from a whole
-/// checkpoint: a bias or a zero point that is in another file looks like none, which [`finish`](Self::finish) cannot notice.
-/// Whoever has several files reads them as one, with [`parse_indexed`](Self::parse_indexed) where there is an index, else with
+/// Large models come in several files, and a layer may have tensors in two of them. One such file
+/// looks like a whole checkpoint: if a bias or a zero point is in another file, the layer seems to
+/// have none, which [`finish`](Self::finish) cannot notice. So read several files as one, with
+/// [`parse_indexed`](Self::parse_indexed) if there is an index, else with
 /// [`parse_shards`](Self::parse_shards).
 ///
-/// A layer that cannot be taken as asked leaves everything as it was, so that it can be taken in another way.
+/// If a layer cannot be taken as asked, everything stays as it was, so that it can be taken in
+/// another way.
 ///
 /// ```
 /// use safetensors::{Dtype, tensor::TensorView};
@@ -35,7 +37,7 @@ pub struct Checkpoint<'d> {
     pub(crate) file: TensorFile<'d>,
 }
 
-/// Tensors that only layouts have which are not read: the last part of the name, and whose layout it is.
+/// Tensors of layouts that this does not read: the last part of the name, and whose layout it is.
 const OTHER_LAYOUTS: [(&str, &str); 6] = [
     ("weight_packed", "compressed-tensors' packed weights"),
     ("qweight", "GPTQ or AWQ"),
@@ -54,7 +56,7 @@ impl<'d> Checkpoint<'d> {
         Ok(Self { file: TensorFile::parse(bytes)? })
     }
 
-    /// Reads the headers of a checkpoint's files, all of them, in any order. Whether one is missing cannot be noticed.
+    /// Reads the headers of all files of a checkpoint, in any order. A missing file is not noticed.
     ///
     /// ```
     /// use safetensors::{Dtype, tensor::TensorView};
@@ -69,12 +71,13 @@ impl<'d> Checkpoint<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`CheckpointError`] if there are no files, one is no safetensors file, or two have a tensor of the same name.
+    /// [`CheckpointError`] if there are no files, one is no safetensors file, or two have a tensor
+    /// of the same name.
     pub fn parse_shards(shards: impl IntoIterator<Item = &'d [u8]>) -> Result<Self, CheckpointError> {
         Ok(Self { file: shards::merge(shards)? })
     }
 
-    /// Reads the headers of the files that `index` names, each given with its name.
+    /// Reads the headers of the files that `index` names. Each file is given with its name.
     ///
     /// ```
     /// use safetensors::{Dtype, tensor::TensorView};
@@ -90,8 +93,9 @@ impl<'d> Checkpoint<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`CheckpointError`] if a file is missing, unknown to the index, given twice, or no safetensors file; if a tensor is in two
-    /// files, in another one than the index says, in none, or not in the index.
+    /// [`CheckpointError`] if a file is missing, not in the index, given twice, or no safetensors
+    /// file; or if a tensor is in two files, in another file than the index says, in no file, or
+    /// not in the index.
     pub fn parse_indexed<N: Into<String>>(
         index: &ShardIndex,
         shards: impl IntoIterator<Item = (N, &'d [u8])>,
@@ -99,8 +103,8 @@ impl<'d> Checkpoint<'d> {
         Ok(Self { file: index.merge(shards)? })
     }
 
-    /// The names X of all matrices `X.weight` that are left, in the natural order (`fc2` before `fc10`). Embeddings are among
-    /// them: by name and shape they are no different.
+    /// The names X of all matrices `X.weight` that are left, in the natural order (`fc2` before
+    /// `fc10`). Embeddings are among them, because their names and shapes are no different.
     pub fn layers(&self) -> Vec<String> {
         let matrices = self.file.tensors.iter().filter(|(_, tensor)| tensor.shape.len() == 2);
         let names = matrices.filter_map(|(name, _)| name.strip_suffix(".weight"));
@@ -119,17 +123,18 @@ impl<'d> Checkpoint<'d> {
         self.file.tensors.get(&format!("{name}.weight")).is_some_and(|tensor| tensor.dtype == Dtype::I8)
     }
 
-    /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each F32, F16 or BF16. (A bias of
-    /// integers is taken if all are 0.)
+    /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each
+    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.)
     ///
     /// # Errors
-    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or the layer has a tensor besides.
+    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or if
+    /// the layer has another tensor.
     pub fn take_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
         let layer = self.read_float(name);
         self.file.settle(layer)
     }
 
-    /// Nothing is left.
+    /// Checks that nothing is left.
     ///
     /// # Errors
     /// [`CheckpointError`] that names the first tensor left.
@@ -152,7 +157,8 @@ impl<'d> Checkpoint<'d> {
         Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
     }
 
-    /// Takes the matrix `name.weight` of a layer that has no tensors but those with the last parts `known`.
+    /// Takes the matrix `name.weight` of a layer, and checks that the names of all its tensors end
+    /// in one of `known`.
     pub(crate) fn take_weight(
         &mut self,
         name: &str,
@@ -162,7 +168,7 @@ impl<'d> Checkpoint<'d> {
         let tensor = format!("{name}.weight");
         let weight = match self.file.take_any(&tensor) {
             Err(missing @ TensorFileError::Missing { .. }) => {
-                // What is there instead may say why.
+                // A tensor that is there instead may say why.
                 let other =
                     self.own_tensors(name).find_map(|(tensor, part)| other_layout(name, tensor, part));
                 return Err(other.unwrap_or(missing.into()));
@@ -180,12 +186,13 @@ impl<'d> Checkpoint<'d> {
         }
     }
 
-    /// The tensors of layer `name` itself, not of layers within it, and the last parts of their names.
+    /// The tensors of layer `name`, without those of layers inside it, and the last parts of their
+    /// names.
     fn own_tensors(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let prefix = format!("{name}.");
         let from_here = self.file.tensors.range(prefix.clone()..).map(|(tensor, _)| tensor.as_str());
         let parts = from_here.map_while(move |tensor| Some((tensor, tensor.strip_prefix(&prefix)?)));
-        // What lies below `weight` says how to read it, such as `weight.absmax`.
+        // Tensors below `weight`, such as `weight.absmax`, say how to read it.
         parts.filter(|(_, part)| !part.contains('.') || part.starts_with("weight."))
     }
 
@@ -210,7 +217,7 @@ impl<'d> Checkpoint<'d> {
     }
 }
 
-/// That `tensor` of layer `name` belongs to a layout which is not read, if it does.
+/// An error if `tensor` of layer `name` belongs to a layout that this does not read.
 fn other_layout(name: &str, tensor: &str, part: &str) -> Option<CheckpointError> {
     let (_, layout) = OTHER_LAYOUTS.into_iter().find(|&(other, _)| other == part)?;
     Some(CheckpointError::Layout { layer: name.to_owned(), layout, tensor: tensor.to_owned() })

@@ -1,4 +1,4 @@
-//! Why a checkpoint does not have a layer as asked.
+//! Why a layer could not be taken from a checkpoint.
 
 use qcore::{BiasError, ParamError};
 use qkernels::GROUP_STEP;
@@ -10,17 +10,17 @@ use crate::layer::float::FloatLinearError;
 use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
 
-/// Why a checkpoint does not have a layer as asked.
+/// Why a layer could not be taken from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The file, or one of its tensors, is not as it should be.
+    /// The file, or one of its tensors, is wrong.
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// Shards do not make a checkpoint.
     #[error(transparent)]
     Shards(#[from] ShardError),
-    /// The layer is stored in a way that is not read.
+    /// The layer is stored in a layout that this does not read.
     #[error(
         "layer {layer:?} is in the layout of {layout}, as tensor {tensor:?} says, which is not supported yet"
     )]
@@ -42,7 +42,7 @@ pub enum CheckpointError {
         /// The shape it has.
         got: Vec<usize>,
     },
-    /// Each output has several scales, and nobody said for how many weights one stands.
+    /// Each output has several scales, and the caller did not say how many weights share one.
     #[error(
         "tensor {tensor:?} has shape {got:?}: {} scales for each output; \
          how many of the k = {k} weights share one must be stated, a file does not say it", got[1]
@@ -55,7 +55,7 @@ pub enum CheckpointError {
         /// The shape it has, (n, groups).
         got: Vec<usize>,
     },
-    /// Groups of the stated length are more or fewer than the file has.
+    /// The stated length gives a different number of groups than the file has.
     #[error(
         "tensor {tensor:?} has shape {got:?}, expected {expected:?}: \
          k = {k} in groups of {group} is {} of them", expected[1]
@@ -95,7 +95,7 @@ pub enum CheckpointError {
         /// The zero point.
         value: i128,
     },
-    /// A zero point of an unsigned type: that of codes from 0 up, which these are not.
+    /// A zero point has an unsigned type, so it belongs to codes from 0 up, but these are i8.
     #[error(
         "tensor {tensor:?} is {dtype} and has {value} at index {index}: zero points of unsigned codes, but codes are I8"
     )]
@@ -109,7 +109,7 @@ pub enum CheckpointError {
         /// The zero point.
         value: i128,
     },
-    /// A bias of integers that are not all 0: nothing says what one of them is worth.
+    /// A bias of integers is not all 0, and nothing says in which unit it is.
     #[error(
         "tensor {tensor:?} is {dtype} and has {value} at index {index}; nothing says in which unit, so only 0 is taken"
     )]

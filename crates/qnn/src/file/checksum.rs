@@ -1,11 +1,12 @@
-//! The checksum of a model file: CRC-32 over everything that the file says, not over how it is laid out.
+//! The checksum of a model file: CRC-32 over everything that the file says. The layout does not
+//! count.
 
 use std::collections::BTreeMap;
 
 use super::tensors::Tensor;
 
-/// CRC-32 (IEEE) over each tensor in the order of the names (name, type, shape, data), then over `description`. Lengths
-/// go before what they measure, so that no two models feed the same bytes.
+/// CRC-32 (IEEE) over each tensor in the order of the names (name, type, shape, data), then over
+/// `description`. Each part comes after its length, so that no two models feed the same bytes.
 pub(crate) fn checksum(tensors: &BTreeMap<String, Tensor<'_>>, description: &str) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let mut feed = |bytes: &[u8]| {

@@ -1,4 +1,5 @@
-//! What a model's file says beside its tensors: JSON under one key of the safetensors metadata.
+//! The description of a model in its file: everything that the tensors do not say, as JSON under
+//! one key of the safetensors metadata.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +16,11 @@ use super::tensors::Tensor;
 const FORMAT: &str = "qnn.layers";
 /// The version of the format.
 const VERSION: u32 = 2;
-/// How sums become codes: [`qcore::requantize`], f32 multipliers `input_scale * weight_scale / output_scale`.
+/// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
+/// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
 
-/// What the tensors do not say.
+/// Everything that the tensors do not say.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Description {
@@ -26,7 +28,8 @@ pub(crate) struct Description {
     version: u32,
     requantize: String,
     pub(crate) layers: Vec<LayerDescription>,
-    /// Of all tensors and of this description with an empty checksum, in eight lower-case hexadecimal digits.
+    /// The checksum of all tensors and of this description with an empty checksum, in eight
+    /// lower-case hexadecimal digits.
     checksum: String,
 }
 
@@ -39,13 +42,13 @@ pub(crate) struct LayerDescription {
     pub(crate) form: String,
     /// `none` or `relu`.
     pub(crate) activation: String,
-    /// Static layers only.
+    /// Only static layers have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<InputDescription>,
-    /// Dynamic layers only.
+    /// Only dynamic layers have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic: Option<DynamicDescription>,
-    /// Consecutive k that share a scale; weight-only layers that have groups.
+    /// How many consecutive k share a scale. Only weight-only layers with groups have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<usize>,
 }
@@ -58,13 +61,13 @@ pub(crate) struct InputDescription {
     codes: [i32; 2],
     order: String,
     rounding: String,
-    /// The scale before its rounding to f32, where that rounds it.
+    /// The scale before it is rounded to f32, if rounding changes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scale_f64: Option<String>,
-    /// What values are divided by, where that is not the scale.
+    /// The divisor of values, if it is not the scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     divisor: Option<String>,
-    /// `distant`, where it is none of the codes.
+    /// `distant`, if the zero point is none of the codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     zero_point: Option<String>,
 }
@@ -78,10 +81,10 @@ pub(crate) struct DynamicDescription {
     scheme: SchemeDescription,
 }
 
-/// What a zero point is that is none of the codes.
+/// The name of a zero point that is none of the codes.
 const DISTANT: &str = "distant";
 
-/// What must be known before the rest can be read.
+/// The fields that must be known before the rest can be read.
 #[derive(Deserialize)]
 struct Identity {
     format: String,
@@ -108,7 +111,7 @@ impl Description {
         let parsed: Result<Self, _> = serde_json::from_str(text);
         let identity = match &parsed {
             Ok(description) => Identity { format: description.format.clone(), version: description.version },
-            // What only another version knows must not come first.
+            // If only another version knows a field, the version is the error to report.
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
@@ -120,7 +123,7 @@ impl Description {
         Ok(description)
     }
 
-    /// The checksum is that of `tensors` and of this description.
+    /// Checks that the checksum is that of `tensors` and of this description.
     pub(crate) fn check(&mut self, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<(), LoadError> {
         let got = self.checksum_with(tensors).map_err(LoadError::Description)?;
         let expected = self.checksum.clone();

@@ -20,7 +20,7 @@ pub(crate) const KEY: &str = "qnn";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The file, or one of its tensors, is not as it should be.
+    /// The file, or one of its tensors, is wrong.
     #[error(transparent)]
     File(#[from] TensorFileError),
     /// The header has white space where no writer of this format puts any.
@@ -31,7 +31,7 @@ pub enum LoadError {
         /// The byte.
         byte: u8,
     },
-    /// The metadata have no key `qnn`: another program's file.
+    /// The metadata have no key `qnn`, so another program wrote the file.
     #[error("not a model of this format: the metadata have no key {KEY:?}")]
     NoDescription,
     /// The metadata have another key besides `qnn`.
@@ -40,7 +40,7 @@ pub enum LoadError {
         /// The first such key.
         key: String,
     },
-    /// The description is not the JSON that it should be.
+    /// The description is not valid JSON, or has wrong fields.
     #[error("metadata {KEY:?}: {0}")]
     Description(#[source] serde_json::Error),
     /// The description names a format or a choice that this version does not know.
@@ -48,7 +48,7 @@ pub enum LoadError {
     Unknown {
         /// The field of the description.
         field: &'static str,
-        /// What would do.
+        /// The names that are known.
         expected: String,
         /// What it says.
         got: String,
@@ -75,13 +75,14 @@ pub enum LoadError {
         /// The layer.
         layer: String,
     },
-    /// A layer is left of which the model knows nothing.
+    /// The file has a layer that the model did not take.
     #[error("layer {layer:?} was not taken")]
     NotTaken {
         /// The first such layer by name.
         layer: String,
     },
-    /// A layer of this form does not have what the description says of it, or the other way round.
+    /// The description of a layer has a field that layers of its form do not have, or lacks one
+    /// that they have.
     #[error("layer {layer:?} is {form}: {field:?} must {}be there", if *.expected { "" } else { "not " })]
     Field {
         /// The layer.
@@ -93,7 +94,8 @@ pub enum LoadError {
         /// Whether it should be there.
         expected: bool,
     },
-    /// The layers do not make the model that is asked for: one has another form, or cannot give the codes that the next one takes.
+    /// The layers do not make the model that was asked for: one has another form, or cannot give
+    /// the codes that the next one takes.
     #[error(transparent)]
     Model(#[from] QuantizeModelError),
     /// Scale or zero point of a layer's input are out of range.
@@ -130,7 +132,8 @@ pub enum SaveError {
     /// The layers do not make a model.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// A choice that the format has no name for: one that is younger than the format. All that there are today have one.
+    /// The format has no name for a choice, because the choice is younger than the format. All
+    /// choices of today have names.
     #[error("layer {layer:?}: the format has no name for {what}")]
     Unnamed {
         /// The layer.
@@ -138,7 +141,7 @@ pub enum SaveError {
         /// The choice.
         what: String,
     },
-    /// The model has no safetensors form, such as with names of more than 100 MB.
+    /// The model has no safetensors form, for example because its names take more than 100 MB.
     #[error("no safetensors form: {0}")]
     Safetensors(#[from] SafeTensorError),
     /// The description has no JSON form.

@@ -1,4 +1,5 @@
-//! f32 models from safetensors files with PyTorch's names: `X.weight` (out, in) and `X.bias` (out) for each layer X.
+//! f32 models from safetensors files with PyTorch's names: `X.weight` (out, in) and `X.bias` (out)
+//! for each layer X.
 
 use std::path::Path;
 
@@ -8,14 +9,15 @@ use super::tensors::read_file;
 use crate::mlp::float::FloatMlp;
 
 impl FloatMlp {
-    /// Reads a model from the bytes of a safetensors file: a layer for every `X.weight` (2-D) with its `X.bias` (1-D), if it has
-    /// one, all F32, F16 or BF16, in the natural order of the names X (`fc2` before `fc10`). Any other tensor is an error,
-    /// since leaving it out would make another model. Of a model in several files this is no reader: see
+    /// Reads a model from the bytes of a safetensors file. Every `X.weight` (2-D) makes a layer,
+    /// with `X.bias` (1-D) if there is one. All are F32, F16 or BF16. Layers are in the natural
+    /// order of the names X (`fc2` before `fc10`). Any other tensor is an error, because leaving it
+    /// out would make another model. For a model in several files, use
     /// [`Checkpoint`](crate::Checkpoint).
     ///
     /// # Errors
-    /// [`CheckpointError`] if the bytes are no safetensors file, a tensor is unexpected, of another type or shape, or not
-    /// finite, or the layers do not fit each other.
+    /// [`CheckpointError`] if the bytes are no safetensors file, a tensor is unexpected, of another
+    /// type or shape, or not finite, or the layers do not fit each other.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut checkpoint = Checkpoint::parse(bytes)?;
         let names = checkpoint.layers();

@@ -14,7 +14,7 @@ use crate::layer::linear::Linear;
 use crate::layer::static_linear::build::{StaticLinear, StaticParts};
 use crate::layer::weight_only::WeightOnlyLinear;
 
-/// What a layer with int8 weights is to be.
+/// The form that a layer with int8 weights will have.
 ///
 /// ```
 /// use qnn::Int8Form;
@@ -25,21 +25,23 @@ use crate::layer::weight_only::WeightOnlyLinear;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Int8Form {
-    /// Static: the file has the scale of the input, and the input's codes are i8.
+    /// The layer is static. The file has the scale of the input, and the input's codes are i8.
     Static,
-    /// Dynamic: the file may say no more than that activations are quantized on the fly.
+    /// The layer is dynamic. This says how activations are quantized, because files need not say
+    /// it.
     Dynamic(Dynamic),
-    /// Weights alone are quantized.
+    /// Only the weights are quantized.
     WeightOnly {
-        /// Consecutive k that share a scale, a multiple of [`GROUP_STEP`]: the last group is as short as the rest of k. The file
-        /// does not say it, and its shapes do not either: 160 weights with two scales are groups of 80, of 96, of 112, of 128 or
-        /// of 144. `None` for one scale for each channel, or for all.
+        /// How many consecutive k share a scale: a multiple of [`GROUP_STEP`]. The last group is as
+        /// short as the rest of k. The caller has to say it because neither the file nor its shapes
+        /// do: 160 weights with two scales may be groups of 80, 96, 112, 128 or 144. `None` means
+        /// one scale for each channel, or one for all.
         group: Option<usize>,
     },
 }
 
 impl Int8Form {
-    /// The last parts of the names of all tensors that a layer may have.
+    /// The last parts of the names that a layer's tensors may have.
     fn parts(self) -> &'static [&'static str] {
         let all = &["weight", "weight_scale", "weight_zero_point", "bias", "input_scale", "input_zero_point"];
         match self {
@@ -50,21 +52,24 @@ impl Int8Form {
 }
 
 impl Checkpoint<'_> {
-    /// Takes a layer of int8 weights out, in the int-quantized layout of compressed-tensors, and packs it straight from the
-    /// bytes:
+    /// Takes a layer of int8 weights out, in the int-quantized layout of compressed-tensors, and
+    /// packs it straight from the bytes:
     ///
     /// - `name.weight` I8 (n, k).
-    /// - `name.weight_scale`: (n, 1), (n), or one value in up to two dimensions; with groups (n, groups). All greater than 0.
-    /// - `name.weight_zero_point`, if it is there: shaped as scales may be, with groups (n, groups), of any type of integers. Its values are in
-    ///   -128..=127; those of unsigned types, which belong to unsigned codes, are 0.
-    /// - `name.bias` (n), if it is there; integers are taken if all are 0.
-    /// - For static layers `name.input_scale`, one value, and, if it is there, `name.input_zero_point`, one value as above.
+    /// - `name.weight_scale`: (n, 1), (n), or one value in up to two dimensions; with groups (n,
+    ///   groups). All must be greater than 0.
+    /// - `name.weight_zero_point`, if it is there: integers of any type, with a shape that scales
+    ///   may have. With groups the shape is (n, groups). Values must be in -128..=127. Those of
+    ///   unsigned types must be 0, because others belong to unsigned codes.
+    /// - `name.bias` (n), if it is there. Integers are accepted if all are 0.
+    /// - For static layers `name.input_scale`, one value, and, if it is there,
+    ///   `name.input_zero_point`, one value as above.
     ///
     /// Scales and biases are F32, F16 or BF16.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a tensor is missing, of another type or shape, the layer has a tensor besides, is in another layout,
-    /// or its values do not make a layer.
+    /// [`CheckpointError`] if a tensor is missing or of another type or shape, or if the layer has
+    /// another tensor, is in another layout, or its values do not make a layer.
     pub fn take_int8(
         &mut self,
         name: &str,
@@ -88,7 +93,8 @@ impl Checkpoint<'_> {
             got => Err(TensorFileError::Dtype { tensor, expected: Dtype::I8, got }),
         })?;
         let (n, k) = (weight.shape[0], weight.shape[1]);
-        // Before anything of n or k elements is allocated: such a matrix has no data, so they may be anything.
+        // This comes before anything of n or k elements is allocated: a matrix without elements has
+        // no data, so n or k may be anything.
         if n == 0 || k == 0 {
             return Err(CheckpointError::of_layer(name, LayerError::Empty { n, k }));
         }
@@ -161,7 +167,8 @@ impl Checkpoint<'_> {
         }
     }
 
-    /// The number of groups of each output: the length stated and the shape of the scales must agree.
+    /// The number of groups of each output. The stated length and the shape of the scales must
+    /// agree.
     fn check_groups(
         &self,
         name: &str,
@@ -170,7 +177,7 @@ impl Checkpoint<'_> {
         group: Option<usize>,
     ) -> Result<usize, CheckpointError> {
         let tensor = format!("{name}.weight_scale");
-        // Without scales, as with those of another shape, whoever takes them says so.
+        // If there are no scales, or they have another shape, `take_scales` says so.
         let got = self.file.tensors.get(&tensor).map(|scales| scales.shape.clone()).unwrap_or_default();
         let Some(group) = group else {
             return match got[..] {
@@ -207,7 +214,7 @@ impl Checkpoint<'_> {
         Ok(spread(found.floats().unwrap_or_default(), n * groups))
     }
 
-    /// Zero points of i8 codes, unless there are none or all are 0.
+    /// Takes zero points of i8 codes. `None` if there are none, or if all are 0.
     fn take_zero_points(
         &mut self,
         tensor: String,
@@ -246,7 +253,7 @@ impl Checkpoint<'_> {
         Ok(codes.iter().any(|&code| code != 0).then(|| spread(codes, n * groups)))
     }
 
-    /// Scale and zero point of a static layer's input, each one value.
+    /// Takes scale and zero point of a static layer's input. Each is one value.
     fn take_input(&mut self, name: &str) -> Result<QParams, CheckpointError> {
         let tensor = format!("{name}.input_scale");
         let found = self.file.take_any(&tensor)?;
@@ -273,7 +280,7 @@ fn is_spread(shape: &[usize], n: usize, groups: usize) -> bool {
     }
 }
 
-/// An entry for each, of as many or of one.
+/// Repeats a single value for all entries, or gives the values as they are.
 fn spread<T: Copy>(values: Vec<T>, entries: usize) -> Vec<T> {
     match values[..] {
         [value] => vec![value; entries],

@@ -1,12 +1,13 @@
-//! Keys that occur twice in one JSON object. Maps and structs keep the last value of such a key, or ignore both, in silence;
-//! which of them a file means nobody knows.
+//! Finds keys that occur twice in one JSON object. Maps and structs would silently keep the last
+//! value of such a key, or ignore both, but nobody knows which one the file means.
 
 use core::fmt;
 use std::collections::HashSet;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// The first key of `json` that its object has twice, at any depth, as a path such as `fc1.weight: dtype`.
+/// Finds the first key of `json`, at any depth, that its object has twice. It is given as a path
+/// such as `fc1.weight: dtype`.
 ///
 /// # Errors
 /// If `json` is not JSON.
@@ -14,13 +15,13 @@ pub(crate) fn duplicate_key(json: &[u8]) -> Result<Option<String>, serde_json::E
     let mut found = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     match (Keys { found: &mut found }).deserialize(&mut deserializer) {
-        // The walk ends at the first one, by an error that says no more than that.
+        // The walk ends at the first such key with an error that says nothing else.
         Err(_) if found.is_some() => Ok(found),
         walked => walked.and_then(|()| deserializer.end()).map(|()| None),
     }
 }
 
-/// Walks over a value, of whatever type, and looks at the keys of its objects.
+/// Walks over a value of any type and looks at the keys of its objects.
 struct Keys<'f> {
     found: &'f mut Option<String>,
 }

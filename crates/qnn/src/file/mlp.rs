@@ -12,10 +12,12 @@ use crate::mlp::mixed::Mlp;
 use crate::mlp::quant::QuantMlp;
 
 impl Mlp {
-    /// Reads a model from a file's bytes and packs it for `kernel`, or for [`Kernel::select`]. Bytes of a mapped file do, too.
+    /// Reads a model from a file's bytes and packs it for `kernel`, or for [`Kernel::select`]. The
+    /// bytes may be those of a mapped file.
     ///
     /// # Errors
-    /// [`LoadError`] if the bytes are not what [`save`](Self::save) writes, or no kernel can be selected.
+    /// [`LoadError`] if the bytes are not what [`save`](Self::save) writes, or no kernel can be
+    /// selected.
     pub fn from_bytes(bytes: &[u8], kernel: Option<Kernel>) -> Result<Self, LoadError> {
         let kernel = match kernel {
             Some(kernel) => kernel,
@@ -28,10 +30,11 @@ impl Mlp {
         Ok(Self::new(layers)?)
     }
 
-    /// Writes the model to `path`: [`save_layers`].
+    /// Writes the model to `path` by [`save_layers`].
     ///
     /// # Errors
-    /// [`SaveError`] if the names are too long for a safetensors header, or the file cannot be written.
+    /// [`SaveError`] if the names are too long for a safetensors header, or the file cannot be
+    /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         save_layers(self, path)
     }
@@ -46,18 +49,20 @@ impl QuantMlp {
         layers_to_bytes(self.as_mlp())
     }
 
-    /// Reads a model from a file's bytes and packs it for `kernel`, or for [`Kernel::select`]. Bytes of a mapped file do, too.
+    /// Reads a model from a file's bytes and packs it for `kernel`, or for [`Kernel::select`]. The
+    /// bytes may be those of a mapped file.
     ///
-    /// The bytes are not trusted: whatever they are, the result is a model whose every check has passed, or an error.
+    /// The bytes are not trusted. The result is a model that passed every check, or an error.
     ///
     /// # Errors
-    /// [`LoadError`] if the bytes are not what [`to_bytes`](Self::to_bytes) makes (any change of a single byte is noticed),
-    /// or no kernel can be selected.
+    /// [`LoadError`] if the bytes are not what [`to_bytes`](Self::to_bytes) makes (any change of a
+    /// single byte is noticed), or no kernel can be selected.
     pub fn from_bytes(bytes: &[u8], kernel: Option<Kernel>) -> Result<Self, LoadError> {
         Ok(Self::try_from(Mlp::from_bytes(bytes, kernel)?)?)
     }
 
-    /// Writes the model to `path`: to a temporary file beside it, then renamed, so that there is never half a model.
+    /// Writes the model to `path`. It is written to a temporary file beside it, which is then
+    /// renamed, so there is never half a model.
     ///
     /// # Errors
     /// [`SaveError`] if the file cannot be written.

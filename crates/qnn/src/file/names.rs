@@ -1,9 +1,9 @@
-//! The order of layers in a file: names sorted as people count, `fc2` before `fc10`.
+//! The order of layers in a checkpoint: names are sorted as people count, `fc2` before `fc10`.
 
 use core::cmp::Ordering;
 
-/// Compares names run by run: runs of digits by their value, others byte by byte. Names that are equal so (`a1`, `a01`)
-/// are in byte order, so that only the same name is `Equal`.
+/// Compares names run by run: runs of digits by their value, others byte by byte. Names that count
+/// as equal (`a1`, `a01`) are compared byte by byte, so that a name is `Equal` only to itself.
 pub(crate) fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut rest_a, mut rest_b) = (a.as_bytes(), b.as_bytes());
     while let (Some(first_a), Some(first_b)) = (rest_a.first(), rest_b.first()) {
@@ -22,7 +22,8 @@ pub(crate) fn natural_order(a: &str, b: &str) -> Ordering {
     rest_a.len().cmp(&rest_b.len()).then_with(|| a.cmp(b))
 }
 
-/// Takes the leading digits off `rest` and gives them without leading zeros: then a longer number is a larger one.
+/// Takes the leading digits off `rest` and gives them without leading zeros, so that a longer
+/// number is a larger one.
 fn take_number<'n>(rest: &mut &'n [u8]) -> &'n [u8] {
     let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
     let (number, after) = rest.split_at(end);
@@ -41,7 +42,8 @@ mod tests {
             ["", "0", "2", "10", "fc", "fc0", "fc2", "fc2.a", "fc02", "fc10", "fc10.2", "fc10.10", "g1"];
         for (i, a) in sorted.iter().enumerate() {
             for (j, b) in sorted.iter().enumerate() {
-                // fc02 counts as fc2, then its bytes decide; what follows the number decides before them.
+                // fc02 counts as fc2, then its bytes decide; what follows the number decides before
+                // them.
                 if !(a.starts_with("fc02") || b.starts_with("fc02")) {
                     assert_eq!(natural_order(a, b), i.cmp(&j), "{a:?} {b:?}");
                 }

@@ -1,14 +1,17 @@
-//! Models as files: one safetensors file whose layout knows nothing of kernels. Reading; `writer.rs` writes.
+//! Reads models from files of this library, which `writer.rs` writes: one safetensors file whose
+//! layout does not depend on kernels.
 //!
 //! Each layer X has `X.weight` (n, k), `X.bias` (n) if it has one, and by its form:
 //!
 //! - `float`: both F32.
-//! - `static`: weights I8, `X.weight_scale` F32 (n), `X.weight_zero_point` I8 (n) unless all are 0, bias I32,
-//!   `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
+//! - `static`: weights I8, `X.weight_scale` F32 (n), `X.weight_zero_point` I8 (n) unless all are 0,
+//!   bias I32, `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
 //! - `dynamic`: as `static`, but bias F32 and nothing of the input.
-//! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into groups.
+//! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into
+//!   groups.
 //!
-//! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the JSON of `Description`.
+//! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the
+//! JSON of `Description`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,12 +32,12 @@ use crate::layer::static_linear::build::{StaticLinear, StaticParts};
 use crate::layer::weight_only::{WeightOnlyLinear, check_shape};
 use crate::tree::chain::check_names;
 
-/// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at hand straight from the
-/// bytes.
+/// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
+/// hand straight from the bytes.
 ///
-/// The bytes are the caller's: read into memory, or mapped. They are not trusted; whatever they are, the result is layers
-/// whose every check has passed, or an error. (They must not change meanwhile, which is why mapping a file is a promise that
-/// only the caller can make.)
+/// The bytes are the caller's: read into memory, or mapped. They are not trusted; whatever they
+/// are, the result is layers whose every check has passed, or an error. (They must not change
+/// meanwhile, which is why mapping a file is a promise that only the caller can make.)
 #[derive(Debug)]
 pub struct LayerFile<'d> {
     file: TensorFile<'d>,
@@ -46,7 +49,8 @@ impl<'d> LayerFile<'d> {
     /// Reads the header and verifies the checksum. No tensor is copied.
     ///
     /// # Errors
-    /// [`LoadError`] if the bytes are not what [`layers_to_bytes`](crate::layers_to_bytes) makes; any change of a single byte is noticed.
+    /// [`LoadError`] if the bytes are not what [`layers_to_bytes`](crate::layers_to_bytes) makes;
+    /// any change of a single byte is noticed.
     pub fn parse(bytes: &'d [u8]) -> Result<Self, LoadError> {
         let mut file = TensorFile::parse(bytes)?;
         check_white_space(file.header)?;
@@ -63,10 +67,12 @@ impl<'d> LayerFile<'d> {
         &self.names
     }
 
-    /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`]. One that cannot be read stays.
+    /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`]. One that cannot be read
+    /// stays.
     ///
     /// # Errors
-    /// [`LoadError`] if there is no such layer (any more), its tensors do not make a layer, or no kernel can be selected.
+    /// [`LoadError`] if there is no such layer (any more), its tensors do not make a layer, or no
+    /// kernel can be selected.
     pub fn take(&mut self, name: &str, kernel: Option<Kernel>) -> Result<Linear, LoadError> {
         let no_layer = || LoadError::NoLayer { layer: name.to_owned() };
         let described = self.layers.get(name).cloned().ok_or_else(no_layer)?;
@@ -80,7 +86,7 @@ impl<'d> LayerFile<'d> {
         Ok(layer)
     }
 
-    /// Every layer was taken, and no tensor is left.
+    /// Checks that every layer was taken and no tensor is left.
     ///
     /// # Errors
     /// [`LoadError`] that names the first one left.
@@ -216,7 +222,7 @@ impl<'d> LayerFile<'d> {
     }
 }
 
-/// Weights as the file has them: types and shapes are right, values not yet checked.
+/// Weights as the file has them. Types and shapes were checked, values were not.
 struct Stored<'d> {
     n: usize,
     k: usize,
@@ -225,7 +231,8 @@ struct Stored<'d> {
     weight_zero_points: Option<Vec<i8>>,
 }
 
-/// JSON allows white space, and the checksum would not see it: the header has spaces at most.
+/// JSON allows white space that the checksum would not see. Headers of this format have no other
+/// than spaces.
 fn check_white_space(header: &[u8]) -> Result<(), LoadError> {
     match header.iter().position(|byte| matches!(byte, b'\t' | b'\n' | b'\r')) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Schemes and their choices as a model's file says them: by the name of a preset, or else field by field.
+//! How a model's file describes schemes: by the name of a preset, or else field by field.
 
 use core::fmt;
 use core::str::FromStr;
@@ -42,7 +42,7 @@ const ARITHMETICS: [(&str, ScaleArithmetic); 5] = [
     ("f64_ties_away", ScaleArithmetic::F64TiesAway),
     ("f16", ScaleArithmetic::F16),
 ];
-/// The rules for a scale of 0, those that have a number with 0 in its place.
+/// The rules for a scale of 0. Rules with a number have 0 in its place.
 const ZERO_SCALES: [(&str, ZeroScale); 7] = [
     ("one", ZeroScale::One),
     ("subnormal_is_one", ZeroScale::SubnormalIsOne),
@@ -137,7 +137,8 @@ impl SchemeDescription {
 
 impl<'de> Deserialize<'de> for SchemeDescription {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Not derived: an untagged enum would not say what is wrong with the choices.
+        /// This is not derived, because an untagged enum would not say what is wrong with the
+        /// choices.
         struct PresetOrChoices;
 
         impl<'de> Visitor<'de> for PresetOrChoices {
@@ -161,7 +162,7 @@ impl<'de> Deserialize<'de> for SchemeDescription {
     }
 }
 
-/// The codes with these ends.
+/// The range of codes with these ends.
 pub(crate) fn code_range([min, max]: [i32; 2]) -> Result<CodeRange, LoadError> {
     let widths = (2..=8).flat_map(|bits| [CodeRange::signed(bits), CodeRange::unsigned(bits)]).flatten();
     let mut known = widths.flat_map(|codes| [codes, codes.narrow()]);
@@ -172,7 +173,7 @@ pub(crate) fn code_range([min, max]: [i32; 2]) -> Result<CodeRange, LoadError> {
     })
 }
 
-/// The value of the name `got`.
+/// Finds the value that has the name `got`.
 pub(crate) fn named<T: Copy>(field: &'static str, known: &[(&str, T)], got: String) -> Result<T, LoadError> {
     match known.iter().find(|(name, _)| *name == got) {
         Some((_, value)) => Ok(*value),
@@ -183,7 +184,7 @@ pub(crate) fn named<T: Copy>(field: &'static str, known: &[(&str, T)], got: Stri
     }
 }
 
-/// The name of the value, a choice for `layer`.
+/// Finds the name of a value that was chosen for `layer`.
 pub(crate) fn name_of<T: PartialEq + fmt::Debug>(
     layer: &str,
     known: &[(&str, T)],
@@ -195,12 +196,13 @@ pub(crate) fn name_of<T: PartialEq + fmt::Debug>(
     }
 }
 
-/// A number as text that gives it back bit by bit. JSON's numbers do not: they have no infinity and no NaN.
+/// Writes a number as text that gives it back bit by bit. JSON's numbers cannot do that, because
+/// they have no infinity and no NaN.
 pub(crate) fn number_text(value: impl fmt::LowerExp) -> String {
     format!("{value:e}")
 }
 
-/// The number of a [`number_text`].
+/// Reads a number that [`number_text`] wrote.
 pub(crate) fn number<T: FromStr>(field: &'static str, text: &str) -> Result<T, LoadError> {
     text.parse().map_err(|_| LoadError::Unknown {
         field,

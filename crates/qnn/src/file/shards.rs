@@ -1,4 +1,5 @@
-//! Checkpoints that are cut into several files: their tensors as one, and the index that says which file has which.
+//! Checkpoints in several files: reads their tensors as if they were in one, and the index that
+//! says which file has which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +8,8 @@ use serde::Deserialize;
 use super::json_keys::duplicate_key;
 use super::tensors::{Tensor, TensorFile, TensorFileError};
 
-/// The index of a sharded checkpoint, as Hugging Face's `model.safetensors.index.json` has it: the file of each tensor.
+/// The index of a checkpoint in several files (`model.safetensors.index.json` of Hugging Face),
+/// which says in which file each tensor is.
 ///
 /// ```
 /// let index = qnn::ShardIndex::parse(br#"{"weight_map": {"fc.weight": "b.safetensors", "fc.bias": "a.safetensors"}}"#)?;
@@ -19,7 +21,7 @@ pub struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// What is read of an index; its metadata say nothing that matters here.
+/// The part of an index that is read. Its metadata do not matter here.
 #[derive(Deserialize)]
 struct IndexFile {
     weight_map: BTreeMap<String, String>,
@@ -29,16 +31,16 @@ struct IndexFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardError {
-    /// The index is not the JSON that it should be.
+    /// The index is not valid JSON, or has no map of tensors to files.
     #[error("not an index of shards: {0}")]
     Index(#[source] serde_json::Error),
     /// An object of the index has a key twice.
     #[error("the index of shards has {key:?} twice")]
     DuplicateKey {
-        /// The key, after those of the objects that it is in.
+        /// The key, after the keys of the objects around it.
         key: String,
     },
-    /// The index names a file that is not one beside it.
+    /// The index names a file that is not beside it.
     #[error("the index has tensor {tensor:?} in {shard:?}, which is no plain name of a file")]
     FileName {
         /// The first such tensor by name.
@@ -63,13 +65,13 @@ pub enum ShardError {
         /// The shard.
         shard: String,
     },
-    /// A file was given of which the index knows nothing.
+    /// A file was given that the index does not name.
     #[error("the index knows no shard {shard:?}")]
     UnknownShard {
         /// The shard.
         shard: String,
     },
-    /// A file was not given that the index names.
+    /// The index names a file that was not given.
     #[error("shard {shard:?} is missing, which has tensor {tensor:?} by the index")]
     MissingShard {
         /// The shard.
@@ -87,7 +89,7 @@ pub enum ShardError {
         /// The other.
         second: String,
     },
-    /// No file has a tensor that the index names.
+    /// The index names a tensor that no file has.
     #[error("tensor {tensor:?} is in shard {shard:?} by the index, but in none")]
     MissingTensor {
         /// The tensor.
@@ -105,7 +107,7 @@ pub enum ShardError {
         /// The shard that has it.
         got: String,
     },
-    /// A file has a tensor of which the index knows nothing.
+    /// A file has a tensor that the index does not name.
     #[error("tensor {tensor:?} of shard {shard:?} is not in the index")]
     NotIndexed {
         /// The tensor.
@@ -116,10 +118,12 @@ pub enum ShardError {
 }
 
 impl ShardIndex {
-    /// Reads an index. The names of files in it can be joined to the folder of the index: none leads elsewhere.
+    /// Reads an index. It is safe to join the names of its files to the folder of the index,
+    /// because none leads elsewhere.
     ///
     /// # Errors
-    /// [`ShardError`] if it is not JSON, has no `weight_map` from tensors to plain names of files, or has a key twice.
+    /// [`ShardError`] if it is not JSON, has no `weight_map` from tensors to plain names of files,
+    /// or has a key twice.
     pub fn parse(json: &[u8]) -> Result<Self, ShardError> {
         if let Some(key) = duplicate_key(json).map_err(ShardError::Index)? {
             return Err(ShardError::DuplicateKey { key });
@@ -141,12 +145,13 @@ impl ShardIndex {
         shards.into_iter()
     }
 
-    /// The name of the file that has a tensor.
+    /// The name of the file that has a tensor, by the index.
     pub fn shard_of(&self, tensor: &str) -> Option<&str> {
         self.weight_map.get(tensor).map(String::as_str)
     }
 
-    /// The tensors of these files, which are all that the index names and have just what it says.
+    /// Merges the tensors of these files, which must be all that the index names, and must have
+    /// exactly the tensors that it says.
     pub(crate) fn merge<'d, N: Into<String>>(
         &self,
         shards: impl IntoIterator<Item = (N, &'d [u8])>,
@@ -186,18 +191,18 @@ impl ShardIndex {
     }
 }
 
-/// The tensors of all these files, called by their numbers.
+/// Merges the tensors of all these files. Errors name the files by their numbers.
 pub(crate) fn merge<'d>(shards: impl IntoIterator<Item = &'d [u8]>) -> Result<TensorFile<'d>, ShardError> {
     let numbered = shards.into_iter().enumerate().map(|(number, bytes)| (number.to_string(), bytes));
     Ok(Merged::of(numbered)?.file())
 }
 
-/// The tensors of several files.
+/// The tensors of several files as one.
 #[derive(Default)]
 struct Merged<'d> {
     shards: Vec<String>,
     tensors: BTreeMap<String, Tensor<'d>>,
-    /// The index in `shards` of the file that has each.
+    /// For each tensor, the index in `shards` of the file that has it.
     homes: BTreeMap<String, usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Safetensors: a file's bytes as named tensors, checked, and named tensors as bytes.
+//! Safetensors: turns a file's bytes into named tensors, with every check, and tensors into bytes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,10 +13,11 @@ use safetensors::{Dtype, View};
 
 use super::json_keys::duplicate_key;
 
-/// Largest file that is read, in bytes: 16 GiB, so that a device or a wrong path does not fill the memory.
+/// The largest file that is read, in bytes (16 GiB). The limit keeps a device or a wrong path from
+/// filling the memory.
 pub const MAX_FILE_BYTES: u64 = 1 << 34;
 
-/// Largest safetensors header that is read, in bytes: the format's own limit.
+/// The largest safetensors header that is read, in bytes. It is the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Why a safetensors file does not hold the tensors that a model needs.
@@ -39,7 +40,7 @@ pub enum TensorFileError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The header claims to be larger than safetensors allow.
+    /// The header claims to be larger than the format allows.
     #[error("not a safetensors file: a header of {bytes} bytes, more than {limit}")]
     HeaderTooLarge {
         /// What the first eight bytes say.
@@ -55,13 +56,13 @@ pub enum TensorFileError {
         /// Length of the file.
         got: usize,
     },
-    /// The header is not what safetensors define.
+    /// The header is not that of a safetensors file.
     #[error("not a safetensors file, or damaged: {0}")]
     Header(#[source] serde_json::Error),
     /// An object of the header has a key twice: a tensor, or an entry of one.
     #[error("not a safetensors file, or damaged: the header has {key:?} twice")]
     DuplicateKey {
-        /// The key, after those of the objects that it is in: `fc1.weight`, or `fc1.weight: dtype`.
+        /// The key, after the keys of the objects around it: `fc1.weight`, or `fc1.weight: dtype`.
         key: String,
     },
     /// The header describes more or fewer bytes of data than there are.
@@ -72,13 +73,13 @@ pub enum TensorFileError {
         /// After the header.
         got: usize,
     },
-    /// A tensor is not there.
+    /// A tensor is missing.
     #[error("tensor {tensor:?} is missing")]
     Missing {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor was there, and was taken before.
+    /// A tensor was taken before.
     #[error("tensor {tensor:?} was taken before")]
     Taken {
         /// The tensor.
@@ -158,7 +159,7 @@ impl Tensor<'_> {
         self.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
 
-    /// Whether [`floats`](Self::floats) has them.
+    /// Whether the elements are floats.
     pub(crate) fn is_float(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
@@ -183,7 +184,7 @@ impl Tensor<'_> {
         self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
     }
 
-    /// The elements, if they are integers of whatever type.
+    /// The elements, if they are integers of any type.
     pub(crate) fn integers(&self) -> Option<Box<dyn Iterator<Item = i128> + '_>> {
         macro_rules! each {
             ($integer:ty) => {
@@ -222,18 +223,18 @@ impl View for &Tensor<'_> {
     }
 }
 
-/// The tensors of a file by name; a model takes what it needs, and what is left is too much.
+/// The tensors of a file by name. A model takes what it needs, and must leave nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorFile<'d> {
     /// The header's text.
     pub(crate) header: &'d [u8],
     /// The strings under `__metadata__`.
     pub(crate) metadata: HashMap<String, String>,
-    /// Those that are left.
+    /// The tensors that are left.
     pub(crate) tensors: BTreeMap<String, Tensor<'d>>,
-    /// Taken for a layer that is being read.
+    /// The tensors that were taken for the layer that is being read.
     pending: Vec<String>,
-    /// The names of those that layers were made of.
+    /// The names of tensors that layers were made of.
     taken: BTreeSet<String>,
 }
 
@@ -250,12 +251,13 @@ impl<'d> TensorFile<'d> {
             .ok()
             .and_then(|n| rest.split_at_checked(n))
             .ok_or(truncated(8 + length))?;
-        // Maps keep the last of two entries, so this comes before the header becomes one.
+        // A map keeps the last of two entries, so this comes before the header is read into one.
         if let Some(key) = duplicate_key(header).map_err(TensorFileError::Header)? {
             return Err(TensorFileError::DuplicateKey { key });
         }
-        // Not `SafeTensors::deserialize`: its last comparison adds the header's claims up unchecked. Deserializing
-        // validates: offsets adjoin, and each tensor has the bytes of its shape and type, without overflow.
+        // `SafeTensors::deserialize` is not used, because its last comparison adds numbers of the
+        // header without checking for overflow. Deserializing the metadata checks that offsets
+        // adjoin, and that each tensor has the bytes of its shape and type, without overflow.
         let parsed: Metadata = serde_json::from_slice(header).map_err(TensorFileError::Header)?;
         if parsed.data_len() != data.len() {
             return Err(TensorFileError::DataLength { expected: parsed.data_len(), got: data.len() });
@@ -277,7 +279,8 @@ impl<'d> TensorFile<'d> {
         Self { header, metadata, tensors, pending, taken }
     }
 
-    /// Ends a layer: what was taken for it is gone, or if it failed, back, so that it can be read in another way.
+    /// Ends the reading of a layer. If it succeeded, its tensors are gone. If it failed, they are
+    /// back, so that the layer can be read in another way.
     pub(crate) fn settle<T, E>(&mut self, layer: Result<T, E>) -> Result<T, E> {
         for name in self.pending.drain(..) {
             if layer.is_ok() {
@@ -288,7 +291,7 @@ impl<'d> TensorFile<'d> {
         layer
     }
 
-    /// Takes a tensor out, whatever its type and shape. It counts as taken once the layer is settled.
+    /// Takes out a tensor of any type and shape. It counts as taken once the layer is settled.
     pub(crate) fn take_any(&mut self, tensor: &str) -> Result<Tensor<'d>, TensorFileError> {
         let name = tensor.to_owned();
         match self.tensors.get(tensor) {
@@ -301,7 +304,7 @@ impl<'d> TensorFile<'d> {
         }
     }
 
-    /// Takes a tensor out, whatever its shape.
+    /// Takes out a tensor of any shape.
     pub(crate) fn take(&mut self, tensor: &str, expected: Dtype) -> Result<Tensor<'d>, TensorFileError> {
         let found = self.take_any(tensor)?;
         match found.dtype == expected {
@@ -310,7 +313,7 @@ impl<'d> TensorFile<'d> {
         }
     }
 
-    /// Takes a tensor of `shape` out.
+    /// Takes out a tensor of `shape`.
     pub(crate) fn take_shaped(
         &mut self,
         tensor: &str,
@@ -325,7 +328,7 @@ impl<'d> TensorFile<'d> {
         Ok(found)
     }
 
-    /// Takes a tensor of `shape` out, if there is one of this name.
+    /// Takes out a tensor of `shape`, if there is one of this name.
     pub(crate) fn take_if_there(
         &mut self,
         tensor: &str,
@@ -338,7 +341,7 @@ impl<'d> TensorFile<'d> {
         }
     }
 
-    /// Takes a matrix out: the tensor, its rows and its columns.
+    /// Takes out a matrix: the tensor, its rows and its columns.
     pub(crate) fn take_matrix(
         &mut self,
         tensor: &str,
@@ -351,7 +354,7 @@ impl<'d> TensorFile<'d> {
         }
     }
 
-    /// Nothing is left.
+    /// Checks that nothing is left.
     pub(crate) fn check_empty(&self) -> Result<(), TensorFileError> {
         match self.tensors.keys().next() {
             None => Ok(()),
@@ -360,7 +363,7 @@ impl<'d> TensorFile<'d> {
     }
 }
 
-/// All bytes of a file of at most [`MAX_FILE_BYTES`].
+/// Reads all bytes of a file of at most [`MAX_FILE_BYTES`].
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TensorFileError> {
     let named = |source| TensorFileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();

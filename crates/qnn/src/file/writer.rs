@@ -1,4 +1,4 @@
-//! Models as files, in the layout that `reader.rs` describes. Writing.
+//! Writes models to files, in the layout that `reader.rs` describes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -19,10 +19,12 @@ use crate::layer::weight_only::WeightOnlyLinear;
 use crate::tree::chain::check_names;
 use crate::tree::layers::Layers;
 
-/// The linear layers of `model` as a file's bytes. The same layers make the same bytes, whatever the kernel.
+/// Writes the linear layers of `model` as a file's bytes. The same layers make the same bytes,
+/// whatever the kernel.
 ///
-/// What a layer gives as codes ([`StaticLinear::set_output`]) is not in the file: it follows from the next layer's input, and whoever
-/// knows which that is links them, as [`Mlp`](crate::Mlp) does.
+/// The output parameters of static layers ([`StaticLinear::set_output`]) are not in the file. They
+/// are those of the next layer's input, so whoever knows which layer comes next links them, as
+/// [`Mlp`](crate::Mlp) does.
 ///
 /// ```
 /// use qnn::{FloatLinear, Form, LayerFile, Linear, layers_to_bytes};
@@ -51,8 +53,8 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
     failed.map_or_else(|| writer.finish(), Err)
 }
 
-/// Writes the linear layers of `model` to `path`: to a temporary file beside it, then renamed, so that there is never half a
-/// model.
+/// Writes the linear layers of `model` to `path`. They are written to a temporary file beside it,
+/// which is then renamed, so there is never half a model.
 ///
 /// # Errors
 /// As [`layers_to_bytes`], or if the file cannot be written.
@@ -64,7 +66,8 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
         let mut builder = tempfile::Builder::new();
-        // As any new file: the default of temporary files is for their owner only. The process's mask applies.
+        // Temporary files are for their owner only. This one gets the permissions of any new file,
+        // to which the process's mask applies.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let mut file = builder.tempfile_in(folder)?;
@@ -76,7 +79,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
     write().map_err(|source| SaveError::Write { path: path.to_owned(), source })
 }
 
-/// The tensors and the description of a file to be.
+/// The tensors and the description of a file that is being written.
 #[derive(Default)]
 struct Writer {
     tensors: BTreeMap<String, Tensor<'static>>,
@@ -159,7 +162,7 @@ impl Writer {
         self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.unpack()));
         self.add_tensor(name, "weight_scale", Tensor::of_f32(vec![n], scales));
         if !weights.zero_points().is_empty() {
-            // Of i8 weights, so they are i8 too.
+            // The weights are i8, so their zero points are too.
             let zero_points = weights.zero_points().iter().map(|&z| z as i8).collect();
             self.add_tensor(name, "weight_zero_point", Tensor::of_i8(vec![n], zero_points));
         }

@@ -1,4 +1,5 @@
-//! `DynamicLinear`: floats in, quantized by the scales that they have, integers multiplied, floats out (W8A8).
+//! The dynamic form (W8A8): floats are quantized by scales found in the values at hand, integers
+//! are multiplied, and floats come out.
 
 use qcore::{CodeRange, Float, Kind, QParams, first_non_finite};
 use qkernels::{
@@ -18,10 +19,11 @@ use super::workspace::LinearWorkspace;
 use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightConfig;
 
-/// An int8 layer that needs no calibration: a scale for each token (or for all) is found in the values at hand, and rows are
-/// quantized while they are packed for the kernel. `y = f32(acc) * (x_scale * w_scale) + bias`.
+/// An int8 layer that needs no calibration: it finds a scale for each token, or one for all, in the
+/// values at hand, and quantizes rows while they are packed for the kernel. `y = f32(acc) *
+/// (x_scale * w_scale) + bias`.
 ///
-/// Every layer is proven on construction: its int32 sums cannot overflow, whatever the input.
+/// Construction proves that the int32 sums cannot overflow, whatever the input.
 ///
 /// ```
 /// use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
@@ -44,10 +46,10 @@ pub struct DynamicLinear {
     activations: Dynamic,
 }
 
-/// What a [`DynamicLinear`] is made of.
+/// The parts that make a [`DynamicLinear`].
 #[derive(Clone, Debug)]
 pub struct DynamicParts<'w> {
-    /// Its name, unique in its model.
+    /// The layer's name, unique in its model.
     pub name: String,
     /// Codes (n, k).
     pub weight: MatRef<'w, i8>,
@@ -57,18 +59,20 @@ pub struct DynamicParts<'w> {
     pub weight_zero_points: Option<Vec<i8>>,
     /// The bias of each output channel (n).
     pub bias: Option<Vec<f32>>,
-    /// How the values at hand become codes. On CPUs with no more than AVX2, codes of 7 bits (`CodeRange::unsigned(7)`, as
-    /// PyTorch's `reduce_range` has them) are multiplied 1.3 times as fast as those of 8.
+    /// How the values at hand become codes. On CPUs with no more than AVX2, codes of 7 bits
+    /// (`CodeRange::unsigned(7)`, as PyTorch's `reduce_range` has them) are multiplied 1.3 times as
+    /// fast as those of 8.
     pub activations: Dynamic,
-    /// What follows.
+    /// The activation function that follows.
     pub activation: FusedActivation,
 }
 
 impl DynamicLinear {
-    /// A layer of `parts`, packed for `kernel`.
+    /// Makes a layer of `parts`, packed for `kernel`.
     ///
     /// # Errors
-    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel could leave int32.
+    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel
+    /// could leave int32.
     pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
@@ -98,10 +102,12 @@ impl DynamicLinear {
         Ok(Self { head, weights, weight_scales, bias, activations })
     }
 
-    /// The int8 form of `layer`, packed for `kernel`: weights by `weights`, the bias as it is.
+    /// The int8 form of `layer`, packed for `kernel`. `weights` says how weights become codes. The
+    /// bias stays as it is.
     ///
     /// # Errors
-    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales
+    /// leave f32.
     pub fn quantize(
         layer: &FloatLinear,
         activations: Dynamic,
@@ -130,7 +136,8 @@ impl DynamicLinear {
         &self.weights
     }
 
-    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their zero points.
+    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their
+    /// zero points.
     pub fn weight_scales(&self) -> &[f32] {
         &self.weight_scales
     }
@@ -145,7 +152,8 @@ impl DynamicLinear {
         &self.activations
     }
 
-    /// Whether the scale of the input is that of all rows together. Ways that are added later: it may be.
+    /// Whether all rows of the input share a scale. Variants of `Dynamic` that are added later may
+    /// do that too.
     pub(crate) fn shares_a_scale(&self) -> bool {
         !matches!(self.activations, Dynamic::PerToken(_))
     }
@@ -165,15 +173,15 @@ impl DynamicLinear {
         }
     }
 
-    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function; f16 and bf16 are as
-    /// good as f32, on either side.
+    /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
+    /// (m, n). Input and output may each be f32, f16 or bf16.
     ///
-    /// Per token, a row has the same bits whatever the batch; per tensor, rows share a scale. Neither depends on the threads
-    /// or the kernel. With a kept workspace nothing is allocated.
+    /// Per token, a row has the same bits whatever the batch; per tensor, rows share a scale.
+    /// Neither depends on the threads or the kernel. With a kept workspace nothing is allocated.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale for a row; nothing is
-    /// written then.
+    /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale
+    /// for a row; nothing is written then.
     pub fn forward<F: Float, T: StoredFloat>(
         &self,
         x: MatRef<'_, F>,
@@ -196,11 +204,11 @@ impl DynamicLinear {
     }
 }
 
-/// What activations are quantized to.
+/// The codes that activations are quantized to.
 fn codes_of(activations: &Dynamic) -> CodeRange {
     match activations {
         Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) => scheme.codes,
-        // Ways that are added later: any codes.
+        // Variants that are added later may need any codes.
         _ => CodeRange::U8,
     }
 }
@@ -216,7 +224,7 @@ fn largest_input(activations: &Dynamic) -> Result<u32, LayerError> {
     }
     Ok(match scheme.kind {
         Kind::Symmetric { .. } => codes.largest_distance(codes.middle()),
-        // The zero point is any code.
+        // The zero point may be any code.
         _ => codes.largest_distance(codes.min()),
     })
 }

@@ -1,4 +1,4 @@
-//! One f32 layer: `y = x * w^T + bias`.
+//! The f32 form of a layer: `y = x * w^T + bias`.
 
 use qkernels::{MatMut, MatRef, Threads, float};
 
@@ -10,8 +10,8 @@ use super::storage::Storage;
 use super::watch::SharedWatch;
 use crate::config::fused::FusedActivation;
 
-/// An f32 layer as PyTorch's `nn.Linear` has it: weights (n, k) row-major and perhaps a bias (n), all finite; and an
-/// activation function that follows.
+/// An f32 layer like PyTorch's `nn.Linear`, with weights (n, k) row-major and perhaps a bias (n),
+/// all finite. An activation function may follow.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
@@ -27,11 +27,12 @@ pub struct FloatLinear {
     pub(crate) head: Head,
     weight: Vec<f32>,
     bias: Option<Vec<f32>>,
-    /// What looks at its inputs, while a model is calibrated.
+    /// Looks at the layer's inputs while a model is calibrated.
     watch: Option<SharedWatch>,
 }
 
-/// Whether name, weights, bias and activation function are equal, whatever watches the layers.
+/// Two layers are equal if their names, weights, biases and activation functions are. Who watches
+/// them does not matter.
 impl PartialEq for FloatLinear {
     fn eq(&self, other: &Self) -> bool {
         (&self.head, &self.weight, &self.bias) == (&other.head, &other.weight, &other.bias)
@@ -52,7 +53,7 @@ pub enum FloatLinearError {
         /// Its inputs.
         k: usize,
     },
-    /// A tensor has another number of elements than its shape says.
+    /// A tensor has a different number of elements than its shape says.
     #[error("{tensor} of shape {shape:?} needs {} elements, got {len}", .shape.iter().map(|&d| d as u128).product::<u128>())]
     Length {
         /// The tensor, such as `fc1.weight`.
@@ -75,10 +76,11 @@ pub enum FloatLinearError {
 }
 
 impl FloatLinear {
-    /// A layer of `weight` (n, k) and `bias` (n), with no activation function.
+    /// Makes a layer of `weight` (n, k) and `bias` (n), with no activation function.
     ///
     /// # Errors
-    /// [`FloatLinearError`] if n or k is 0, a length is not what the shape says, or a value is not finite.
+    /// [`FloatLinearError`] if n or k is 0, a length is not what the shape says, or a value is not
+    /// finite.
     pub fn new(
         name: impl Into<String>,
         n: usize,
@@ -89,7 +91,7 @@ impl FloatLinear {
         Self::from_parts(name.into(), n, k, weight, Some(bias))
     }
 
-    /// A layer of `weight` (n, k) alone, as most layers of language models are.
+    /// Makes a layer of `weight` (n, k) alone. Most layers of language models have no bias.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -165,19 +167,21 @@ impl FloatLinear {
         Storage { weights: 4 * self.weight.len(), bias: 4 * bias, ..Storage::default() }
     }
 
-    /// Whether calibration is watching the layer's inputs: only while [`calibrate_model`](crate::calibrate_model) runs its
-    /// batches, and in clones that were made meanwhile. Such a layer computes what it always computes.
+    /// Whether calibration is watching the layer's inputs. That is so while
+    /// [`calibrate_model`](crate::calibrate_model) runs its batches, and in clones that were made
+    /// meanwhile. A watched layer gives the same outputs as ever.
     pub fn is_watched(&self) -> bool {
         self.watch.is_some()
     }
 
-    /// Has the inputs of this layer, and of clones made from now on, looked at by `watch`; by none if that is `None`.
+    /// From now on `watch` looks at the inputs of this layer and of its later clones. `None` ends
+    /// the watch on this layer.
     pub(crate) fn set_watch(&mut self, watch: Option<SharedWatch>) {
         self.watch = watch;
     }
 
-    /// `out[i][j] = sum_k x[i][k] * weight[j][k] + bias[j]`, then the activation function, for `x` (m, k) and `out` (m, n).
-    /// The last bits depend on the CPU and the batch.
+    /// `out[i][j] = sum_k x[i][k] * weight[j][k] + bias[j]`, then the activation function, for `x`
+    /// (m, k) and `out` (m, n). The last bits depend on the CPU and the batch.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong; nothing is written then.
@@ -188,13 +192,15 @@ impl FloatLinear {
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
         check_input(&x, self.head.k)?;
-        // Before the input's rows are believed: if they are all one row (a stride of 0) there may be any number of them.
+        // The output's shape is checked before the input is read: an input with a stride of 0 may
+        // claim any number of rows.
         check_output(&out, x.rows(), self.head.n)?;
         self.forward_blocks(x, out, x.rows(), threads)
     }
 
-    /// [`forward`](Self::forward) on blocks of at most `size` rows, with the bits that each has for itself. The shapes have been
-    /// checked. A watch sees all rows at once.
+    /// Like [`forward`](Self::forward), but multiplies blocks of at most `size` rows, so that each
+    /// block has the bits that it has alone. The caller has checked the shapes. A watch sees all
+    /// rows at once.
     pub(crate) fn forward_blocks(
         &self,
         x: MatRef<'_, f32>,

@@ -8,7 +8,7 @@ use crate::config::activation_codes::ActivationCodes;
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// The input has another width than the first layer takes.
+    /// The input has a different width than the first layer takes.
     #[error("expected k = {expected} columns of input, got {got}")]
     Width {
         /// Inputs of the first layer.
@@ -16,7 +16,7 @@ pub enum ForwardError {
         /// Columns of the input.
         got: usize,
     },
-    /// The output has another shape than the result.
+    /// The output has a different shape than the result.
     #[error("expected a {m} x {n} output, got {rows} x {cols}")]
     OutputShape {
         /// Rows of the input.
@@ -28,7 +28,7 @@ pub enum ForwardError {
         /// Columns of the output.
         cols: usize,
     },
-    /// A value of the input is NaN or infinite (int8 models only: it has no code).
+    /// A value of the input is NaN or infinite, so it has no code. Only int8 layers refuse it.
     #[error("input value {value} at row {row}, column {col} is not finite")]
     NonFinite {
         /// The first row with such a value.
@@ -38,7 +38,8 @@ pub enum ForwardError {
         /// The value.
         value: f32,
     },
-    /// The values between two layers, or those of the result, are more than memory has room for, or than can be counted.
+    /// The values between two layers, or those of the result, do not fit into memory, or their
+    /// number does not fit into a `usize`.
     #[error("there is no memory for {rows} rows of {cols} values")]
     Memory {
         /// Rows.
@@ -46,10 +47,10 @@ pub enum ForwardError {
         /// Values of each.
         cols: usize,
     },
-    /// Codes were asked of a layer that knows no scale for its output.
+    /// The layer was asked for codes, but it has no scale for its output.
     #[error("the layer has no output scale, so that it gives no codes")]
     NoOutputScale,
-    /// Codes of another type than the layer's.
+    /// The codes have a different type than those of the layer.
     #[error("the {operand} has codes of type {expected}")]
     CodeType {
         /// Input or output.
@@ -57,31 +58,37 @@ pub enum ForwardError {
         /// The type that it has.
         expected: ActivationCodes,
     },
-    /// A product of int8 layers was refused. Layers are checked when a model is made, so this means a defect.
+    /// The product was refused. Callers can cause this by columns that are not whole panels, and by
+    /// weight-only products that leave f32. In other cases it is a defect, because a layer is
+    /// checked when it is made.
     #[error(transparent)]
     Gemm(#[from] GemmError),
-    /// A product of f32 layers was refused: a defect, as above.
+    /// The product of an f32 layer was refused. This is a defect, because shapes are checked
+    /// before.
     #[error(transparent)]
     FloatProduct(#[from] qkernels::float::FloatShapeError),
-    /// The input could not be quantized: a defect, as above.
+    /// The parameters of a static layer's input cannot quantize floats. This is a defect, because a
+    /// layer is checked when it is made.
     #[error(transparent)]
     Codes(#[from] qkernels::CodesError),
-    /// The input of a dynamic layer has no scale, or its product was refused.
+    /// The scheme of a dynamic layer gives the input no scale, or the product was refused.
     #[error(transparent)]
     Dynamic(#[from] DynamicError),
-    /// Weights could not be dequantized: a defect, as above.
+    /// Weights could not be dequantized. This is a defect, because a layer is checked when it is
+    /// made.
     #[error(transparent)]
     Channel(#[from] qcore::ChannelError),
-    /// A view of the workspace was refused: a defect, as above.
+    /// A view of a matrix was refused. This is a defect if no view of the caller's was.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// Outputs could not be compared: a defect, as above.
+    /// Outputs could not be compared. This is a defect, because they have the same shape.
     #[error(transparent)]
     Metrics(#[from] qcore::MetricsError),
 }
 
 impl ForwardError {
-    /// The error of a block of rows as that of the whole input, of which the block starts at row `first`.
+    /// Turns the error of a block of rows, which starts at row `first` of the input, into an error
+    /// about the input.
     pub(crate) fn of_block_at(self, first: usize) -> Self {
         match self {
             ForwardError::NonFinite { row, col, value } => {

@@ -77,7 +77,8 @@ pub enum LayerError {
         /// Its zero point.
         zero_point: i32,
     },
-    /// The zero point of the output is none of its codes: sums become codes by adding a zero point that is one.
+    /// The zero point of the output is none of its codes: sums become codes by adding a zero point
+    /// that is one.
     #[error("the zero point {zero_point} of the output is none of its codes {min}..={max}")]
     OutputZeroPoint {
         /// The zero point.

@@ -1,4 +1,5 @@
-//! A linear layer in whatever form: the place in a model that the quantize pass fills.
+//! A linear layer in any form: the place in a model where the quantize pass puts one form instead
+//! of another.
 
 use qkernels::{MatMut, MatRef, Threads};
 
@@ -13,10 +14,11 @@ use super::workspace::LinearWorkspace;
 use crate::config::form::Form;
 use crate::config::fused::FusedActivation;
 
-/// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and after the quantize pass.
+/// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and
+/// after the quantize pass.
 ///
-/// A layer has at least one output and one input, whatever its form: all constructors refuse n = 0 and k = 0, though the
-/// products of `qkernels` take them. An input of no rows is fine.
+/// In any form, a layer has at least one output and one input: all constructors refuse n = 0 and k
+/// = 0, although the products of `qkernels` take them. An input without rows is fine.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
@@ -31,7 +33,7 @@ use crate::config::fused::FusedActivation;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Linear {
-    /// f32, as trained. While the pass calibrates, its inputs are being watched.
+    /// f32, as trained. Its inputs are watched while the pass calibrates.
     Float(FloatLinear),
     /// int8 with calibrated scales.
     Static(StaticLinear),
@@ -121,7 +123,7 @@ impl Linear {
         weights.saturating_add(if self.has_bias() { self.n() } else { 0 }).saturating_mul(4)
     }
 
-    /// Bytes that must be stored of the layer as it is.
+    /// Bytes that must be stored for the layer in its form.
     pub fn storage(&self) -> Storage {
         match self {
             Linear::Float(layer) => layer.storage(),
@@ -133,11 +135,12 @@ impl Linear {
 
     /// Computes `out` (m, n) of `x` (m, k).
     ///
-    /// Integer forms give the same bits whatever the kernel, the threads and the batch, and with a kept workspace allocate
-    /// nothing.
+    /// Integer forms give the same bits whatever the kernel, the threads and the batch, and with a
+    /// kept workspace allocate nothing.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, or for integer forms a value is not finite; nothing is written then.
+    /// [`ForwardError`] if a shape is wrong, or a value is not finite that an integer form has to
+    /// quantize. Nothing is written then.
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,

@@ -1,4 +1,5 @@
-//! Rows of the caller's matrices: their shapes, their values, and the blocks of them that go through a model together.
+//! Rows of the caller's matrices: their shapes, their values, and the blocks of them that go
+//! through a model together.
 
 use core::ops::Range;
 
@@ -7,11 +8,12 @@ use qkernels::{MatMut, MatRef, Threads};
 
 use super::forward_error::ForwardError;
 
-/// Rows per thread that go through all layers together: few enough that what lies between two layers stays in the L2
-/// cache and that a workspace does not grow with the batch, enough that a product of them is worth its start.
+/// How many rows for each thread go through all layers together. They are few enough that the
+/// values between two layers stay in the L2 cache, and that a workspace does not grow with the
+/// batch. They are enough that starting a product is worth it.
 const ROWS_PER_THREAD: usize = 256;
 
-/// Rows that go through a model together, where nothing asks for more.
+/// How many rows go through a model together, unless something needs more at once.
 pub(crate) fn block_rows(threads: Threads<'_>) -> usize {
     let count = match threads {
         Threads::Pool(pool) => pool.current_num_threads(),
@@ -20,18 +22,18 @@ pub(crate) fn block_rows(threads: Threads<'_>) -> usize {
     ROWS_PER_THREAD.saturating_mul(count.max(1))
 }
 
-/// `x` is (any, k).
+/// Checks that `x` is (any, k).
 pub(crate) fn check_input<T: Copy>(x: &MatRef<'_, T>, k: usize) -> Result<(), ForwardError> {
     if x.cols() == k { Ok(()) } else { Err(ForwardError::Width { expected: k, got: x.cols() }) }
 }
 
-/// `out` is (m, n).
+/// Checks that `out` is (m, n).
 pub(crate) fn check_output<T: Copy>(out: &MatMut<'_, T>, m: usize, n: usize) -> Result<(), ForwardError> {
     let (rows, cols) = (out.rows(), out.cols());
     if (rows, cols) == (m, n) { Ok(()) } else { Err(ForwardError::OutputShape { m, n, rows, cols }) }
 }
 
-/// The first `rows * cols` elements of a buffer that grows when it must.
+/// The first `rows * cols` elements of a buffer, which grows if it is too small.
 pub(crate) fn grown<T: Copy + Default>(
     buffer: &mut Vec<T>,
     rows: usize,
@@ -52,7 +54,8 @@ pub(crate) fn blocks(m: usize, size: usize) -> impl Iterator<Item = Range<usize>
     (0..m).step_by(size).map(move |start| start..m.min(start.saturating_add(size)))
 }
 
-/// Row `i` of `x` in f32: where it lies if its elements are f32 and adjacent, else in `buffer`. Empty outside of `x`.
+/// Row `i` of `x` in f32. If its elements are f32 and adjacent, the row is read in place, else it
+/// is copied to `buffer`. Outside of `x` it is empty.
 pub(crate) fn row<'r, F: Float>(x: &MatRef<'r, F>, i: usize, buffer: &'r mut Vec<f32>) -> &'r [f32] {
     let elements = x.row_slice(i);
     if let Some(row) = elements.and_then(F::as_f32s) {
@@ -69,7 +72,7 @@ pub(crate) fn row<'r, F: Float>(x: &MatRef<'r, F>, i: usize, buffer: &'r mut Vec
     buffer
 }
 
-/// All rows of `x`, one after the other, in `buffer`.
+/// Copies all rows of `x` to `buffer`, one after the other.
 pub(crate) fn gather<'b>(x: &MatRef<'_, f32>, buffer: &'b mut Vec<f32>) -> Result<&'b [f32], ForwardError> {
     let (values, mut apart) = (grown(buffer, x.rows(), x.cols())?, Vec::new());
     for (i, values) in values.chunks_exact_mut(x.cols().max(1)).enumerate() {
@@ -78,7 +81,7 @@ pub(crate) fn gather<'b>(x: &MatRef<'_, f32>, buffer: &'b mut Vec<f32>) -> Resul
     Ok(values)
 }
 
-/// Every value of `x` is finite.
+/// Checks that every value of `x` is finite.
 pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
     for i in 0..x.rows() {
         if let Some((col, value)) = first_non_finite(row(x, i, buffer)) {
@@ -88,8 +91,8 @@ pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -
     Ok(())
 }
 
-/// Index of the largest value of each row of `values` (m, n), the first of equals; `None` for a row without a number
-/// (n = 0, or all NaN): [`qcore::argmax`] of each. NaN is never the largest.
+/// The index of the largest value in each row of `values` (m, n), by [`qcore::argmax`]: the first
+/// of equals, never NaN, and `None` for a row without a number (n = 0, or all NaN).
 ///
 /// ```
 /// use qkernels::MatRef;

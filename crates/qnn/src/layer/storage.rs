@@ -1,9 +1,10 @@
-//! The bytes of a layer by what they are for.
+//! How many bytes a layer takes, by what they are for.
 
 use core::iter::Sum;
 use core::ops::Add;
 
-/// Bytes that must be stored of a layer, or of a model, without padding and without what can be computed.
+/// The bytes that must be stored for a layer or a model, without padding and without what can be
+/// computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
     /// Weights.
@@ -17,7 +18,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// All of them.
+    /// The sum of all four.
     ///
     /// ```
     /// let storage = qnn::Storage { weights: 10, scales: 4, zero_points: 0, bias: 8 };

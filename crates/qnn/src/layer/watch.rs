@@ -1,4 +1,5 @@
-//! What calibration sees of a layer: while batches run through the model, the layer's inputs are observed and some of them kept.
+//! What calibration sees of a layer. While batches run through the model, an observer looks at the
+//! layer's inputs, and some of them are kept.
 
 use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,10 @@ use super::rows::gather;
 #[derive(Clone, Default)]
 pub(crate) struct SharedWatch(Arc<Mutex<Watch>>);
 
-/// What is seen of a layer's inputs.
+/// What was seen of a layer's inputs.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// None where no range is asked for.
+    /// `None` if nobody asks for a range.
     pub(crate) observer: Option<Box<dyn Observer + Send>>,
     pub(crate) sample: Sample,
     /// Rows seen.
@@ -24,7 +25,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Takes in a batch of rows of k values: at once, since some observers count batches. A batch without values does not count.
+    /// Takes in a batch of rows of k values, all at once because some observers count batches. A
+    /// batch without values does not count.
     fn see(&mut self, batch: &[f32], k: usize) {
         if batch.is_empty() {
             return;
@@ -44,20 +46,20 @@ impl SharedWatch {
         Self(Arc::new(Mutex::new(Watch { observer, sample: Sample::new(most_rows), rows: 0 })))
     }
 
-    /// Shows a batch, (any, k): all of its rows at once.
+    /// Shows the watch a batch (any, k), all of its rows at once.
     pub(crate) fn see(&self, x: &MatRef<'_, f32>) -> Result<(), ForwardError> {
         let mut batch = Vec::new();
         self.lock().see(gather(x, &mut batch)?, x.cols());
         Ok(())
     }
 
-    /// What was seen. Nothing is left, so that clones of the layer keep no memory.
+    /// Takes what was seen. Nothing is left behind, so clones of the layer keep no memory.
     pub(crate) fn take(&self) -> Watch {
         core::mem::take(&mut *self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, Watch> {
-        // An observer that panicked has lost a batch at most.
+        // If an observer panicked, it lost one batch at most.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,8 +70,9 @@ impl fmt::Debug for SharedWatch {
     }
 }
 
-/// Rows spread evenly over all that were offered, at most so many: every `step`-th row is kept, and when there are too
-/// many every second one goes and `step` doubles. The same rows give the same sample.
+/// A limited number of rows, spread evenly over all that were offered. Every `step`-th row is kept.
+/// When there are too many, every second one is dropped and `step` doubles. The same rows give the
+/// same sample.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     most: usize,
@@ -83,7 +86,8 @@ impl Sample {
         Self { most, step: 1, ..Self::default() }
     }
 
-    /// Takes the row in, if it is its turn. Rows with values that are not finite have no part in any figure.
+    /// Keeps the row if it is its turn. Rows with values that are not finite are never kept,
+    /// because no figure can use them.
     fn offer(&mut self, row: &[f32]) {
         let turn = self.offered.is_multiple_of(self.step.max(1));
         self.offered += 1;

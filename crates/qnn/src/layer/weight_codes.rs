@@ -1,4 +1,5 @@
-//! Weights as codes: the scales that a scheme gives a layer's channels, and the codes under given scales.
+//! How weights become codes: the scales that a scheme gives a layer's channels, and the codes that
+//! they give.
 
 use qcore::{ChannelAxis, ChannelError, CodeRange, QParams, Range, channel_ranges, quantize_per_channel};
 
@@ -6,8 +7,9 @@ use super::float::FloatLinear;
 use super::layer_error::LayerError;
 use crate::config::weights::{WeightConfig, WeightGranularity};
 
-/// The parameters that the scheme gives each channel of `layer`. Channels whose weights are all 0 have no scale of their
-/// own and take the whole tensor's, so that their bias gets units as fine as the others'.
+/// The parameters that the scheme gives each channel of `layer`. Channels whose weights are all 0
+/// have no scale of their own and take the whole tensor's, so that their bias gets units as fine as
+/// the others'.
 pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
     let WeightConfig { scheme, granularity } = config;
     if !CodeRange::I8.contains_range(scheme.codes) {
@@ -31,24 +33,24 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
     }
 }
 
-/// The codes (n, k) of the layer's weights, each channel under its parameters.
+/// The codes (n, k) of the layer's weights, by the parameters of each channel.
 pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, LayerError> {
     let mut codes = vec![0_i8; layer.weight().len()];
     quantize_per_channel(layer.weight(), channel_axis(layer)?, params, &mut codes)?;
     Ok(codes)
 }
 
-/// The zero point of each channel, unless all are 0.
+/// The zero point of each channel, or `None` if all are 0.
 pub(crate) fn zero_points(params: &[QParams]) -> Option<Vec<i8>> {
     let any = params.iter().any(|params| params.zero_point() != 0);
-    // `scheme_params` gives none that is not in i8.
+    // `scheme_params` refuses zero points that are not in i8.
     any.then(|| params.iter().map(|params| params.zero_point() as i8).collect())
 }
 
 /// The output channels of a layer's weights.
 fn channel_axis(layer: &FloatLinear) -> Result<ChannelAxis, ChannelError> {
     let shape = [layer.n(), layer.k()];
-    // The weights exist, so their number can be counted.
+    // The weights exist, so n * k does not overflow.
     ChannelAxis::new(&shape, 0)
         .map_err(|_| ChannelError::Data { expected: usize::MAX, got: layer.weight().len() })
 }

@@ -1,4 +1,5 @@
-//! One layer whose weights alone are quantized: float in, i8 weights, float out.
+//! The form in which only the weights are quantized: floats come in, weights are i8, floats come
+//! out.
 
 use qcore::{Float, Groups, first_non_finite, group_params, quantize_per_group};
 use qkernels::{
@@ -15,8 +16,9 @@ use super::workspace::LinearWorkspace;
 use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightOnlyConfig;
 
-/// `y = x * dequantize(w)^T + bias` for float activations: W8A32 and W8A16. Weights are read as i8, which is what the speed of
-/// few rows depends on, and become f32 in registers.
+/// A layer with i8 weights and float activations (W8A32 and W8A16): `y = x * dequantize(w)^T +
+/// bias`. Weights are read as i8 and become f32 in registers. With few rows, reading weights is
+/// what takes time.
 ///
 /// ```
 /// use half::f16;
@@ -47,8 +49,8 @@ impl WeightOnlyLinear {
     /// Quantizes `weight` (n, k), row-major, for products on `kernel`.
     ///
     /// # Errors
-    /// [`LayerError`] if n or k is 0, a length is not what the shape says, a value is not finite, or the scheme has no
-    /// parameters for a channel or group.
+    /// [`LayerError`] if n or k is 0, a length is not what the shape says, a value is not finite,
+    /// or the scheme has no parameters for a channel or group.
     pub fn new(
         weight: &[f32],
         n: usize,
@@ -78,10 +80,10 @@ impl WeightOnlyLinear {
         Self::from_weights(ScaledWeights::new(weights, scales)?, bias.map(<[f32]>::to_vec))
     }
 
-    /// A layer of weights that are quantized already.
+    /// Makes a layer of weights that are quantized already.
     ///
     /// # Errors
-    /// [`LayerError`] if n or k is 0, or the bias has another length than there are channels, or is not finite.
+    /// [`LayerError`] if n or k is 0, or the bias does not have n values, or one is not finite.
     pub fn from_weights(weights: ScaledWeights, bias: Option<Vec<f32>>) -> Result<Self, LayerError> {
         let (n, k) = (weights.weights().n(), weights.weights().k());
         check_shape(n, k)?;
@@ -97,7 +99,7 @@ impl WeightOnlyLinear {
         Ok(Self { head, weights, bias })
     }
 
-    /// The int8 form of `layer`: its name, its activation function, its bias as it is.
+    /// The int8 form of `layer`, with the same name, activation function and bias.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -110,7 +112,7 @@ impl WeightOnlyLinear {
         Ok(quantized.with_name(layer.name()).with_activation(layer.activation()))
     }
 
-    /// The same layer with a name, unique in its model; without one it is empty.
+    /// The same layer with a name, unique in its model. A new layer's name is empty.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.head.name = name.into();
@@ -157,10 +159,12 @@ impl WeightOnlyLinear {
         }
     }
 
-    /// The outputs `out` (m, n) of the rows `x` (m, k). Precision and what it depends on: [`weight_only`].
+    /// Computes `out` (m, n) of `x` (m, k). [`weight_only`] says how precise it is, and what the
+    /// bits depend on.
     ///
     /// # Errors
-    /// [`ForwardError`] if the shapes of `x` and `out` do not fit the layer, or sums may leave f32; nothing is written then.
+    /// [`ForwardError`] if the shapes of `x` and `out` do not fit the layer, or sums may leave f32;
+    /// nothing is written then.
     pub fn forward<A: Float, Y: Float>(
         &self,
         x: MatRef<'_, A>,
@@ -182,8 +186,9 @@ impl WeightOnlyLinear {
     }
 }
 
-/// A layer has an output and an input. Where its weights come from a file, this comes before they are packed: a matrix without
-/// elements may claim any number of rows, and packing allocates for each.
+/// Checks that a layer has an output and an input. For weights from a file this comes before
+/// packing: a matrix without elements may claim any number of rows, and packing allocates memory
+/// for each.
 pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
     if n == 0 || k == 0 { Err(LayerError::Empty { n, k }) } else { Ok(()) }
 }

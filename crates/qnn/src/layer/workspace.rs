@@ -2,11 +2,12 @@
 
 use qkernels::Workspace;
 
-/// Scratch memory of a forward pass, through one layer or through a whole model. It grows to what the largest call so far needed; a
-/// call that fits allocates nothing. One workspace serves any layers, models and shapes, one call at a time.
+/// Scratch memory of a forward pass, through one layer or through a whole model. It grows to what
+/// the largest call so far needed; a call that fits allocates nothing. One workspace serves any
+/// layers, models and shapes, one call at a time.
 ///
-/// A model needs as much as its widest layer does for a block of rows, whatever the batch; for the whole batch where
-/// [`Mlp::forward`](crate::Mlp::forward) needs all rows at once.
+/// A model needs as much as its widest layer does for a block of rows, whatever the batch; for the
+/// whole batch where [`Mlp::forward`](crate::Mlp::forward) needs all rows at once.
 #[derive(Debug, Default)]
 pub struct LinearWorkspace {
     /// A row whose elements were not adjacent.

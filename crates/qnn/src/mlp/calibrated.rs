@@ -1,5 +1,5 @@
-//! The MLP's short way to integers: batches run through the f32 model while an observer watches the input of every layer, and the
-//! ranges that were found make static layers.
+//! The MLP's short way to integers: batches run through the f32 model while an observer watches the
+//! input of every layer, and the ranges that were found make static layers.
 
 use qcore::{MinMaxObserver, Observer, ObserverError, Range, Scheme, first_non_finite};
 use qkernels::{Kernel, MatRef, Threads};
@@ -81,8 +81,8 @@ pub enum CalibrateError {
     Forward(#[from] ForwardError),
 }
 
-/// A model whose layers' input ranges are known, so that it can be quantized: the state between [`FloatMlp`] and
-/// [`QuantMlp`].
+/// A model whose layers' input ranges are known, so that it can be quantized. It is the state
+/// between [`FloatMlp`] and [`QuantMlp`].
 #[derive(Clone, Debug)]
 pub struct CalibratedMlp<'m> {
     model: &'m FloatMlp,
@@ -96,7 +96,8 @@ impl<'m> CalibratedMlp<'m> {
         self.model
     }
 
-    /// The range of the input of each layer: of the model's input, then of each hidden activation after ReLU.
+    /// The range of each layer's input: first that of the model's input, then those of the hidden
+    /// activations after ReLU.
     pub fn input_ranges(&self) -> &[Range] {
         &self.input_ranges
     }
@@ -106,14 +107,16 @@ impl<'m> CalibratedMlp<'m> {
         self.rows
     }
 
-    /// The int8 model: weights as symmetric i8, biases as int32 in the unit of the sums, the input of every layer as u8 or
-    /// i8 with the parameters that the calibrated range gives.
+    /// Makes the int8 model. Weights become symmetric i8, biases become int32 in the unit of the
+    /// sums, and the input of every layer becomes u8 or i8 with the parameters that the calibrated
+    /// range gives.
     ///
-    /// Where a weight scale is so small that bias or sums would not fit int32 it is raised, just enough;
-    /// [`QuantMlp::report`] says where.
+    /// If a weight scale is so small that the bias or the sums would not fit int32, it is raised
+    /// just enough. [`QuantMlp::report`] says where.
     ///
     /// # Errors
-    /// [`QuantizeModelError`] if no kernel can be selected, or ranges are so extreme that their scales leave f32.
+    /// [`QuantizeModelError`] if no kernel can be selected, or ranges are so extreme that their
+    /// scales leave f32.
     pub fn quantize(&self, config: &QuantConfig) -> Result<QuantMlp, QuantizeModelError> {
         let kernel = match config.kernel {
             Some(kernel) => kernel,
@@ -134,9 +137,10 @@ impl<'m> CalibratedMlp<'m> {
 }
 
 impl FloatMlp {
-    /// Runs `batches`, each (any, inputs), through the model and keeps the smallest and largest input of every layer
-    /// ([`MinMaxObserver`]). Batches are taken one at a time, so they need not be in memory together; for one of them the
-    /// values on both sides of a layer are, 4 * m * (k + n) bytes.
+    /// Runs `batches`, each (any, inputs), through the model and keeps the smallest and largest
+    /// input of every layer ([`MinMaxObserver`]). Batches are taken one at a time, so they need not
+    /// be in memory together. Of one batch, the values on both sides of a layer are in memory:
+    /// 4 * m * (k + n) bytes.
     ///
     /// ```
     /// use qkernels::MatRef;
@@ -152,7 +156,8 @@ impl FloatMlp {
     /// ```
     ///
     /// # Errors
-    /// [`CalibrateError`] if there is no row, a batch has the wrong width, or a value is not finite.
+    /// [`CalibrateError`] if there is no row, a batch has the wrong width, or a value is not
+    /// finite.
     pub fn calibrate<'b>(
         &self,
         batches: impl IntoIterator<Item = MatRef<'b, f32>>,
@@ -160,9 +165,9 @@ impl FloatMlp {
         self.calibrate_with(batches, MinMaxObserver::default)
     }
 
-    /// [`calibrate`](Self::calibrate) with other observers: `observer` makes one for each layer. Each sees its layer's input
-    /// once for each batch that has rows, all rows together, however large the batch: as in
-    /// [`quantize_model`](crate::quantize_model).
+    /// Like [`calibrate`](Self::calibrate), with other observers. `observer` makes one for each
+    /// layer. As in [`quantize_model`](crate::quantize_model), an observer sees its layer's input
+    /// once for each batch that has rows, all rows together, however large the batch is.
     ///
     /// ```
     /// use qcore::Scheme;
@@ -205,7 +210,8 @@ impl FloatMlp {
         Ok(CalibratedMlp { model: self, input_ranges: ranges.collect::<Result<_, _>>()?, rows })
     }
 
-    /// Shows each observer the input of its layer for a whole batch with rows, at once since some observers count batches.
+    /// Shows each observer the input of its layer for a whole batch, which has rows, at once
+    /// because some observers count batches.
     fn observe_batch<O: Observer>(
         &self,
         batch: usize,
@@ -223,7 +229,8 @@ impl FloatMlp {
         if let Some(first) = observers.next() {
             first.observe(input);
         }
-        // All rows are one block, so that a layer has one output, and the next observer takes it.
+        // All rows are one block, so each layer gives one output, which is the next observer's
+        // input.
         self.walk(x, x.rows(), Threads::Serial, workspace, |output| {
             if let Some((index, value)) = first_non_finite(output.values) {
                 let n = output.values.len() / x.rows();

@@ -1,4 +1,4 @@
-//! Both models on the same rows, layer by layer: the counts that a report is made of.
+//! Runs both models on the same rows, layer by layer, and counts what a report says.
 
 use core::ops::Range;
 
@@ -15,10 +15,10 @@ use crate::layer::rows::{blocks, gather};
 use crate::layer::static_linear::build::StaticLinear;
 use crate::layer::workspace::LinearWorkspace;
 
-/// Rows that go through both models together, which bounds the memory.
+/// How many rows go through both models together. This bounds the memory.
 const BLOCK_ROWS: usize = 256;
 
-/// A share: some of all.
+/// A share that is counted: some of all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     some: u64,
@@ -51,9 +51,9 @@ pub(crate) struct Tally {
     pub(crate) clipped: Share,
     /// Output codes that were clamped from above; `None` for the last layer.
     pub(crate) saturated: Option<Share>,
-    /// Of the output.
+    /// SQNR of the output.
     pub(crate) sqnr: SqnrAboutMean,
-    /// Of the input.
+    /// The largest inputs of each channel.
     pub(crate) peaks: ChannelPeaks,
 }
 
@@ -68,16 +68,16 @@ impl Tally {
 #[derive(Clone, Debug)]
 pub(crate) struct Tallies {
     pub(crate) layers: Vec<Tally>,
-    /// Rows whose largest logit is the same one.
+    /// Rows whose largest logit is the same one in both models.
     pub(crate) agreement: Agreement,
 }
 
-/// Both models on one block of rows after the other.
+/// Runs both models on one block of rows after the other.
 pub(crate) struct Comparison<'m, C> {
     layers: Vec<&'m StaticLinear>,
     float: &'m FloatMlp,
     tallies: Tallies,
-    /// The f32 input of every layer, and after them the logits, for one block.
+    /// The f32 inputs of all layers for one block, then the logits.
     float_values: Vec<Vec<f32>>,
     codes: Vec<C>,
     sums: Vec<i32>,
@@ -120,7 +120,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
         Ok(self.tallies)
     }
 
-    /// Fills `float_values` for some rows.
+    /// Fills `float_values` for a block of rows.
     fn read_block(&mut self, x: &MatRef<'_, f32>, rows: Range<usize>) -> Result<(), ForwardError> {
         let (m, k) = (rows.len(), x.cols());
         let (input, outputs) = match &mut self.float_values[..] {
@@ -140,7 +140,8 @@ impl<'m, C: Activation> Comparison<'m, C> {
         })
     }
 
-    /// Runs layer `index` on the codes of its input, counts, and leaves the codes of its output.
+    /// Runs layer `index` on the codes of its input, counts, and leaves the codes of its output for
+    /// the next layer.
     fn compare_layer(&mut self, index: usize, m: usize) -> Result<(), ForwardError> {
         let layer = self.layers[index];
         let next = self.layers.get(index + 1).map(|next| *next.input());

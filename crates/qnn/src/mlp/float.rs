@@ -1,4 +1,5 @@
-//! The f32 model: layers with ReLU between them. It is what calibration watches and what reports compare with.
+//! The f32 model: layers with ReLU between them. Calibration watches it, and reports compare with
+//! it.
 
 use core::ops::Range;
 
@@ -12,7 +13,8 @@ use crate::layer::rows::{check_input, check_output, grown};
 use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, Link, check_chain};
 
-/// f32 layers with ReLU between them; none after the last, whose outputs are the logits.
+/// f32 layers with ReLU between them. There is none after the last layer, whose outputs are the
+/// logits.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
@@ -32,7 +34,7 @@ pub struct FloatMlp {
     layers: Vec<FloatLinear>,
 }
 
-/// What a layer gave for some rows of the input: see [`FloatMlp::trace`].
+/// A layer's output for some rows of the input, as [`FloatMlp::trace`] shows it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LayerOutput<'a> {
@@ -40,16 +42,17 @@ pub struct LayerOutput<'a> {
     pub layer: usize,
     /// The rows of the input.
     pub rows: Range<usize>,
-    /// The layer's output for them, after ReLU where one follows: (rows.len(), n), row-major.
+    /// The layer's output for these rows, after ReLU if one follows: (rows.len(), n), row-major.
     pub values: &'a [f32],
 }
 
 impl FloatMlp {
-    /// A model of `layers`, in this order: ReLU becomes the activation function of all but the last, whose outputs stay as
-    /// they are.
+    /// Makes a model of `layers`, in this order. ReLU becomes the activation function of all layers
+    /// but the last, whose outputs stay as they are.
     ///
     /// # Errors
-    /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
+    /// [`ChainError`] if there are no layers, two have the same name, or one does not give as many
+    /// values as the next one takes.
     pub fn new(layers: Vec<FloatLinear>) -> Result<Self, ChainError> {
         let links: Vec<_> =
             layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
@@ -84,9 +87,11 @@ impl FloatMlp {
         self.layers.iter().map(FloatLinear::bytes).sum()
     }
 
-    /// Computes the logits `out` (m, outputs) of `x` (m, inputs). NaN and infinities in `x` take their course.
+    /// Computes the logits `out` (m, outputs) of `x` (m, inputs). NaN and infinities in `x` are not
+    /// refused.
     ///
-    /// Allocates nothing of its own once the workspace has grown; the last bits depend on the CPU and the batch.
+    /// Once the workspace has grown, only the f32 product allocates. The last bits depend on the
+    /// CPU and the batch.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong; nothing is written then.
@@ -112,8 +117,8 @@ impl FloatMlp {
         })
     }
 
-    /// Runs `x` (m, inputs) through the model and shows `see` the output of every layer, a block of rows after the other:
-    /// for calibration, reports and debugging.
+    /// Runs `x` (m, inputs) through the model and shows `see` the output of every layer for one
+    /// block of rows after the other. Reports use it, and debugging may.
     ///
     /// # Errors
     /// [`ForwardError`] if `x` has the wrong width.
@@ -131,8 +136,9 @@ impl FloatMlp {
         })
     }
 
-    /// Runs `x`, of the right width, through the model, at most `size` rows at a time, and shows `see` every layer's output until it
-    /// fails. Bits are the same whatever the size: layers multiply blocks of as many rows as ever.
+    /// Runs `x`, which has the right width, through the model and shows `see` every layer's output
+    /// for at most `size` rows at a time, until `see` fails. The size changes no bit, because
+    /// layers always multiply blocks of the same number of rows.
     pub(crate) fn walk<E: From<ForwardError>>(
         &self,
         x: MatRef<'_, f32>,

@@ -1,4 +1,5 @@
-//! The MLP as one tree of layers among others: each layer in a form of its own, codes handed on where two static layers meet.
+//! The MLP as one tree of layers among others. Each layer has its own form, and codes go from one
+//! static layer to the next.
 
 use core::ops::Range;
 
@@ -15,12 +16,13 @@ use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, Link, check_chain};
 use crate::tree::layers::Layers;
 
-/// Linear layers one after the other, each with its own activation function and in its own form. The tree that the
-/// quantize pass turns into a mixed model; [`QuantMlp`](crate::QuantMlp) is the one with integers only.
+/// Linear layers one after the other, each with its own activation function and in its own form.
+/// The quantize pass turns it into a mixed model. [`QuantMlp`](crate::QuantMlp) is one with
+/// integers only.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, FloatMlp, Form, Method, Mlp, PassConfig, LinearWorkspace, quantize_model};
+/// use qnn::{FloatLinear, FloatMlp, Form, LinearWorkspace, Method, Mlp, PassConfig, quantize_model};
 /// let float = FloatMlp::new(vec![
 ///     FloatLinear::new("fc1", 2, 2, vec![1.0, 1.0, -1.0, 0.5], vec![0.0, 0.25])?,
 ///     FloatLinear::new("fc2", 1, 2, vec![2.0, 1.0], vec![-1.0])?,
@@ -39,7 +41,8 @@ use crate::tree::layers::Layers;
 #[derive(Clone, Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
-    /// Static layers, by index, that cannot give the codes of the static layer after them, and why.
+    /// The indices of static layers that cannot give the codes that the static layer after them
+    /// takes, and why.
     unlinked: Vec<(usize, LayerError)>,
 }
 
@@ -58,8 +61,8 @@ impl Layers for Mlp {
         self.layers.visit_mut(visit);
     }
 
-    /// Links static layers that follow each other, so that codes go from one to the next. Where that cannot be, values go between
-    /// them, and [`unlinked`](Mlp::unlinked) says why.
+    /// Links static layers that follow each other, so that codes go from one to the next. Where
+    /// that is impossible, real values go between them, and [`unlinked`](Mlp::unlinked) says why.
     fn replaced(&mut self) {
         self.unlinked.clear();
         for i in 1..self.layers.len() {
@@ -74,10 +77,11 @@ impl Layers for Mlp {
 }
 
 impl Mlp {
-    /// A model of `layers`, in this order.
+    /// Makes a model of `layers`, in this order.
     ///
     /// # Errors
-    /// [`ChainError`] if there are none, two have one name, or one's outputs are not the next one's inputs in number.
+    /// [`ChainError`] if there are no layers, two have the same name, or one does not give as many
+    /// values as the next one takes.
     pub fn new(layers: Vec<Linear>) -> Result<Self, ChainError> {
         let links: Vec<_> =
             layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
@@ -85,7 +89,7 @@ impl Mlp {
         Ok(Self::linked(layers))
     }
 
-    /// A model of layers that were checked to follow each other.
+    /// Makes a model of layers that were checked to follow each other.
     pub(crate) fn linked(layers: Vec<Linear>) -> Self {
         let mut model = Self { layers, unlinked: Vec::new() };
         model.replaced();
@@ -97,8 +101,9 @@ impl Mlp {
         &self.layers
     }
 
-    /// The static layers before another static one that hand on values instead of codes, and why: a multiplier leaves f32, or the
-    /// next layer's zero point is none of its codes. None in a healthy model.
+    /// The names of static layers that give real values instead of codes to the static layer after
+    /// them, and why: a multiplier leaves f32, or the next layer's zero point is none of its codes.
+    /// Healthy models have none.
     pub fn unlinked(&self) -> impl Iterator<Item = (&str, &LayerError)> {
         self.unlinked.iter().filter_map(|(index, error)| Some((self.layers.get(*index)?.name(), error)))
     }
@@ -113,7 +118,8 @@ impl Mlp {
         self.layers.last().map_or(0, Linear::n)
     }
 
-    /// Runs the model on a batch and drops the result: what [`quantize_model`](crate::quantize_model) asks for.
+    /// Runs the model on a batch and drops the result, as [`quantize_model`](crate::quantize_model)
+    /// needs it.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), or if there is no memory for the result.
@@ -124,18 +130,21 @@ impl Mlp {
         self.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())
     }
 
-    /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace nothing is allocated, f32 layers
-    /// apart.
+    /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace, only
+    /// f32 layers allocate.
     ///
-    /// Integer layers give what they give one after the other, each on the whole batch, whatever the threads; static ones that
-    /// follow each other hand on codes. (The last bits of f32 layers depend on the CPU and the batch.) Rows go through the layers in
-    /// blocks, so that the workspace does not grow with m. They cannot where a layer needs all rows at once, since they share a
-    /// scale ([`Dynamic::PerTensor`](qkernels::Dynamic::PerTensor)) or since the model is being calibrated: the values on both
-    /// sides of a layer are then in memory for the whole batch, up to 8 * m * (the largest k or n) bytes.
+    /// Integer layers give the same bits as if each ran on the whole batch, whatever the threads.
+    /// Static layers that follow each other hand on codes. (The last bits of f32 layers depend on
+    /// the CPU and the batch.)
+    ///
+    /// Rows go through the layers in blocks, so the workspace does not grow with m. There are two
+    /// exceptions. If rows share a scale ([`Dynamic::PerTensor`](qkernels::Dynamic::PerTensor)), or
+    /// if the model is being calibrated, a layer needs all rows at once. The values on both sides
+    /// of a layer are then in memory for the whole batch: up to 8 * m * (the largest k or n) bytes.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong (nothing is written then), a value that an integer layer is to take is not finite,
-    /// or there is no memory for what lies between two layers.
+    /// [`ForwardError`] if a shape is wrong (nothing is written then), a value is not finite that
+    /// an integer layer has to quantize, or there is no memory for the values between two layers.
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
@@ -172,12 +181,12 @@ impl Mlp {
         Ok(())
     }
 
-    /// Whether the scale of some layer's input is that of all rows together.
+    /// Whether all rows of some layer's input share a scale.
     fn shares_a_scale(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer, Linear::Dynamic(layer) if layer.shares_a_scale()))
     }
 
-    /// Whether the model is being calibrated. A watch is to see a batch at once.
+    /// Whether the model is being calibrated. A watch has to see a batch at once.
     fn is_watched(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer, Linear::Float(layer) if layer.is_watched()))
     }
@@ -218,8 +227,9 @@ impl Mlp {
         Ok(())
     }
 
-    /// A layer that no codes link to others. While the model is calibrated all rows are here, but f32 layers take them in the
-    /// blocks of any other call, so that a watch changes no bit.
+    /// Runs a layer that is not linked to others by codes. While the model is calibrated, `x` has
+    /// all rows, but f32 layers multiply them in the same blocks as ever, so a watch changes no
+    /// bit.
     fn forward_one(
         &self,
         layer: &Linear,

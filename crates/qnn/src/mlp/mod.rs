@@ -1,4 +1,4 @@
-//! The MLP: in f32, in mixed forms, and with integers only, and what that cost.
+//! The MLP in f32, in mixed forms and with integers only, and a report of what quantizing it cost.
 
 pub(crate) mod calibrated;
 pub(crate) mod compare;

@@ -1,4 +1,5 @@
-//! The MLP with integers only: the input is quantized once, codes go from layer to layer, the last one gives f32 logits.
+//! The MLP with integers only: the input is quantized once, codes go from layer to layer, and the
+//! last layer gives f32 logits.
 
 use qkernels::{Kernel, MatMut, MatRef, SelectError, Threads};
 
@@ -15,13 +16,15 @@ use crate::pass::error::Refusal;
 use crate::tree::chain::ChainError;
 use crate::tree::layers::Layers;
 
-/// An [`Mlp`] that was checked to have integers only: every layer is static, takes codes of one type, and hands on the codes that the
-/// next one takes. Made by [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize), from a quantized [`Mlp`], or read from a
-/// file. Immutable, `Send + Sync`; one model serves any number of threads, each with a workspace of its own.
+/// An [`Mlp`] that was checked to compute with integers only: every layer is static, all take codes
+/// of the same type, and each gives the codes that the next one takes.
+/// [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) makes one, a quantized [`Mlp`] can
+/// become one, and files can hold one. It never changes and is `Send + Sync`, so one model serves
+/// any number of threads, each with its own workspace.
 ///
-/// Layers multiply i8 weights by u8 or i8 activations into int32 sums; ReLU and the step to the next layer's codes
-/// happen in the product's output stage ([`Requantize`](qkernels::Requantize)), so nothing between the model's input and
-/// its logits is ever f32.
+/// Layers multiply i8 weights by u8 or i8 activations into int32 sums; ReLU and the step to the
+/// next layer's codes happen in the product's output stage ([`Requantize`](qkernels::Requantize)),
+/// so nothing between the model's input and its logits is ever f32.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -58,7 +61,8 @@ pub enum QuantizeModelError {
     /// A layer has no int8 form, or cannot give the codes that the next one takes.
     #[error(transparent)]
     Layer(#[from] Refusal),
-    /// A layer is not static, or takes codes of another type than the first one, or is packed for another kernel.
+    /// A layer is not static, takes codes of another type than the first layer, or is packed for
+    /// another kernel.
     #[error("layer {layer:?} is {got}, expected {expected}")]
     Form {
         /// The layer.
@@ -73,7 +77,7 @@ pub enum QuantizeModelError {
 impl TryFrom<Mlp> for QuantMlp {
     type Error = QuantizeModelError;
 
-    /// The same model, if it has integers only.
+    /// Checks that the model computes with integers only.
     fn try_from(mut mlp: Mlp) -> Result<Self, QuantizeModelError> {
         mlp.replaced();
         let mut like = None;
@@ -140,8 +144,8 @@ impl QuantMlp {
 
     /// Computes the logits `out` (m, outputs) of `x` (m, inputs); m = 0 is fine.
     ///
-    /// A row has the same bits whatever the batch, the threads and the kernel. Serially and with a workspace that has
-    /// grown, nothing is allocated.
+    /// A row has the same bits whatever the batch, the threads and the kernel. A serial call with a
+    /// workspace that has grown allocates nothing.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
@@ -154,7 +158,8 @@ impl QuantMlp {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
-        // All rows before the first block, so that nothing is written if one of the last is not finite.
+        // All rows are checked before the first block, so nothing is written if one of the last
+        // rows is not finite.
         check_finite(&x, &mut workspace.row)?;
         for rows in blocks(x.rows(), block_rows(threads)) {
             if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) {
@@ -165,7 +170,7 @@ impl QuantMlp {
     }
 }
 
-/// One model serves all threads: compiles only while that holds.
+/// This compiles only while one model can serve all threads.
 const _: fn() = || {
     fn shared<T: Send + Sync>() {}
     shared::<QuantMlp>();

@@ -1,4 +1,5 @@
-//! What quantization cost, layer by layer: the int8 model beside the f32 model it was made of, on the same rows.
+//! The report of what quantization cost: it compares the int8 model, layer by layer and on the same
+//! rows, with the f32 model that it was made of.
 
 use core::fmt;
 
@@ -63,12 +64,12 @@ pub enum ReportError {
         /// Why.
         source: LayerError,
     },
-    /// The rows do not suit the models.
+    /// The rows do not fit the models.
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }
 
-/// The int8 model beside the f32 model. `Display` gives a table.
+/// The int8 model compared with the f32 model. `Display` gives a table.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ModelReport {
@@ -78,17 +79,18 @@ pub struct ModelReport {
     pub rows: usize,
     /// Name of the kernel that the int8 model is packed for.
     pub kernel: &'static str,
-    /// Codes of activations.
+    /// The type that codes of activations have.
     pub activations: ActivationCodes,
-    /// SQNR of the logits in dB: that of the last layer.
+    /// SQNR of the logits in dB, which is that of the last layer.
     pub logits_sqnr_db: f64,
-    /// Share of rows, 0 to 1, whose largest logit is the same one in both models ([`qcore::Agreement`]).
+    /// Share of rows, 0 to 1, whose largest logit is the same one in both models
+    /// ([`qcore::Agreement`]).
     pub agreement: f64,
     /// Bytes of all f32 weights and biases.
     pub float_bytes: usize,
-    /// Bytes of what the int8 model stores: see [`StaticLinear::storage`].
+    /// Bytes that the int8 model stores ([`StaticLinear::storage`]).
     pub quantized_bytes: usize,
-    /// What the figures hide; none in a healthy model.
+    /// Warnings about what the figures hide. Healthy models have none.
     pub warnings: Vec<Warning>,
 }
 
@@ -108,28 +110,32 @@ pub struct LayerReport {
     pub input_zero_point: i32,
     /// Smallest and largest of the channels' weight scales.
     pub weight_scales: (f32, f32),
-    /// Share, 0 to 1, of the f32 model's inputs of this layer that have no code of their own: they are beyond the range
-    /// that was calibrated by more than half a step, and clipped.
+    /// Share, 0 to 1, of the f32 model's inputs of this layer that are clipped: they lie outside
+    /// the calibrated range by more than half a step, so they have no code of their own.
     pub clipped: f64,
-    /// Share, 0 to 1, of the int8 model's outputs of this layer that were clamped to the largest code (ReLU's zeros do not
-    /// count); `None` for the last layer, whose outputs are real values.
+    /// Share, 0 to 1, of the int8 model's outputs of this layer that were clamped to the largest
+    /// code. Zeros that ReLU makes do not count. `None` for the last layer, whose outputs are real
+    /// values.
     pub saturated: Option<f64>,
-    /// Signal to quantization noise of the layer's output, with all that came before it, in dB:
-    /// `10 * log10(sum f^2 / sum (f - q)^2)` ([`qcore::sqnr_db`]), f the f32 output after ReLU, q the dequantized codes.
+    /// Signal to quantization noise of the layer's output in dB, with the errors of all layers
+    /// before it: `10 * log10(sum f^2 / sum (f - q)^2)` ([`qcore::sqnr_db`]), where f is the f32
+    /// output after ReLU and q are the dequantized codes.
     pub sqnr_db: f64,
-    /// The same about the mean of each output over the rows ([`qcore::SqnrAboutMean`]): of what differs from row to row.
-    /// `None` with a single row.
+    /// The same about the mean of each output over the rows ([`qcore::SqnrAboutMean`]), which
+    /// counts only what differs from row to row. `None` with a single row.
     pub sqnr_about_mean_db: Option<f64>,
     /// Bytes of f32 weights and bias.
     pub float_bytes: usize,
     /// Bytes of int8 weights, scales, bias and input parameters.
     pub quantized_bytes: usize,
-    /// Channels whose weight scale was raised above what their weights ask for, so that bias and sums fit int32.
+    /// Channels whose weight scale is larger than their weights need, because bias and sums have to
+    /// fit int32.
     pub raised_channels: Vec<usize>,
-    /// Channels whose weights are all 0 as codes: their output is constant, the bias.
+    /// Channels whose weights all have the code 0, so that their output is always the bias.
     pub constant_channels: Vec<usize>,
-    /// Channels that run on a faster form of the kernel, since packing proved that they may
-    /// ([`PackedWeights::proven_columns`](qkernels::PackedWeights::proven_columns)); `None` if the kernel has no such form.
+    /// How many channels run on a faster form of the kernel, because packing proved that they may
+    /// ([`PackedWeights::proven_columns`](qkernels::PackedWeights::proven_columns)); `None` if the
+    /// kernel has no such form.
     pub proven_channels: Option<usize>,
 }
 
@@ -141,11 +147,13 @@ impl ModelReport {
 }
 
 impl QuantMlp {
-    /// Runs the rows `x` (m, inputs) through this model and through `float`, the model that it was made of, and compares.
-    /// The rows should not be those of the calibration. Memory does not grow with m.
+    /// Runs the rows `x` (m, inputs) through this model and through `float`, the model that it was
+    /// made of, and compares them. The rows should be others than those of the calibration. Memory
+    /// does not grow with m.
     ///
     /// # Errors
-    /// [`ReportError`] if there are no rows, they are not finite or of the wrong width, or `float` has other layers.
+    /// [`ReportError`] if there are no rows, they are not finite or of the wrong width, or `float`
+    /// has other layers.
     pub fn report(&self, float: &FloatMlp, x: MatRef<'_, f32>) -> Result<ModelReport, ReportError> {
         let quantized: Vec<_> = self.layers().collect();
         check_layers(&quantized, float.layers())?;
@@ -210,7 +218,8 @@ impl QuantMlp {
     }
 }
 
-/// The weight scale that each channel asks for: its own, or that of the whole tensor if no channel has a smaller one.
+/// The weight scale that each channel needs: its own, or that of the whole tensor if no channel of
+/// the layer has a smaller one.
 fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, LayerError> {
     let scales = |granularity| {
         let params = scheme_params(float, &WeightConfig { granularity, ..WeightConfig::default() })?;
@@ -316,7 +325,7 @@ impl ModelReport {
     }
 }
 
-/// Channels for a note: their number, and the first few.
+/// Channels in a note: their number, and the first few.
 struct Channels<'c>(&'c [usize]);
 
 impl fmt::Display for Channels<'_> {

@@ -1,4 +1,4 @@
-//! Calibration of any model: its layers are watched while batches run through it.
+//! Calibration of any model: batches run through it while its layers are watched.
 
 use core::fmt;
 
@@ -16,19 +16,19 @@ use crate::tree::exchange::{or_undo, put_back, put_in};
 use crate::tree::layers::Layers;
 use crate::tree::shape::{LayerShape, Walk, check_layers};
 
-/// How far calibration is.
+/// How far calibration has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CalibrationProgress {
     /// Batches that have run.
     pub done: usize,
-    /// All batches, where the iterator knows.
+    /// How many batches there are, if the iterator knows.
     pub total: Option<usize>,
 }
 
-/// What calibration saw of a model's layers, and what is to become of them: made by [`calibrate_model`], enough to quantize
-/// the model ([`quantize`](Self::quantize)) or to find out what that would cost
-/// ([`analyze_sensitivity`](crate::analyze_sensitivity)).
+/// What calibration saw of a model's layers, and what will become of them. [`calibrate_model`]
+/// makes it. With it the model can be quantized ([`quantize`](Self::quantize)), and the cost of
+/// that can be found out ([`analyze_sensitivity`](crate::analyze_sensitivity)).
 pub struct Calibration {
     pub(crate) planned: Vec<Planned>,
     pub(crate) kernel: Kernel,
@@ -36,12 +36,16 @@ pub struct Calibration {
     require_integer: bool,
 }
 
-/// Runs `batches` through `model` and observes the input of every layer that `config` quantizes. `run` runs the model on a
-/// batch, whatever a batch is; `progress` is called after each. Batches are taken one at a time and nothing is kept of them
-/// but the observers' counts and [`PassConfig::evidence_rows`] rows for each layer, so the memory does not grow with their
-/// number. The model's layers are those that it had before when this returns, and when code of the caller's panics (the batches,
-/// `run`, `progress`, an observer, the model itself): they are restored before the panic goes on. Layers that are still watched,
-/// as in a clone made during another calibration, become f32 layers again.
+/// Runs `batches` through `model` and observes the input of every layer that `config` quantizes.
+/// `run` runs the model on a batch, which may be anything, and `progress` is called after each
+/// batch. Batches are taken one at a time. Only the observers' counts and
+/// [`PassConfig::evidence_rows`] rows for each layer are kept, so memory does not grow with the
+/// number of batches.
+///
+/// When this returns, the model has the layers that it had before and nothing watches them. That is
+/// also so if the caller's code panics (the batches, `run`, `progress`, an observer, the model
+/// itself): layers are restored before the panic goes on. A watch that another calibration left on
+/// a layer, as on a clone made meanwhile, is taken off.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -57,9 +61,10 @@ pub struct Calibration {
 /// ```
 ///
 /// # Errors
-/// [`PassError`] if names are not unique, the model's [`visit`](Layers::visit) and [`visit_mut`](Layers::visit_mut) show other
-/// layers or another order, a rule matches nothing, an observer cannot be set so, `run` fails, or there is no
-/// batch though layers need one.
+/// [`PassError`] if names are not unique, the model's [`visit`](Layers::visit) and
+/// [`visit_mut`](Layers::visit_mut) show different layers or a different order, a rule matches
+/// nothing, an observer's setting is out of range, `run` fails, or layers need a batch and there is
+/// none.
 pub fn calibrate_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
     config: &PassConfig,
@@ -97,7 +102,7 @@ fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
     planned.iter().map(|planned| planned.shape.clone()).collect()
 }
 
-/// A watch for every layer; those of layers that stay as they are remain unused.
+/// Makes a watch for every layer. Layers that stay as they are do not use theirs.
 fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
     let watch = |planned: &Planned| match planned.observer() {
         Ok(observer) => Ok(SharedWatch::new(observer, config.evidence_rows)),
@@ -106,7 +111,8 @@ fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>,
     planned.iter().map(watch).collect()
 }
 
-/// Puts its watch on every layer that will be quantized, having taken off all that are left of another calibration.
+/// Takes off all watches that another calibration left, and puts its watch on every layer that will
+/// be quantized.
 fn watch<M: Layers + ?Sized>(
     model: &mut M,
     planned: &[Planned],
@@ -133,7 +139,7 @@ fn unwatch<M: Layers + ?Sized>(model: &mut M) {
     });
 }
 
-/// Runs all batches; their number.
+/// Runs all batches and counts them.
 fn run_batches<M: ?Sized, B, E>(
     model: &M,
     batches: impl IntoIterator<Item = B>,
@@ -152,12 +158,14 @@ fn run_batches<M: ?Sized, B, E>(
 }
 
 impl Calibration {
-    /// Replaces the layers of `model`, the one that was calibrated, and reports what became of each and what it cost.
+    /// Replaces the layers of `model`, which must be the one that was calibrated, and reports what
+    /// became of each layer and what that cost.
     ///
     /// # Errors
-    /// [`Refusal`] if a layer cannot be quantized as asked and may not stay in f32, or the layers are not those that were
-    /// calibrated: other names or shapes, or another order. The model's layers are those that it had before then, and so they
-    /// are if code of the model's panics.
+    /// [`Refusal`] if a layer cannot be quantized as asked and may not stay in f32, or the model
+    /// shows layers with other names or shapes, or in another order, than those that were
+    /// calibrated. The model then has the layers that it had before. That is also so if the model's
+    /// code panics.
     pub fn quantize<M: Layers + ?Sized>(&self, model: &mut M) -> Result<PassReport, Refusal> {
         let shapes = self.check(model)?;
         let (mut replacements, mut layers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
@@ -189,7 +197,8 @@ impl Calibration {
         Ok(PassReport { layers, batches: self.batches, kernel: self.kernel.name(), warnings })
     }
 
-    /// The layers, if `model` shows just those that were calibrated; it is in f32 where it was, with no watch left.
+    /// Takes off all watches, checks that `model` shows exactly the layers that were calibrated,
+    /// and gives their shapes.
     pub(crate) fn check<M: Layers + ?Sized>(&self, model: &mut M) -> Result<Vec<LayerShape>, Refusal> {
         let shapes = shapes(&self.planned);
         unwatch(model);
@@ -197,7 +206,7 @@ impl Calibration {
         Ok(shapes)
     }
 
-    /// What replaces `layer`, if anything does, its entry in the report, and its warnings.
+    /// The layer that replaces `layer`, if one does, its entry in the report, and its warnings.
     fn replacement(&self, planned: &Planned, layer: &Linear) -> Result<Replacement, Refusal> {
         let unchanged = |decision| (None, PassLayer::unchanged(layer, decision), Vec::new());
         let Linear::Float(float) = layer else { return Ok(unchanged(Decision::Already)) };

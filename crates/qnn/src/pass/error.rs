@@ -1,4 +1,4 @@
-//! What can go wrong in the quantize pass.
+//! Why the quantize pass failed.
 
 use qcore::{ObserverError, SchemeError, SettingError};
 use qkernels::SelectError;
@@ -9,11 +9,11 @@ use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
 use crate::tree::shape::{LayerMismatch, LayerShape};
 
-/// Why a model could not be quantized; its layers are those that it had before.
+/// Why a model could not be quantized. Its layers are those that it had before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError<E> {
-    /// There are no layers, or two have one name.
+    /// There are no layers, or two have the same name.
     #[error(transparent)]
     Layers(ChainError),
     /// A rule matches no layer.
@@ -22,7 +22,7 @@ pub enum PassError<E> {
         /// The rule's pattern.
         pattern: String,
     },
-    /// Layers are to be calibrated, and there was no batch.
+    /// Layers need calibration, and there was no batch.
     #[error("layer {layer:?} and perhaps others need calibration, and there is no batch")]
     NoBatches {
         /// The first such layer.
@@ -36,8 +36,9 @@ pub enum PassError<E> {
         /// What the caller's function says.
         source: E,
     },
-    /// A layer cannot be quantized as asked, and [`PassConfig::require_integer`](crate::PassConfig::require_integer) does
-    /// not let it stay in f32.
+    /// A layer cannot be quantized as asked, and
+    /// [`PassConfig::require_integer`](crate::PassConfig::require_integer) does not let it stay in
+    /// f32.
     #[error(transparent)]
     Layer(#[from] Refusal),
     /// No kernel could be selected.
@@ -59,7 +60,7 @@ pub struct Refusal {
 impl From<LayerMismatch> for Refusal {
     fn from(source: LayerMismatch) -> Self {
         let name = |layer: &LayerShape| layer.name.clone();
-        // One of the two is there: a walk that shows no layer where there should be none is right.
+        // A mismatch has at least one of the two layers.
         let layer = source.expected.as_ref().or(source.found.as_ref()).map_or_else(String::new, name);
         Self { layer, source: PassLayerError::Mismatch(Box::new(source)) }
     }
@@ -69,16 +70,17 @@ impl From<LayerMismatch> for Refusal {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassLayerError {
-    /// The observer cannot be set so.
+    /// A setting of the observer is out of range.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The model shows other layers than those that were calibrated, or planned.
+    /// The model shows other layers than those that were planned or calibrated.
     #[error(transparent)]
     Mismatch(Box<LayerMismatch>),
-    /// No row of any batch reached the layer, so that its input has no range.
+    /// No row of any batch reached the layer, so its input has no range.
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,
-    /// A static form other than the planned one was asked for, and what calibration watched for the plan does not tell its range.
+    /// A static form was asked for that is not the planned one, and the range that it needs was not
+    /// watched.
     #[error(
         "calibration watched its input for the {planned} form that was planned, which does not tell the range of this static form: \
          another observer, or one for other codes; calibrate with it as the plan"
@@ -87,7 +89,7 @@ pub enum PassLayerError {
         /// The form that was planned.
         planned: Form,
     },
-    /// The observer has no range: the layer saw nothing finite.
+    /// The observer has no range, because the layer saw no finite value.
     #[error("its input in {rows} rows of calibration: {source}")]
     Observer {
         /// Rows that the layer saw.
@@ -101,7 +103,7 @@ pub enum PassLayerError {
     /// Codes and scales do not make a layer.
     #[error(transparent)]
     Quantize(#[from] LayerError),
-    /// The quantized layer could not be run: a defect.
+    /// The quantized layer could not be run. This is a defect.
     #[error(transparent)]
     Forward(#[from] ForwardError),
 }

@@ -1,4 +1,5 @@
-//! The quantize pass over any tree of layers: calibrate, plan, replace, report, and find out what each layer costs.
+//! The quantize pass over any tree of layers: plan, calibrate, replace, report, and find out what
+//! each layer costs.
 
 pub(crate) mod calibration;
 pub(crate) mod error;

@@ -1,4 +1,4 @@
-//! What is to become of each layer, and how it does.
+//! The plan: which form each layer will have, how the layer gets it, and what that costs.
 
 use qcore::{Observer, ObserverError, Range, SettingError, SqnrAboutMean, clipped_fraction};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
@@ -21,7 +21,7 @@ use crate::tree::chain::{ChainError, check_names};
 use crate::tree::layers::Layers;
 use crate::tree::shape::LayerShape;
 
-/// What is to become of a layer, and what calibration saw of it.
+/// What will become of a layer, and what calibration saw of it.
 pub(crate) struct Planned {
     pub(crate) shape: LayerShape,
     pub(crate) method: Method,
@@ -63,7 +63,7 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
     Ok(layers.into_iter().enumerate().map(decide).collect())
 }
 
-/// `float` as a static layer whose inputs are in `range`.
+/// The static form of `float` for inputs in `range`.
 pub(crate) fn static_form(
     float: &FloatLinear,
     range: Range,
@@ -116,7 +116,7 @@ impl Planned {
         }
     }
 
-    /// Both forms of the layer on the rows that were kept, and what their figures hide.
+    /// Runs both forms of the layer on the rows that were kept, and gives the figures and warnings.
     pub(crate) fn measure(
         &self,
         float: &FloatLinear,

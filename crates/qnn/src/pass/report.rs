@@ -21,7 +21,7 @@ pub struct PassReport {
     pub batches: usize,
     /// Name of the kernel that the layers are packed for.
     pub kernel: &'static str,
-    /// What the figures hide; none in a healthy model.
+    /// Warnings about what the figures hide. Healthy models have none.
     pub warnings: Vec<Warning>,
 }
 
@@ -37,20 +37,21 @@ pub struct PassLayer {
     pub k: usize,
     /// The form that it has now.
     pub form: Form,
-    /// What decided.
+    /// What decided that.
     pub decision: Decision,
-    /// Scale, zero point and codes of the input, where they were calibrated.
+    /// Scale, zero point and codes of the input, if they were calibrated.
     pub input: Option<QParams>,
     /// Rows of input that calibration saw.
     pub rows: u64,
-    /// Values among them that are not finite, which observers skip.
+    /// How many of their values were not finite. Observers skip those.
     pub non_finite: u64,
-    /// Share, 0 to 1, of the kept inputs that are clipped: without a code of their own.
+    /// Share, 0 to 1, of the kept inputs that are clipped because they have no code of their own.
     pub clipped: Option<f64>,
-    /// Signal to quantization noise of the layer's output in dB, of this layer alone: on the kept rows of its f32 input.
+    /// Signal to quantization noise of the layer's output in dB, for this layer alone, measured on
+    /// the kept rows of its f32 input.
     pub sqnr_db: Option<f64>,
-    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]): of what differs from row to row. `None` where fewer
-    /// than two rows were kept.
+    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]), which counts only what
+    /// differs from row to row. `None` if fewer than two rows were kept.
     pub sqnr_about_mean_db: Option<f64>,
     /// Bytes in f32.
     pub float_bytes: usize,

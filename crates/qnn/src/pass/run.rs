@@ -1,4 +1,4 @@
-//! The quantize pass over any model: calibrate, replace.
+//! The quantize pass over any model in one call.
 
 use super::calibration::{CalibrationProgress, calibrate_model};
 use super::error::PassError;
@@ -6,8 +6,9 @@ use super::report::PassReport;
 use crate::config::pass::PassConfig;
 use crate::tree::layers::Layers;
 
-/// Quantizes the layers of `model` in place, as `config` says, and reports what became of each and what it cost:
-/// [`calibrate_model`], then [`Calibration::quantize`](crate::Calibration::quantize).
+/// Quantizes the layers of `model` in place, as `config` says, and reports what became of each and
+/// what it cost. It is [`calibrate_model`], then
+/// [`Calibration::quantize`](crate::Calibration::quantize).
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
@@ -27,9 +28,9 @@ use crate::tree::layers::Layers;
 /// ```
 ///
 /// # Errors
-/// [`PassError`] if names are not unique, the model's walks show different layers, a rule matches nothing, `run` fails, or a
-/// layer cannot be quantized. The model's layers are those that it had before then, and so they are when code of the caller's
-/// panics.
+/// [`PassError`] if names are not unique, the model's walks show different layers, a rule matches
+/// nothing, `run` fails, or a layer cannot be quantized. The model then has the layers that it had
+/// before. That is also so if the caller's code panics.
 pub fn quantize_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
     config: &PassConfig,

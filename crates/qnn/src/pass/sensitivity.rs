@@ -1,4 +1,5 @@
-//! What quantizing each layer alone costs the whole model, and the cheapest mix of forms that costs little enough.
+//! Finds out what quantizing each layer alone costs the whole model, and which is the cheapest mix
+//! of forms that costs little enough.
 
 use qcore::{SqnrAboutMean, agreement};
 
@@ -13,7 +14,7 @@ use crate::tree::exchange::{exchange, or_undo, put_back};
 use crate::tree::layers::Layers;
 use crate::tree::shape::{LayerShape, Walk};
 
-/// What the model gives on the evaluation set: rows of `cols` values, one after the other.
+/// The model's output for the evaluation set: rows of `cols` values, one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelOutput {
     /// (rows, cols), row-major.
@@ -28,14 +29,14 @@ pub struct ModelOutput {
 pub enum Target {
     /// At least this signal to quantization noise of the model's output, in dB.
     SqnrDb(f64),
-    /// At least this much about the mean of each output, in dB: [`SqnrAboutMean`].
+    /// At least this [`SqnrAboutMean`] of the model's output, in dB.
     SqnrAboutMeanDb(f64),
-    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32 ([`agreement`]: a row without a
-    /// number, in f32 too, agrees with nothing).
+    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32. A row
+    /// without a number agrees with nothing ([`agreement`]).
     Agreement(f64),
 }
 
-/// How far an output is from that of the f32 model.
+/// How close an output is to that of the f32 model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Quality {
     pub(crate) sqnr_db: f64,
@@ -53,21 +54,28 @@ impl Target {
     }
 }
 
-/// Quantizes one layer at a time, as `calibration` planned, and measures the whole model: the ranking says where quantization
-/// costs most. With a `target`, proposes the cheapest mix of forms that keeps it.
+/// Quantizes one layer at a time, as `calibration` planned, and measures the whole model, so that
+/// the ranking shows where quantization costs most. With a `target`, it proposes the cheapest mix
+/// of forms that keeps the target.
 ///
-/// `evaluate` runs the model on rows of the caller's choice, the same ones every time. Once for each layer and form; for the
-/// mix, about as often again. The mix is found greedily: all layers in the first form, the costliest one moved to the next
-/// form (of `fallbacks` in their order, in the end f32) until the target is kept, then each that was moved is tried in the first
-/// form again. What it promises was measured, not added up. A static fallback takes the range that was watched for the plan, so
-/// it has the observer of the plan (and its codes, where the observer asks about them); any other is an error.
+/// `evaluate` runs the model on rows of the caller's choice, which must be the same every time. It
+/// is called once for each layer and form, and about as often again for the mix.
 ///
-/// The model is in f32 again when this returns, and when code of the caller's panics (`evaluate`, the model itself): layers are
-/// restored before the panic goes on. Layers that the configuration leaves alone stay as they are.
+/// The mix is found greedily. All layers start in the first form. The costliest layer moves to the
+/// next form (those of `fallbacks` in their order, f32 in the end) until the target is kept. Then
+/// each layer that was moved is tried in the first form again. The figures of the mix are measured,
+/// not added up.
+///
+/// A static fallback takes the range that was watched for the plan. It must have the observer of
+/// the plan, and its codes if the observer depends on them. Any other static fallback is an error.
+///
+/// When this returns, the model is in f32 again. That is also so if the caller's code panics
+/// (`evaluate`, the model itself): layers are restored before the panic goes on. Layers that the
+/// configuration leaves alone stay as they are.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef, Threads};
-/// use qnn::{FloatLinear, FloatMlp, ForwardError, Mlp, ModelOutput, PassConfig, LinearWorkspace, Target};
+/// use qnn::{FloatLinear, FloatMlp, ForwardError, LinearWorkspace, Mlp, ModelOutput, PassConfig, Target};
 /// use qnn::{analyze_sensitivity, calibrate_model};
 /// let mut model = Mlp::from(FloatMlp::new(vec![
 ///     FloatLinear::new("fc1", 2, 2, vec![1.0, 0.5, -1.0, 0.9], vec![0.0, 0.25])?,
@@ -88,8 +96,8 @@ impl Target {
 /// ```
 ///
 /// # Errors
-/// [`SensitivityError`] if `evaluate` fails or gives another number of values than before, a layer has no form as planned, or
-/// the layers are not those that were calibrated.
+/// [`SensitivityError`] if `evaluate` fails or gives a different number of values than before, a
+/// layer cannot have the planned form, or the layers are not those that were calibrated.
 pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
     model: &mut M,
     calibration: &Calibration,
@@ -110,7 +118,7 @@ pub enum SensitivityError<E> {
     /// The model could not be run.
     #[error(transparent)]
     Evaluate(E),
-    /// The outputs are not comparable: another number of values, or none.
+    /// The outputs cannot be compared: they have different numbers of values, or none.
     #[error("expected {expected} output values in rows of {cols}, got {got}")]
     Outputs {
         /// Values of the f32 model.
@@ -120,15 +128,16 @@ pub enum SensitivityError<E> {
         /// Values now.
         got: usize,
     },
-    /// A layer has no form as planned, or the layers are not those that were calibrated.
+    /// A layer cannot have the planned form, or the layers are not those that were calibrated.
     #[error(transparent)]
     Layer(#[from] Refusal),
 }
 
-/// A layer and the forms that it may take, best first; f32 is always there as the last resort.
+/// A layer and the forms that it may take, best first. f32 always comes last and is not in the
+/// list.
 struct Candidate {
     shape: LayerShape,
-    /// The form that is in the model, if one is, has the f32 layer in its place meanwhile.
+    /// If one of these forms is in the model, the f32 layer is in its place here.
     forms: Vec<(Method, Linear)>,
 }
 
@@ -171,7 +180,7 @@ struct Trial<'m, M: ?Sized> {
 }
 
 impl<M: Layers + ?Sized> Trial<'_, M> {
-    /// Puts a form of a layer into the model; that after the last one is f32.
+    /// Puts a form of a layer into the model. The form after the last one is f32.
     fn install(&mut self, candidate: usize, form: usize) -> Result<(), Refusal> {
         let Candidate { shape, forms } = &mut self.candidates[candidate];
         put_back(self.model, forms.iter_mut().map(|(_, layer)| layer));
@@ -230,7 +239,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
         let mut forms = vec![0; self.candidates.len()];
         (0..forms.len()).try_for_each(|candidate| self.install(candidate, 0))?;
         let mut quality = bench.measure(&*self.model)?;
-        // The dB of a layer alone in a form; f32 costs nothing.
+        // The model's SQNR with only this layer quantized, in this form. f32 costs nothing.
         let cost = |layer: usize, form: usize| costs[layer].get(form).copied().unwrap_or(f64::INFINITY);
         let mut moved = Vec::new();
         while !target.is_kept(quality) {
@@ -238,7 +247,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
             let Some(worst) = movable.min_by(|&a, &b| cost(a, forms[a]).total_cmp(&cost(b, forms[b]))) else {
                 break;
             };
-            // To the next form that is any better.
+            // It moves to the next form that is any better.
             let better = |&form: &usize| cost(worst, form) > cost(worst, forms[worst]);
             let last = self.candidates[worst].forms.len();
             forms[worst] = (forms[worst] + 1..last).find(better).unwrap_or(last);
@@ -246,7 +255,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
             moved.push(worst);
             quality = bench.measure(&*self.model)?;
         }
-        // What was moved first cost most; the last ones may have been moved for the sake of those.
+        // The layers that moved first cost most. Later ones may have moved only because of those.
         moved.sort_by(|&a, &b| cost(b, 0).total_cmp(&cost(a, 0)));
         moved.dedup();
         for layer in moved {
@@ -274,7 +283,7 @@ impl<M: Layers + ?Sized> Trial<'_, M> {
     }
 }
 
-/// The model's outputs, compared with those of the first run.
+/// Runs the model and compares its outputs with those of the first run.
 struct Bench<F> {
     reference: Option<ModelOutput>,
     evaluate: F,

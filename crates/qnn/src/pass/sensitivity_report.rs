@@ -9,7 +9,8 @@ use crate::config::pattern::literal;
 use crate::evidence::table::Table;
 use crate::evidence::warning::Warning;
 
-/// What quantizing each layer alone costs, the costliest first, and the mix that keeps the target. `Display` gives tables.
+/// What quantizing each layer alone costs, the costliest first, and the mix that keeps the target.
+/// `Display` gives tables.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SensitivityReport {
@@ -17,7 +18,8 @@ pub struct SensitivityReport {
     pub layers: Vec<LayerSensitivity>,
     /// The cheapest mix that keeps the target, if there was one.
     pub mix: Option<Mix>,
-    /// Where the SQNR of the model's output hides what quantizing a layer alone costs; none in a healthy model.
+    /// Warnings where the SQNR of the model's output hides what quantizing a layer alone costs.
+    /// Healthy models have none.
     pub warnings: Vec<Warning>,
 }
 
@@ -39,11 +41,11 @@ pub struct LayerSensitivity {
     pub saved_bytes: usize,
 }
 
-/// A form for each layer, and what the model is worth then.
+/// A form for each layer, and how good the model is with it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Mix {
-    /// Each layer that may be quantized, and what is to become of it.
+    /// Each layer that may be quantized, and what will become of it.
     pub methods: Vec<(String, Method)>,
     /// Signal to quantization noise of the model's output in dB, measured.
     pub sqnr_db: f64,
@@ -58,7 +60,7 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// `base` with a rule for each layer before its own, so that a pass makes this mix.
+    /// Puts a rule for each layer before the rules of `base`, so that a pass makes this mix.
     #[must_use]
     pub fn config(&self, base: PassConfig) -> PassConfig {
         let rule = |(name, method): &(String, Method)| Rule { pattern: literal(name), method: *method };

@@ -1,7 +1,7 @@
 //! Slow layers that define what the layers of courses and tutorials compute.
 //!
-//! They restore their weights for every call and multiply in f64. Nothing in the library runs on them: compare with them what
-//! you wrote yourself, or what another library gives.
+//! They restore their weights in every call and multiply in f64. Nothing in the library runs on
+//! them. Use them to check a layer that you wrote, or one of another library.
 
 mod tinytorch;
 mod tutorial;

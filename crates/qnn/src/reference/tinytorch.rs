@@ -1,4 +1,4 @@
-//! `QuantizedLinear`: TinyTorch's layer, as a reference.
+//! TinyTorch's `QuantizedLinear`.
 
 use qcore::{QParams, Scheme, TensorError, dequantize_slice, quantize_tensor};
 use qkernels::{MatMut, MatRef};
@@ -8,8 +8,8 @@ use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::{check_input, check_output};
 
-/// The reference form of TinyTorch's layer: weights and bias are affine int8 tensors with one scale and zero point each
-/// ([`Scheme::tinytorch`]), dequantized, then multiplied in float.
+/// TinyTorch's layer. Weights and bias are affine int8 tensors with one scale and zero point each
+/// ([`Scheme::tinytorch`]). They are dequantized, then multiplied in float.
 ///
 /// ```
 /// use qkernels::{MatMut, MatRef};
@@ -32,7 +32,7 @@ pub struct QuantizedLinear {
 }
 
 impl QuantizedLinear {
-    /// Weights and bias of `layer`, each as one tensor.
+    /// Quantizes the weights and the bias of `layer`, each as one tensor.
     ///
     /// # Errors
     /// [`TensorError`] if a tensor's range overflows f32.
@@ -67,12 +67,13 @@ impl QuantizedLinear {
         self.bias.as_ref().map(|(codes, params)| (&codes[..], params))
     }
 
-    /// Bytes of all codes, and eight for each scale and zero point.
+    /// Bytes of all codes, and eight bytes for each tensor's scale and zero point.
     pub fn stored_bytes(&self) -> usize {
         self.weight.len() + 8 + self.bias.as_ref().map_or(0, |(codes, _)| codes.len() + 8)
     }
 
-    /// `out[i][j] = sum_k x[i][k] * w[j][k] + bias[j]` of the restored weights and bias, sums in f64, rounded once.
+    /// Computes `out[i][j] = sum_k x[i][k] * w[j][k] + bias[j]` with the restored weights and bias.
+    /// Sums are in f64 and rounded once.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong; nothing is written then.

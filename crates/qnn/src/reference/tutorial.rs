@@ -1,4 +1,4 @@
-//! `Int8Linear`: the layer that courses and tutorials write, as a reference.
+//! The `Int8Linear` of courses and tutorials.
 
 use qcore::{
     ChannelAxis, ChannelError, Float, QParams, Scheme, channel_params, dequantize_per_channel_into,
@@ -10,11 +10,11 @@ use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::{check_input, check_output};
 
-/// The reference form of a layer with int8 weights: dequantize the weights, then multiply.
+/// The layer with int8 weights that tutorials write: dequantize the weights, then multiply.
 ///
-/// Weights are codes with a scale for each output channel, the bias and the activations are floats. [`forward`](Self::forward)
-/// restores a channel's weights in the type of the activations and multiplies in f64: a definition to compare with, not a
-/// fast layer. That one is [`StaticLinear`](crate::StaticLinear) where activations are integers too.
+/// Weights are codes with a scale for each output channel. The bias and the activations are floats.
+/// [`forward`](Self::forward) restores the weights in the type of the activations and multiplies in
+/// f64. [`WeightOnlyLinear`](crate::WeightOnlyLinear) is the fast layer of this kind.
 ///
 /// ```
 /// use qcore::Scheme;
@@ -37,12 +37,13 @@ pub struct Int8Linear {
 }
 
 impl Int8Linear {
-    /// The weights of `layer` by `scheme`, a scale for each output channel; its bias as it is.
+    /// Quantizes the weights of `layer` by `scheme`, with a scale for each output channel. The bias
+    /// stays as it is.
     ///
     /// # Errors
     /// [`ChannelError`] if the scheme has no parameters for a channel, or codes that are not in i8.
     pub fn quantize(layer: &FloatLinear, scheme: &Scheme) -> Result<Self, ChannelError> {
-        // The weights exist, so their number can be counted.
+        // The weights exist, so n * k does not overflow.
         let axis = ChannelAxis::rows(layer.n(), layer.k())
             .map_err(|_| ChannelError::Data { expected: usize::MAX, got: layer.weight().len() })?;
         let params = channel_params(layer.weight(), axis, scheme)?;
@@ -76,7 +77,8 @@ impl Int8Linear {
         self.weight.len() + 4 * (self.params.len() + self.bias.as_ref().map_or(0, Vec::len))
     }
 
-    /// `out[i][j] = sum_k x[i][k] * w[j][k] + bias[j]`, with w restored in the type `T`, sums in f64, rounded to `T` once.
+    /// Computes `out[i][j] = sum_k x[i][k] * w[j][k] + bias[j]`, where w is restored in the type
+    /// `T`. Sums are in f64 and rounded to `T` once.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong; nothing is written then.

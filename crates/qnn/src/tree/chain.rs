@@ -1,4 +1,5 @@
-//! Whether layers make a model: there is one, their names differ, and each takes what the one before it gives.
+//! Whether layers make a model: there is at least one, their names differ, and each takes as many
+//! values as the one before it gives.
 
 /// Why layers do not make a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -7,7 +8,7 @@ pub enum ChainError {
     /// There are none.
     #[error("a model needs at least one layer, got none")]
     NoLayers,
-    /// Two layers have one name, which their tensors in a file could not share.
+    /// Two layers have the same name, so their tensors in a file would have the same names.
     #[error("layers {first} and {second} are both named {name:?}")]
     SameName {
         /// The name.
@@ -17,7 +18,7 @@ pub enum ChainError {
         /// Index of the second.
         second: usize,
     },
-    /// A layer has another number of inputs than the one before it has outputs.
+    /// A layer does not have as many inputs as the one before it has outputs.
     #[error("layer {layer:?} takes k = {k} inputs, but {previous:?} before it has n = {n} outputs")]
     Mismatch {
         /// The layer.
@@ -31,7 +32,7 @@ pub enum ChainError {
     },
 }
 
-/// What the check needs to know of a layer.
+/// What the check needs to know about a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link<'l> {
     pub(crate) name: &'l str,
@@ -58,7 +59,7 @@ pub(crate) fn check_chain(links: &[Link<'_>]) -> Result<(), ChainError> {
     Ok(())
 }
 
-/// No two names are equal.
+/// Checks that no two names are equal.
 pub(crate) fn check_names<'l>(names: impl Iterator<Item = &'l str>) -> Result<(), ChainError> {
     let mut sorted: Vec<(&str, usize)> = names.enumerate().map(|(index, name)| (name, index)).collect();
     sorted.sort_unstable();

@@ -1,5 +1,5 @@
-//! Layers put into a model in place of others, and taken out again whatever happens: an error, or a panic in code of the
-//! caller's.
+//! How layers are put into a model in place of others, and taken out again after an error, or after
+//! a panic in the caller's code.
 
 use core::mem::swap;
 use core::panic::AssertUnwindSafe;
@@ -9,9 +9,10 @@ use super::layers::Layers;
 use super::shape::{LayerMismatch, LayerShape, Walk};
 use crate::layer::linear::Linear;
 
-/// Does `work` on `state`. If it fails or panics, `undo` runs before the error is returned or the panic goes on; if that
-/// panics too, once more. (A guard that restores when it is dropped would not do: it runs the caller's code during a panic,
-/// where a second one aborts.)
+/// Does `work` on `state`. If it fails or panics, `undo` runs before the error is returned or the
+/// panic goes on. If `undo` panics, it runs once more. (A guard that restores when it is dropped is
+/// no way to do this: it would run the caller's code during a panic, and a second panic would abort
+/// the process.)
 pub(crate) fn or_undo<S, R, E>(
     state: &mut S,
     work: impl FnOnce(&mut S) -> Result<R, E>,
@@ -29,11 +30,12 @@ pub(crate) fn or_undo<S, R, E>(
     }
 }
 
-/// Puts each of `layers`, where there is one, in the place of the layer of its position, which must be as `expected` says, and
-/// keeps the f32 layer that was there instead.
+/// Exchanges the layer at each position of the model with the one at the same position of `layers`,
+/// if there is one. The model must show the layers that `expected` names.
 ///
 /// # Errors
-/// [`LayerMismatch`] if the model shows other layers. Those before are exchanged then: [`put_back`] undoes it.
+/// [`LayerMismatch`] if the model shows other layers. The layers before the first different one are
+/// exchanged then, which [`put_back`] undoes.
 pub(crate) fn put_in<M: Layers + ?Sized>(
     model: &mut M,
     expected: &[LayerShape],
@@ -49,7 +51,8 @@ pub(crate) fn put_in<M: Layers + ?Sized>(
     walk.finish()
 }
 
-/// Puts the f32 layers among `layers` back in their places: those of their names. The other ones were never in the model.
+/// Puts the f32 layers among `layers` back into the places that have their names. The others were
+/// never in the model.
 pub(crate) fn put_back<'l, M: Layers + ?Sized>(
     model: &mut M,
     layers: impl IntoIterator<Item = &'l mut Linear>,
@@ -66,7 +69,7 @@ pub(crate) fn put_back<'l, M: Layers + ?Sized>(
     model.replaced();
 }
 
-/// Exchanges `layer` with the one of its name in the model, which is there by all that was checked.
+/// Exchanges `layer` with the layer of the same name in the model.
 pub(crate) fn exchange<M: Layers + ?Sized>(
     model: &mut M,
     shape: &LayerShape,

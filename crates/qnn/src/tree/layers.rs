@@ -1,13 +1,15 @@
-//! What the quantize pass asks of a model: its linear layers, wherever they are.
+//! What a model must do for the quantize pass: show its linear layers, wherever they are.
 
 use crate::layer::linear::Linear;
 
-/// A tree of layers that shows its linear ones, in the order in which a forward pass meets them.
+/// A tree of layers that can show its linear layers, in the order in which a forward pass meets
+/// them.
 ///
-/// An engine implements it for its own model, in one line for each field that has layers; the pass replaces what it is
-/// shown and needs to know nothing else. Names are those of the layers, unique in the model. Both walks must show the same
-/// layers in the same order, whatever form they have: the pass compares names and shapes before it replaces anything, and gives
-/// a [`LayerMismatch`](crate::LayerMismatch) where they differ.
+/// An engine implements it for its own model, in one line for each field that has layers. The pass
+/// replaces the layers that it is shown, and needs to know nothing else. A layer's name must be
+/// unique in the model. Both walks must show the same layers in the same order, in whatever form
+/// they are. The pass compares names and shapes before it replaces anything, and gives a
+/// [`LayerMismatch`](crate::LayerMismatch) where they differ.
 ///
 /// ```
 /// use qnn::{FloatLinear, Layers, Linear};
@@ -36,11 +38,11 @@ pub trait Layers {
     /// Shows every linear layer.
     fn visit(&self, visit: &mut dyn FnMut(&Linear));
 
-    /// Shows every linear layer, to be replaced: the same ones in the same order.
+    /// Shows every linear layer so that it can be replaced: the same layers in the same order.
     fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Linear));
 
-    /// Called when layers were replaced. A model that hands codes from one static layer to the next links them here
-    /// ([`StaticLinear::set_output`](crate::StaticLinear::set_output)).
+    /// Called when layers were replaced. A model that hands codes from one static layer to the next
+    /// links them here ([`StaticLinear::set_output`](crate::StaticLinear::set_output)).
     fn replaced(&mut self) {}
 }
 

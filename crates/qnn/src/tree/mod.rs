@@ -1,4 +1,4 @@
-//! A model as a tree of layers: how it shows them, and how they are exchanged.
+//! A model as a tree of layers: how it shows its layers, and how they are exchanged.
 
 pub(crate) mod chain;
 pub(crate) mod exchange;

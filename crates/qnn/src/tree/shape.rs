@@ -1,11 +1,11 @@
-//! Which layer a layer is, and whether a model shows the layers that it should.
+//! What identifies a layer, and whether a model shows the layers that it should.
 
 use core::fmt;
 
 use super::layers::Layers;
 use crate::layer::linear::Linear;
 
-/// What tells one layer of a model from another.
+/// The name and the shape that identify a layer in its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerShape {
@@ -33,8 +33,8 @@ impl fmt::Display for LayerShape {
     }
 }
 
-/// A model that shows other layers than it should: another model than the one that was calibrated, or one whose
-/// [`Layers::visit`] and [`Layers::visit_mut`] differ in layers or order. Nothing was replaced.
+/// A model shows other layers than it should. It is another model than the one that was calibrated,
+/// or its [`Layers::visit`] and [`Layers::visit_mut`] differ. Nothing was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "at position {position} the model's {walk} shows {}, expected {}",
@@ -45,11 +45,11 @@ impl fmt::Display for LayerShape {
 pub struct LayerMismatch {
     /// `visit` or `visit_mut`.
     pub walk: &'static str,
-    /// How many layers were shown before, all of them as expected.
+    /// How many layers were shown before this one, all as expected.
     pub position: usize,
-    /// The layer that belongs there; none after the last one.
+    /// The layer that was expected there; `None` after the last one.
     pub expected: Option<LayerShape>,
-    /// The layer that is shown there; none if the walk ends too early.
+    /// The layer that was shown there; `None` if the walk ended too early.
     pub found: Option<LayerShape>,
 }
 
@@ -57,7 +57,7 @@ fn or_none(layer: &Option<LayerShape>) -> String {
     layer.as_ref().map_or_else(|| "no layer".to_owned(), LayerShape::to_string)
 }
 
-/// A walk over a model's layers beside those that it should show.
+/// Compares a walk over a model's layers with the layers that it should show.
 pub(crate) struct Walk<'s> {
     name: &'static str,
     expected: &'s [LayerShape],
@@ -74,7 +74,8 @@ impl<'s> Walk<'s> {
         Self { name: "visit_mut", ..Self::visit(expected) }
     }
 
-    /// The position of the layer shown next; `None` from the first one on that is not as expected.
+    /// Takes the next layer that is shown and gives its position, or `None` from the first layer on
+    /// that is not as expected.
     pub(crate) fn next(&mut self, layer: &Linear) -> Option<usize> {
         if self.mismatch.is_some() {
             return None;
@@ -88,7 +89,7 @@ impl<'s> Walk<'s> {
         Some(self.position - 1)
     }
 
-    /// Whether all layers were shown, and no others.
+    /// Checks that all layers were shown, and no others.
     pub(crate) fn finish(self) -> Result<(), LayerMismatch> {
         match self.mismatch {
             Some(mismatch) => Err(mismatch),
@@ -104,13 +105,13 @@ impl<'s> Walk<'s> {
 }
 
 impl LayerMismatch {
-    /// A walk that ended without `layer`, at whatever position.
+    /// A walk over `position` layers ended without showing `layer`.
     pub(crate) fn missing(position: usize, layer: &LayerShape) -> Self {
         Self { walk: "visit_mut", position, expected: Some(layer.clone()), found: None }
     }
 }
 
-/// Both walks over `model` show just these layers, in this order.
+/// Checks that both walks over `model` show exactly these layers, in this order.
 pub(crate) fn check_layers<M: Layers + ?Sized>(
     model: &mut M,
     expected: &[LayerShape],

@@ -1,4 +1,4 @@
-//! `StaticLinear`: integers in, integers multiplied, integers or f32 out; every scale known before the first input.
+//! What a `StaticLinear` is made of, and how it is checked.
 
 use qcore::{CodeRange, QParams, output_multiplier};
 use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
@@ -9,12 +9,13 @@ use crate::layer::head::{Head, head_methods};
 use crate::layer::layer_error::LayerError;
 use crate::layer::storage::Storage;
 
-/// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * (w[k] - w_zero_point) + bias` in int32, whose
-/// unit is `input_scale * weight_scale`.
+/// An int8 layer with calibrated scales: `acc = sum_k (x[k] - zero_point) * (w[k] - w_zero_point) +
+/// bias` in int32, whose unit is `input_scale * weight_scale`.
 ///
-/// Every layer is proven on construction: its int32 sums cannot overflow, whatever the input, and its scales are usable.
-/// It takes codes ([`forward_codes`](Self::forward_codes), [`forward_values`](Self::forward_values)), so that layers can be
-/// chained without a float between them, or f32 that it quantizes itself ([`forward`](Self::forward)).
+/// Construction proves that the int32 sums cannot overflow, whatever the input, and that the scales
+/// are usable. The layer takes codes ([`forward_codes`](Self::forward_codes),
+/// [`forward_values`](Self::forward_values)), so that layers can follow each other without a float
+/// between them. It also takes f32 and quantizes it itself ([`forward`](Self::forward)).
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -47,16 +48,16 @@ pub struct StaticLinear {
     input: QParams,
     input_codes: ActivationCodes,
     output: Option<(QParams, ActivationCodes)>,
-    /// What a sum is multiplied by to be a real value.
+    /// The number that turns a channel's sum into a real value.
     factors: Vec<f32>,
-    /// What a sum is multiplied by to be a code; empty without `output`.
+    /// The number that turns a channel's sum into a code. Empty without `output`.
     multipliers: Vec<f32>,
 }
 
-/// What a [`StaticLinear`] is made of.
+/// The parts that make a [`StaticLinear`].
 #[derive(Clone, Debug)]
 pub struct StaticParts<'w> {
-    /// Its name, unique in its model.
+    /// The layer's name, unique in its model.
     pub name: String,
     /// Codes (n, k).
     pub weight: MatRef<'w, i8>,
@@ -66,17 +67,19 @@ pub struct StaticParts<'w> {
     pub weight_zero_points: Option<Vec<i8>>,
     /// The bias of each output channel (n), in units of `input_scale * weight_scale`.
     pub bias: Option<Vec<i32>>,
-    /// Scale, zero point and codes of the input: within u8, or within i8.
+    /// Scale, zero point and codes of the input. The codes are in u8 or in i8.
     pub input: QParams,
-    /// What follows.
+    /// The activation function that follows.
     pub activation: FusedActivation,
 }
 
 impl StaticLinear {
-    /// A layer of `parts`, packed for `kernel`, with real values as outputs.
+    /// Makes a layer of `parts`, packed for `kernel`. It gives real values until
+    /// [`set_output`](Self::set_output).
     ///
     /// # Errors
-    /// [`LayerError`] if lengths disagree, a scale is unusable, or the sums of a channel could leave int32.
+    /// [`LayerError`] if lengths disagree, a scale is unusable, or the sums of a channel could
+    /// leave int32.
     pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation } = parts;
         let (n, k) = (weight.rows(), weight.cols());
@@ -96,11 +99,12 @@ impl StaticLinear {
         Ok(Self { head, weights, weight_scales, bias, input, input_codes, output, factors, multipliers })
     }
 
-    /// Makes the layer able to give codes with the parameters `output`: those of the next layer's input.
+    /// Makes the layer able to give codes with the parameters `output`, which are those of the next
+    /// layer's input.
     ///
     /// # Errors
-    /// [`LayerError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or a multiplier leaves f32;
-    /// nothing is changed then.
+    /// [`LayerError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or
+    /// a multiplier leaves f32; nothing is changed then.
     pub fn set_output(&mut self, output: QParams) -> Result<(), LayerError> {
         let codes = codes_of("output", &output)?;
         let (zero_point, min, max) = (output.zero_point(), output.codes().min(), output.codes().max());
@@ -125,12 +129,14 @@ impl StaticLinear {
         &self.weights
     }
 
-    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their zero points.
+    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their
+    /// zero points.
     pub fn weight_scales(&self) -> &[f32] {
         &self.weight_scales
     }
 
-    /// The bias of each output channel (n), in units of `input_scale * weight_scale`, if there is one.
+    /// The bias of each output channel (n), in units of `input_scale * weight_scale`, if there is
+    /// one.
     pub fn bias(&self) -> Option<&[i32]> {
         self.bias.as_deref()
     }
@@ -145,7 +151,7 @@ impl StaticLinear {
         self.input_codes
     }
 
-    /// Scale, zero point and codes of the output, where it can be codes.
+    /// Scale, zero point and codes of the output, if the layer can give codes.
     pub fn output(&self) -> Option<&QParams> {
         self.output.as_ref().map(|(params, _)| params)
     }
@@ -156,8 +162,8 @@ impl StaticLinear {
         self.weights.bytes() + 4 * (floats + self.bias.as_ref().map_or(0, Vec::len))
     }
 
-    /// Bytes that must be stored: weights, scales, zero points of weights (a byte each), bias, scale and zero point of the
-    /// input (four each).
+    /// Bytes that must be stored: weights, scales, zero points of weights (a byte each), bias,
+    /// scale and zero point of the input (four each).
     pub fn storage(&self) -> Storage {
         Storage {
             weights: self.n() * self.k(),
@@ -172,7 +178,7 @@ impl StaticLinear {
         self.output
     }
 
-    /// `input_scale * weight_scale` of each channel: the unit of its sums.
+    /// `input_scale * weight_scale` of each channel, which is the unit of its sums.
     pub(crate) fn factors(&self) -> &[f32] {
         &self.factors
     }
@@ -183,7 +189,7 @@ impl StaticLinear {
     }
 }
 
-/// Codes (n, k) with their zero points, for activations of `activations`.
+/// Packs codes (n, k) and their zero points for activations whose codes are in `activations`.
 pub(crate) fn pack(
     weight: MatRef<'_, i8>,
     zero_points: Option<&[i8]>,

@@ -1,4 +1,5 @@
-//! How a [`StaticLinear`] runs: on floats or codes, to floats, codes or sums, all columns or some.
+//! How a [`StaticLinear`] runs: it takes floats or codes, gives floats, codes or sums, and computes
+//! all columns or some.
 
 use core::ops::Range;
 
@@ -17,10 +18,12 @@ use crate::layer::rows::{check_input, check_output};
 use crate::layer::workspace::LinearWorkspace;
 
 impl StaticLinear {
-    /// Quantizes `x` (m, k), multiplies, and writes real values (m, n), after the activation function. Rows are quantized
-    /// while they are packed for the kernel; f16 and bf16 are as good as f32, on either side.
+    /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
+    /// (m, n). Rows are quantized while they are packed for the kernel. Input and output may each
+    /// be f32, f16 or bf16.
     ///
-    /// A row has the same bits whatever the batch, the threads and the kernel. With a kept workspace nothing is allocated.
+    /// A row has the same bits whatever the batch, the threads and the kernel. With a kept
+    /// workspace nothing is allocated.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
@@ -37,9 +40,11 @@ impl StaticLinear {
         self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
     }
 
-    /// [`forward`](Self::forward) for some output channels, on the calling thread: for engines that spread a layer over threads
-    /// of their own. `columns` is best taken from [`PackedWeights::column_ranges`](qkernels::PackedWeights::column_ranges) of [`weights`](Self::weights); `out` is
-    /// (m, `columns.len()`). (Rows are spread by calling `forward` on some rows of `x` and of the output.)
+    /// Like [`forward`](Self::forward), for some output channels and on the calling thread. Engines
+    /// use it to spread a layer over threads of their own. `columns` is best taken from
+    /// [`PackedWeights::column_ranges`](qkernels::PackedWeights::column_ranges) of
+    /// [`weights`](Self::weights); `out` is (m, `columns.len()`). (To spread rows, call `forward`
+    /// on some rows of `x` and of the output.)
     ///
     /// # Errors
     /// As [`forward`](Self::forward), or if `columns` are not whole panels of the packed weights.
@@ -52,7 +57,8 @@ impl StaticLinear {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), columns.len())?;
-        // No columns have room for any number of rows that are all one row (a stride of 0): too many to look at.
+        // An output without columns fits any number of rows, and an input with a stride of 0 may
+        // claim any number: too many to look at.
         if !columns.is_empty() {
             check_finite(&x, &mut workspace.row)?;
         }
@@ -61,7 +67,7 @@ impl StaticLinear {
         Ok(gemm_columns(x, self.weights(), columns, &stage, out, &mut workspace.gemm)?)
     }
 
-    /// The codes of `x`, made as the product reads them.
+    /// The left operand that `x` is. Its codes are made while the product reads them.
     pub(crate) fn quantized<'a, F: Float>(
         &self,
         x: MatRef<'a, F>,
@@ -69,11 +75,12 @@ impl StaticLinear {
         Ok(FloatActivations::new(x, *self.input())?)
     }
 
-    /// Codes (m, k) to codes (m, n), with the parameters of [`output`](Self::output), after the activation function.
+    /// Multiplies codes (m, k), applies the activation function, and writes codes (m, n) with the
+    /// parameters [`output`](Self::output).
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, or `C` or `D` is not the type of the
-    /// input's or the output's codes.
+    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, or `C` or `D` is
+    /// not the type of the input's or the output's codes.
     pub fn forward_codes<C: Activation, D: Activation>(
         &self,
         x: MatRef<'_, C>,
@@ -84,7 +91,7 @@ impl StaticLinear {
         self.codes(self.activations(x)?, out, threads, &mut workspace.gemm)
     }
 
-    /// Codes (m, k) to real values (m, n), after the activation function.
+    /// Multiplies codes (m, k), applies the activation function, and writes real values (m, n).
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, or `C` is not the type of the input's codes.
@@ -98,7 +105,8 @@ impl StaticLinear {
         self.values(self.activations(x)?, out, threads, &mut workspace.gemm)
     }
 
-    /// Codes (m, k) to their int32 sums (m, n) with the bias, before any scale: for tests, and for stages of one's own.
+    /// Multiplies codes (m, k) and writes the int32 sums (m, n) with the bias, before any scale.
+    /// This is for tests, and for callers that have output stages of their own.
     ///
     /// # Errors
     /// As [`forward_values`](Self::forward_values).
@@ -116,7 +124,7 @@ impl StaticLinear {
         Ok(gemm(self.activations(x)?, self.weights(), &stage, out, threads, &mut workspace.gemm)?)
     }
 
-    /// Whatever the left operand: codes out.
+    /// Multiplies any left operand and writes codes.
     pub(crate) fn codes<D: Activation>(
         &self,
         x: impl Left,
@@ -140,7 +148,7 @@ impl StaticLinear {
         Ok(gemm(x, self.weights(), &stage, out, threads, workspace)?)
     }
 
-    /// Whatever the left operand: real values out.
+    /// Multiplies any left operand and writes real values.
     pub(crate) fn values<T: StoredFloat>(
         &self,
         x: impl Left,
@@ -162,7 +170,7 @@ impl StaticLinear {
         Ok(stage)
     }
 
-    /// The left operand that codes are.
+    /// The left operand that the codes `x` are.
     pub(crate) fn activations<'a, C: Activation>(
         &self,
         x: MatRef<'a, C>,
@@ -172,7 +180,7 @@ impl StaticLinear {
     }
 }
 
-/// `C` is the type of `codes`.
+/// Checks that `C` is the type of `codes`.
 fn check_codes<C: Activation>(operand: &'static str, codes: ActivationCodes) -> Result<(), ForwardError> {
     if codes.range() == C::RANGE { Ok(()) } else { Err(ForwardError::CodeType { operand, expected: codes }) }
 }

@@ -1,4 +1,5 @@
-//! From an f32 layer to a [`StaticLinear`]: weights as codes, the bias as int32, scales raised where int32 asks for it.
+//! How an f32 layer becomes a [`StaticLinear`]: weights become codes, the bias becomes int32, and
+//! scales are raised where int32 is too narrow.
 
 use qcore::{QParams, WeightChannel, quantize_bias};
 use qkernels::{Kernel, MatRef};
@@ -10,14 +11,15 @@ use crate::layer::layer_error::LayerError;
 use crate::layer::weight_codes::{codes, scheme_params, zero_points};
 
 impl StaticLinear {
-    /// The int8 form of `layer` for inputs with the parameters `input`, packed for `kernel`: weights by `weights`, the bias
-    /// in int32 in the unit of the sums.
+    /// The int8 form of `layer` for inputs with the parameters `input`, packed for `kernel`.
+    /// `weights` says how weights become codes. The bias becomes int32, in the unit of the sums.
     ///
-    /// Where a symmetric weight scale is so small that bias or sums would not fit int32 it is raised, just enough
-    /// ([`WeightChannel::fit_scale`]).
+    /// If a symmetric weight scale is so small that the bias or the sums would not fit int32, it is
+    /// raised just enough ([`WeightChannel::fit_scale`]).
     ///
     /// # Errors
-    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales
+    /// leave f32.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -62,7 +64,7 @@ impl StaticLinear {
     }
 }
 
-/// `params`, with a larger scale if the channel needs one.
+/// Gives `params`, with a larger scale if the channel needs one.
 fn fitted(weights: WeightChannel<'_>, params: &QParams, channel: usize) -> Result<QParams, LayerError> {
     let fitted = weights.fit_scale(params.scale());
     let fitted = fitted.map_err(|source| LayerError::NoScale { channel, source })?;

@@ -1,4 +1,5 @@
-//! Static layers one after the other: f32 is quantized once, codes go from layer to layer, the last one gives f32.
+//! How static layers run one after the other: f32 is quantized once, codes go from layer to layer,
+//! and the last layer gives f32.
 
 use bytemuck::{must_cast_slice, must_cast_slice_mut};
 use qkernels::{Activation, MatMut, MatRef, Threads, Workspace};
@@ -9,8 +10,8 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::grown;
 use crate::layer::workspace::LinearWorkspace;
 
-/// Runs `layers`, of which each takes the codes that the one before it gives, on finite `x`. Codes of both types are kept
-/// as bytes.
+/// Runs `layers` on `x`, which is finite. Each layer takes the codes that the one before it gives.
+/// Codes of both types are kept as bytes.
 pub(crate) fn run<'l>(
     layers: impl Iterator<Item = &'l StaticLinear>,
     x: MatRef<'_, f32>,
@@ -44,7 +45,7 @@ pub(crate) fn run<'l>(
     Ok(())
 }
 
-/// Real values, where there are any, or codes, to codes.
+/// Runs one layer that gives codes: on `real` values if there are any, else on `codes`.
 fn step<D: Activation>(
     layer: &StaticLinear,
     real: Option<MatRef<'_, f32>>,
