@@ -1,18 +1,16 @@
 //! The int-quantized layout of compressed-tensors.
 
 use qcore::{CodeRange, QParams, quantize_bias};
-use qkernels::{Dynamic, GROUP_STEP, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
+use qkernels::{Dynamic, GROUP_STEP, Kernel, MatRef};
 use safetensors::Dtype;
 
 use super::checkpoint::Checkpoint;
 use super::checkpoint_error::CheckpointError;
 use super::tensors::TensorFileError;
 use crate::config::fused::FusedActivation;
-use crate::layer::dynamic::{DynamicLinear, DynamicParts};
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::static_linear::build::{StaticLinear, StaticParts};
-use crate::layer::weight_only::WeightOnlyLinear;
+use crate::layer::stored::{StoredForm, StoredLayer};
 
 /// The form that a layer with int8 weights will have.
 ///
@@ -114,57 +112,21 @@ impl Checkpoint<'_> {
         }
         let weight_zero_points = self.take_zero_points(format!("{name}.weight_zero_point"), n, groups)?;
         let bias = self.take_bias(name, n)?;
-        let owned = name.to_owned();
-        let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)
-            .map_err(|error| CheckpointError::of_layer(name, error))?;
-        match form {
+        let rest = match form {
             Int8Form::Static => {
                 let input = self.take_input(name)?;
                 let bias = bias.map(|bias| int32_bias(name, &bias, &input, &weight_scales)).transpose()?;
-                let parts = StaticParts {
-                    name: owned,
-                    weight,
-                    weight_scales,
-                    weight_zero_points,
-                    bias,
-                    input,
-                    activation,
-                };
-                StaticLinear::new(parts, kernel)
-                    .map(Linear::from)
-                    .map_err(|error| CheckpointError::of_layer(name, error))
+                StoredForm::Static { bias, input }
             }
-            Int8Form::Dynamic(activations) => {
-                let parts = DynamicParts {
-                    name: owned,
-                    weight,
-                    weight_scales,
-                    weight_zero_points,
-                    bias,
-                    activations,
-                    activation,
-                };
-                DynamicLinear::new(parts, kernel)
-                    .map(Linear::from)
-                    .map_err(|error| CheckpointError::of_layer(name, error))
-            }
-            Int8Form::WeightOnly { group } => {
-                let scales = match group {
-                    Some(group) => WeightScales::per_group(&weight_scales, group),
-                    None => WeightScales::per_channel(&weight_scales),
-                };
-                let scales = match &weight_zero_points {
-                    Some(zero_points) => scales.with_zero_points(zero_points),
-                    None => scales,
-                };
-                let build = || {
-                    let weights = ScaledWeights::new(PackedWeights::from_nk(weight, kernel)?, scales)?;
-                    WeightOnlyLinear::from_weights(weights, bias)
-                };
-                let layer = build().map_err(|error: LayerError| CheckpointError::of_layer(name, error))?;
-                Ok(layer.with_name(owned).with_activation(activation).into())
-            }
-        }
+            Int8Form::Dynamic(activations) => StoredForm::Dynamic { bias, activations },
+            Int8Form::WeightOnly { group } => StoredForm::WeightOnly { bias, group },
+        };
+        let build = || {
+            let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
+            let name = name.to_owned();
+            StoredLayer { name, weight, weight_scales, weight_zero_points, activation }.layer(rest, kernel)
+        };
+        build().map_err(|error: LayerError| CheckpointError::of_layer(name, error))
     }
 
     /// The number of groups of each output. The stated length and the shape of the scales must

@@ -15,21 +15,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
+use qkernels::{Kernel, MatRef};
 use safetensors::Dtype;
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, LoadError};
 use super::scheme::named;
-use super::tensors::{Tensor, TensorFile};
+use super::tensors::TensorFile;
 use crate::config::form::Form;
 use crate::config::fused::FusedActivation;
-use crate::layer::dynamic::{DynamicLinear, DynamicParts};
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::static_linear::build::{StaticLinear, StaticParts};
-use crate::layer::weight_only::{WeightOnlyLinear, check_shape};
+use crate::layer::stored::{StoredForm, StoredLayer};
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
@@ -111,12 +109,57 @@ impl<'d> LayerFile<'d> {
         {
             return Err(LoadError::Field { layer: name, form, field, expected });
         }
-        match (form, input, dynamic) {
-            (Form::Static, Some(input), _) => self.take_static(name, activation, input, kernel),
-            (Form::Dynamic, _, Some(dynamic)) => self.take_dynamic(name, activation, dynamic, kernel),
-            (Form::WeightOnly, ..) => self.take_weight_only(name, activation, group, kernel),
-            _ => self.take_float(name, activation),
+        if form == Form::Float {
+            return self.take_float(name, activation);
         }
+        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        if n == 0 || k == 0 {
+            return Err(LoadError::Layer { layer: name, source: LayerError::Empty { n, k } });
+        }
+        let shape = match group {
+            Some(group) => vec![n, k.div_ceil(group.max(1))],
+            None => vec![n],
+        };
+        let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?;
+        let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
+        let rest = self.read_rest(&name, n, input, dynamic, group)?;
+        let build = || {
+            let stored = StoredLayer {
+                name: name.clone(),
+                weight: MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?,
+                weight_scales: scales.to_f32(),
+                weight_zero_points: zero_points.map(|codes| bytemuck::cast_slice(&codes.data).to_vec()),
+                activation,
+            };
+            stored.layer(rest, kernel)
+        };
+        build().map_err(|source| LoadError::Layer { layer: name, source })
+    }
+
+    /// What only layers of one form have: by `input` a static one, by `dynamic` a dynamic one.
+    fn read_rest(
+        &mut self,
+        name: &str,
+        n: usize,
+        input: Option<InputDescription>,
+        dynamic: Option<DynamicDescription>,
+        group: Option<usize>,
+    ) -> Result<StoredForm, LoadError> {
+        let bias_type = if input.is_some() { Dtype::I32 } else { Dtype::F32 };
+        let bias = self.file.take_if_there(&format!("{name}.bias"), bias_type, &[n])?;
+        let Some(input) = input else {
+            let bias = bias.map(|bias| bias.to_f32());
+            return Ok(match dynamic {
+                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()? },
+                None => StoredForm::WeightOnly { bias, group },
+            });
+        };
+        let scale = self.file.take_shaped(&format!("{name}.input_scale"), Dtype::F32, &[])?.to_f32();
+        let zero_point =
+            self.file.take_shaped(&format!("{name}.input_zero_point"), Dtype::I32, &[])?.to_i32();
+        // Each has one element, by its shape.
+        let input = input.params(name, scale.iter().sum(), zero_point.iter().sum())?;
+        Ok(StoredForm::Static { bias: bias.map(|bias| bias.to_i32()), input })
     }
 
     fn take_float(&mut self, name: String, activation: FusedActivation) -> Result<Linear, LoadError> {
@@ -125,110 +168,6 @@ impl<'d> LayerFile<'d> {
         let bias = bias.map(|bias| bias.to_f32());
         Ok(FloatLinear::from_parts(name, n, k, weight.to_f32(), bias)?.with_activation(activation).into())
     }
-
-    fn take_static(
-        &mut self,
-        name: String,
-        activation: FusedActivation,
-        input: InputDescription,
-        kernel: Kernel,
-    ) -> Result<Linear, LoadError> {
-        let Stored { n, k, weight, weight_scales, weight_zero_points } = self.take_weights(&name)?;
-        let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::I32, &[n])?;
-        let scale = self.file.take_shaped(&format!("{name}.input_scale"), Dtype::F32, &[])?.to_f32();
-        let zero_point =
-            self.file.take_shaped(&format!("{name}.input_zero_point"), Dtype::I32, &[])?.to_i32();
-        // Each has one element, by its shape.
-        let input = input.params(&name, scale.iter().sum(), zero_point.iter().sum())?;
-        let build = || {
-            let weight = MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?;
-            let (name, bias) = (name.clone(), bias.map(|bias| bias.to_i32()));
-            let parts =
-                StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation };
-            StaticLinear::new(parts, kernel)
-        };
-        let layer = build();
-        layer.map(Linear::from).map_err(|source| LoadError::Layer { layer: name, source })
-    }
-
-    fn take_dynamic(
-        &mut self,
-        name: String,
-        activation: FusedActivation,
-        dynamic: DynamicDescription,
-        kernel: Kernel,
-    ) -> Result<Linear, LoadError> {
-        let Stored { n, k, weight, weight_scales, weight_zero_points } = self.take_weights(&name)?;
-        let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::F32, &[n])?;
-        let activations = dynamic.dynamic()?;
-        let build = || {
-            let weight = MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?;
-            let (name, bias) = (name.clone(), bias.map(|bias| bias.to_f32()));
-            let parts = DynamicParts {
-                name,
-                weight,
-                weight_scales,
-                weight_zero_points,
-                bias,
-                activations,
-                activation,
-            };
-            DynamicLinear::new(parts, kernel)
-        };
-        let layer = build().map_err(LayerError::from);
-        layer.map(Linear::from).map_err(|source| LoadError::Layer { layer: name, source })
-    }
-
-    fn take_weight_only(
-        &mut self,
-        name: String,
-        activation: FusedActivation,
-        group: Option<usize>,
-        kernel: Kernel,
-    ) -> Result<Linear, LoadError> {
-        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
-        let of_layer = |source: LayerError| LoadError::Layer { layer: name.clone(), source };
-        check_shape(n, k).map_err(of_layer)?;
-        let shape = match group {
-            Some(group) => vec![n, k.div_ceil(group.max(1))],
-            None => vec![n],
-        };
-        let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?.to_f32();
-        let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
-        let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::F32, &[n])?;
-        let build = || {
-            let scales = match group {
-                Some(group) => WeightScales::per_group(&scales, group),
-                None => WeightScales::per_channel(&scales),
-            };
-            let scales = match &zero_points {
-                Some(zero_points) => scales.with_zero_points(bytemuck::cast_slice(&zero_points.data)),
-                None => scales,
-            };
-            let codes = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
-            let weights = ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?;
-            WeightOnlyLinear::from_weights(weights, bias.map(|bias| bias.to_f32()))
-        };
-        let layer = build().map_err(of_layer)?;
-        Ok(layer.with_name(name).with_activation(activation).into())
-    }
-
-    fn take_weights(&mut self, name: &str) -> Result<Stored<'d>, LoadError> {
-        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
-        let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &[n])?;
-        let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &[n])?;
-        let weight_zero_points = zero_points.map(|tensor| bytemuck::cast_slice(&tensor.data).to_vec());
-        Ok(Stored { n, k, weight, weight_scales: scales.to_f32(), weight_zero_points })
-    }
-}
-
-/// Weights as the file has them. Types and shapes were checked, values were not.
-struct Stored<'d> {
-    n: usize,
-    k: usize,
-    weight: Tensor<'d>,
-    weight_scales: Vec<f32>,
-    weight_zero_points: Option<Vec<i8>>,
 }
 
 /// JSON allows white space that the checksum would not see. Headers of this format have no other

@@ -68,7 +68,7 @@ impl From<WeightOnlyLinear> for Linear {
 }
 
 impl Linear {
-    fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Head {
         match self {
             Linear::Float(layer) => &layer.head,
             Linear::Static(layer) => &layer.head,

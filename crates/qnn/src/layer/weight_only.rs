@@ -70,14 +70,34 @@ impl WeightOnlyLinear {
             i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
         });
         let zero_points = zero_points.collect::<Result<Vec<i8>, _>>()?;
-        let scales = match config.group_len {
-            None => WeightScales::per_channel(&scales),
-            Some(group_len) => WeightScales::per_group(&scales, group_len),
-        };
         let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
-        let scales = if affine { scales.with_zero_points(&zero_points) } else { scales };
-        let weights = PackedWeights::from_nk(MatRef::new(&codes, n, k)?, kernel)?;
-        Self::from_weights(ScaledWeights::new(weights, scales)?, bias.map(<[f32]>::to_vec))
+        let zero_points = affine.then_some(&zero_points[..]);
+        let bias = bias.map(<[f32]>::to_vec);
+        Self::from_codes(MatRef::new(&codes, n, k)?, &scales, zero_points, config.group_len, bias, kernel)
+    }
+
+    /// Makes a layer of codes (n, k), with a scale and perhaps a zero point for each channel, or
+    /// for each group of `group` weights.
+    pub(crate) fn from_codes(
+        codes: MatRef<'_, i8>,
+        scales: &[f32],
+        zero_points: Option<&[i8]>,
+        group: Option<usize>,
+        bias: Option<Vec<f32>>,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
+        // Before packing, which allocates for each row: a matrix without elements may claim any
+        // number.
+        check_shape(codes.rows(), codes.cols())?;
+        let scales = match group {
+            None => WeightScales::per_channel(scales),
+            Some(group) => WeightScales::per_group(scales, group),
+        };
+        let scales = match zero_points {
+            None => scales,
+            Some(zero_points) => scales.with_zero_points(zero_points),
+        };
+        Self::from_weights(ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?, bias)
     }
 
     /// Makes a layer of weights that are quantized already.
@@ -186,9 +206,7 @@ impl WeightOnlyLinear {
     }
 }
 
-/// Checks that a layer has an output and an input. For weights from a file this comes before
-/// packing: a matrix without elements may claim any number of rows, and packing allocates memory
-/// for each.
-pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
+/// Checks that a layer has an output and an input.
+fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
     if n == 0 || k == 0 { Err(LayerError::Empty { n, k }) } else { Ok(()) }
 }

@@ -11,7 +11,7 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::{block_rows, blocks};
 use crate::layer::rows::{check_input, check_output, grown};
 use crate::layer::workspace::{Between, LinearWorkspace};
-use crate::tree::chain::{ChainError, Link, check_chain};
+use crate::tree::chain::{ChainError, check_chain};
 
 /// f32 layers with ReLU between them. There is none after the last layer, whose outputs are the
 /// logits.
@@ -54,9 +54,8 @@ impl FloatMlp {
     /// [`ChainError`] if there are no layers, two have the same name, or one does not give as many
     /// values as the next one takes.
     pub fn new(layers: Vec<FloatLinear>) -> Result<Self, ChainError> {
-        let links: Vec<_> =
-            layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
-        check_chain(&links)?;
+        let heads: Vec<_> = layers.iter().map(|layer| &layer.head).collect();
+        check_chain(&heads)?;
         let last = layers.len() - 1;
         let activation = |index| if index == last { FusedActivation::None } else { FusedActivation::Relu };
         let layers = layers.into_iter().enumerate();

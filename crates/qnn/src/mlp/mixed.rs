@@ -13,7 +13,7 @@ use crate::layer::rows::{block_rows, blocks, check_finite};
 use crate::layer::rows::{check_input, check_output, grown};
 use crate::layer::static_linear::sequence;
 use crate::layer::workspace::{Between, LinearWorkspace};
-use crate::tree::chain::{ChainError, Link, check_chain};
+use crate::tree::chain::{ChainError, check_chain};
 use crate::tree::layers::Layers;
 
 /// Linear layers one after the other, each with its own activation function and in its own form.
@@ -83,9 +83,8 @@ impl Mlp {
     /// [`ChainError`] if there are no layers, two have the same name, or one does not give as many
     /// values as the next one takes.
     pub fn new(layers: Vec<Linear>) -> Result<Self, ChainError> {
-        let links: Vec<_> =
-            layers.iter().map(|layer| Link { name: layer.name(), n: layer.n(), k: layer.k() }).collect();
-        check_chain(&links)?;
+        let heads: Vec<_> = layers.iter().map(Linear::head).collect();
+        check_chain(&heads)?;
         Ok(Self::linked(layers))
     }
 
@@ -154,6 +153,11 @@ impl Mlp {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.inputs())?;
         check_output(&out, x.rows(), self.outputs())?;
+        // All rows are checked before the first block, so nothing is written if one of the last
+        // rows is not finite.
+        if let Some(Linear::Static(_)) = self.layers.first() {
+            check_finite(&x, &mut workspace.row)?;
+        }
         let mut between = core::mem::take(&mut workspace.between);
         let done = self.forward_blocks(x, out, threads, workspace, &mut between);
         workspace.between = between;
@@ -218,7 +222,9 @@ impl Mlp {
                     Linear::Static(layer) => Some(layer),
                     _ => None,
                 });
-                check_finite(&input, &mut workspace.row)?;
+                if next > 0 {
+                    check_finite(&input, &mut workspace.row)?;
+                }
                 sequence::run(layers, input, target, threads, workspace)?;
             }
             core::mem::swap(current, output);

@@ -8,9 +8,7 @@ use crate::config::activation_codes::ActivationCodes;
 use crate::config::form::Form;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::linear::Linear;
-use crate::layer::rows::{block_rows, blocks, check_finite, check_input, check_output};
 use crate::layer::static_linear::build::StaticLinear;
-use crate::layer::static_linear::sequence;
 use crate::layer::workspace::LinearWorkspace;
 use crate::pass::error::Refusal;
 use crate::tree::chain::ChainError;
@@ -152,21 +150,11 @@ impl QuantMlp {
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
-        mut out: MatMut<'_, f32>,
+        out: MatMut<'_, f32>,
         threads: Threads<'_>,
         workspace: &mut LinearWorkspace,
     ) -> Result<(), ForwardError> {
-        check_input(&x, self.inputs())?;
-        check_output(&out, x.rows(), self.outputs())?;
-        // All rows are checked before the first block, so nothing is written if one of the last
-        // rows is not finite.
-        check_finite(&x, &mut workspace.row)?;
-        for rows in blocks(x.rows(), block_rows(threads)) {
-            if let (Some(x), Some(out)) = (x.row_range(rows.clone()), out.block(rows, 0..self.outputs())) {
-                sequence::run(self.layers(), x, out, threads, workspace)?;
-            }
-        }
-        Ok(())
+        self.mlp.forward(x, out, threads, workspace)
     }
 }
 

@@ -128,8 +128,8 @@ pub struct LayerReport {
     pub float_bytes: usize,
     /// Bytes of int8 weights, scales, bias and input parameters.
     pub quantized_bytes: usize,
-    /// Channels whose weight scale is larger than their weights need, because bias and sums have to
-    /// fit int32.
+    /// Channels whose weight scale is larger than [`Scheme::weights_i8`](qcore::Scheme::weights_i8)
+    /// gives their weights, because bias and sums have to fit int32.
     pub raised_channels: Vec<usize>,
     /// Channels whose weights all have the code 0, so that their output is always the bias.
     pub constant_channels: Vec<usize>,

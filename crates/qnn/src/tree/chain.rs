@@ -1,6 +1,8 @@
 //! Whether layers make a model: there is at least one, their names differ, and each takes as many
 //! values as the one before it gives.
 
+use crate::layer::head::Head;
+
 /// Why layers do not make a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -32,31 +34,24 @@ pub enum ChainError {
     },
 }
 
-/// What the check needs to know about a layer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Link<'l> {
-    pub(crate) name: &'l str,
-    pub(crate) n: usize,
-    pub(crate) k: usize,
-}
-
-pub(crate) fn check_chain(links: &[Link<'_>]) -> Result<(), ChainError> {
-    if links.is_empty() {
+/// Checks that layers with these heads make a chain.
+pub(crate) fn check_chain(heads: &[&Head]) -> Result<(), ChainError> {
+    if heads.is_empty() {
         return Err(ChainError::NoLayers);
     }
-    check_names(links.iter().map(|link| link.name))?;
-    for pair in links.windows(2) {
-        let (previous, layer) = (pair[0], pair[1]);
-        if previous.n != layer.k {
-            return Err(ChainError::Mismatch {
-                layer: layer.name.to_owned(),
+    check_names(heads.iter().map(|head| &head.name[..]))?;
+    match heads.windows(2).find(|pair| pair[0].n != pair[1].k) {
+        None => Ok(()),
+        Some(pair) => {
+            let (previous, layer) = (pair[0], pair[1]);
+            Err(ChainError::Mismatch {
+                layer: layer.name.clone(),
                 k: layer.k,
-                previous: previous.name.to_owned(),
+                previous: previous.name.clone(),
                 n: previous.n,
-            });
+            })
         }
     }
-    Ok(())
 }
 
 /// Checks that no two names are equal.
