@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    Checkpoint, FloatMlp, LayerError, LayerFile, LinearWorkspace, LoadError, Mlp, QuantConfig, QuantMlp,
-    SaveError, TensorFileError,
+    Checkpoint, FloatMlp, LayerError, LayerFile, LinearWorkspace, LoadError, Mlp, PassLayerError,
+    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -320,7 +320,12 @@ fn values_must_be_usable() {
         c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1e37; 3]));
         c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
     });
-    assert!(matches!(huge, LoadError::Layer { source: LayerError::Multiplier { .. }, .. }), "{huge}");
+    let LoadError::Model(error) = huge else { panic!("{huge}") };
+    let QuantizeModelError::Layer(Refusal { layer, source, .. }) = *error else { panic!("{error}") };
+    assert!(
+        layer == "fc1" && matches!(source, PassLayerError::Quantize(LayerError::Multiplier { .. })),
+        "{source}"
+    );
 }
 
 #[test]

@@ -97,7 +97,7 @@ pub enum LoadError {
     /// The layers do not make the model that was asked for: one has another form, or cannot give
     /// the codes that the next one takes.
     #[error(transparent)]
-    Model(#[from] QuantizeModelError),
+    Model(Box<QuantizeModelError>),
     /// Scale or zero point of a layer's input are out of range.
     #[error("input of layer {layer:?}: {source}")]
     Input {
@@ -123,6 +123,12 @@ pub enum LoadError {
     /// No kernel could be selected.
     #[error(transparent)]
     Kernel(#[from] SelectError),
+}
+
+impl From<QuantizeModelError> for LoadError {
+    fn from(error: QuantizeModelError) -> Self {
+        LoadError::Model(Box::new(error))
+    }
 }
 
 /// Why a model could not be saved.
