@@ -62,7 +62,7 @@ pub enum LayerError {
         scale: f32,
     },
     /// The scheme puts a zero point where no code is, as `AffineRange::AsObservedDistantZero` may.
-    #[error("the zero point {zero_point} of channel {channel} is no i8")]
+    #[error("weights: the zero point {zero_point} of channel {channel} is no i8")]
     ZeroPoint {
         /// The output channel.
         channel: usize,
@@ -148,7 +148,7 @@ pub enum LayerError {
     #[error("weights: {0}")]
     Channel(#[from] ChannelError),
     /// The weights of a group have no codes.
-    #[error("weights: {0}")]
+    #[error(transparent)]
     Group(#[from] GroupError),
     /// No kernel multiplies groups of this length, or a scale is not finite.
     #[error(transparent)]
