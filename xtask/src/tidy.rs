@@ -11,14 +11,14 @@ use crate::cargo;
 /// The files that may contain `unsafe`. Everything else is safe Rust.
 const UNSAFE_FILES: &[&str] = &[
     "benches/benches/roofline/tract.rs",
-    "crates/qkernels/src/caches.rs",
-    "crates/qkernels/src/float.rs",
-    "crates/qkernels/src/kernel.rs",
+    "crates/qkernels/src/cpu/caches.rs",
+    "crates/qkernels/src/product/float.rs",
+    "crates/qkernels/src/kernel/token.rs",
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/tile.rs",
-    "crates/qkernels/src/vectorize.rs",
-    "crates/qkernels/src/view.rs",
+    "crates/qkernels/src/cpu/vectorize.rs",
+    "crates/qkernels/src/matrix/view.rs",
     "crates/qnn/examples/shared.rs",
 ];
 

@@ -44,60 +44,39 @@
 //! Where a kernel has a faster form for weights that cannot saturate its sums, whatever the activations, packing proves that
 //! of each panel by itself: [`PackedWeights::column_kernels`] says what became of which columns.
 
-mod activation;
-mod blocking;
-mod caches;
-mod channels;
-mod detect;
-mod dynamic;
-mod elementwise;
-mod finish;
-#[cfg(feature = "float")]
-pub mod float;
-mod float_activations;
-mod float_range;
-mod float_tile;
-mod gemm;
+// The rooms, along the way that data takes: each imports only those above it (`cargo xtask tidy`).
+mod cpu;
+mod drive;
 mod kernel;
 pub mod kernels;
-mod nest;
-mod pack;
-mod packed;
-mod pages;
-mod proof;
+mod left;
+mod matrix;
+mod output;
+mod product;
 pub mod reference;
-mod regroup;
-mod rows;
-mod scaled;
-mod select;
-mod stage;
-mod store;
-mod sums;
-mod threads;
-mod tiny;
-mod vectorize;
-mod view;
-mod weight_only;
 mod weights;
-mod workspace;
 
-pub use activation::{Activation, Activations, Left, OutsideError};
-pub use detect::{Feature, Features};
-pub use dynamic::{Dynamic, DynamicError, gemm_dynamic};
-pub use elementwise::{dequantize, quantize, range};
-pub use finish::FixedPointRounding;
-pub use float_activations::{CodesError, FloatActivations};
-pub use gemm::{GemmError, gemm, gemm_columns};
-pub use kernel::{ActivationForm, Kernel, KernelDesc, KernelError};
-pub use packed::{PackError, PackedWeights};
-pub use scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};
-pub use select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
-pub use stage::{
-    Dequantize, DequantizeTo, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint, Residual, Scales,
-    StageError, StoredCode, StoredFloat,
+pub use cpu::detect::{Feature, Features};
+pub use drive::threads::Threads;
+pub use kernel::desc::{ActivationForm, KernelDesc};
+pub use kernel::token::{Kernel, KernelError};
+pub use kernels::select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
+pub use left::codes::{Activation, Activations, Left, OutsideError};
+pub use left::floats::FloatActivations;
+pub use matrix::signs::CodesError;
+pub use matrix::view::{MatMut, MatRef, ViewError};
+pub use matrix::workspace::Workspace;
+pub use output::operands::FixedPointRounding;
+pub use output::stage::{
+    Dequantize, DequantizeTo, FloatStage, Int32, Output, OutputStage, Requantize, RequantizeFixedPoint,
+    Residual, Scales, StageError, StoredCode, StoredFloat,
 };
-pub use threads::Threads;
-pub use view::{MatMut, MatRef, ViewError};
-pub use weight_only::{FloatStage, weight_only};
-pub use weights::{Weight, Weights, ZeroPoints};
-pub use workspace::Workspace;
+pub use product::dynamic::{Dynamic, DynamicError, gemm_dynamic};
+pub use product::elementwise::{dequantize, quantize, range};
+#[cfg(feature = "float")]
+pub use product::float;
+pub use product::gemm::{GemmError, gemm, gemm_columns};
+pub use product::weight_only::weight_only;
+pub use weights::operand::{PackError, Weight, Weights, ZeroPoints};
+pub use weights::packed::PackedWeights;
+pub use weights::scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};

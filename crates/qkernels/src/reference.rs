@@ -1,8 +1,8 @@
 //! The definition of correct: the triple loop, in i64. Every kernel, route and test is compared with it.
 
-use crate::activation::Activation;
-use crate::view::MatRef;
-use crate::weights::{Weight, Weights, ZeroPoints};
+use crate::left::codes::Activation;
+use crate::matrix::view::MatRef;
+use crate::weights::operand::{Weight, Weights, ZeroPoints};
 
 /// `sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j])` for `a` (m, k) and `w` (n, k), row-major (m, n).
 ///

@@ -3,36 +3,39 @@
 //! Selection, the environment override, the conformance tests, the benches and the listing all read [`all`]; a new
 //! kernel is a new file and a new row (docs/adding-a-kernel.md).
 
-use crate::kernel::KernelDesc;
+use crate::kernel::desc::KernelDesc;
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
-#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+#[allow(unused, reason = "the portable kernel does without")]
 mod lanes;
 pub(crate) mod portable;
-#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+pub(crate) mod select;
+#[allow(unused, reason = "the portable kernel does without")]
 mod store;
-#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+#[allow(unused, reason = "the portable kernel does without")]
 mod strip;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-use aarch64::KERNELS as NATIVE;
-#[cfg(target_arch = "x86_64")]
-use x86_64::KERNELS as NATIVE;
-#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
-const NATIVE: &[&KernelDesc] = &[];
+/// The kernels of this architecture, then the one of all.
+const TABLE: &[&[&KernelDesc]] = &[
+    #[cfg(target_arch = "x86_64")]
+    x86_64::KERNELS,
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    aarch64::KERNELS,
+    &[&portable::KERNEL],
+];
 
 /// Every kernel of this architecture, in order of preference, whether this CPU can run it or not.
 pub fn all() -> impl Iterator<Item = &'static KernelDesc> {
-    NATIVE.iter().copied().chain([&portable::KERNEL])
+    TABLE.iter().copied().flatten().copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proof;
+    use crate::weights::proof;
 
     #[test]
     fn every_row_is_within_the_limits_of_the_code_around_kernels() {
@@ -46,6 +49,80 @@ mod tests {
                 desc.name,
                 desc.nr
             );
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_family_and_the_tile() {
+        for desc in all() {
+            assert_eq!(desc.name, format!("{}_{}x{}", desc.family, desc.mr, desc.nr));
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: Vec<_> = all().map(|desc| desc.name).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name} twice");
+        }
+    }
+
+    #[test]
+    fn the_vector_level_is_part_of_the_features() {
+        for desc in all() {
+            for feature in desc.level.features() {
+                assert!(desc.features.contains(feature), "{} lacks {feature}", desc.name);
+            }
+        }
+    }
+
+    #[test]
+    fn proven_kernels_stand_in_for_the_one_that_names_them() {
+        for desc in all() {
+            assert_eq!(desc.narrow_groups, 0, "{} is for any weights", desc.name);
+            for proven in desc.proven {
+                assert!(proven.proven.is_empty() && proven.narrow_groups > 0, "{}", proven.name);
+                assert_eq!(proven.name, format!("{}_{}x{}", proven.family, proven.mr, proven.nr));
+                // Their panels have the same columns, their tiles the same slots, and one copy of rows serves them all.
+                let shape = |desc: &KernelDesc| (desc.mr, desc.nr, desc.vector_columns);
+                assert_eq!(shape(proven), shape(desc), "{}", proven.name);
+                let rows = |desc: &KernelDesc| (desc.kr, desc.form, desc.band);
+                assert_eq!(rows(proven), rows(desc.proven[0]), "{}", proven.name);
+                // A pass over panels of one kind sets the CPU up for the first of their kernels.
+                assert!(proven.state.is_none(), "{}", proven.name);
+                // Whoever has `desc` has them.
+                assert_eq!((proven.features, proven.level), (desc.features, desc.level), "{}", proven.name);
+                // A block of k is whole sums of each, a panel whole groups.
+                assert_eq!(desc.most_narrow_groups() % proven.narrow_groups, 0, "{}", proven.name);
+                assert_eq!(desc.largest_kr() % desc.kr, 0, "{}", desc.name);
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_made_of_whole_vectors_and_bands() {
+        for desc in all() {
+            assert_eq!(desc.nr % desc.vector_columns, 0, "{}", desc.name);
+            assert_eq!(desc.mr % desc.band, 0, "{}", desc.name);
+        }
+    }
+
+    #[test]
+    fn groups_and_bands_are_counted_up() {
+        for desc in all() {
+            assert!(desc.kr.is_power_of_two() && desc.band.is_power_of_two(), "{}", desc.name);
+            for len in 0..=65 {
+                assert_eq!(desc.groups(len), len.div_ceil(desc.kr), "{} {len}", desc.name);
+                assert_eq!(desc.whole_groups(len), len % desc.kr == 0, "{} {len}", desc.name);
+                assert_eq!(desc.bands(len), len.div_ceil(desc.band), "{} {len}", desc.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_group_of_a_band_lies_across_two_lines_of_a_cache() {
+        for desc in all() {
+            assert_eq!(64 % (desc.band * desc.group_bytes()), 0, "{}", desc.name);
         }
     }
 }

@@ -3,8 +3,9 @@
 //! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a dot product: the one
 //! form that compilers turn into vector multiply-adds on any target (`pmaddwd` on the x86-64 baseline).
 
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
-use crate::vectorize::Level;
+use crate::cpu::vectorize::Level;
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::{Strip, Tile};
 
 pub(crate) const KERNEL: KernelDesc = KernelDesc {
     name: "portable_4x1",
@@ -22,6 +23,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: false,
+    state: None,
     float: None,
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
@@ -29,7 +31,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
 /// Depth of the peak loop's tile.
 const PEAK_K: usize = 1024;
 
-fn run(strip: &mut Strip<'_, '_>) {
+pub(crate) fn run(strip: &mut Strip<'_, '_>) {
     while let Some(mut tile) = strip.next_tile() {
         run_tile(&mut tile);
     }

@@ -1,9 +1,10 @@
 //! From a kernel's accumulators to the output, in registers, for all architectures: the loops around the formulas of
-//! their `finish512`, `finish256` and `finish128`.
+//! their `vec512`, `vec256` and `vec128`.
 
 use core::ops::Range;
 
-use crate::view::MatMut;
+use crate::matrix::view::MatMut;
+pub(super) use crate::output::store::Place;
 
 /// The block once for each `$i` below `$bound`, a constant of at most 8.
 ///
@@ -81,22 +82,22 @@ pub(super) fn copy_rows<T: Copy>(
 /// accumulators through memory. `$scratch` has room for the tile's sums.
 macro_rules! store {
     ($isa:ident, $sums:ident, $store:expr, $scratch:expr, $first:expr, $M:ident, $V:ident) => {{
-        let Store { finish, channels, row_terms, target, origin, .. } = $store;
+        let Store { place: store::Place { stage, channels, row_terms, origin, .. }, target } = $store;
         let (first, scratch) = ($first, &mut *$scratch);
         match target {
             Target::I32(out) => {
                 store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_i32s, |_i, v, sum| sum)
             }
             Target::F32(out) => {
-                let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
+                let factors = $isa::load_f32s::<$V>(&stage.factors[channels.clone()]);
                 // Adding -0.0 changes nothing.
-                let bias = match finish.float_bias {
+                let bias = match stage.float_bias {
                     Some(bias) => $isa::load_f32s::<$V>(&bias[channels.clone()]),
                     None => [$isa::splat(-0.0); $V],
                 };
-                let floor = $isa::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
+                let floor = $isa::splat(if stage.relu { 0.0 } else { f32::NEG_INFINITY });
                 if !row_terms.factors.is_empty() || !row_terms.zero_points.is_empty() {
-                    let channel_sums = $isa::load_i32s::<$V>(&finish.channel_sums[channels.clone()]);
+                    let channel_sums = $isa::load_i32s::<$V>(&stage.channel_sums[channels.clone()]);
                     store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |i, v, sum| {
                         let zero_point = row_terms.zero_points.get(i).copied().unwrap_or(0);
                         let sum = $isa::subtract_product(sum, zero_point, channel_sums[v]);
@@ -104,7 +105,7 @@ macro_rules! store {
                         let factor = $isa::multiply($isa::splat(row_factor), factors[v]);
                         $isa::floor($isa::dequantize(sum, factor, bias[v]), floor)
                     })
-                } else if finish.relu {
+                } else if stage.relu {
                     store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |_i, v, sum| {
                         $isa::floor($isa::dequantize(sum, factors[v], bias[v]), floor)
                     })
@@ -115,15 +116,15 @@ macro_rules! store {
                 }
             }
             Target::I8(out) => {
-                let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
+                let factors = $isa::load_f32s::<$V>(&stage.factors[channels.clone()]);
                 store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_i8s, |_i, v, sum| {
-                    $isa::requantize(sum, factors[v], &finish.codes)
+                    $isa::requantize(sum, factors[v], &stage.codes)
                 })
             }
             Target::U8(out) => {
-                let factors = $isa::load_f32s::<$V>(&finish.factors[channels.clone()]);
+                let factors = $isa::load_f32s::<$V>(&stage.factors[channels.clone()]);
                 store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_u8s, |_i, v, sum| {
-                    $isa::requantize(sum, factors[v], &finish.codes)
+                    $isa::requantize(sum, factors[v], &stage.codes)
                 })
             }
             Target::F16(_) | Target::Bf16(_) => unreachable!("`Store::fits_registers` leaves these in L1"),

@@ -15,24 +15,26 @@ use core::ops::Range;
 use super::simd::load_i8x16;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, tile_body};
-use super::{finish128, store};
-use crate::detect::Feature;
-use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
-use crate::vectorize::Level;
+use super::{store, vec128};
+use crate::cpu::detect::Feature;
+use crate::cpu::vectorize::Level;
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::{Strip, Tile};
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 /// Rows of a vector of `a`.
 const BAND: usize = 1;
 
 /// Weights of a vector of sums: 16 k of each column.
-const VECTOR_WEIGHTS: usize = 16 * finish128::LANES;
+const VECTOR_WEIGHTS: usize = 16 * vec128::LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "neon_5x4",
     family: "neon",
     mr: 5,
-    nr: finish128::LANES,
-    vector_columns: finish128::LANES,
+    nr: vec128::LANES,
+    vector_columns: vec128::LANES,
     kr: 16,
     narrow_groups: 0,
     proven: &[],
@@ -43,6 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: true,
+    state: None,
     float: None,
     peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
 };
@@ -61,7 +64,7 @@ type Sums = [int32x4_t; 4];
 #[inline]
 #[target_feature(enable = "neon")]
 fn no_sums() -> Sums {
-    [finish128::zero(); 4]
+    [vec128::zero(); 4]
 }
 
 /// 16 weights of each of four columns.
@@ -96,7 +99,7 @@ tile_body!("neon");
 #[target_feature(enable = "neon")]
 fn peak(iterations: u64) -> i32 {
     let x = vdup_n_s8(core::hint::black_box(3));
-    let mut acc = [finish128::zero(); PEAK_CHAINS];
+    let mut acc = [vec128::zero(); PEAK_CHAINS];
     for _ in 0..iterations {
         for acc in &mut acc {
             // Fed back, so that no product can be computed once and reused.
@@ -106,7 +109,7 @@ fn peak(iterations: u64) -> i32 {
     }
     let mut sum = acc[0];
     for acc in &acc[1..] {
-        sum = finish128::add(sum, *acc);
+        sum = vec128::add(sum, *acc);
     }
     vaddvq_s32(sum)
 }

@@ -10,24 +10,26 @@ use core::ops::Range;
 use super::simd::{load_i8x16, smmla};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, single_row, tile_body};
-use super::{finish128, store};
-use crate::detect::Feature;
-use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip, Tile};
-use crate::vectorize::Level;
+use super::{store, vec128};
+use crate::cpu::detect::Feature;
+use crate::cpu::vectorize::Level;
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::{Strip, Tile};
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 /// Rows of a vector of `a`.
 const BAND: usize = 2;
 
 /// Weights of a vector of sums: eight k of each column.
-const VECTOR_WEIGHTS: usize = 8 * finish128::LANES;
+const VECTOR_WEIGHTS: usize = 8 * vec128::LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "neon_i8mm_8x12",
     family: "neon_i8mm",
     mr: 8,
     nr: 12,
-    vector_columns: finish128::LANES,
+    vector_columns: vec128::LANES,
     kr: 8,
     narrow_groups: 0,
     proven: &[],
@@ -38,6 +40,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Baseline,
     run,
     stores: true,
+    state: None,
     float: None,
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };
@@ -47,7 +50,7 @@ const PEAK_CHAINS: usize = 24;
 
 #[target_feature(enable = "neon,i8mm")]
 fn run_tiles(strip: &mut Strip<'_, '_>) {
-    match (strip.columns / finish128::LANES, strip.next_rows()) {
+    match (strip.columns / vec128::LANES, strip.next_rows()) {
         (1, 1) => single_row::<1>(strip),
         (2, 1) => single_row::<2>(strip),
         (_, 1) => single_row::<3>(strip),
@@ -63,7 +66,7 @@ type Sums = [int32x4_t; 2];
 #[inline]
 #[target_feature(enable = "neon")]
 fn no_sums() -> Sums {
-    [finish128::zero(); 2]
+    [vec128::zero(); 2]
 }
 
 /// Eight weights of each of four columns.
@@ -95,7 +98,7 @@ single_row!("neon,i8mm");
 #[target_feature(enable = "neon,i8mm")]
 fn peak(iterations: u64) -> i32 {
     let x = vreinterpretq_s8_s32(vdupq_n_s32(core::hint::black_box(0x0102_0304)));
-    let mut acc = [finish128::zero(); PEAK_CHAINS];
+    let mut acc = [vec128::zero(); PEAK_CHAINS];
     for _ in 0..iterations {
         for acc in &mut acc {
             *acc = smmla(*acc, x, x);
@@ -103,7 +106,7 @@ fn peak(iterations: u64) -> i32 {
     }
     let mut sum = acc[0];
     for acc in &acc[1..] {
-        sum = finish128::add(sum, *acc);
+        sum = vec128::add(sum, *acc);
     }
     vaddvq_s32(sum)
 }

@@ -59,13 +59,13 @@ macro_rules! tile_body {
                     }
                 }
             }
-            let mut acc = [[finish128::zero(); V]; M];
+            let mut acc = [[vec128::zero(); V]; M];
             for i in 0..bands {
                 for v in 0..V {
                     let mut sums = partial[0][i][v];
                     for partial in &partial[1..] {
                         for s in 0..sums.len() {
-                            sums[s] = finish128::add(sums[s], partial[i][v][s]);
+                            sums[s] = vec128::add(sums[s], partial[i][v][s]);
                         }
                     }
                     let rows = to_rows(sums);
@@ -115,10 +115,10 @@ macro_rules! single_row {
                         }
                     }
                 }
-                let mut acc = [[finish128::zero(); V]; 1];
+                let mut acc = [[vec128::zero(); V]; 1];
                 for u in 0..BAND {
                     for v in 0..V {
-                        acc[0][v] = finish128::add(acc[0][v], to_rows(partial[u][v])[u]);
+                        acc[0][v] = vec128::add(acc[0][v], to_rows(partial[u][v])[u]);
                     }
                 }
                 tile::end!(tile, acc, M, V);
@@ -131,28 +131,28 @@ pub(super) use single_row;
 /// The sums of a tile, `$M` rows of `$V` vectors, with what they begin with, and on to where they go.
 macro_rules! end {
     ($tile:ident, $acc:ident, $M:ident, $V:ident) => {
-        let (sums, _) = $tile.acc.as_chunks_mut::<{ finish128::LANES }>();
+        let (sums, _) = $tile.acc.as_chunks_mut::<{ vec128::LANES }>();
         let sums = &mut sums[..$M * $V];
         if let Some(offsets) = $tile.offsets {
-            let offsets = finish128::load_i32s::<$V>(offsets);
+            let offsets = vec128::load_i32s::<$V>(offsets);
             for i in 0..$M {
                 for v in 0..$V {
-                    $acc[i][v] = finish128::add($acc[i][v], offsets[v]);
+                    $acc[i][v] = vec128::add($acc[i][v], offsets[v]);
                 }
             }
         } else {
             for i in 0..$M {
                 for v in 0..$V {
-                    $acc[i][v] = finish128::add($acc[i][v], finish128::load_sums(&sums[i * $V + v]));
+                    $acc[i][v] = vec128::add($acc[i][v], vec128::load_sums(&sums[i * $V + v]));
                 }
             }
         }
         if let Some(store) = &mut $tile.store {
-            store::store!(finish128, $acc, store, $tile.acc, $tile.first, $M, $V);
+            store::store!(vec128, $acc, store, $tile.acc, $tile.first, $M, $V);
         } else {
             for i in 0..$M {
                 for v in 0..$V {
-                    finish128::store_sums(&mut sums[i * $V + v], $acc[i][v]);
+                    vec128::store_sums(&mut sums[i * $V + v], $acc[i][v]);
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! `vpmaddwd` elsewhere. Both bodies have files of their own; with `avx2_madd` the latter runs on all panels.
 
 use super::{avx2_madd, avx2_maddubs};
-use crate::kernel::KernelDesc;
+use crate::kernel::desc::KernelDesc;
 
 pub(super) const KERNEL: KernelDesc =
     KernelDesc { name: "avx2_6x16", family: "avx2", proven: avx2_maddubs::KERNELS, ..avx2_madd::KERNEL };

@@ -20,12 +20,14 @@ use super::avx2_madd::broadcast;
 use super::simd::{load_i8x32, maddubs_madd_add, sum_of_lanes};
 use super::strip::bodies;
 use super::tile::{self, rows_apart};
-use super::{avx2_madd, finish256, float256, store};
-use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
+use super::{avx2_madd, float256, store, vec256};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 /// Columns of a vector.
-const LANES: usize = finish256::LANES;
+const LANES: usize = vec256::LANES;
 
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
@@ -92,7 +94,7 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
             a[i] = rows[i].as_chunks::<4>().0;
             a_steps[i] = &a[i].as_chunks::<D>().0.as_chunks::<U>().0[..steps];
         }
-        let mut partial = tile::first_sums!(finish256, tile, M, V, U);
+        let mut partial = tile::first_sums!(vec256, tile, M, V, U);
         for (g, b) in (0..steps).zip(b_steps) {
             for u in 0..U {
                 for i in 0..M {
@@ -107,7 +109,7 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
                 partial[0][i] = add_products(partial[0][i], &[a[i][g]], &[*b]);
             }
         }
-        tile::last_sums!(finish256, tile, partial, M, V);
+        tile::last_sums!(vec256, tile, partial, M, V);
     }
 }
 

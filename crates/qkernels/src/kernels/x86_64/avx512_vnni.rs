@@ -11,14 +11,16 @@ use core::arch::x86_64::*;
 use super::simd::load_i8x64;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{finish512, float512, store};
-use crate::detect::Feature;
-use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
-use crate::vectorize::Level;
+use super::{float512, store, vec512};
+use crate::cpu::detect::Feature;
+use crate::cpu::vectorize::Level;
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 /// Columns of a vector.
-const LANES: usize = finish512::LANES;
+const LANES: usize = vec512::LANES;
 
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
@@ -46,6 +48,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Avx512,
     run,
     stores: true,
+    state: None,
     float: Some(float512::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -87,7 +90,7 @@ fn multiply_add(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
 
 strip_body!("avx512f,avx512bw,avx512vl,avx512vnni");
 
-tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", finish512);
+tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {

@@ -7,14 +7,16 @@ use core::arch::x86_64::*;
 use super::simd::{load_i8x32, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{finish256, float256, store};
-use crate::detect::Feature;
-use crate::finish::{Store, Target};
-use crate::kernel::{ActivationForm, KernelDesc, PeakLoop, Strip};
-use crate::vectorize::Level;
+use super::{float256, store, vec256};
+use crate::cpu::detect::Feature;
+use crate::cpu::vectorize::Level;
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 /// Columns of a vector.
-const LANES: usize = finish256::LANES;
+const LANES: usize = vec256::LANES;
 
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
@@ -35,6 +37,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     level: Level::Avx2,
     run,
     stores: true,
+    state: None,
     float: Some(float256::QUADS),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -72,7 +75,7 @@ fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
 
 strip_body!("avx2,avxvnni");
 
-tile_body!("avx2,avxvnni", finish256);
+tile_body!("avx2,avxvnni", vec256);
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn peak(iterations: u64) -> i32 {

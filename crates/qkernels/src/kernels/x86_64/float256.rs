@@ -12,8 +12,8 @@
 use core::arch::x86_64::*;
 
 use super::simd;
-use crate::float_tile::FloatTile;
-use crate::kernel::FloatBody;
+use crate::kernel::desc::FloatBody;
+use crate::kernel::float_tile::FloatTile;
 
 /// The body for panels of two k.
 pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2> };
@@ -222,7 +222,8 @@ fn store(values: &mut [f32; LANES], v: __m256) {
 mod tests {
     use super::super::avx2_madd;
     use super::*;
-    use crate::kernel::{ActivationForm, Kernel, KernelDesc};
+    use crate::kernel::desc::{ActivationForm, KernelDesc};
+    use crate::kernel::token::Kernel;
     use crate::{
         FloatStage, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, Workspace, kernels,
         weight_only,

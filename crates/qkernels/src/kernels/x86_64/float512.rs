@@ -9,8 +9,8 @@
 use core::arch::x86_64::*;
 
 use super::simd;
-use crate::float_tile::FloatTile;
-use crate::kernel::FloatBody;
+use crate::kernel::desc::FloatBody;
+use crate::kernel::float_tile::FloatTile;
 
 pub(super) const BODY: FloatBody = FloatBody { rows: 6, unit: (1 << 24) as f32, run };
 

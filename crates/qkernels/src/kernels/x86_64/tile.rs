@@ -1,7 +1,7 @@
 //! The body of the x86-64 kernels, once for all of them: rows of `a` against a packed panel, sums in registers.
 //!
 //! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
-//! `multiply_add`; `finish256` or `finish512` the functions of its vector width.
+//! `multiply_add`; `vec256` or `vec512` the functions of its vector width.
 
 /// M rows of `len` bytes, `stride` apart, the first at the start of `bytes`: a tile has few products, so it counts that
 /// all of them are checked at once.

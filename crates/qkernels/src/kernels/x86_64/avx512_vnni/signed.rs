@@ -28,7 +28,7 @@ fn broadcast(group: [u8; 4]) -> __m512i {
     shifted(super::broadcast(group))
 }
 
-tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", finish512);
+tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn one_vector(strip: &mut Strip<'_, '_>) {
@@ -49,12 +49,12 @@ fn one_vector(strip: &mut Strip<'_, '_>) {
 fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
     const V: usize = 1;
     while let Some(mut tile) = strip.next_tile_of(M) {
-        let mut partial = tile::first_sums!(finish512, tile, M, V, U);
+        let mut partial = tile::first_sums!(vec512, tile, M, V, U);
         let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * tile.groups);
         // The offsets count that rows are shifted, not the weights.
         let mut origin = _mm512_setzero_si512();
         if tile.offsets.is_some() {
-            let [channel_sums] = finish512::load_i32s::<V>(tile.channel_sums);
+            let [channel_sums] = vec512::load_i32s::<V>(tile.channel_sums);
             origin = _mm512_slli_epi32::<7>(channel_sums);
         }
         let sums = sums_of(&rows);
@@ -64,7 +64,7 @@ fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             partial[0][i][0] = _mm512_sub_epi32(sum, of_row);
         }
         add_products(&mut partial, &rows, tile.b);
-        tile::last_sums!(finish512, tile, partial, M, V);
+        tile::last_sums!(vec512, tile, partial, M, V);
     }
 }
 

@@ -1,0 +1,5 @@
+//! The CPU at hand: its features, its caches, and plain loops compiled for its vectors.
+
+pub(crate) mod caches;
+pub(crate) mod detect;
+pub(crate) mod vectorize;

@@ -1,0 +1,228 @@
+//! Threads by argument: a product is cut into parts of rows and panels, and each part runs the serial loop nest.
+//!
+//! Every output element is computed by one part from the same products in the same order, so the result does not depend on
+//! the cut.
+
+use core::ops::Range;
+
+use crate::kernel::desc::KernelDesc;
+use crate::matrix::view::MatMut;
+use crate::matrix::workspace::Arena;
+use crate::output::target::Target;
+
+/// Who computes.
+///
+/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and so do its parts on the
+/// threads of a pool. In a build without optimization allow 512 KiB (AVX2 takes less than 160): the output stages and the loops
+/// over vectors are one function each there, with a place of its own for every value between two steps. (A program's own debug
+/// build can have this crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub enum Threads<'p> {
+    /// The calling thread.
+    #[default]
+    Serial,
+    /// The threads of a rayon pool of the caller's, as far as the work is worth it.
+    #[cfg(feature = "rayon")]
+    Pool(&'p rayon::ThreadPool),
+    /// Never made; it uses the lifetime where there is no pool to borrow.
+    #[doc(hidden)]
+    #[cfg(not(feature = "rayon"))]
+    Never(core::convert::Infallible, core::marker::PhantomData<&'p ()>),
+}
+
+/// Products (m * n * k) that a thread must have to itself before another one is woken for the rest. Waking and waiting
+/// cost 6 to 16 µs (AMD Zen 4, two cores): two threads took 1.7 times as long as one for 2 million products together, and
+/// were 1.2 times as fast for 8 million.
+#[cfg(feature = "rayon")]
+const PRODUCTS_PER_THREAD: usize = 4 << 20;
+
+impl Threads<'_> {
+    /// Number of parts to cut a product of `products` = m * n * k into.
+    #[cfg_attr(not(feature = "rayon"), expect(unused_variables, reason = "one thread whatever the work"))]
+    pub(crate) fn parts(self, products: usize) -> usize {
+        match self {
+            Threads::Serial => 1,
+            #[cfg(feature = "rayon")]
+            Threads::Pool(pool) => (products / PRODUCTS_PER_THREAD).clamp(1, pool.current_num_threads()),
+            #[cfg(not(feature = "rayon"))]
+            Threads::Never(never, _) => match never {},
+        }
+    }
+
+    /// Runs `work` where its parts find the threads.
+    pub(crate) fn enter<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Threads::Serial => work(),
+            #[cfg(feature = "rayon")]
+            Threads::Pool(pool) => pool.install(work),
+            #[cfg(not(feature = "rayon"))]
+            Threads::Never(never, _) => match never {},
+        }
+    }
+}
+
+/// The rows and panels of a product that one thread computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) rows: Range<usize>,
+    pub(crate) panels: Range<usize>,
+}
+
+/// A product that can be computed in parts, whose results go to parts of an `O`.
+pub(crate) trait Divisible<O>: Sync {
+    /// The kernel that it runs on.
+    fn desc(&self) -> &'static KernelDesc;
+
+    /// Computes `part` into `out`, which holds just its rows and columns.
+    fn run(&self, part: &Part, out: &mut O, arena: &mut Arena);
+}
+
+/// An output that can be cut.
+pub(crate) trait Cut: Sized + Send {
+    /// How many columns it has.
+    fn columns(&self) -> usize;
+
+    /// The rows before `row` and those from it on; `None` if there are fewer.
+    fn split_at_row(self, row: usize) -> Option<(Self, Self)>;
+
+    /// The columns before `column` and those from it on; `None` if there are fewer.
+    fn split_at_col(self, column: usize) -> Option<(Self, Self)>;
+}
+
+impl<Y: Send> Cut for MatMut<'_, Y> {
+    fn columns(&self) -> usize {
+        self.cols()
+    }
+
+    fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
+        self.split_at_row(row)
+    }
+
+    fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
+        self.split_at_col(column)
+    }
+}
+
+impl Cut for Target<'_> {
+    fn columns(&self) -> usize {
+        self.columns()
+    }
+
+    fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
+        self.split_at_row(row)
+    }
+
+    fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
+        self.split_at_col(column)
+    }
+}
+
+/// Computes `part`, cut into as many parts as there are `arenas`.
+pub(crate) fn run<O: Cut>(product: &impl Divisible<O>, part: Part, mut out: O, arenas: &mut [Arena]) {
+    let desc = product.desc();
+    match arenas {
+        [] => {}
+        [arena] => product.run(&part, &mut out, arena),
+        _ => {
+            let (first_arenas, second_arenas) = arenas.split_at_mut(arenas.len() / 2);
+            let threads = (first_arenas.len(), second_arenas.len());
+            let (first, second, out) =
+                match middle(part.rows.len(), out.columns(), (desc.mr, desc.nr), threads) {
+                    Middle::Row(row) => {
+                        let (first, second) = split(&part.rows, row);
+                        (
+                            Part { rows: first, ..part.clone() },
+                            Part { rows: second, ..part },
+                            out.split_at_row(row),
+                        )
+                    }
+                    Middle::Panel(panel) => {
+                        let (first, second) = split(&part.panels, panel);
+                        (
+                            Part { panels: first, ..part.clone() },
+                            Part { panels: second, ..part },
+                            out.split_at_col(panel * desc.nr),
+                        )
+                    }
+                };
+            let Some((first_out, second_out)) = out else { return };
+            join(
+                || run(product, first, first_out, first_arenas),
+                || run(product, second, second_out, second_arenas),
+            );
+        }
+    }
+}
+
+/// Where a part is cut in two, counted from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Middle {
+    Row(usize),
+    Panel(usize),
+}
+
+/// How much more a thread may have to do where the longer side is cut, of which the threads then share less, than where the
+/// shorter one is. (At 512^3, 11 panels of 48 columns: two threads 1.7 times as fast as one by panels, 1.9 by rows. AMD Zen 4.)
+const MOST_IMBALANCE: f64 = 1.0 / 32.0;
+
+/// Where to cut `rows` x `columns` for so many threads on each side: across the longer side, unless the parts are more even across
+/// the other. In whole tiles and panels, so that only the last part of all has a ragged edge.
+fn middle(rows: usize, columns: usize, (mr, nr): (usize, usize), threads: (usize, usize)) -> Middle {
+    let share = |steps: usize| steps * threads.0 / (threads.0 + threads.1);
+    let (tile, panel) = (share(rows.div_ceil(mr)), share(columns.div_ceil(nr)));
+    // What the busiest thread has to do, as a part of everything.
+    let most = |first: usize, total: usize| {
+        (first as f64 / threads.0 as f64).max((total - first) as f64 / threads.1 as f64) / total as f64
+    };
+    let (by_rows, by_panels) = (most(tile * mr, rows), most(panel * nr, columns));
+    let across_rows = if rows >= columns {
+        by_rows <= by_panels * (1.0 + MOST_IMBALANCE)
+    } else {
+        by_rows * (1.0 + MOST_IMBALANCE) < by_panels
+    };
+    if across_rows { Middle::Row(tile * mr) } else { Middle::Panel(panel) }
+}
+
+/// `range` before and from `at` elements after its start.
+fn split(range: &Range<usize>, at: usize) -> (Range<usize>, Range<usize>) {
+    let middle = range.start + at;
+    (range.start..middle, middle..range.end)
+}
+
+#[cfg(feature = "rayon")]
+fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    rayon::join(first, second);
+}
+
+#[cfg(not(feature = "rayon"))]
+fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    first();
+    second();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_even() {
+        let middle_of = |rows, columns, threads| middle(rows, columns, (8, 48), threads);
+        // The longer side, in whole tiles and panels.
+        assert_eq!(middle_of(528, 512, (1, 1)), Middle::Row(264));
+        assert_eq!(middle_of(528, 512, (1, 2)), Middle::Row(176));
+        assert_eq!(middle_of(528, 960, (1, 1)), Middle::Panel(10));
+        assert_eq!(middle_of(1, 4096, (1, 1)), Middle::Panel(43));
+        assert_eq!(middle_of(4096, 10, (1, 1)), Middle::Row(2048));
+        // A little uneven, which is better than reading all weights twice.
+        assert_eq!(middle_of(1024, 4080, (1, 1)), Middle::Panel(42));
+        // The shorter side, where the longer one has few panels or tiles, or a last panel of few columns.
+        assert_eq!(middle_of(448, 512, (1, 1)), Middle::Row(224));
+        assert_eq!(middle_of(440, 450, (1, 1)), Middle::Row(216));
+        assert_eq!(middle_of(128, 144, (1, 1)), Middle::Row(64));
+        assert_eq!(middle_of(24, 30, (1, 1)), Middle::Row(8));
+        assert_eq!(middle_of(20, 24, (1, 2)), Middle::Row(8));
+        assert_eq!(middle_of(200, 192, (1, 1)), Middle::Panel(2));
+        assert_eq!(middle_of(7, 144, (1, 1)), Middle::Panel(1));
+    }
+}

@@ -1,0 +1,6 @@
+//! The contract between the loops and the kernels: what a kernel is, and what it is called with.
+
+pub(crate) mod desc;
+pub(crate) mod float_tile;
+pub(crate) mod strip;
+pub(crate) mod token;

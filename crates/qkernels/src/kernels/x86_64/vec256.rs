@@ -1,0 +1,150 @@
+//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are those of
+//! `vec512`.
+
+use core::arch::x86_64::*;
+
+use super::simd::{load_i32x8, store_i32x8};
+use crate::kernels::lanes::load_lanes;
+use crate::output::operands::Codes;
+
+/// int32 lanes of a vector.
+pub(super) const LANES: usize = 8;
+
+/// No sums yet.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn zero() -> __m256i {
+    _mm256_setzero_si256()
+}
+
+/// A vector of a tile's sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_sums(sums: &[i32; 8]) -> __m256i {
+    load_i32x8(sums)
+}
+
+/// As [`load_sums`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_sums(to: &mut [i32; 8], sums: __m256i) {
+    store_i32x8(to, sums);
+}
+
+/// The sum of two vectors, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_add_epi32(a, b)
+}
+
+/// `sum - row * channels`, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn subtract_product(sum: __m256i, row: i32, channels: __m256i) -> __m256i {
+    _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(row), channels))
+}
+
+/// The products of two vectors.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn multiply(a: __m256, b: __m256) -> __m256 {
+    _mm256_mul_ps(a, b)
+}
+
+/// One value in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn splat(value: f32) -> __m256 {
+    _mm256_set1_ps(value)
+}
+
+/// A per-channel operand, a vector after the other, zeros at the end.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m256i; V] {
+    let mut vectors = [_mm256_setzero_si256(); V];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        *vector = load_i32x8(&load_lanes(values, v));
+    }
+    vectors
+}
+
+/// As [`load_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
+    let mut vectors = [_mm256_setzero_ps(); V];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        *vector = _mm256_castsi256_ps(load_i32x8(&load_lanes(bytemuck::must_cast_slice(values), v)));
+    }
+    vectors
+}
+
+/// [`qcore::dequantize_acc`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn scale(sum: __m256i, factor: __m256) -> __m256 {
+    _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor)
+}
+
+/// [`qcore::dequantize_acc_bias`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn dequantize(sum: __m256i, factor: __m256, bias: __m256) -> __m256 {
+    _mm256_add_ps(scale(sum, factor), bias)
+}
+
+/// `y`, or the floor where `y` is below it: ReLU with a floor of 0.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn floor(y: __m256, floor: __m256) -> __m256 {
+    _mm256_max_ps(floor, y)
+}
+
+/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+///
+/// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn requantize(sum: __m256i, factor: __m256, codes: &Codes) -> __m256i {
+    let code = _mm256_add_epi32(_mm256_cvtps_epi32(scale(sum, factor)), _mm256_set1_epi32(codes.zero_point));
+    _mm256_max_epi32(code, _mm256_set1_epi32(codes.low))
+}
+
+/// Stores a whole vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_i32s(to: &mut [i32; LANES], sums: __m256i) {
+    store_i32x8(to, sums);
+}
+
+/// As [`store_i32s`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_f32s(to: &mut [f32; LANES], y: __m256) {
+    store_i32x8(bytemuck::must_cast_mut(to), _mm256_castps_si256(y));
+}
+
+/// As [`store_i32s`], with saturation.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_i8s(to: &mut [i8; LANES], codes: __m256i) {
+    let words = words(codes);
+    *to = bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packs_epi16(words, words)));
+}
+
+/// As [`store_i32s`], with saturation.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_u8s(to: &mut [u8; LANES], codes: __m256i) {
+    let words = words(codes);
+    *to = bytemuck::must_cast(_mm_cvtsi128_si64(_mm_packus_epi16(words, words)));
+}
+
+/// Eight int32 as 16-bit words, saturated.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(codes: __m256i) -> __m128i {
+    _mm_packs_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes))
+}

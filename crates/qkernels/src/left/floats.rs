@@ -1,0 +1,218 @@
+//! Floats on the left: quantized row by row on their way into the kernel's form, so that no matrix of codes is ever in
+//! memory.
+
+use core::ops::Range;
+
+use qcore::{CodeRange, Float, QParams, Rounding};
+
+use crate::kernel::strip::Rows;
+use crate::kernel::token::Kernel;
+use crate::left::rows::{Allowed, Source};
+use crate::matrix::signs::{CodesError, largest_byte, shift};
+use crate::matrix::view::MatRef;
+
+/// Float activations (m, k) with a known scale and zero point: the product is that of their codes,
+/// [`QParams::quantize`] of each element, which are made as rows are read.
+///
+/// ```
+/// use qcore::{CodeRange, QParams};
+/// use qkernels::{FloatActivations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
+/// let params = QParams::new(0.5, 10, CodeRange::U8)?;
+/// let x = FloatActivations::new(MatRef::new(&[1.0f32, -2.0, 0.25], 1, 3)?, params)?; // 2, -4, 0 steps
+/// let w = PackedWeights::from_nk(MatRef::new(&[5i8, 6, 7], 1, 3)?, Kernel::select()?)?;
+/// let mut y = [0];
+/// gemm(x, &w, &Int32::new(), MatMut::new(&mut y, 1, 1)?, Threads::Serial, &mut Workspace::new())?;
+/// assert_eq!(y, [2 * 5 - 4 * 6]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct FloatActivations<'a, F> {
+    view: MatRef<'a, F>,
+    params: RowParams<'a>,
+    codes: CodeRange,
+    shift: i32,
+}
+
+/// How rows are quantized.
+#[derive(Clone, Copy, Debug)]
+enum RowParams<'a> {
+    /// All alike.
+    Same(QParams),
+    /// Each on its own.
+    Own(&'a [QParams]),
+}
+
+impl<'a, F: Float> FloatActivations<'a, F> {
+    /// The values of `view`, quantized by `params`.
+    ///
+    /// # Errors
+    /// [`CodesError`] if the codes of `params` do not all fit u8, nor all i8.
+    pub fn new(view: MatRef<'a, F>, params: QParams) -> Result<Self, CodesError> {
+        Self::with(view, RowParams::Same(params), params.codes())
+    }
+
+    /// The rows of `view`, each quantized by its entry of `params`, whose codes are `codes`.
+    pub(crate) fn per_row(
+        view: MatRef<'a, F>,
+        params: &'a [QParams],
+        codes: CodeRange,
+    ) -> Result<Self, CodesError> {
+        Self::with(view, RowParams::Own(params), codes)
+    }
+
+    fn with(view: MatRef<'a, F>, params: RowParams<'a>, codes: CodeRange) -> Result<Self, CodesError> {
+        Ok(Self { view, params, codes, shift: shift(codes)? })
+    }
+
+    /// The parameters of row `i`.
+    #[inline(always)]
+    fn params(&self, i: usize) -> &QParams {
+        match &self.params {
+            RowParams::Same(params) => params,
+            RowParams::Own(params) => &params[i],
+        }
+    }
+}
+
+#[expect(private_interfaces, reason = "sealed: only this crate names it")]
+impl<F: Float> Source for FloatActivations<'_, F> {
+    fn rows(&self) -> usize {
+        self.view.rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.view.cols()
+    }
+
+    fn shift(&self) -> i32 {
+        self.shift
+    }
+
+    fn zero_point(&self) -> i32 {
+        match self.params {
+            RowParams::Same(params) => params.zero_point(),
+            RowParams::Own(_) => 0,
+        }
+    }
+
+    fn largest_distance(&self) -> u32 {
+        let distance = |params: &QParams| self.codes.largest_distance(params.zero_point());
+        match &self.params {
+            RowParams::Same(params) => distance(params),
+            RowParams::Own(params) => params.iter().map(distance).max().unwrap_or(0),
+        }
+    }
+
+    fn largest_byte(&self) -> u8 {
+        largest_byte(self.codes, self.shift)
+    }
+
+    fn in_place(&self, _: Range<usize>, _: Kernel, _: Allowed) -> Option<(Rows<'_>, usize)> {
+        None
+    }
+
+    #[inline(always)]
+    fn copy_shifted(&self, i: usize, to: &mut [u8]) {
+        quantize_row(&self.view, i, self.params(i), to, shifted(self.shift));
+    }
+
+    #[inline(always)]
+    fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
+        quantize_row(&self.view, i, self.params(i), to, word);
+    }
+}
+
+/// A code as the byte that a kernel of u8 form reads.
+#[inline(always)]
+fn shifted(shift: i32) -> impl Fn(i32) -> u8 {
+    move |code| (code + shift) as u8
+}
+
+/// A code as the word that a kernel of i16 form reads.
+#[inline(always)]
+fn word(code: i32) -> [u8; 2] {
+    (code as i16).to_ne_bytes()
+}
+
+/// Values that are widened or gathered at a time.
+const BLOCK: usize = 256;
+
+/// Writes `encode` of the code of each element of row `i`.
+#[inline(always)]
+fn quantize_row<F: Float, T>(
+    x: &MatRef<'_, F>,
+    i: usize,
+    params: &QParams,
+    to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    // One loop for each rounding, so that neither pays for the other.
+    match params.rounding() {
+        Rounding::TiesToEven => {
+            quantize_blocks(x, i, &params.with_rounding(Rounding::TiesToEven), to, encode)
+        }
+        Rounding::TiesAway => quantize_blocks(x, i, &params.with_rounding(Rounding::TiesAway), to, encode),
+    }
+}
+
+#[inline(always)]
+fn quantize_blocks<F: Float, T>(
+    x: &MatRef<'_, F>,
+    i: usize,
+    params: &QParams,
+    mut to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    let mut blocks = RowBlocks::new(x, i);
+    while let Some(x) = blocks.next() {
+        let Some(to) = to.split_off_mut(..x.len()) else { return };
+        for (to, &x) in to.iter_mut().zip(x) {
+            *to = encode(params.quantize(x));
+        }
+    }
+}
+
+/// A row in f32, block after block; in one where it is f32 already.
+///
+/// Not a function that takes a closure: that would be compiled apart, without the caller's instructions.
+pub(crate) struct RowBlocks<'t, 'x, F> {
+    x: &'t MatRef<'x, F>,
+    i: usize,
+    /// The first column of the next block.
+    next: usize,
+    wide: [f32; BLOCK],
+}
+
+impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
+    /// Row `i` of `x`.
+    #[inline(always)]
+    pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize) -> Self {
+        Self { x, i, next: 0, wide: [0.0; BLOCK] }
+    }
+
+    /// The next block; `None` after the last.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<&[f32]> {
+        let first = self.next;
+        if first >= self.x.cols() {
+            return None;
+        }
+        let row = self.x.row_slice(self.i);
+        if let Some(row) = row.and_then(F::as_f32s) {
+            self.next = row.len();
+            return Some(row);
+        }
+        let len = BLOCK.min(self.x.cols() - first);
+        self.next = first + len;
+        let wide = &mut self.wide[..len];
+        match row {
+            Some(row) => F::widen_slice(&row[first..], wide),
+            None => {
+                for (wide, x) in wide.iter_mut().zip(self.x.row_elements(self.i).skip(first)) {
+                    *wide = x.widen();
+                }
+            }
+        }
+        Some(wide)
+    }
+}

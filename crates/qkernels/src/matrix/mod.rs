@@ -1,0 +1,6 @@
+//! Memory: the caller's matrices, and ours.
+
+pub(crate) mod pages;
+pub(crate) mod signs;
+pub(crate) mod view;
+pub(crate) mod workspace;

@@ -1,0 +1,38 @@
+//! From the sums of weight-only products to real values.
+
+use super::{StageError, check_finite};
+
+/// What becomes of the sums of a weight-only product: `y = sum + bias`, then ReLU, in f32.
+///
+/// ```
+/// use qkernels::FloatStage;
+/// let stage = FloatStage::new().with_bias(&[0.5, -1.0])?.with_relu();
+/// # Ok::<(), qkernels::StageError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FloatStage<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) relu: bool,
+}
+
+impl<'a> FloatStage<'a> {
+    /// `y = sum`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a bias, one entry for each channel.
+    ///
+    /// # Errors
+    /// [`StageError::NotFinite`] if an entry is NaN or infinite.
+    pub fn with_bias(self, bias: &'a [f32]) -> Result<Self, StageError> {
+        check_finite("bias", bias)?;
+        Ok(Self { bias: Some(bias), ..self })
+    }
+
+    /// Replaces negative results by 0.
+    #[must_use]
+    pub fn with_relu(self) -> Self {
+        Self { relu: true, ..self }
+    }
+}

@@ -1,0 +1,218 @@
+//! Dynamic quantization: the parameters of float activations are chosen from the values at hand, then their codes are made
+//! as the product reads them.
+
+use qcore::{Float, QParams, Range, Scheme, SchemeError};
+
+use crate::cpu::vectorize::Task;
+use crate::drive::threads::Threads;
+use crate::kernel::token::Kernel;
+use crate::left::floats::{FloatActivations, RowBlocks};
+use crate::matrix::signs::CodesError;
+use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::workspace::{Tokens, Workspace};
+use crate::output::channels::Largest;
+use crate::output::operands::RowTerms;
+use crate::output::stage::sealed::Stage;
+use crate::output::stage::{DequantizeTo, StoredFloat};
+use crate::product::gemm::{Call, GemmError, check_shapes};
+use crate::weights::packed::PackedWeights;
+
+/// How activations are quantized when they arrive.
+///
+/// ```
+/// use qcore::Scheme;
+/// use qkernels::Dynamic;
+/// assert_eq!(Dynamic::default(), Dynamic::PerToken(Scheme::weights_i8()));
+/// let onnx = Dynamic::PerTensor(Scheme::onnx_dynamic(qcore::CodeRange::U8)); // DynamicQuantizeLinear
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Dynamic {
+    /// One scale and zero point for all rows: their codes depend on each other.
+    PerTensor(Scheme),
+    /// A scale and zero point for each row (token): a row has the same result in any batch.
+    PerToken(Scheme),
+}
+
+impl Default for Dynamic {
+    /// Per token, symmetric i8.
+    fn default() -> Self {
+        Dynamic::PerToken(Scheme::weights_i8())
+    }
+}
+
+/// Why a product of floats could not be computed. Nothing was written then.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DynamicError {
+    /// The scheme has no parameters for the values of a row, or for all.
+    #[error("no scale for row {row}: {error}")]
+    Scheme {
+        /// The row (0 for parameters per tensor).
+        row: usize,
+        /// What the scheme says.
+        error: SchemeError,
+    },
+    /// The scale of a row times that of a channel is more than f32 holds.
+    #[error(
+        "the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32"
+    )]
+    ScaleRange {
+        /// The row (0 for parameters per tensor).
+        row: usize,
+        /// Its scale, as its values have it.
+        row_scale: f32,
+        /// The output channel (0 for a scale per tensor).
+        channel: usize,
+        /// The stage's scale of it.
+        channel_scale: f32,
+    },
+    /// The scheme's codes cannot be multiplied.
+    #[error(transparent)]
+    Codes(#[from] CodesError),
+    /// The product could not be computed.
+    #[error(transparent)]
+    Gemm(#[from] GemmError),
+}
+
+/// A layer on floats through an integer product (W8A8, dynamic): `x` (m, k) is quantized as `how` says, multiplied exactly
+/// in int32, and restored by `x_scale * stage_scale[channel]` in one f32 multiplication, before bias and ReLU of the stage.
+///
+/// The scale of `stage` is that of the weights alone. Values that are not finite do not count for the range: NaN becomes
+/// the zero point, infinities saturate. A row's codes are made while it is copied for the kernel; no matrix of them exists.
+/// With a kept `workspace` a serial call allocates nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or
+/// channels no scale is chosen either.
+///
+/// ```
+/// use qkernels::{Dequantize, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, Threads, Workspace, gemm_dynamic};
+/// let w = PackedWeights::from_nk(MatRef::new(&[100i8, -50, 25, 127], 2, 2)?, Kernel::select()?)?;
+/// let stage = Dequantize::new(Scales::PerChannel(&[0.01, 0.02]))?.with_float_bias(&[0.5, 0.0])?;
+/// let x = [1.27f32, -0.5]; // scale 0.01: codes 127, -50
+/// let mut y = [0.0; 2];
+/// let out = MatMut::new(&mut y, 1, 2)?;
+/// gemm_dynamic(MatRef::new(&x, 1, 2)?, Dynamic::default(), &w, &stage, out, Threads::Serial, &mut Workspace::new())?;
+/// assert!((y[0] - 2.02).abs() < 1e-6 && (y[1] + 0.635).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, the product of two scales is not finite,
+/// and for what [`gemm`](crate::gemm) refuses. Shapes are compared first of all.
+pub fn gemm_dynamic<F: Float, T: StoredFloat>(
+    x: MatRef<'_, F>,
+    how: Dynamic,
+    w: &PackedWeights,
+    stage: &DequantizeTo<'_, T>,
+    out: MatMut<'_, T>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), DynamicError> {
+    let Workspace { operands, tokens, arenas } = workspace;
+    let (kernel, columns) = (w.kernel(), 0..w.n());
+    check_shapes((x.rows(), x.cols()), w, &columns, stage, (out.rows(), out.cols()))?;
+    if out.rows() == 0 || out.cols() == 0 {
+        // A view without elements may have any number of rows: none is looked at.
+        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
+        let a = &FloatActivations::per_row(x, &[], scheme.codes)?;
+        let nothing = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
+        return Ok(nothing.run(out, threads, operands, arenas)?);
+    }
+    match how {
+        Dynamic::PerTensor(scheme) => {
+            let params = choose(&scheme, kernel.vectorize(RangeOf { x: &x, rows: 0..x.rows() }), 0)?;
+            check_scales(&[params.scale()], stage, kernel)?;
+            let a = &FloatActivations::new(x, params)?;
+            let (row_terms, scale) = (RowTerms::default(), Some(params.scale()));
+            Call { a, w, columns, stage, row_terms, scale }.run(out, threads, operands, arenas)?;
+        }
+        Dynamic::PerToken(scheme) => {
+            tokens.choose(&x, &scheme, kernel)?;
+            check_scales(&tokens.factors, stage, kernel)?;
+            let a = &FloatActivations::per_row(x, &tokens.params, scheme.codes)?;
+            let row_terms =
+                RowTerms { sums: &[], zero_points: &tokens.zero_points, factors: &tokens.factors };
+            Call { a, w, columns, stage, row_terms, scale: None }.run(out, threads, operands, arenas)?;
+        }
+    }
+    Ok(())
+}
+
+/// The scheme's parameters for `range`, that of row `row`. No finite value at all counts as 0.
+fn choose(scheme: &Scheme, range: Option<Range>, row: usize) -> Result<QParams, DynamicError> {
+    let range = range.unwrap_or_default();
+    scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
+}
+
+/// An error where the scale of a row and that of a channel have no finite product: a sum of 0 times that is no number.
+///
+/// Rounding keeps order, so that the largest product is the one of the largest scales, and one look at each scale does.
+fn check_scales<T: StoredFloat>(
+    rows: &[f32],
+    stage: &DequantizeTo<'_, T>,
+    kernel: Kernel,
+) -> Result<(), DynamicError> {
+    let Some(scales) = stage.factor() else { return Ok(()) };
+    let channels = scales.values();
+    let largest = kernel.vectorize(Largest(channels));
+    let fits = |row: f32, channel: f32| (row * channel).is_finite();
+    if fits(kernel.vectorize(Largest(rows)), largest) {
+        return Ok(());
+    }
+    for (row, &row_scale) in rows.iter().enumerate().filter(|&(_, &row)| !fits(row, largest)) {
+        for (channel, &channel_scale) in channels.iter().enumerate() {
+            if !fits(row_scale, channel_scale) {
+                return Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale });
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Tokens {
+    /// Parameters for each row of `x`.
+    fn choose<F: Float>(
+        &mut self,
+        x: &MatRef<'_, F>,
+        scheme: &Scheme,
+        kernel: Kernel,
+    ) -> Result<(), DynamicError> {
+        self.params.clear();
+        for row in 0..x.rows() {
+            let range = kernel.vectorize(RangeOf { x, rows: row..row + 1 });
+            self.params.push(choose(scheme, range, row)?);
+        }
+        self.factors.clear();
+        self.factors.extend(self.params.iter().map(QParams::scale));
+        self.zero_points.clear();
+        if self.params.iter().any(|params| params.zero_point() != 0) {
+            self.zero_points.extend(self.params.iter().map(QParams::zero_point));
+        }
+        Ok(())
+    }
+}
+
+/// The range of the finite values of some rows.
+struct RangeOf<'t, 'x, F> {
+    x: &'t MatRef<'x, F>,
+    rows: core::ops::Range<usize>,
+}
+
+impl<F: Float> Task for RangeOf<'_, '_, F> {
+    type Output = Option<Range>;
+
+    #[inline(always)]
+    fn run(self) -> Option<Range> {
+        let mut whole: Option<Range> = None;
+        for i in self.rows {
+            let mut blocks = RowBlocks::new(self.x, i);
+            while let Some(block) = blocks.next() {
+                let range = Range::of_finite(block);
+                whole = match (whole, range) {
+                    (Some(whole), Some(range)) => Some(whole.merge(range)),
+                    (whole, range) => whole.or(range),
+                };
+            }
+        }
+        whole
+    }
+}

@@ -1,0 +1,107 @@
+//! Weight-only products whose sums leave the range of f32 on their way: what meets an infinity stays infinite, or becomes NaN if
+//! it is the opposite one, whatever the result should be.
+//!
+//! Hardly any activations are large enough for that, and one look at each of them says so. A row that is too large is computed
+//! by itself beforehand, to the very same bits, and what is infinite in it once more in f64, so that results which are right,
+//! infinities included, are never refused.
+
+use qcore::Float;
+
+use crate::cpu::vectorize::Task;
+use crate::drive::float_nest::FloatProduct;
+use crate::drive::threads;
+use crate::drive::threads::Part;
+use crate::left::floats::RowBlocks;
+use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::workspace::Workspace;
+use crate::output::stage::FloatStage;
+use crate::product::gemm::GemmError;
+use crate::weights::scaled::ScaledWeights;
+
+/// What of f32 is left to the roundings of a sum, which for 2^24 products may make it e times as large.
+const MARGIN: f64 = 4.0;
+
+/// The largest distance of a weight from its zero point.
+const LARGEST_WEIGHT: f64 = 255.0;
+
+/// The largest activations for which all sums, scaled or not, are finite in any order.
+fn most(w: &ScaledWeights) -> f32 {
+    let depth = w.weights().k().max(1) as f64;
+    let sums = MARGIN * LARGEST_WEIGHT * depth * f64::from(w.largest_scale().max(1.0));
+    // Towards 0 where it must be rounded.
+    ((f64::from(f32::MAX) / sums) as f32).next_down()
+}
+
+/// An error where a result of `a`, which has the depth of `w`, is not the finite one that it should be.
+pub(crate) fn check<A: Float>(
+    a: MatRef<'_, A>,
+    w: &ScaledWeights,
+    workspace: &mut Workspace,
+) -> Result<(), GemmError> {
+    let (kernel, most) = (w.weights().kernel(), most(w));
+    // f16, for instance, may not reach so far.
+    let out_of_reach = A::narrow(most).widen() == f32::INFINITY;
+    if out_of_reach || kernel.vectorize(WithinAll { a: &a.without_repeats(), most }) {
+        return Ok(());
+    }
+    for row in 0..a.rows() {
+        let Some(one) = a.row_range(row..row + 1) else { break };
+        let small = kernel.vectorize(WithinAll { a: &one, most });
+        if small || !kernel.vectorize(WithinAll { a: &one, most: f32::MAX }) {
+            continue;
+        }
+        if let Some(channel) = first_lost(one, w, workspace) {
+            return Err(GemmError::FloatRange { row, channel });
+        }
+    }
+    Ok(())
+}
+
+/// The first channel whose sum for the single row `a` is not finite, though it should be, or no number.
+fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
+    let (n, panels) = (w.weights().n(), w.weights().layout().panels());
+    let mut y = core::mem::take(&mut workspace.operands.results);
+    y.clear();
+    y.resize(n, 0.0f32);
+    if let Ok(out) = MatMut::new(&mut y, 1, n) {
+        let whole = Part { rows: 0..1, panels: 0..panels };
+        threads::run(&FloatProduct { a, w, stage: &FloatStage::new() }, whole, out, workspace.arenas(1));
+    }
+    // Without the caller's stage, whose ReLU would make 0 of what went the wrong way.
+    let lost = |(channel, y): (usize, &f32)| {
+        y.is_nan() || y.is_infinite() && (exact(a, w, channel) as f32).is_finite()
+    };
+    let first = y.iter().enumerate().position(lost);
+    workspace.operands.results = y;
+    first
+}
+
+/// The sum of the single row `a` and a channel, in f64, which no such sum leaves.
+fn exact<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
+    let values = a.row_elements(0).enumerate();
+    values.map(|(k, a)| f64::from(a.widen()) * w.value(channel, k)).sum()
+}
+
+/// Whether all of `a` are at most `most` in magnitude, none of them NaN.
+struct WithinAll<'t, 'a, A> {
+    a: &'t MatRef<'a, A>,
+    most: f32,
+}
+
+impl<A: Float> Task for WithinAll<'_, '_, A> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        for i in 0..self.a.rows() {
+            let mut blocks = RowBlocks::new(self.a, i);
+            while let Some(block) = blocks.next() {
+                // Without an early exit from the block, so that it is vector code.
+                if !block.iter().fold(true, |all, x| all & (x.abs() <= self.most)) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}

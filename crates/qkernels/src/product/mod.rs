@@ -1,0 +1,9 @@
+//! The calls that the crate is for.
+
+pub(crate) mod dynamic;
+pub(crate) mod elementwise;
+#[cfg(feature = "float")]
+pub mod float;
+pub(crate) mod float_range;
+pub(crate) mod gemm;
+pub(crate) mod weight_only;

@@ -1,0 +1,78 @@
+//! Weight-only products: float activations, i8 weights that become f32 in registers, sums in f32.
+
+use qcore::Float;
+
+use crate::drive::float_nest::FloatProduct;
+use crate::drive::threads::{self, Part, Threads};
+use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::workspace::Workspace;
+use crate::output::stage::{FloatStage, check_len};
+use crate::product::float_range;
+use crate::product::gemm::GemmError;
+use crate::weights::scaled::ScaledWeights;
+
+/// Computes `out[i][j] = stage(sum_k a[i][k] * scale[j][k] * (w[j][k] - zero_point[j][k]))` in f32, where all k of a group
+/// have one scale and one zero point.
+///
+/// `a` is (m, k), `out` (m, n), each of f32, f16 or bf16; `w` fixes n, k and the kernel. 16-bit activations are widened
+/// exactly, results rounded once, to nearest, ties to even. Weights are never dequantized as a whole: each becomes f32, less
+/// its zero point, exactly, in a register. With a kept `workspace` a serial call allocates nothing.
+///
+/// # Precision
+/// Each element of `out` has the same bits whatever the threads, the strides and the other rows of `a`; kernels differ from
+/// each other in the order of their sums. On all of them an f32 result is within
+/// `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as long as no sum leaves the range
+/// of f32. Where one does that before it is complete, and is infinite or NaN instead of the finite sum that it should be, the
+/// product is an error. NaN and infinities of `a` reach every result of their row, as if the weights were f32.
+///
+/// Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels, nothing is written.
+///
+/// ```
+/// use qkernels::{
+///     FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, Workspace, weight_only,
+/// };
+/// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3, 4, 5, -6], 2, 3)?, Kernel::select()?)?;
+/// let w = ScaledWeights::new(w, WeightScales::per_channel(&[0.5, 0.25]))?;
+/// let a = MatRef::new(&[2.0f32, 0.0, 1.5], 1, 3)?;
+/// let mut y = [0f32; 2];
+/// weight_only(a, &w, &FloatStage::new(), MatMut::new(&mut y, 1, 2)?, Threads::Serial, &mut Workspace::new())?;
+/// assert_eq!(y, [0.5 * (2.0 + 1.5 * 3.0), 0.25 * (2.0 * 4.0 - 1.5 * 6.0)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the range of f32 on their way.
+pub fn weight_only<A: Float, Y: Float>(
+    a: MatRef<'_, A>,
+    w: &ScaledWeights,
+    stage: &FloatStage<'_>,
+    out: MatMut<'_, Y>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), GemmError> {
+    let weights = w.weights();
+    let (m, n, k) = (a.rows(), weights.n(), weights.k());
+    if a.cols() != k {
+        return Err(GemmError::Depth { expected: k, got: a.cols() });
+    }
+    if (out.rows(), out.cols()) != (m, n) {
+        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() });
+    }
+    if let Some(bias) = stage.bias {
+        check_len("bias", n, bias.len())?;
+    }
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    float_range::check(a, w, workspace)?;
+    let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
+    let arenas = workspace.arenas(parts);
+    let product = FloatProduct { a, w, stage };
+    let whole = Part { rows: 0..m, panels: 0..weights.layout().panels() };
+    if parts == 1 {
+        threads::run(&product, whole, out, arenas);
+    } else {
+        threads.enter(|| threads::run(&product, whole, out, arenas));
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The right operand: weights, packed once in the order in which kernels read them.
+
+pub(crate) mod operand;
+pub(crate) mod pack;
+pub(crate) mod packed;
+pub(crate) mod proof;
+pub(crate) mod regroup;
+pub(crate) mod scaled;
+pub(crate) mod sums;

@@ -1,0 +1,206 @@
+//! The right operand as the caller has it: i8 or u8 weights with their zero points.
+
+use bytemuck::Pod;
+use qcore::{Code, CodeRange};
+
+use crate::kernel::token::KernelError;
+use crate::matrix::signs::{largest_byte, shift};
+use crate::matrix::view::MatRef;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for i8 {}
+    impl Sealed for u8 {}
+}
+
+/// Why weights could not be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The packed size does not fit memory.
+    #[error("packed weights of n = {n} by k = {k} exceed the address space")]
+    TooLarge {
+        /// Output channels.
+        n: usize,
+        /// Depth.
+        k: usize,
+    },
+    /// There is no memory for the packed weights.
+    #[error("no memory for packed weights of n = {n} by k = {k}")]
+    OutOfMemory {
+        /// Output channels.
+        n: usize,
+        /// Depth.
+        k: usize,
+    },
+    /// The kernel is exact for some weights alone, so that none are packed for it.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The weights of a channel are so many that their sums leave 32 bits.
+    #[error(
+        "sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w - zero point| is {abs_sum}"
+    )]
+    Overflow {
+        /// The output channel.
+        channel: usize,
+        /// Depth.
+        k: usize,
+        /// Its sum of |w - zero point|.
+        abs_sum: u64,
+    },
+    /// The number of zero points is not that of channels.
+    #[error("expected n = {n} zero points, got {len}")]
+    ZeroPoints {
+        /// Output channels.
+        n: usize,
+        /// Zero points given.
+        len: usize,
+    },
+    /// A zero point is no code of the weights' type.
+    #[error("zero point {zero_point} of channel {channel} is not in {min}..={max}")]
+    ZeroPoint {
+        /// The output channel (0 for a zero point per tensor).
+        channel: usize,
+        /// The zero point.
+        zero_point: i32,
+        /// Smallest code.
+        min: i32,
+        /// Largest code.
+        max: i32,
+    },
+}
+
+/// Element type of weights: i8 or u8. Sealed.
+///
+/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`: the same value.
+pub trait Weight: Code + Pod + sealed::Sealed {
+    /// What is taken off a weight and its zero point: 0 or 128.
+    #[doc(hidden)]
+    const SHIFT: i32;
+
+    /// The weight less `SHIFT`.
+    #[doc(hidden)]
+    fn signed(self) -> i8;
+}
+
+impl Weight for i8 {
+    const SHIFT: i32 = 0;
+
+    #[inline(always)]
+    fn signed(self) -> i8 {
+        self
+    }
+}
+
+impl Weight for u8 {
+    const SHIFT: i32 = 128;
+
+    #[inline(always)]
+    fn signed(self) -> i8 {
+        (self ^ 0x80).cast_signed()
+    }
+}
+
+/// The code that stands for 0, one for each output channel or one for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroPoints<'a> {
+    /// One zero point.
+    PerTensor(i32),
+    /// A zero point for each of the n channels.
+    PerChannel(&'a [i32]),
+}
+
+impl ZeroPoints<'_> {
+    /// The zero point of `channel`; 0 for a channel that has none.
+    pub(crate) fn of(&self, channel: usize) -> i32 {
+        match self {
+            ZeroPoints::PerTensor(zero_point) => *zero_point,
+            ZeroPoints::PerChannel(zero_points) => zero_points.get(channel).copied().unwrap_or(0),
+        }
+    }
+
+    /// Those that there are: one, or one for each channel.
+    pub(crate) fn values(&self) -> &[i32] {
+        match self {
+            ZeroPoints::PerTensor(zero_point) => core::slice::from_ref(zero_point),
+            ZeroPoints::PerChannel(zero_points) => zero_points,
+        }
+    }
+
+    /// There are `n`, and all are codes of `W`.
+    pub(crate) fn check<W: Weight>(&self, n: usize) -> Result<(), PackError> {
+        let values = self.values();
+        if let ZeroPoints::PerChannel(zero_points) = self
+            && zero_points.len() != n
+        {
+            return Err(PackError::ZeroPoints { n, len: zero_points.len() });
+        }
+        match values.iter().position(|&zero_point| !W::RANGE.contains(zero_point)) {
+            None => Ok(()),
+            Some(channel) => Err(PackError::ZeroPoint {
+                channel,
+                zero_point: values[channel],
+                min: W::RANGE.min(),
+                max: W::RANGE.max(),
+            }),
+        }
+    }
+}
+
+/// Weights to be packed, and their zero points: the real value of an element q is `scale * (q - zero_point)`.
+///
+/// A plain [`MatRef`] converts into weights with zero point 0.
+///
+/// ```
+/// use qkernels::{Kernel, MatRef, PackedWeights, Weights, ZeroPoints};
+/// let q = [130u8, 128, 255, 0]; // (n = 2, k = 2)
+/// let w = Weights::new(MatRef::new(&q, 2, 2)?, ZeroPoints::PerChannel(&[128, 100]));
+/// let packed = PackedWeights::from_nk(w, Kernel::select()?)?;
+/// assert_eq!(packed.channel_sums(), [2, 55]); // of q - zero_point
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a, W> {
+    pub(crate) view: MatRef<'a, W>,
+    pub(crate) zero_points: ZeroPoints<'a>,
+    /// The largest byte of activations that they will meet.
+    pub(crate) largest_byte: u8,
+}
+
+impl<'a, W: Weight> Weights<'a, W> {
+    /// The codes of `view` with these zero points, which must be codes of `W`.
+    pub fn new(view: MatRef<'a, W>, zero_points: ZeroPoints<'a>) -> Self {
+        Self { view, zero_points, largest_byte: u8::MAX }
+    }
+
+    /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where they are of 7 bits, `avx2` needs
+    /// no further proof to multiply any weights in its faster form. Products take activations that are known not to
+    /// exceed the largest of these codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to
+    /// them), and refuse all others, whatever the kernel. (The proof needs no lower bound.)
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    /// use qkernels::{Kernel, MatRef, PackedWeights, Weights};
+    /// let w = Weights::from(MatRef::new(&[127i8; 64], 4, 16)?).for_activations(CodeRange::unsigned(7)?);
+    /// let w = PackedWeights::from_nk(w, Kernel::select()?)?;
+    /// let proofs = w.kernel().name() == "avx2_6x16";
+    /// assert_eq!(w.proven_columns(), if proofs { 4 } else { 0 });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn for_activations(self, codes: CodeRange) -> Self {
+        // Codes that no byte holds are refused elsewhere; here they are any.
+        let largest_byte = shift(codes).map_or(u8::MAX, |shift| largest_byte(codes, shift));
+        Self { largest_byte, ..self }
+    }
+
+    /// The same weights with rows and columns exchanged.
+    pub(crate) fn transposed(self) -> Self {
+        Self { view: self.view.transposed(), ..self }
+    }
+}
+
+impl<'a, W: Weight> From<MatRef<'a, W>> for Weights<'a, W> {
+    fn from(view: MatRef<'a, W>) -> Self {
+        Self::new(view, ZeroPoints::PerTensor(0))
+    }
+}

@@ -1,0 +1,395 @@
+//! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound need.
+
+use core::fmt;
+use core::ops::Range;
+use std::collections::TryReserveError;
+
+use qcore::{AccumulatorError, check_accumulator};
+
+use crate::cpu::vectorize::Task;
+use crate::kernel::token::Kernel;
+use crate::output::channels::Bits;
+use crate::weights::operand::{PackError, Weight, Weights};
+use crate::weights::pack::{PanelLayout, Panels, pack, unpack};
+use crate::weights::proof;
+use crate::weights::regroup::{pairs_of_quads, quads_of_pairs};
+use crate::weights::sums::Sums;
+
+/// Weights packed for one kernel: immutable, `Send + Sync`, to be shared by reference or `Arc`.
+///
+/// ```
+/// use qkernels::{Kernel, MatRef, PackedWeights};
+/// let w = [1i8, -2, 3, 4, 5, -6]; // (n = 2, k = 3), as `nn.Linear` stores them
+/// let packed = PackedWeights::from_nk(MatRef::new(&w, 2, 3)?, Kernel::select()?)?;
+/// assert_eq!(packed.channel_sums(), [2, 3]);
+/// assert_eq!(packed.unpack(), w);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct PackedWeights {
+    kernel: Kernel,
+    /// The kernel that each panel is packed for and runs on; empty where that is `kernel` for all.
+    panel_kernels: Vec<Kernel>,
+    layout: PanelLayout,
+    panels: Panels,
+    sums: Sums,
+    largest_abs_sum: u32,
+    /// The largest byte of activations that proofs count on.
+    largest_byte: u8,
+    /// Of the packed, signed weights; empty where all are 0.
+    zero_points: Vec<i32>,
+}
+
+impl PackedWeights {
+    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides. n and k may
+    /// be 0: a product without depth is the output stage of sums of 0, one without channels writes nothing.
+    ///
+    /// # Errors
+    /// [`PackError`] if the packed size overflows or finds no memory, a channel's sums leave 32 bits, the zero points do not fit
+    /// the weights, or `kernel` is one of those that [`column_kernels`](Self::column_kernels) gives for proven panels.
+    pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
+        kernel.check_any_weights()?;
+        let w = w.into();
+        let (n, k) = (w.view.rows(), w.view.cols());
+        w.zero_points.check::<W>(n)?;
+        let layout = PanelLayout::new(kernel.desc(), n, k);
+        // What one allocation may have, for the panels and for the sums of n channels.
+        let limit = isize::MAX as usize - 64;
+        let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
+        let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
+        // Weights that a stride of 0 repeats need memory here that the caller's do not, so this is asked for before any is read.
+        let no_memory = PackError::OutOfMemory { n, k };
+        let mut packed = Self {
+            kernel,
+            panel_kernels: Vec::new(),
+            layout,
+            panels: Panels::zeroed(bytes).ok_or(no_memory)?,
+            sums: Sums { plain: Vec::new(), magnitudes: Vec::new() },
+            largest_abs_sum: 0,
+            largest_byte: w.largest_byte,
+            zero_points: Vec::new(),
+        };
+        if n == 0 || k == 0 {
+            // The other dimension may be anything then, and none of the loops below would look at it twice.
+            packed.sums = Sums::zeroed(n).ok_or(no_memory)?;
+            return Ok(packed);
+        }
+        packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
+        let proofs =
+            Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
+        packed.panel_kernels = kernel.vectorize(proofs).map_err(|_| no_memory)?;
+        packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
+        if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {
+            packed.zero_points.try_reserve_exact(n).map_err(|_| no_memory)?;
+            packed.zero_points.extend((0..n).map(|channel| w.zero_points.of(channel) - W::SHIFT));
+        }
+        Ok(packed)
+    }
+
+    /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
+    ///
+    /// # Errors
+    /// As [`from_nk`](Self::from_nk).
+    pub fn from_kn<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
+        Self::from_nk(w.into().transposed(), kernel)
+    }
+
+    /// Output channels: columns of the product.
+    pub fn n(&self) -> usize {
+        self.layout.n
+    }
+
+    /// Depth: products summed for each output.
+    pub fn k(&self) -> usize {
+        self.layout.k
+    }
+
+    /// The kernel that these weights are packed for, and that every product with them runs on, but for the columns that
+    /// [`column_kernels`](Self::column_kernels) gives to a faster form of it.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum products in 16 bits: such a
+    /// one runs a panel if packing proves of its weights that no activations can make these sums saturate. (All results are
+    /// exact on any kernel; this is what the proof is for.)
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let (n, k) = (512, 64);
+    /// let w: Vec<i8> = (0..n * k).map(|at| if at < n * k / 2 { (at % 128) as i8 } else { (at % 15) as i8 - 7 }).collect();
+    /// let w = PackedWeights::from_nk(MatRef::new(&w, n, k)?, Kernel::select()?)?;
+    /// for (columns, kernel) in w.column_kernels() {
+    ///     println!("{columns:?} on {kernel}"); // with `avx2`: 0..256 on avx2_6x16, 256..512 on avx2_maddubs4_6x16
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn column_kernels(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        let all = (self.panel_kernels.is_empty() && self.n() > 0).then_some((0..self.n(), self.kernel));
+        all.into_iter().chain(self.panel_runs())
+    }
+
+    /// As [`column_kernels`](Self::column_kernels), but nothing where all panels run on `kernel`.
+    fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        let (n, nr) = (self.n(), self.kernel.desc().nr);
+        let runs = self.panel_kernels.chunk_by(|a, b| narrow_groups(a) == narrow_groups(b));
+        runs.scan(0, move |first, run| {
+            let columns = *first..n.min(*first + run.len() * nr);
+            *first = columns.end;
+            Some((columns, run[0]))
+        })
+    }
+
+    /// The columns that run on another kernel than `kernel`, with that.
+    pub(crate) fn proven_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
+        self.panel_runs().filter(|(_, kernel)| kernel.desc().narrow_groups > 0)
+    }
+
+    /// How many of the n columns are proven: they run on a faster form of the kernel. 0 with kernels that have none.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let small = PackedWeights::from_nk(MatRef::new(&[7i8; 64], 4, 16)?, Kernel::select()?)?;
+    /// let large = PackedWeights::from_nk(MatRef::new(&[127i8; 64], 4, 16)?, Kernel::select()?)?;
+    /// let proofs = small.kernel().name() == "avx2_6x16";
+    /// assert_eq!((small.proven_columns(), large.proven_columns()), (if proofs { 4 } else { 0 }, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn proven_columns(&self) -> usize {
+        self.proven_runs().map(|(columns, _)| columns.len()).sum()
+    }
+
+    /// `sum_k (w[n][k] - zero_point[n])` of each output channel.
+    pub fn channel_sums(&self) -> &[i32] {
+        &self.sums.plain
+    }
+
+    /// `sum_k |w[n][k] - zero_point[n]|` of each output channel.
+    pub fn channel_abs_sums(&self) -> &[u32] {
+        &self.sums.magnitudes
+    }
+
+    /// The largest of [`channel_abs_sums`](Self::channel_abs_sums).
+    pub fn largest_abs_sum(&self) -> u32 {
+        self.largest_abs_sum
+    }
+
+    /// Whether the sums of every channel fit int32, by qcore's bound: `largest_input` is the largest distance of an activation
+    /// from its zero point, `bias` what is added to each channel's sums.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let w = PackedWeights::from_nk(MatRef::new(&[100i8, -100], 2, 1)?, Kernel::select()?)?;
+    /// assert!(w.check_accumulators(255, None).is_ok());
+    /// assert_eq!(w.check_accumulators(255, Some(&[0, i32::MAX])).unwrap_err().channel, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccumulatorError`] with the first channel whose sums might not fit.
+    pub fn check_accumulators(
+        &self,
+        largest_input: u32,
+        bias: Option<&[i32]>,
+    ) -> Result<(), AccumulatorError> {
+        self.check_columns(0..self.n(), largest_input, bias)
+    }
+
+    /// [`check_accumulators`](Self::check_accumulators) of some channels.
+    pub(crate) fn check_columns(
+        &self,
+        columns: Range<usize>,
+        largest_input: u32,
+        bias: Option<&[i32]>,
+    ) -> Result<(), AccumulatorError> {
+        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        let bits = bias.map_or(0, |bias| self.kernel.vectorize(Bits(bias)));
+        let bias = bias.unwrap_or_default();
+        let suffices =
+            |bias| check_accumulator(0, largest_input, u64::from(self.largest_abs_sum), bias).is_ok();
+        if i32::try_from(bits).is_ok_and(suffices) {
+            return Ok(());
+        }
+        for channel in columns {
+            let abs_sum = u64::from(self.sums.magnitudes[channel]);
+            check_accumulator(channel, largest_input, abs_sum, bias.get(channel).copied().unwrap_or(0))?;
+        }
+        Ok(())
+    }
+
+    /// All columns, cut into at most `parts` ranges of about the same size, none of them empty, that
+    /// [`gemm_columns`](crate::gemm_columns) can compute on their own.
+    pub fn column_ranges(&self, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (n, nr, panels) = (self.n(), self.kernel.desc().nr, self.layout.panels());
+        let parts = parts.min(panels);
+        // In 128 bits: channels without depth may be more than have a square.
+        let panel = move |part: usize| (part as u128 * panels as u128 / parts as u128) as usize;
+        let column = move |part: usize| n.min(panel(part) * nr);
+        (0..parts).map(move |part| column(part)..column(part + 1))
+    }
+
+    /// Bytes held: the panels with their padding and their kernels, the sums and the zero points.
+    pub fn bytes(&self) -> usize {
+        let entries = self.sums.plain.len() + self.sums.magnitudes.len() + self.zero_points.len();
+        self.panels.as_slice().len() + size_of_val(self.panel_kernels.as_slice()) + 4 * entries
+    }
+
+    /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
+    /// empty where all are 0, and where k is.
+    pub fn zero_points(&self) -> &[i32] {
+        &self.zero_points
+    }
+
+    /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128. Exact, so that nothing
+    /// else need be kept.
+    pub fn unpack(&self) -> Vec<i8> {
+        unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
+    }
+
+    /// The same weights with all panels packed for [`kernel`](Self::kernel) itself.
+    pub(crate) fn without_proofs(mut self) -> Self {
+        for (p, _) in self.panel_kernels.iter().enumerate().filter(|(_, kernel)| **kernel != self.kernel) {
+            let panel = &mut self.panels.as_mut_slice()[self.layout.panel(p)];
+            pairs_of_quads(panel, self.layout.columns(p));
+        }
+        self.panel_kernels.clear();
+        self
+    }
+
+    /// The largest byte (an activation in u8 form) that these weights may be multiplied by.
+    pub(crate) fn largest_byte(&self) -> u8 {
+        self.largest_byte
+    }
+
+    pub(crate) fn layout(&self) -> &PanelLayout {
+        &self.layout
+    }
+
+    /// The kernel that panel `p` is packed for.
+    pub(crate) fn panel_kernel(&self, p: usize) -> Kernel {
+        self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
+    }
+
+    /// The kernel of the first of `columns`, a panel's first, and where it stops being that of the columns behind it.
+    pub(crate) fn kernel_of(&self, columns: Range<usize>) -> (usize, Kernel) {
+        if self.panel_kernels.is_empty() {
+            return (columns.end, self.kernel);
+        }
+        let nr = self.kernel.desc().nr;
+        let first = columns.start / nr;
+        let end = self.end_of_kernel(first, self.panel_kernels.len());
+        (columns.end.min(end * nr), self.panel_kernels[first])
+    }
+
+    /// A weight in signed form.
+    pub(crate) fn weight(&self, channel: usize, k: usize) -> i8 {
+        let p = channel / self.kernel.desc().nr;
+        let kr = self.panel_kernel(p).desc().kr;
+        self.panels.as_slice()[self.layout.place(channel, k, kr)]
+    }
+
+    /// For each [`PanelKind`](crate::kernel::desc::PanelKind), a kernel that runs any of `panels`.
+    pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 2] {
+        let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None] };
+        let mut kinds = [None; 2];
+        for kernel in kernels {
+            kinds[kernel.desc().kind() as usize] = Some(*kernel);
+        }
+        kinds
+    }
+
+    /// The panels from `first` on, before `end`, that have its kernel and its columns: where they end.
+    pub(crate) fn end_of_run(&self, first: usize, end: usize) -> usize {
+        let columns = self.layout.columns(first);
+        // Only the last panel may be narrower than the others.
+        let end = if self.layout.columns(end - 1) == columns { end } else { end - 1 };
+        self.end_of_kernel(first, end)
+    }
+
+    /// The panels from `first` on, before `end`, that have its kernel: where they end.
+    fn end_of_kernel(&self, first: usize, end: usize) -> usize {
+        let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
+        first
+            + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()
+    }
+
+    /// The panels from panel `p` on, from `k` of it on.
+    pub(crate) fn panels_from(&self, p: usize, k: usize) -> &[i8] {
+        &self.panels.as_slice()[self.layout.range(p, k..k).start..]
+    }
+
+    /// What of panel `p` holds `k`, whole groups of its kernel.
+    pub(crate) fn panel(&self, p: usize, k: Range<usize>) -> &[i8] {
+        &self.panels.as_slice()[self.layout.range(p, k)]
+    }
+}
+
+impl fmt::Debug for PackedWeights {
+    /// What they are, without the weights themselves.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (n, k) = (self.n(), self.k());
+        f.debug_struct("PackedWeights")
+            .field("kernel", &self.kernel)
+            .field("n", &n)
+            .field("k", &k)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What tells the forms of a kernel from each other.
+fn narrow_groups(kernel: &Kernel) -> usize {
+    kernel.desc().narrow_groups
+}
+
+/// Writes the panels of weights, and finds their sums.
+struct Pack<'t, 'w, W> {
+    layout: &'t PanelLayout,
+    w: &'t Weights<'w, W>,
+    panels: &'t mut Panels,
+}
+
+impl<W: Weight> Task for Pack<'_, '_, W> {
+    type Output = Result<Sums, PackError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let sums = Sums::of(self.w)?;
+        pack(self.layout, &self.w.view, self.panels);
+        Ok(sums)
+    }
+}
+
+/// Finds the fastest kernel for each panel, and packs it for that.
+struct Prove<'t> {
+    layout: &'t PanelLayout,
+    kernel: Kernel,
+    panels: &'t mut Panels,
+    largest_byte: u8,
+}
+
+impl Task for Prove<'_> {
+    type Output = Result<Vec<Kernel>, TryReserveError>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Self { layout, kernel, panels, largest_byte } = self;
+        let mut panel_kernels = Vec::new();
+        for p in 0..layout.panels() {
+            let columns = layout.columns(p);
+            let panel = &mut panels.as_mut_slice()[layout.panel(p)];
+            for proven in kernel.proven() {
+                if proof::holds(panel, columns, proven.desc().narrow_groups, largest_byte) {
+                    quads_of_pairs(panel, columns);
+                    panel_kernels.try_reserve_exact(layout.panels() - panel_kernels.len())?;
+                    panel_kernels.resize(p, kernel);
+                    panel_kernels.push(proven);
+                    break;
+                }
+            }
+        }
+        if !panel_kernels.is_empty() {
+            panel_kernels.resize(layout.panels(), kernel);
+        }
+        Ok(panel_kernels)
+    }
+}
