@@ -5,7 +5,7 @@
 mod api;
 mod bench;
 mod cargo;
-#[path = "../../crates/qnn/tests/dataset/mod.rs"]
+#[path = "../../crates/qnn/tests/all/dataset.rs"]
 mod dataset;
 mod demo;
 mod figure;

@@ -98,13 +98,12 @@ fn the_kernel_passes_the_conformance_tests() {
         fs::remove_dir_all(&folder).expect("the last run's folder goes");
     }
     add_the_kernel(&folder);
+    let modules = ["differential::", "extremes::", "forced::", "stages::"];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let tests = ["differential", "extremes", "forced", "stages"].map(|test| ["--test", test]).concat();
     let output = Command::new(cargo)
         .current_dir(&folder)
-        .args(["test", "--offline", "--package", "qkernels"])
-        .args(tests)
-        .args(["--", "--nocapture"])
+        .args(["test", "--offline", "--package", "qkernels", "--test", "all", "--", "--nocapture"])
+        .args(modules)
         .env("CARGO_TARGET_DIR", target.parent().expect("a target folder"))
         // The sources are copied anew each time: there is nothing to build on, and an interrupted run leaves nothing behind.
         .env("CARGO_INCREMENTAL", "0")
@@ -115,4 +114,7 @@ fn the_kernel_passes_the_conformance_tests() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     assert!(text.contains("runs: toy_2x3 ("), "{text}");
+    for module in modules {
+        assert!(text.contains(&format!("test {module}")), "no test of {module} ran: {text}");
+    }
 }
