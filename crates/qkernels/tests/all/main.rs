@@ -4,6 +4,7 @@
 //!
 //! Beside it stands only what needs a process of its own.
 
+mod activations;
 mod bad_input;
 mod columns;
 mod differential;

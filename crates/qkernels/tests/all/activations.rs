@@ -1,16 +1,15 @@
 //! Activation functions in every stage, on every kernel, against qcore's definitions, bit for bit.
 
-mod oracle;
-
 use half::{bf16, f16};
-use oracle::sums::Sums;
-use oracle::{Noise, TestCode};
 use qcore::{ActivationFunction, Float, OnCodes, Q31Multiplier};
 use qkernels::{
     Dequantize, DequantizeTo, FixedPointRounding, FloatStage, Kernel, MatMut, MatRef, PackedWeights,
     Requantize, RequantizeFixedPoint, Residual, ScaledWeights, Scales, StageError, StoredFloat, Threads,
     WeightScales, Workspace, weight_only,
 };
+
+use crate::oracle::sums::Sums;
+use crate::oracle::{Noise, TestCode};
 
 const FUNCTIONS: [ActivationFunction; 9] = [
     ActivationFunction::Identity,
