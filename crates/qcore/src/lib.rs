@@ -49,6 +49,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod bias;
 mod bias_scale;
 mod channel_error;
@@ -64,6 +65,7 @@ mod groups;
 mod memory;
 mod metrics;
 mod observer;
+mod on_codes;
 mod pack_bits;
 mod params;
 mod presets;
@@ -75,6 +77,7 @@ mod rounding;
 mod scheme;
 mod sqnr;
 
+pub use activation::{ActivationError, ActivationFunction, ActivationTable};
 pub use bias::{
     BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
 };
@@ -105,6 +108,7 @@ pub use observer::{
     EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MovingAverageObserver, MseObserver,
     Observer, ObserverError, PerChannelObserver, PercentileObserver, SettingError,
 };
+pub use on_codes::{OnCodes, requantize_activation};
 pub use pack_bits::{PackError, pack_codes, unpack_codes};
 pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};
 pub use quantize::{
@@ -113,8 +117,9 @@ pub use quantize::{
 };
 pub use range::{Range, RangeError};
 pub use requantize::{
-    dequantize_acc, dequantize_acc_bias, output_multiplier, output_multiplier_f64, requantize,
-    requantize_add_then_round, requantize_add_then_round_f64, requantize_f64, requantize_residual,
+    dequantize_acc, dequantize_acc_bias, dequantize_acc_residual, output_multiplier, output_multiplier_f64,
+    requantize, requantize_add_then_round, requantize_add_then_round_f64, requantize_f64, requantize_real,
+    requantize_residual, requantize_scaled,
 };
 pub use requantizer::{
     RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,

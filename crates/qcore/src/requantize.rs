@@ -45,12 +45,47 @@ pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {
 #[inline(always)]
 #[must_use]
 pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32) -> i32 {
+    requantize_scaled(acc as f32 * multiplier, zero_point, min, max)
+}
+
+/// `clamp(round_ties_even(v) + zero_point, min, max)`: the last step of [`requantize`], for a sum `v` that is already
+/// scaled to steps of the output.
+///
+/// Defined as [`requantize`]: NaN gives `min`, and a bound further than 2^22 from the zero point acts as if it stood
+/// there.
+///
+/// ```
+/// use qcore::requantize_scaled;
+///
+/// assert_eq!([2.5, 3.5, f32::NAN, f32::INFINITY].map(|v| requantize_scaled(v, 3, -128, 127)), [5, 7, -128, 127]);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_scaled(v: f32, zero_point: i32, min: i32, max: i32) -> i32 {
     // Clamping to min - z and max - z before rounding equals clamping after, since those are integers; and it makes
     // the rest of the computation small enough for one addition to round. The bounds are the same for a whole channel,
     // so their part leaves the loop.
     let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
     let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
-    round_clamped(acc as f32 * multiplier, lo, hi).wrapping_add(zero_point)
+    round_clamped(v, lo, hi).wrapping_add(zero_point)
+}
+
+/// `clamp(round_ties_even(y / scale) + zero_point, min, max)`: a real value as a code of the output, as the last step
+/// of a layer whose [`ActivationFunction`](crate::ActivationFunction) needs real values.
+///
+/// Unlike [`QParams::quantize`](crate::QParams::quantize), NaN gives `min`, as everywhere in requantization.
+///
+/// ```
+/// use qcore::{ActivationFunction, dequantize_acc_residual, requantize_real};
+///
+/// // A sum of scale 1/8, a residual of scale 1/2, hard-swish, an output of scale 1/4.
+/// let y = dequantize_acc_residual(-6, 0.125, 3, 0.5); // 0.75
+/// assert_eq!(requantize_real(ActivationFunction::HardSwish.apply(y), 0.25, 10, 0, 255), 12); // 0.46875
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn requantize_real(y: f32, scale: f32, zero_point: i32, min: i32, max: i32) -> i32 {
+    requantize_scaled(y / scale, zero_point, min, max)
 }
 
 /// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`: MIT 6.5940 lab 2. With an odd zero
@@ -121,9 +156,7 @@ pub fn requantize_residual(
     min: i32,
     max: i32,
 ) -> i32 {
-    let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
-    let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
-    round_clamped(acc as f32 * multiplier + residual as f32 * step, lo, hi).wrapping_add(zero_point)
+    requantize_scaled(acc as f32 * multiplier + residual as f32 * step, zero_point, min, max)
 }
 
 /// `f32(acc) * scale` with `scale = s_x * s_w`: an accumulator restored.
@@ -146,6 +179,18 @@ pub fn dequantize_acc(acc: i32, scale: f32) -> f32 {
 #[must_use]
 pub fn dequantize_acc_bias(acc: i32, scale: f32, bias: f32) -> f32 {
     dequantize_acc(acc, scale) + bias
+}
+
+/// `f32(acc) * scale + f32(residual) * residual_scale`, each step in f32, not fused: a layer and the tensor that is added
+/// to it, both as real values. `residual` is the distance of that tensor's code from its zero point.
+///
+/// ```
+/// assert_eq!(qcore::dequantize_acc_residual(-6, 0.125, 3, 0.5), 0.75);
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn dequantize_acc_residual(acc: i32, scale: f32, residual: i32, residual_scale: f32) -> f32 {
+    dequantize_acc(acc, scale) + dequantize_acc(residual, residual_scale)
 }
 
 #[cfg(test)]

@@ -25,6 +25,13 @@ pub(crate) fn round_clamped(v: f32, lo: f32, hi: f32) -> i32 {
     ((v + MAGIC_F32).to_bits() as i32).wrapping_sub(MAGIC_F32.to_bits() as i32)
 }
 
+/// `round_ties_even(v)` for `|v| <= 2^22`, as a float and as an integer. NaN becomes NaN and some integer.
+#[inline(always)]
+pub(crate) fn round_small(v: f32) -> (f32, i32) {
+    let sum = v + MAGIC_F32;
+    (sum - MAGIC_F32, (sum.to_bits() as i32).wrapping_sub(MAGIC_F32.to_bits() as i32))
+}
+
 /// [`round_clamped`] with ties away from zero.
 #[inline(always)]
 pub(crate) fn round_clamped_ties_away(v: f32, lo: f32, hi: f32) -> i32 {
