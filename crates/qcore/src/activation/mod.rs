@@ -42,10 +42,10 @@ use core::fmt;
 /// | function | relative error | from | absolute error elsewhere |
 /// | --- | --- | --- | --- |
 /// | `Gelu` | at most 5e-7 | y >= -13 | at most 1e-43 |
-/// | `GeluTanh` | at most 9e-7 | y >= -3 | at most 3e-9 |
-/// | | at most 1.2e-5 | y >= -9 | at most 1e-33 |
+/// | `GeluTanh` | at most 1.2e-6 | y >= -3 | at most 4e-9 |
+/// | | at most 1.3e-5 | y >= -9 | at most 2e-33 |
 /// | `Silu` | at most 2.5e-7 | y >= -85 | at most 2e-42 |
-/// | `HardSwish` | at most 1.5e-7 | y >= -3 | exact |
+/// | `HardSwish` | at most 2e-7 | y >= -3 | exact |
 ///
 /// 6e-8 is half a unit in the last place of a float just above a power of two. A result below 2^-126 is subnormal, and
 /// counts as elsewhere.
