@@ -49,80 +49,52 @@
 
 #![forbid(unsafe_code)]
 
-mod activation;
-mod bias;
-mod bias_scale;
-mod channel_error;
-mod channels;
-mod classes;
-mod clipped;
-mod codes;
-mod compensate;
-mod finite;
-mod fixed_point;
-mod float;
-mod groups;
-mod memory;
-mod metrics;
-mod observer;
-mod on_codes;
-mod pack_bits;
+// Rooms. Each names only those above it, which `cargo xtask tidy` checks.
+mod value;
+mod code;
 mod params;
-mod presets;
-mod quantize;
-mod range;
+mod tensor;
+mod sum;
+mod activation;
 mod requantize;
-mod requantizer;
-mod rounding;
-mod scheme;
-mod sqnr;
+mod observer;
+mod measure;
 
 pub use activation::{ActivationError, ActivationFunction, ActivationTable};
-pub use bias::{
-    BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
+pub use code::{
+    Code, CodeRange, CodeRangeError, PackError, WeightStorage, pack_codes, packed_bytes, unpack_codes,
 };
-pub use bias_scale::{FittedScale, NoFittingScale, WeightChannel};
-pub use channel_error::{AxisError, ChannelError};
-pub use channels::{
-    ChannelAxis, channel_params, channel_ranges, dequantize_per_channel, dequantize_per_channel_into,
-    fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
-    quantize_per_channel_strict,
+pub use measure::{
+    Agreement, ErrorMetrics, MetricsError, Sqnr, SqnrAboutMean, agreement, argmax, clipped_fraction,
+    clipped_fraction_per_channel, sqnr_db,
 };
-pub use classes::{Agreement, agreement, argmax};
-pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
-pub use codes::{Code, CodeRange, CodeRangeError};
-pub use compensate::{
-    AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
-    compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
-};
-pub use finite::first_non_finite;
-pub use fixed_point::{
-    MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
-    requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
-};
-pub use float::Float;
-pub use groups::{GroupError, Groups, dequantize_per_group, group_params, quantize_per_group};
-pub use memory::{WeightStorage, packed_bytes};
-pub use metrics::{ErrorMetrics, MetricsError};
 pub use observer::{
     EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MovingAverageObserver, MseObserver,
-    Observer, ObserverError, PerChannelObserver, PercentileObserver, SettingError,
+    Observer, PerChannelObserver, PercentileObserver, SettingError,
 };
-pub use on_codes::{OnCodes, requantize_activation};
-pub use pack_bits::{PackError, pack_codes, unpack_codes};
-pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};
-pub use quantize::{
-    LengthError, QuantizeError, TensorError, dequantize_into, dequantize_slice, fake_quantize_slice,
-    quantize_from, quantize_slice, quantize_slice_strict, quantize_tensor,
+pub use params::{
+    AffineRange, Kind, ParamError, QParams, Rounding, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor,
+    ZeroPointOrder, ZeroScale,
 };
-pub use range::{Range, RangeError};
 pub use requantize::{
-    dequantize_acc, dequantize_acc_bias, dequantize_acc_residual, output_multiplier, output_multiplier_f64,
-    requantize, requantize_add_then_round, requantize_add_then_round_f64, requantize_f64, requantize_real,
-    requantize_residual, requantize_scaled,
+    MultiplierError, OnCodes, Q31Multiplier, RequantizeError, RequantizeMode, Requantizer, dequantize_acc,
+    dequantize_acc_bias, dequantize_acc_residual, output_multiplier, output_multiplier_f64, requantize,
+    requantize_activation, requantize_add_then_round, requantize_add_then_round_f64,
+    requantize_double_rounding, requantize_f64, requantize_per_channel, requantize_power_of_two,
+    requantize_real, requantize_residual, requantize_scaled, requantize_single_rounding, requantize_slice,
+    rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
-pub use requantizer::{
-    RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,
+pub use sum::{
+    AccumulatorError, BiasError, BiasesError, CompensateError, FittedScale, FoldError, NoFittingScale,
+    WeightChannel, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum, compensate,
+    compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points, quantize_bias,
+    quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
 };
-pub use scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor, ZeroScale};
-pub use sqnr::{Sqnr, SqnrAboutMean, sqnr_db};
+pub use tensor::{
+    AxisError, ChannelAxis, ChannelError, GroupError, Groups, LengthError, QuantizeError, TensorError,
+    channel_params, channel_ranges, dequantize_into, dequantize_per_channel, dequantize_per_channel_into,
+    dequantize_per_group, dequantize_slice, fake_quantize_per_channel, fake_quantize_slice, group_params,
+    quantize_from, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
+    quantize_per_channel_strict, quantize_per_group, quantize_slice, quantize_slice_strict, quantize_tensor,
+};
+pub use value::{Float, ObserverError, Range, RangeError, first_non_finite};

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::quantize::QuantizeError;
+use crate::tensor::QuantizeError;
 
 /// Why an [`ActivationFunction`](crate::ActivationFunction) cannot be used.
 ///

@@ -1,6 +1,6 @@
 //! `exp` of numbers that are not positive, in f32 additions and multiplications.
 
-use crate::rounding::round_small;
+use crate::value::round_small;
 
 /// The argument below which [`exp_of_sum`] must not be asked. Its result is 0 well before.
 pub(super) const LOWEST: f32 = -120.0;

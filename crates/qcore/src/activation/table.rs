@@ -1,9 +1,9 @@
 //! A function from codes to codes, as a table of all of them.
 
 use super::{ActivationError, ActivationFunction};
-use crate::codes::Code;
+use crate::code::Code;
 use crate::params::QParams;
-use crate::quantize::{LengthError, check_codes};
+use crate::tensor::{LengthError, check_codes};
 
 /// What a function makes of each code of type `C`, as codes of type `D`: `quantize(f(dequantize(q)))` for all 256.
 ///
@@ -105,7 +105,7 @@ fn byte(code: i32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
+    use crate::code::CodeRange;
 
     fn check<C: Code, D: Code>(from: &QParams, to: &QParams) {
         for function in [

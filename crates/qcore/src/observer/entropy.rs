@@ -1,9 +1,9 @@
 //! The range that keeps the distribution: least Kullback-Leibler divergence.
 
-use crate::codes::CodeRange;
-use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
-use crate::range::Range;
+use super::float_counts::{Bin, FloatCounts};
+use super::{MergeObserver, MinMaxObserver, Observer};
+use crate::code::CodeRange;
+use crate::value::{ObserverError, Range};
 
 /// The bins of the magnitudes' histogram, TensorRT's number.
 const BINS: usize = 2048;

@@ -5,7 +5,7 @@
 //! special case. A bin is at most 2^-8 of its value wide, down to the subnormals; 0 has a bin of its own. Memory is
 //! bounded by the number of floats' exponents, and used for those that occur.
 
-use crate::range::Range;
+use crate::value::Range;
 
 /// Leading mantissa bits that tell bins apart.
 const MANTISSA_BITS: u32 = 8;

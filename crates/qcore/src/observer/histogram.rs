@@ -1,7 +1,7 @@
 //! PyTorch's histogram observer: the range with the least squared error, found on a histogram.
 
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::{MergeObserver, MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
 /// Into so many parts a bin is split when the range grows.
 const PARTS: usize = 16;

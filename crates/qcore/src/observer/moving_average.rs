@@ -1,7 +1,7 @@
 //! Minimum and maximum, averaged over batches.
 
-use crate::observer::{MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::{MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
 /// The extremes of each batch, averaged: the first batch's, then `v + c * (v_batch - v)` in f32 for each that follows.
 /// PyTorch's `MovingAverageMinMaxObserver`; an exponential moving average, so that one wild batch does little.

@@ -1,10 +1,9 @@
 //! The range with the least mean squared error.
 
-use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
-use crate::params::QParams;
-use crate::range::Range;
-use crate::scheme::{Kind, Scheme};
+use super::float_counts::{Bin, FloatCounts};
+use super::{MergeObserver, MinMaxObserver, Observer};
+use crate::params::{Kind, QParams, Scheme};
+use crate::value::{ObserverError, Range};
 
 /// How many shrunken ranges are tried at a time: shares 1/100 to 100/100.
 const SHARES: u32 = 100;

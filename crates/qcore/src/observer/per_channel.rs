@@ -1,9 +1,8 @@
 //! One observer for each channel.
 
-use crate::channel_error::ChannelError;
-use crate::channels::ChannelAxis;
-use crate::observer::{MergeObserver, Observer};
-use crate::range::Range;
+use super::{MergeObserver, Observer};
+use crate::tensor::{ChannelAxis, ChannelError};
+use crate::value::Range;
 
 /// An observer for each channel of a tensor, along any axis: with [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's
 /// `PerChannelMinMaxObserver`; with [`MovingAverageObserver`](crate::MovingAverageObserver), its

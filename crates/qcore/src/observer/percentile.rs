@@ -1,8 +1,8 @@
 //! Percentiles: a range that leaves out the tails.
 
-use crate::observer::float_counts::FloatCounts;
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::float_counts::FloatCounts;
+use super::{MergeObserver, MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
 /// Up to so many values are kept as they are.
 const KEPT: usize = 1 << 16;

@@ -9,9 +9,9 @@ use std::fmt::{self, Display, Formatter};
 
 use thiserror::Error;
 
-use crate::bias::quantize_bias;
-use crate::codes::CodeRange;
-use crate::compensate::check_accumulator;
+use super::bias::quantize_bias;
+use super::compensate::check_accumulator;
+use crate::code::CodeRange;
 use crate::params::QParams;
 
 /// One output channel whose weight scale is sought: its weights, its bias, and the parameters of its input.
@@ -143,8 +143,8 @@ pub struct NoFittingScale {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::range::Range;
-    use crate::scheme::Scheme;
+    use crate::params::Scheme;
+    use crate::value::Range;
 
     fn input(scale: f32) -> QParams {
         QParams::new(scale, 0, CodeRange::U8).unwrap()

@@ -2,12 +2,9 @@
 
 use thiserror::Error;
 
-use crate::codes::{Code, CodeRange};
-use crate::finite::first_non_finite;
-use crate::float::Float;
-use crate::params::{QParams, Rounding};
-use crate::range::{Range, RangeError};
-use crate::scheme::{Scheme, SchemeError};
+use crate::code::{Code, CodeRange};
+use crate::params::{QParams, Rounding, Scheme, SchemeError};
+use crate::value::{Float, Range, RangeError, first_non_finite};
 
 /// Halves are widened and narrowed so many at a time, on the stack.
 const BLOCK: usize = 256;

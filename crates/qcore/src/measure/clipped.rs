@@ -1,8 +1,7 @@
 //! How much of a tensor lies beyond what its codes reach.
 
-use crate::channel_error::ChannelError;
-use crate::channels::ChannelAxis;
 use crate::params::QParams;
+use crate::tensor::{ChannelAxis, ChannelError};
 
 /// The share of values that clamping changed: those whose rounded code lies outside of the code range. Infinities
 /// count, NaN does not. 0 for an empty slice.
@@ -50,7 +49,7 @@ pub fn clipped_fraction_per_channel(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
+    use crate::code::CodeRange;
     use crate::params::ZeroPointOrder;
 
     #[test]

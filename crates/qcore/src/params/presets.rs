@@ -1,9 +1,9 @@
 //! The schemes in use, each named after what it reproduces. A new convention is one function here; if it needs a choice
 //! that does not exist yet, a variant of the enum in `scheme.rs` that it concerns.
 
-use crate::codes::CodeRange;
-use crate::params::{Rounding, ZeroPointOrder};
-use crate::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
+use super::qparams::{Rounding, ZeroPointOrder};
+use super::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
+use crate::code::CodeRange;
 
 const SYMMETRIC: Kind = Kind::Symmetric { divisor: SymmetricDivisor::MaxCode };
 const AS_OBSERVED: Kind = Kind::Affine { range: AffineRange::AsObserved };

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::float::Float;
+use super::float::Float;
 
 /// The smallest and the largest of some values: both finite, `min <= max`.
 ///

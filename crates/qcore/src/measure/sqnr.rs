@@ -1,6 +1,6 @@
 //! Signal to quantization noise, pair after pair: of a signal as it is, and of what it does about its mean.
 
-use crate::metrics::{MetricsError, check_lengths, check_rows};
+use super::error::{MetricsError, check_lengths, check_rows};
 
 /// The signal-to-quantization-noise ratio of pairs that arrive in batches: the definition behind [`sqnr_db`] and
 /// [`ErrorMetrics::sqnr_db`](crate::ErrorMetrics::sqnr_db). Differences are taken in f64. Batches give the bits that all pairs
@@ -224,7 +224,7 @@ fn decibels(signal: f64, noise: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::ErrorMetrics;
+    use crate::measure::metrics::ErrorMetrics;
 
     fn waves() -> (Vec<f32>, Vec<f32>) {
         let reference: Vec<f32> = (0..120).map(|i| (i as f32 * 0.7).sin() + 3.0).collect();

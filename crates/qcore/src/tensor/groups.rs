@@ -2,11 +2,10 @@
 
 use thiserror::Error;
 
-use crate::codes::Code;
-use crate::params::QParams;
-use crate::quantize::{LengthError, QuantizeError, check_codes, quantize_run};
-use crate::range::{Range, RangeError};
-use crate::scheme::{Scheme, SchemeError};
+use super::quantize::{LengthError, QuantizeError, check_codes, quantize_run};
+use crate::code::Code;
+use crate::params::{QParams, Scheme, SchemeError};
+use crate::value::{Range, RangeError};
 
 /// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row as short as the
 /// rest.

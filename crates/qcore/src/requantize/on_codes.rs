@@ -1,7 +1,7 @@
 //! How a layer that puts out codes applies an activation function.
 
+use super::scalar::{dequantize_acc, requantize_real};
 use crate::activation::ActivationFunction;
-use crate::requantize::{dequantize_acc, requantize_real};
 
 /// Where a layer that puts out codes applies an [`ActivationFunction`].
 ///
@@ -96,8 +96,8 @@ impl ActivationFunction {
 /// that applies a function to its real output and then quantizes it.
 ///
 /// Each step in f32, in that order: [`dequantize_acc`], the function, [`requantize_real`]. With a residual, the first is
-/// [`dequantize_acc_residual`]. Identity, ReLU and clamps give the codes of a layer that quantizes the real output;
-/// [`requantize`] with [bounds](crate::ActivationFunction::as_code_bounds) divides the scales first, and so can be one code
+/// [`dequantize_acc_residual`](crate::dequantize_acc_residual). Identity, ReLU and clamps give the codes of a layer that quantizes the real output;
+/// [`requantize`](crate::requantize) with [bounds](crate::ActivationFunction::as_code_bounds) divides the scales first, and so can be one code
 /// off this at and next to ties.
 ///
 /// ```
@@ -123,9 +123,9 @@ pub fn requantize_activation(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
+    use crate::code::CodeRange;
     use crate::params::QParams;
-    use crate::requantize::{requantize, requantize_scaled};
+    use crate::requantize::scalar::{requantize, requantize_scaled};
 
     const SCALES: [f32; 5] = [0.05, 0.1, 1.0 / 3.0, 1.0, 1e-30];
 

@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use crate::codes::{Code, CodeRange, CodeRangeError};
-use crate::memory::packed_bytes;
+use super::codes::{Code, CodeRange, CodeRangeError};
+use super::memory::packed_bytes;
 
 /// So many codes fill a whole number of bytes, whatever their width.
 const CODES: usize = 8;

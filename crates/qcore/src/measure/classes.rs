@@ -1,6 +1,6 @@
 //! Which value of a row is the largest, and whether two models say the same.
 
-use crate::metrics::{MetricsError, check_lengths, check_rows};
+use super::error::{MetricsError, check_lengths, check_rows};
 
 /// Index of the largest value, the first of equals; `None` without a number: no values, or only NaN. NaN is never the largest.
 ///

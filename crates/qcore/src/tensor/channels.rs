@@ -2,17 +2,14 @@
 
 use half::f16;
 
-use crate::channel_error::{AxisError, ChannelError};
-use crate::codes::Code;
-use crate::finite::first_non_finite;
-use crate::float::Float;
-use crate::params::QParams;
-use crate::quantize::{
+use super::channel_error::{AxisError, ChannelError};
+use super::quantize::{
     LengthError, QuantizeError, check_codes, dequantize_run_into, fake_quantize_run, quantize_run,
     quantize_run_from,
 };
-use crate::range::{Range, RangeError, Scan};
-use crate::scheme::Scheme;
+use crate::code::Code;
+use crate::params::{QParams, Scheme};
+use crate::value::{Float, Range, RangeError, Scan, first_non_finite};
 
 /// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and inside of it.
 ///
@@ -453,8 +450,8 @@ pub(crate) fn map_channels<P, T, U>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
-    use crate::scheme::SchemeError;
+    use crate::code::CodeRange;
+    use crate::params::SchemeError;
 
     #[test]
     fn without_elements_the_other_dimensions_cost_nothing() {

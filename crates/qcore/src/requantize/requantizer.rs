@@ -2,18 +2,16 @@
 
 use thiserror::Error;
 
-use crate::channel_error::ChannelError;
-use crate::channels::{ChannelAxis, map_channels};
-use crate::codes::{Code, CodeRange};
-use crate::fixed_point::{
+use super::fixed_point::{
     MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
     requantize_single_rounding,
 };
-use crate::quantize::{LengthError, QuantizeError};
-use crate::requantize::{
+use super::scalar::{
     output_multiplier, output_multiplier_f64, requantize, requantize_add_then_round,
     requantize_add_then_round_f64, requantize_f64,
 };
+use crate::code::{Code, CodeRange};
+use crate::tensor::{ChannelAxis, ChannelError, LengthError, QuantizeError, map_channels};
 
 /// The arithmetic by which an accumulator becomes a code. They differ at and next to ties, by one code; which one a
 /// model was exported for is part of the model.

@@ -11,7 +11,7 @@
 
 use thiserror::Error;
 
-use crate::codes::Code;
+use crate::code::Code;
 
 /// The sum of codes: `sum_k b[k]`, exact for any length that fits in memory.
 ///
@@ -250,7 +250,7 @@ pub struct AccumulatorError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
+    use crate::code::CodeRange;
 
     #[test]
     fn sums_do_not_overflow() {

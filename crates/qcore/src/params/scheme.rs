@@ -6,9 +6,9 @@
 use half::f16;
 use thiserror::Error;
 
-use crate::codes::CodeRange;
-use crate::params::{ParamError, QParams, Rounding, ZeroPointOrder};
-use crate::range::Range;
+use super::qparams::{ParamError, QParams, Rounding, ZeroPointOrder};
+use crate::code::CodeRange;
+use crate::value::Range;
 
 /// How a [`Range`] becomes [`QParams`]. The default is [`Scheme::weights_i8`].
 ///

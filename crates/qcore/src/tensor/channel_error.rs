@@ -2,10 +2,9 @@
 
 use thiserror::Error;
 
-use crate::observer::ObserverError;
-use crate::quantize::{LengthError, QuantizeError};
-use crate::range::RangeError;
-use crate::scheme::SchemeError;
+use super::quantize::{LengthError, QuantizeError};
+use crate::params::SchemeError;
+use crate::value::{ObserverError, RangeError};
 
 /// A shape and an axis that do not go together.
 ///

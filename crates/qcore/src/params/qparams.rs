@@ -3,8 +3,8 @@
 use half::f16;
 use thiserror::Error;
 
-use crate::codes::CodeRange;
-use crate::rounding::{round_clamped, round_clamped_ties_away};
+use crate::code::CodeRange;
+use crate::value::{round_clamped, round_clamped_ties_away};
 
 /// Whether the zero point is added after or before rounding. The two differ at ties when the zero point is odd.
 ///

@@ -5,7 +5,7 @@
 //! per-value functions are branch-free and always inlined, so that a kernel that calls them in a loop compiles this
 //! very definition to its own vector instructions.
 
-use crate::rounding::{LIMIT, round_clamped, round_clamped_f64};
+use crate::value::{LIMIT, round_clamped, round_clamped_f64};
 
 /// `(s_x * s_w) / s_y`, each step in f32: input scale, weight scale of the channel, output scale.
 ///
