@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a table and a picture.
+//! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a
+//! table and a picture.
 
 mod labels;
 mod markdown;
@@ -68,7 +69,8 @@ fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Re
         command.args(["--features", "tract"]);
     }
     command.args(["--", "--csv", "-"]).args(&flags.filter);
-    // What cargo says while it builds stays visible; the bar appears with the first line of the bench.
+    // What cargo says while it builds stays visible; the bar appears with the first line of the
+    // bench.
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo bench")?;
     let output = child.stdout.take().context("cargo bench has no output")?;
 

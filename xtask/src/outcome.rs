@@ -67,7 +67,8 @@ impl Outcome {
     }
 }
 
-/// Runs a demo from the command line: what cannot be written to is found before anything is computed.
+/// Runs a demo from the command line: what cannot be written to is found before anything is
+/// computed.
 pub(crate) fn show(folder: &Path, demo: impl FnOnce() -> Result<Outcome>) -> Result<()> {
     make_folder(folder)?;
     let outcome = demo()?;

@@ -1,4 +1,5 @@
-//! The clock of the demos: two ways to do one thing, timed in alternation, so that what disturbs the machine disturbs both.
+//! The clock of the demos: two ways to do one thing, timed in alternation, so that what disturbs
+//! the machine disturbs both.
 
 use std::time::{Duration, Instant};
 

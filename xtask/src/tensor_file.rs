@@ -41,7 +41,8 @@ impl TensorFile {
         &self.path
     }
 
-    /// The names and shapes of the tensors of real numbers with two axes or more, conv2 before conv10.
+    /// The names and shapes of the tensors of real numbers with two axes or more, conv2 before
+    /// conv10.
     pub(crate) fn weights(&self) -> Result<Vec<(String, Vec<usize>)>> {
         let file = SafeTensors::deserialize(&self.bytes)?;
         let mut weights: Vec<(String, Vec<usize>)> = file

@@ -91,7 +91,8 @@ fn the_steps_can_be_followed() {
 
 #[test]
 fn the_kernel_passes_the_conformance_tests() {
-    // Always the same folder, and the target folder of this build: what the crates depend on is compiled already.
+    // Always the same folder, and the target folder of this build: what the crates depend on is
+    // compiled already.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join("adding-a-kernel");
     if folder.exists() {
@@ -106,7 +107,8 @@ fn the_kernel_passes_the_conformance_tests() {
         .args(tests)
         .args(["--", "--nocapture"])
         .env("CARGO_TARGET_DIR", target.parent().expect("a target folder"))
-        // The sources are copied anew each time: there is nothing to build on, and an interrupted run leaves nothing behind.
+        // The sources are copied anew each time: there is nothing to build on, and an interrupted
+        // run leaves nothing behind.
         .env("CARGO_INCREMENTAL", "0")
         .env("QKERNELS_ISA", "toy")
         .output()

@@ -12,14 +12,17 @@
 //!
 //! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
 //! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];
-//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] make codes, [`dequantize_slice`] and its
-//!    kin values again, [`pack_codes`] bytes of narrow codes; any [`Float`] will do;
-//! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`], [`compensate`] and
-//!    [`quantize_biases`] take care of zero points and bias in integers, [`check_accumulator`] of overflow,
-//!    [`WeightChannel`] of weight scales too small for their bias;
-//! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an accumulator, [`dequantize_acc`]
-//!    an f32;
-//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] say what it cost and what it saved.
+//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] make codes,
+//!    [`dequantize_slice`] and its kin values again, [`pack_codes`] bytes of narrow codes; any
+//!    [`Float`] will do;
+//! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`],
+//!    [`compensate`] and [`quantize_biases`] take care of zero points and bias in integers,
+//!    [`check_accumulator`] of overflow, [`WeightChannel`] of weight scales too small for their
+//!    bias;
+//! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an
+//!    accumulator, [`dequantize_acc`] an f32;
+//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] say what it
+//!    cost and what it saved.
 //!
 //! ```
 //! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
@@ -36,16 +39,18 @@
 //!
 //! # Invariants
 //!
-//! - Rounding is to nearest, ties to even. A division by the scale is a division. Float steps are f32 in the order
-//!   written, never fused, unless a name says otherwise.
-//! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code) and -inf (the
-//!   smallest). Strict forms report them instead. Nothing panics.
-//! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice has a name
-//!   ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`], [`ZeroPointOrder`], [`Rounding`],
-//!   [`RequantizeMode`]), each combination in use a preset ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...).
-//!   Those of PyTorch, ONNX and the courses are tested against numbers that torch or numpy computed.
-//! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and free of branches, so
-//!   that a loop around them in code compiled for some instruction set becomes vector code with these very results.
+//! - Rounding is to nearest, ties to even. A division by the scale is a division. Float steps are
+//!   f32 in the order written, never fused, unless a name says otherwise.
+//! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code)
+//!   and -inf (the smallest). Strict forms report them instead. Nothing panics.
+//! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice
+//!   has a name ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`],
+//!   [`ZeroPointOrder`], [`Rounding`], [`RequantizeMode`]), each combination in use a preset
+//!   ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...). Those of PyTorch, ONNX and the
+//!   courses are tested against numbers that torch or numpy computed.
+//! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and
+//!   free of branches, so that a loop around them in code compiled for some instruction set becomes
+//!   vector code with these very results.
 
 #![forbid(unsafe_code)]
 

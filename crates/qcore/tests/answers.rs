@@ -1,5 +1,5 @@
-//! The figures that the sources state: every one that is right is computed again here, and every one that is wrong or
-//! loose is named in the documentation.
+//! The figures that the sources state: every one that is right is computed again here, and every
+//! one that is wrong or loose is named in the documentation.
 
 #[path = "fixture/mod.rs"]
 mod fixture;
@@ -119,7 +119,8 @@ fn answer(question: &str) -> Option<Vec<f64>> {
 /// Statements that are no number.
 fn is_reproduced(question: &str) -> bool {
     match question {
-        // `x.matmul(weight)` with the layout (in, out) runs in the manifest, as tinytorch_quantized_linear.
+        // `x.matmul(weight)` with the layout (in, out) runs in the manifest, as
+        // tinytorch_quantized_linear.
         "weight layout" => true,
         _ => false,
     }

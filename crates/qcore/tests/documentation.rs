@@ -1,4 +1,5 @@
-//! The worked numbers of `docs/quantization.md`, read from its tables and computed again; and its links, followed.
+//! The worked numbers of `docs/quantization.md`, read from its tables and computed again; and its
+//! links, followed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ fn table(heading: &str) -> Vec<Vec<String>> {
     lines.take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
-/// A number such as "5/127", "2^-23", "5e-7/127" or "(2^31 - 1) 2^-35" (the bold marks' filter took its asterisk).
+/// A number such as "5/127", "2^-23", "5e-7/127" or "(2^31 - 1) 2^-35" (the bold marks' filter took
+/// its asterisk).
 fn number(text: &str) -> f64 {
     if let Some((a, b)) = text.split_once('/') {
         return number(a) / number(b);

@@ -1,4 +1,5 @@
-//! Observers, by proptest: merging equals one pass, whatever the values, the batches and their order.
+//! Observers, by proptest: merging equals one pass, whatever the values, the batches and their
+//! order.
 
 use proptest::prelude::*;
 use qcore::{

@@ -117,8 +117,8 @@ proptest! {
         for (name, scheme) in presets(bits) {
             let p = scheme.choose(range).unwrap();
             let error = (f64::from(p.fake_quantize(x)) - f64::from(x)).abs();
-            // Beyond half a step: two roundings, each of half an ulp of the largest magnitude or, just below a power of
-            // two, of nearly one.
+            // Beyond half a step: two roundings, each of half an ulp of the largest magnitude or,
+            // just below a power of two, of nearly one.
             let rounding = f64::from(range.abs_max()) * f64::from(f32::EPSILON);
             prop_assert!(error <= p.scale_f64() / 2.0 + rounding, "{name}: {x} in {range:?}, {error}, {p:?}");
         }
@@ -146,7 +146,8 @@ proptest! {
         let (unsigned, p) = quantize_tensor::<u8>(&x, &Scheme::activations_u8()).unwrap();
         let (signed, _) = quantize_tensor::<i8>(&x, &Scheme::activations_i8()).unwrap();
         prop_assert!(p.scale() > 0.0);
-        // The zero points -128 - r and 0 - r round alike, so the codes are the same steps, 128 apart.
+        // The zero points -128 - r and 0 - r round alike, so the codes are the same steps, 128
+        // apart.
         prop_assert!(unsigned.iter().zip(&signed).all(|(&u, &i)| i32::from(u) == i32::from(i) + 128));
     }
 

@@ -1,4 +1,5 @@
-//! Requantization against exact rational arithmetic: every step of each definition in 128-bit integers.
+//! Requantization against exact rational arithmetic: every step of each definition in 128-bit
+//! integers.
 
 use proptest::prelude::*;
 use qcore::{
@@ -159,7 +160,8 @@ proptest! {
             let got = requantizer.requantize(acc, z, CodeRange::I8);
             prop_assert_eq!(got, reference(acc, requantizer, z, CodeRange::I8), "{:?}", requantizer);
             let distance = (f64::from(got - z) - f64::from(acc) * m).abs();
-            // Only two roundings can miss the nearest: 83 / 8 is 10.375, but 41.5 becomes 42, and 10.5 becomes 11.
+            // Only two roundings can miss the nearest: 83 / 8 is 10.375, but 41.5 becomes 42, and
+            // 10.5 becomes 11.
             let bound = if mode == RequantizeMode::DoubleRounding { 0.75 } else { 0.5 };
             prop_assert!(distance <= bound || got == 127 || got == -128, "{:?}", requantizer);
         }

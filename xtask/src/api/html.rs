@@ -1,4 +1,5 @@
-//! Text out of rustdoc's HTML. No parser: rustdoc writes each of the few things that are looked for here in one way.
+//! Text out of rustdoc's HTML. No parser: rustdoc writes each of the few things that are looked for
+//! here in one way.
 
 /// What is between the first `start` and the `end` that follows it.
 pub(super) fn between<'a>(html: &'a str, start: &str, end: &str) -> Option<&'a str> {
@@ -6,8 +7,8 @@ pub(super) fn between<'a>(html: &'a str, start: &str, end: &str) -> Option<&'a s
     rest.split_once(end).map(|(inner, _)| inner)
 }
 
-/// A signature as one line: without tags and entities, spaced as if there were room for all of it. (Where rustdoc breaks a
-/// long line is its own affair and changes with its version.)
+/// A signature as one line: without tags and entities, spaced as if there were room for all of it.
+/// (Where rustdoc breaks a long line is its own affair and changes with its version.)
 pub(super) fn text(html: &str) -> String {
     let mut plain = String::new();
     let mut parts = html.split('<');

@@ -1,7 +1,9 @@
-//! `cargo xtask api`: the public API of each library as a text file in `docs/api`, so that a change of it is seen in review.
+//! `cargo xtask api`: the public API of each library as a text file in `docs/api`, so that a change
+//! of it is seen in review.
 //!
-//! It is read out of what rustdoc writes, which knows what is public better than any search of the sources does, and which
-//! the stable compiler comes with. (rustdoc's JSON would be easier to read, but needs a nightly one.)
+//! It is read out of what rustdoc writes, which knows what is public better than any search of the
+//! sources does, and which the stable compiler comes with. (rustdoc's JSON would be easier to read,
+//! but needs a nightly one.)
 
 mod html;
 mod listing;
@@ -49,8 +51,8 @@ pub(crate) fn run(flags: &Api) -> Result<()> {
     Ok(())
 }
 
-/// Has rustdoc describe the crates, unless it has already. The flags are those of `.ci/run`: with others, all would be made
-/// anew.
+/// Has rustdoc describe the crates, unless it has already. The flags are those of `.ci/run`: with
+/// others, all would be made anew.
 fn document() -> Result<()> {
     let mut command = cargo::command();
     command.args(["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");

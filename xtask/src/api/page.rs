@@ -23,10 +23,12 @@ impl<'a> Item<'a> {
         Some(Self { kind, name, path: path.collect::<Vec<_>>().join("::") })
     }
 
-    /// The item itself; its fields, variants, functions and constants; the traits that it implements.
+    /// The item itself; its fields, variants, functions and constants; the traits that it
+    /// implements.
     pub(super) fn lines(&self, page: &str) -> Result<Vec<String>> {
         let (_, page) = page.split_once("id=\"main-content\"").context("no main content")?;
-        // What every type implements says nothing about this one; what an alias stands for has a page of its own.
+        // What every type implements says nothing about this one; what an alias stands for has a
+        // page of its own.
         let page = ["id=\"blanket-implementations\"", "id=\"aliased-type\""]
             .iter()
             .fold(page, |page, end| page.split(end).next().unwrap_or_default());
@@ -48,8 +50,8 @@ impl<'a> Item<'a> {
         Ok(lines)
     }
 
-    /// The declaration without what has lines of its own. Whether there are private fields is public: with them, nobody else
-    /// can make or take apart the struct.
+    /// The declaration without what has lines of its own. Whether there are private fields is
+    /// public: with them, nobody else can make or take apart the struct.
     fn head(&self, declaration: &str) -> String {
         if !["struct", "enum", "union", "trait"].contains(&self.kind) {
             return declaration.to_owned();

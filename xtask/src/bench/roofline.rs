@@ -1,4 +1,5 @@
-//! The picture: arithmetic intensity against Gop/s, under the ceilings that were measured in the same run.
+//! The picture: arithmetic intensity against Gop/s, under the ceilings that were measured in the
+//! same run.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -16,7 +17,8 @@ const LEGEND: i32 = 860;
 /// Pixels of a label's font.
 const LABEL: i32 = 12;
 
-/// Fewer operations than this measure the call, not the product, and would squeeze all other points into a corner.
+/// Fewer operations than this measure the call, not the product, and would squeeze all other points
+/// into a corner.
 const LEAST_OPERATIONS: f64 = 1e5;
 
 /// The best rate at which memory was read, in GB/s.

@@ -46,8 +46,8 @@ pub(crate) fn layout(model: &FloatMlp) -> String {
     widths.join("-")
 }
 
-/// The model with the weights of the layers that `is_quantized` names rounded to codes of one scale for each output
-/// channel. It still computes in f32.
+/// The model with the weights of the layers that `is_quantized` names rounded to codes of one scale
+/// for each output channel. It still computes in f32.
 pub(crate) fn with_codes(
     model: &FloatMlp,
     codes: CodeRange,

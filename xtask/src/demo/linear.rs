@@ -1,4 +1,5 @@
-//! `cargo xtask demo linear`: one layer, 512 inputs and 256 outputs, in f32, with int8 weights, and in int8 throughout.
+//! `cargo xtask demo linear`: one layer, 512 inputs and 256 outputs, in f32, with int8 weights, and
+//! in int8 throughout.
 
 use anyhow::Result;
 use qcore::{
@@ -69,7 +70,8 @@ fn float_layer(x: &Tensor<f32>, weight: &[f32], bias: &[f32]) -> Result<Vec<f32>
     Ok(y)
 }
 
-/// The same in integers: activations quantized by their own range, sums in int32, one multiplication at the end.
+/// The same in integers: activations quantized by their own range, sums in int32, one
+/// multiplication at the end.
 fn int8_layer(x: &Tensor<f32>, codes: &[i8], scales: &[f32], bias: &[f32]) -> Result<Vec<f32>> {
     let (m, k, n) = (x.shape[0], x.shape[1], bias.len());
     let input = Scheme::activations_u8().choose(Range::of(&x.values)?)?;

@@ -1,5 +1,5 @@
-//! `cargo xtask demo linear-quantize`: a 5x5 tensor in few bits and back, beside the codes that the course which made it
-//! up expects.
+//! `cargo xtask demo linear-quantize`: a 5x5 tensor in few bits and back, beside the codes that the
+//! course which made it up expects.
 
 use anyhow::Result;
 use qcore::{ErrorMetrics, Range, Scheme, dequantize_slice, quantize_slice};

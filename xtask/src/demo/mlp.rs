@@ -1,4 +1,5 @@
-//! `cargo xtask demo mlp`: the trained 784-512-512-10 network in f32, with int8 weights, and in int8 throughout.
+//! `cargo xtask demo mlp`: the trained 784-512-512-10 network in f32, with int8 weights, and in
+//! int8 throughout.
 
 use anyhow::Result;
 use qcore::{CodeRange, ErrorMetrics, WeightStorage, agreement};

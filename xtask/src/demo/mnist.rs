@@ -1,5 +1,5 @@
-//! `cargo xtask demo mnist`: a trained network, calibrated on real images, becomes an integer model; what that costs and
-//! saves, on images that nobody trained on.
+//! `cargo xtask demo mnist`: a trained network, calibrated on real images, becomes an integer
+//! model; what that costs and saves, on images that nobody trained on.
 
 use std::fmt::Write;
 use std::path::Path;

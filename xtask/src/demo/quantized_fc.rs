@@ -1,5 +1,5 @@
-//! `cargo xtask demo quantized-fc`: a fully-connected layer whose input, weights and output have two bits each, computed
-//! in integers, beside the codes that the course which made it up expects.
+//! `cargo xtask demo quantized-fc`: a fully-connected layer whose input, weights and output have
+//! two bits each, computed in integers, beside the codes that the course which made it up expects.
 
 use anyhow::Result;
 use qcore::{

@@ -1,4 +1,5 @@
-//! `cargo xtask demo weight-histograms`: what quantization does to the weights of every layer of a trained network.
+//! `cargo xtask demo weight-histograms`: what quantization does to the weights of every layer of a
+//! trained network.
 
 use std::path::Path;
 

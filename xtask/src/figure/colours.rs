@@ -1,4 +1,5 @@
-//! The colours of all pictures. All kinds of colour vision tell them apart, and nothing is said by colour alone.
+//! The colours of all pictures. All kinds of colour vision tell them apart, and nothing is said by
+//! colour alone.
 
 use plotters::style::RGBColor;
 

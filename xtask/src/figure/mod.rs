@@ -1,5 +1,5 @@
-//! Pictures: drawn once, as SVG; the PNGs are rendered from those by a program apart (`xtask/render`), which is compiled
-//! when a command draws for the first time.
+//! Pictures: drawn once, as SVG; the PNGs are rendered from those by a program apart
+//! (`xtask/render`), which is compiled when a command draws for the first time.
 
 mod bars;
 mod colours;

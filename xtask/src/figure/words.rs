@@ -58,7 +58,8 @@ impl Words {
 
     /// Writes `text` at a place.
     pub(crate) fn write(self, canvas: &Canvas<'_>, text: &str, (x, y): (i32, i32)) -> Drawn {
-        // The backend sets the middle of lower-case letters on the line; digits and capitals are a tenth higher.
+        // The backend sets the middle of lower-case letters on the line; digits and capitals are a
+        // tenth higher.
         let down = (0.1 * self.size).round() as i32;
         let place = if self.upwards { (x + down, y) } else { (x, y + down) };
         canvas.draw_text(text, &self.style(), place)?;

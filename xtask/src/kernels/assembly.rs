@@ -1,4 +1,5 @@
-//! Reads the loops out of a compiler's assembly, as far as kernels need: x86-64 in AT&T syntax, and aarch64.
+//! Reads the loops out of a compiler's assembly, as far as kernels need: x86-64 in AT&T syntax, and
+//! aarch64.
 
 use std::collections::HashMap;
 
@@ -84,7 +85,8 @@ fn products(mnemonic: &str, operands: &str) -> usize {
         "smull" | "smull2" | "smlal" | "smlal2" if operands.contains(".4s,") => 4,
         "vpdpbusd" => bytes,
         "vpmaddwd" => bytes / 2,
-        // Only where the compiler vectorizes a loop of single products: beside each it multiplies by zero.
+        // Only where the compiler vectorizes a loop of single products: beside each it multiplies
+        // by zero.
         "pmaddwd" => bytes / 4,
         _ => 0,
     }

@@ -1,5 +1,6 @@
-//! `cargo xtask kernels --cost`: what the inner loop of each kernel executes for 64 products, counted in the assembly that
-//! the compiler makes of it. It needs no CPU that could run the kernel.
+//! `cargo xtask kernels --cost`: what the inner loop of each kernel executes for 64 products,
+//! counted in the assembly that the compiler makes of it. It needs no CPU that could run the
+//! kernel.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -29,8 +30,8 @@ pub(crate) fn run(target: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The inner loop of each kernel's full tile. Of all its loops that one has the fewest loads for its products: smaller tiles
-/// share what they load less.
+/// The inner loop of each kernel's full tile. Of all its loops that one has the fewest loads for
+/// its products: smaller tiles share what they load less.
 fn full_tiles(assembly: &str) -> BTreeMap<String, Loop> {
     let mut best: BTreeMap<String, Loop> = BTreeMap::new();
     for found in inner_loops(assembly) {
@@ -48,8 +49,9 @@ fn full_tiles(assembly: &str) -> BTreeMap<String, Loop> {
     best
 }
 
-/// The file of `kernels/` that a function comes from, by the parts of its mangled name (each behind its length):
-/// `7kernels7aarch648neon_x4body` is `body` of `neon_x4`, `7kernels8portable3run` is `run` of `portable`.
+/// The file of `kernels/` that a function comes from, by the parts of its mangled name (each behind
+/// its length): `7kernels7aarch648neon_x4body` is `body` of `neon_x4`, `7kernels8portable3run` is
+/// `run` of `portable`.
 fn family(function: &str) -> Option<&str> {
     const MODULE: &str = "7kernels";
     let mut rest = &function[function.find(MODULE)? + MODULE.len()..];
@@ -79,8 +81,8 @@ fn compile(target: Option<&str>) -> Result<String> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let path = fs::canonicalize(&folder)?.join(format!("{}.s", target.unwrap_or("host")));
     let mut command = cargo::command();
-    // Where the link optimizes, a library's assembly is only half way there: loops are not vectorized yet.
-    // More than one unit would be more than one file.
+    // Where the link optimizes, a library's assembly is only half way there: loops are not
+    // vectorized yet. More than one unit would be more than one file.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     command.args(["rustc", "--release", "--lib", "--package", "qkernels"]);
     if let Some(target) = target {

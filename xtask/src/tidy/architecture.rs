@@ -1,4 +1,5 @@
-//! The map of the sources shows the rooms that are there, their files, and every file that may have `unsafe`.
+//! The map of the sources shows the rooms that are there, their files, and every file that may have
+//! `unsafe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +23,8 @@ pub(super) fn check(crates: &[&str], files: &Files, findings: &mut Vec<String>) 
     }
 }
 
-/// The table whose head names the crate's `src` has a row for each entry of it. A room's row names all that is in the
-/// room, and no row names what is not there.
+/// The table whose head names the crate's `src` has a row for each entry of it. A room's row names
+/// all that is in the room, and no row names what is not there.
 fn check_table(text: &str, folder: &str, files: &Files, findings: &mut Vec<String>) {
     let krate = folder.rsplit('/').next().unwrap_or(folder);
     let head = format!("`{krate}/src`");
@@ -56,7 +57,8 @@ fn check_table(text: &str, folder: &str, files: &Files, findings: &mut Vec<Strin
     }
 }
 
-/// What is in a crate's `src`: files, and rooms with what is in them. Rooms end in `/`; roots and `mod.rs` are left out.
+/// What is in a crate's `src`: files, and rooms with what is in them. Rooms end in `/`; roots and
+/// `mod.rs` are left out.
 fn entries<'f>(src: &str, files: &'f Files) -> BTreeMap<&'f str, BTreeSet<&'f str>> {
     let mut entries: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for below in files.keys().filter_map(|name| name.strip_prefix(src)) {

@@ -15,7 +15,8 @@ pub(super) fn check(name: &str, text: &str, findings: &mut Vec<String>) {
     }
 }
 
-/// The lines of comments that are too wide, but for tables, blocks of code, addresses, and words that nothing wraps.
+/// The lines of comments that are too wide, but for tables, blocks of code, addresses, and words
+/// that nothing wraps.
 fn too_wide(text: &str) -> Vec<usize> {
     let mut in_code = false;
     let mut found = Vec::new();

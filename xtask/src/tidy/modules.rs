@@ -50,7 +50,8 @@ pub(super) struct Edge {
 pub(super) struct Modules(pub(super) BTreeMap<ModulePath, Module>);
 
 impl Modules {
-    /// Of files by their path below `src`, such as `a/mod.rs`, with their names in the repository and their text.
+    /// Of files by their path below `src`, such as `a/mod.rs`, with their names in the repository
+    /// and their text.
     pub(super) fn of<'a>(files: impl Iterator<Item = (&'a str, String, &'a str)>) -> Modules {
         let mut modules = BTreeMap::new();
         for (below, file, text) in files {
@@ -128,7 +129,8 @@ fn module_path(below: &str) -> ModulePath {
 struct Reader<'t> {
     tokens: &'t [Token],
     at: usize,
-    /// The file's module, and the modules in braces that the current token is in, each with the depth of its braces.
+    /// The file's module, and the modules in braces that the current token is in, each with the
+    /// depth of its braces.
     path: Vec<String>,
     inline: Vec<usize>,
     depth: usize,

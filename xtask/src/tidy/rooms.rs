@@ -1,4 +1,5 @@
-//! Which module may name which: a room only those above it in the crate's root, and no modules each other in a circle.
+//! Which module may name which: a room only those above it in the crate's root, and no modules each
+//! other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +71,8 @@ fn check_order(modules: &Modules, findings: &mut Vec<String>) {
     }
 }
 
-/// No modules of a room name each other in a circle. What a module passes on by `pub use` it does not depend on.
+/// No modules of a room name each other in a circle. What a module passes on by `pub use` it does
+/// not depend on.
 fn check_circles(modules: &Modules, findings: &mut Vec<String>) {
     let mut edges: BTreeMap<&ModulePath, Vec<(&ModulePath, Edge)>> = BTreeMap::new();
     for path in modules.0.keys() {

@@ -6,7 +6,8 @@ use super::{ActivationError, ActivationFunction};
 const ALL: [ActivationFunction; 8] =
     [Identity, Relu, ActivationFunction::RELU6, LeakyRelu { slope: 0.01 }, Gelu, GeluTanh, Silu, HardSwish];
 
-/// The distribution function of the normal distribution at -a, for a >= 0, to about 1e-14 of itself.
+/// The distribution function of the normal distribution at -a, for a >= 0, to about 1e-14 of
+/// itself.
 fn phi_below(a: f64) -> f64 {
     let density = (-a * a / 2.0).exp() / core::f64::consts::TAU.sqrt();
     if a < 3.0 {
@@ -22,7 +23,8 @@ fn phi_below(a: f64) -> f64 {
     phi_far_below(a)
 }
 
-/// The same by the continued fraction 1 / (a + 1 / (a + 2 / (a + 3 / ...))), which converges where a is not small.
+/// The same by the continued fraction 1 / (a + 1 / (a + 2 / (a + 3 / ...))), which converges where
+/// a is not small.
 fn phi_far_below(a: f64) -> f64 {
     let density = (-a * a / 2.0).exp() / core::f64::consts::TAU.sqrt();
     density / (1..=150).rev().fold(a, |rest, k| a + f64::from(k) / rest)
@@ -45,8 +47,8 @@ fn exact(function: ActivationFunction, y: f32) -> f64 {
     }
 }
 
-/// The largest relative error for `y >= from`, and the largest absolute one for all other finite values, over every
-/// `step`th float of both signs and all exponents.
+/// The largest relative error for `y >= from`, and the largest absolute one for all other finite
+/// values, over every `step`th float of both signs and all exponents.
 fn worst(function: ActivationFunction, from: f32, step: usize) -> (f64, f64) {
     let (mut relative, mut absolute) = (0.0_f64, 0.0_f64);
     for bits in (0..0x7f80_0000_u32).step_by(step) {

@@ -1,7 +1,8 @@
 //! The activation functions themselves, each on one value.
 //!
-//! They are f32 additions, multiplications, divisions and selections in the order written, so every CPU gives the same
-//! bits and a loop around one becomes vector code. Which NaN comes of a NaN is the CPU's choice.
+//! They are f32 additions, multiplications, divisions and selections in the order written, so every
+//! CPU gives the same bits and a loop around one becomes vector code. Which NaN comes of a NaN is
+//! the CPU's choice.
 
 use super::exponential::{LOWEST, exp_of_sum};
 
@@ -28,11 +29,11 @@ pub(super) fn leaky_relu(y: f32, slope: f32) -> f32 {
     if y < 0.0 { below } else { y }
 }
 
-/// `y * Phi(y)` with the distribution function `Phi` of the normal distribution: GELU in its exact form,
-/// `y * (1 + erf(y / sqrt(2))) / 2`.
+/// `y * Phi(y)` with the distribution function `Phi` of the normal distribution: GELU in its exact
+/// form, `y * (1 + erf(y / sqrt(2))) / 2`.
 ///
-/// `Phi(-a)` is computed as `exp(-a^2 / 2)` times a polynomial, so that small results have small errors.
-/// +inf stays, -inf becomes -0.0, NaN stays NaN.
+/// `Phi(-a)` is computed as `exp(-a^2 / 2)` times a polynomial, so that small results have small
+/// errors. +inf stays, -inf becomes -0.0, NaN stays NaN.
 #[inline(always)]
 pub(super) fn gelu(y: f32) -> f32 {
     /// Phi(-15) is 0 in f32.
@@ -51,8 +52,9 @@ pub(super) fn gelu(y: f32) -> f32 {
 /// `Phi(-a) * exp(a^2 / 2)` for a from 0 to 15.
 #[inline(always)]
 fn mills(a: f32) -> f32 {
-    /// In powers of `t = 3 / (3 + a)`, from the constant term up. Found by Remez's algorithm in 30 digits: the least
-    /// relative error of this degree, 1.1e-8 before rounding to f32. The 3 is the best of 2, 3, 4 and 5.
+    /// In powers of `t = 3 / (3 + a)`, from the constant term up. Found by Remez's algorithm in 30
+    /// digits: the least relative error of this degree, 1.1e-8 before rounding to f32. The 3 is the
+    /// best of 2, 3, 4 and 5.
     #[expect(clippy::excessive_precision, reason = "as the fit gave them")]
     const COEFFICIENTS: [f32; 10] = [
         4.980_933_68e-6,
@@ -71,8 +73,9 @@ fn mills(a: f32) -> f32 {
     rest.iter().rev().fold(last, |sum, c| sum * t + c)
 }
 
-/// GELU's approximation by tanh, `y * (1 + tanh(sqrt(2 / pi) * (y + 0.044715 * y^3))) / 2`, which is a function of its
-/// own: it differs from [`gelu`] by up to 4.8e-4. Computed as `y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3))`.
+/// GELU's approximation by tanh, `y * (1 + tanh(sqrt(2 / pi) * (y + 0.044715 * y^3))) / 2`, which
+/// is a function of its own: it differs from [`gelu`] by up to 4.8e-4. Computed as
+/// `y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3))`.
 ///
 /// +inf stays, -inf becomes -0.0, NaN stays NaN.
 #[inline(always)]
@@ -104,7 +107,8 @@ pub(super) fn silu(y: f32) -> f32 {
 /// `y * sigmoid(x)`, where x is `argument` with the sign of y.
 #[inline(always)]
 fn times_sigmoid(y: f32, argument: f32) -> f32 {
-    // Of exp(-x) and exp(x) always the small one: neither overflows, and small results keep their digits.
+    // Of exp(-x) and exp(x) always the small one: neither overflows, and small results keep their
+    // digits.
     let exp = exp_of_sum(-argument, 0.0);
     let numerator = if y < 0.0 { exp } else { 1.0 };
     y * numerator / (1.0 + exp)

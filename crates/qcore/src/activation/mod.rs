@@ -35,9 +35,10 @@ use core::fmt;
 ///
 /// # Errors of the curves
 ///
-/// The first four and hard-swish are the formula, each step rounded to f32. The other three are computed without a
-/// library, in f32 additions, multiplications, divisions and selections, so their bits are the same on every CPU. The
-/// distance from the formula in exact arithmetic, over all finite y:
+/// The first four and hard-swish are the formula, each step rounded to f32. The other three are
+/// computed without a library, in f32 additions, multiplications, divisions and selections, so
+/// their bits are the same on every CPU. The distance from the formula in exact arithmetic, over
+/// all finite y:
 ///
 /// | function | relative error | from | absolute error elsewhere |
 /// | --- | --- | --- | --- |
@@ -47,13 +48,13 @@ use core::fmt;
 /// | `Silu` | at most 2.5e-7 | y >= -85 | at most 2e-42 |
 /// | `HardSwish` | at most 2e-7 | y >= -3 | exact |
 ///
-/// 6e-8 is half a unit in the last place of a float just above a power of two. A result below 2^-126 is subnormal, and
-/// counts as elsewhere.
+/// 6e-8 is half a unit in the last place of a float just above a power of two. A result below
+/// 2^-126 is subnormal, and counts as elsewhere.
 ///
 /// # Values that are not finite
 ///
-/// NaN stays a NaN; which one is the CPU's choice. +inf stays, or becomes `max`. -inf becomes `min` of a clamp, 0 of
-/// ReLU, -inf of leaky ReLU (0 if the slope is 0), and -0.0 of the four curves.
+/// NaN stays a NaN; which one is the CPU's choice. +inf stays, or becomes `max`. -inf becomes `min`
+/// of a clamp, 0 of ReLU, -inf of leaky ReLU (0 if the slope is 0), and -0.0 of the four curves.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum ActivationFunction {
@@ -76,11 +77,13 @@ pub enum ActivationFunction {
     },
     /// GELU by the error function: PyTorch's `gelu`, ONNX's `Gelu`.
     Gelu,
-    /// GELU's approximation by tanh, up to 4.8e-4 off the exact one: PyTorch's and ONNX's `approximate="tanh"`.
+    /// GELU's approximation by tanh, up to 4.8e-4 off the exact one: PyTorch's and ONNX's
+    /// `approximate="tanh"`.
     GeluTanh,
     /// SiLU, also called swish.
     Silu,
-    /// Hard-swish. The factor `min(max(y + 3, 0), 6) / 6` is computed first, so that no large y overflows.
+    /// Hard-swish. The factor `min(max(y + 3, 0), 6) / 6` is computed first, so that no large y
+    /// overflows.
     HardSwish,
 }
 
@@ -96,8 +99,9 @@ impl ActivationFunction {
 
     /// `f(y)`.
     ///
-    /// Each function is free of branches. In a loop the choice of the function leaves the loop where the compiler knows
-    /// that it does not change, so a loop of this becomes vector code; [`apply_slice`](Self::apply_slice) makes sure of it.
+    /// Each function is free of branches. In a loop the choice of the function leaves the loop
+    /// where the compiler knows that it does not change, so a loop of this becomes vector code;
+    /// [`apply_slice`](Self::apply_slice) makes sure of it.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -194,7 +198,8 @@ impl ActivationFunction {
         }
     }
 
-    /// The function's parameters in the order of its fields: two for a clamp, one for leaky ReLU, otherwise none.
+    /// The function's parameters in the order of its fields: two for a clamp, one for leaky ReLU,
+    /// otherwise none.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -211,10 +216,12 @@ impl ActivationFunction {
         parameters.into_iter().flatten()
     }
 
-    /// The function of a [`name`](Self::name) and its [`parameters`](Self::parameters), as a file may have them.
+    /// The function of a [`name`](Self::name) and its [`parameters`](Self::parameters), as a file
+    /// may have them.
     ///
     /// # Errors
-    /// When there is no such name, it takes another number of parameters, or [`check`](Self::check) refuses them.
+    /// When there is no such name, it takes another number of parameters, or [`check`](Self::check)
+    /// refuses them.
     ///
     /// ```
     /// use qcore::ActivationFunction;

@@ -5,7 +5,8 @@ use crate::code::Code;
 use crate::params::QParams;
 use crate::tensor::{LengthError, check_codes};
 
-/// What a function makes of each code of type `C`, as codes of type `D`: `quantize(f(dequantize(q)))` for all 256.
+/// What a function makes of each code of type `C`, as codes of type `D`:
+/// `quantize(f(dequantize(q)))` for all 256.
 ///
 /// For operators between two quantized tensors whose parameters are known beforehand.
 ///

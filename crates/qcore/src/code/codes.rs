@@ -130,7 +130,8 @@ impl CodeRange {
         self.max - self.min
     }
 
-    /// The code in the middle, which stands for 0 in a symmetric scheme: 0 for signed codes, 128 for 0..=255.
+    /// The code in the middle, which stands for 0 in a symmetric scheme: 0 for signed codes, 128
+    /// for 0..=255.
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -226,7 +227,8 @@ pub trait Code: sealed::Sealed + Copy + Default + Send + Sync + 'static {
 impl Code for i8 {
     const RANGE: CodeRange = CodeRange::I8;
 
-    // The clamp costs nothing in a loop: clamp and narrow together are one saturating pack instruction.
+    // The clamp costs nothing in a loop: clamp and narrow together are one saturating pack
+    // instruction.
     #[inline(always)]
     fn from_clamped(code: i32) -> i8 {
         code.clamp(-128, 127) as i8

@@ -1,6 +1,7 @@
 //! What a quantized layer takes in memory, and what it saves.
 
-/// The bytes of `count` codes of `bits` bits, packed without gaps: `ceil(count * bits / 8)`. Saturates.
+/// The bytes of `count` codes of `bits` bits, packed without gaps: `ceil(count * bits / 8)`.
+/// Saturates.
 ///
 /// ```
 /// use qcore::packed_bytes;
@@ -16,8 +17,8 @@ pub const fn packed_bytes(count: u64, bits: u32) -> u64 {
     if bytes > u64::MAX as u128 { u64::MAX } else { bytes as u64 }
 }
 
-/// How a layer's weights and biases are stored. The default: 8 bits, one f32 scale per output channel, no zero points,
-/// biases of four bytes (f32 or int32).
+/// How a layer's weights and biases are stored. The default: 8 bits, one f32 scale per output
+/// channel, no zero points, biases of four bytes (f32 or int32).
 ///
 /// ```
 /// use qcore::WeightStorage;
@@ -56,8 +57,8 @@ impl WeightStorage {
     pub const F32: WeightStorage =
         WeightStorage { bits: 32, group: None, scale_bytes: 0, zero_point_bytes: 0, bias_bytes: 4 };
 
-    /// The bytes of a linear layer of `k` inputs and `n` outputs:
-    /// `ceil(k * n * bits / 8) + n * ceil(k / group) * (scale_bytes + zero_point_bytes) + n * bias_bytes`. Saturates.
+    /// The bytes of a linear layer of `k` inputs and `n` outputs: `ceil(k * n * bits / 8) + n *
+    /// ceil(k / group) * (scale_bytes + zero_point_bytes) + n * bias_bytes`. Saturates.
     ///
     /// ```
     /// use qcore::WeightStorage;

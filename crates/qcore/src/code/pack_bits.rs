@@ -1,8 +1,9 @@
 //! Codes of 2 to 8 bits, packed without gaps.
 //!
-//! The codes are a stream of bits, the first code in the lowest bits of the first byte: two 4-bit codes to a byte with
-//! the even one low (ONNX's INT4), four 2-bit codes to a byte, eight 3-bit codes to three bytes. Signed codes are in
-//! two's complement. Bits that are left over are 0, so that equal codes are equal bytes.
+//! The codes are a stream of bits, the first code in the lowest bits of the first byte: two 4-bit
+//! codes to a byte with the even one low (ONNX's INT4), four 2-bit codes to a byte, eight 3-bit
+//! codes to three bytes. Signed codes are in two's complement. Bits that are left over are 0, so
+//! that equal codes are equal bytes.
 
 use thiserror::Error;
 
@@ -16,7 +17,8 @@ const CODES: usize = 8;
 /// [`CodeRange::signed`]`(bits)`, `u8` codes of [`CodeRange::unsigned`]`(bits)`. Lossless.
 ///
 /// # Errors
-/// Unless `bits` is 2 to 8, `out` has as many bytes as needed, and every code fits: the error says which does not.
+/// Unless `bits` is 2 to 8, `out` has as many bytes as needed, and every code fits: the error says
+/// which does not.
 ///
 /// ```
 /// use qcore::{pack_codes, unpack_codes};

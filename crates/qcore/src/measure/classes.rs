@@ -2,7 +2,8 @@
 
 use super::error::{MetricsError, check_lengths, check_rows};
 
-/// Index of the largest value, the first of equals; `None` without a number: no values, or only NaN. NaN is never the largest.
+/// Index of the largest value, the first of equals; `None` without a number: no values, or only
+/// NaN. NaN is never the largest.
 ///
 /// ```
 /// assert_eq!(qcore::argmax([1.0, f32::NAN, 2.0, 2.0]), Some(2));
@@ -13,8 +14,9 @@ pub fn argmax(values: impl IntoIterator<Item = f32>) -> Option<usize> {
     numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(i, _)| i)
 }
 
-/// How many rows have their largest value ([`argmax`]) in the same place in both of two models' outputs, which arrive in
-/// batches. A row without a number, in either of them, names no class and agrees with nothing, not even with another such row.
+/// How many rows have their largest value ([`argmax`]) in the same place in both of two models'
+/// outputs, which arrive in batches. A row without a number, in either of them, names no class and
+/// agrees with nothing, not even with another such row.
 ///
 /// ```
 /// use qcore::Agreement;
@@ -35,7 +37,8 @@ impl Agreement {
     /// Takes in rows of `row_len` values, row-major; no rows are allowed.
     ///
     /// # Errors
-    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in then.
+    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in
+    /// then.
     ///
     /// ```
     /// assert!(qcore::Agreement::default().add(&[0.1, 0.9], &[0.3, 0.7], 0).is_err());
@@ -79,8 +82,9 @@ impl Agreement {
     }
 }
 
-/// The share of rows whose largest value stands in the same place in both: agreement of classifications. Of equal
-/// values the first counts; NaN is never the largest, and a row without a number agrees with nothing ([`Agreement`]).
+/// The share of rows whose largest value stands in the same place in both: agreement of
+/// classifications. Of equal values the first counts; NaN is never the largest, and a row without a
+/// number agrees with nothing ([`Agreement`]).
 ///
 /// # Errors
 /// When the lengths differ, there are no values, or they are no whole number of rows.

@@ -3,8 +3,8 @@
 use crate::params::QParams;
 use crate::tensor::{ChannelAxis, ChannelError};
 
-/// The share of values that clamping changed: those whose rounded code lies outside of the code range. Infinities
-/// count, NaN does not. 0 for an empty slice.
+/// The share of values that clamping changed: those whose rounded code lies outside of the code
+/// range. Infinities count, NaN does not. 0 for an empty slice.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, clipped_fraction};

@@ -17,8 +17,8 @@ const NOISE_EPSILON: f64 = 1e-10;
 
 /// The differences `d = original - restored` of two slices, summed up in f64.
 ///
-/// A difference is taken in the type of the slices (f32, or rounded to f16), then widened. NaN in either slice makes
-/// every figure NaN.
+/// A difference is taken in the type of the slices (f32, or rounded to f16), then widened. NaN in
+/// either slice makes every figure NaN.
 ///
 /// ```
 /// use qcore::ErrorMetrics;
@@ -39,19 +39,21 @@ pub struct ErrorMetrics {
     pub mean_abs_error: f64,
     /// `mean(d^2)`: what the MSE and histogram observers make small.
     pub mean_squared_error: f64,
-    /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there is none. In percent.
-    /// rotalabs_accel.
+    /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there is
+    /// none. In percent. rotalabs_accel.
     pub relative_error_pct: f64,
-    /// `100 * mean(|d| / max(|x|, 1e-6))`, in percent. The PyTorch tutorial. Large where values are near 0.
+    /// `100 * mean(|d| / max(|x|, 1e-6))`, in percent. The PyTorch tutorial. Large where values are
+    /// near 0.
     pub mean_relative_error_pct: f64,
-    /// `10 * log10(mean(x^2) / mean(d^2))`: the signal-to-quantization-noise ratio in dB. +inf without noise, -inf
-    /// without signal.
+    /// `10 * log10(mean(x^2) / mean(d^2))`: the signal-to-quantization-noise ratio in dB. +inf
+    /// without noise, -inf without signal.
     pub sqnr_db: f64,
-    /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise. Too low by much
-    /// where the noise power is near 1e-10, as it is for small values. -inf without signal.
+    /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise.
+    /// Too low by much where the noise power is near 1e-10, as it is for small values. -inf without
+    /// signal.
     pub snr_db_eps: f64,
-    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point the same way,
-    /// whatever their length. 1 if both are all 0, 0 if one is.
+    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point
+    /// the same way, whatever their length. 1 if both are all 0, 0 if one is.
     pub cosine_similarity: f64,
 }
 
@@ -85,7 +87,8 @@ impl ErrorMetrics {
     /// # Ok::<(), qcore::MetricsError>(())
     /// ```
     pub fn of_f16(original: &[f16], restored: &[f16]) -> Result<ErrorMetrics, MetricsError> {
-        // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again changes nothing.
+        // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again
+        // changes nothing.
         accumulate(original, restored, |x, r| (x.to_f64(), f16::from_f32(x.to_f32() - r.to_f32()).to_f64()))
     }
 

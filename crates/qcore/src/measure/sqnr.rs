@@ -1,10 +1,11 @@
-//! Signal to quantization noise, pair after pair: of a signal as it is, and of what it does about its mean.
+//! Signal to quantization noise, pair after pair: of a signal as it is, and of what it does about
+//! its mean.
 
 use super::error::{MetricsError, check_lengths, check_rows};
 
-/// The signal-to-quantization-noise ratio of pairs that arrive in batches: the definition behind [`sqnr_db`] and
-/// [`ErrorMetrics::sqnr_db`](crate::ErrorMetrics::sqnr_db). Differences are taken in f64. Batches give the bits that all pairs
-/// at once give.
+/// The signal-to-quantization-noise ratio of pairs that arrive in batches: the definition behind
+/// [`sqnr_db`] and [`ErrorMetrics::sqnr_db`](crate::ErrorMetrics::sqnr_db). Differences are taken
+/// in f64. Batches give the bits that all pairs at once give.
 ///
 /// ```
 /// use qcore::Sqnr;
@@ -47,8 +48,9 @@ impl Sqnr {
         self.pairs += 1;
     }
 
-    /// `10 * log10(mean(reference^2) / mean((reference - other)^2))`: +inf without noise, -inf without signal; NaN if a
-    /// value was NaN, if both of a pair were infinite, or if there was no pair.
+    /// `10 * log10(mean(reference^2) / mean((reference - other)^2))`: +inf without noise, -inf
+    /// without signal; NaN if a value was NaN, if both of a pair were infinite, or if there was no
+    /// pair.
     ///
     /// ```
     /// assert!(qcore::Sqnr::default().db().is_nan());
@@ -80,12 +82,14 @@ impl Sqnr {
 /// 10 * log10(sum (f - mean_j(f))^2 / sum (e - mean_j(e))^2)      e = f - q; mean_j: over all rows of channel j
 /// ```
 ///
-/// A large constant in a channel is power too: it lets a ratio look good while the noise drowns all that tells one row from
-/// another. Without the means of reference and restored values that shows. What is left out with them is an error that is the
-/// same in every row, which is part of [`sqnr_db`](Self::sqnr_db), and which a corrected bias removes.
+/// A large constant in a channel is power too: it lets a ratio look good while the noise drowns all
+/// that tells one row from another. Without the means of reference and restored values that shows.
+/// What is left out with them is an error that is the same in every row, which is part of
+/// [`sqnr_db`](Self::sqnr_db), and which a corrected bias removes.
 ///
-/// Means and deviations are updated row by row (Welford), so a large mean costs no digits; 16 bytes are kept for each channel.
-/// The figure depends on the order of the rows in its last bits only, and not at all on how they are cut into batches.
+/// Means and deviations are updated row by row (Welford), so a large mean costs no digits; 16 bytes
+/// are kept for each channel. The figure depends on the order of the rows in its last bits only,
+/// and not at all on how they are cut into batches.
 ///
 /// ```
 /// use qcore::SqnrAboutMean;
@@ -143,7 +147,8 @@ impl SqnrAboutMean {
     /// Takes in rows of a reference and what stands for them, row-major; no rows are allowed.
     ///
     /// # Errors
-    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in then.
+    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in
+    /// then.
     ///
     /// ```
     /// assert!(qcore::SqnrAboutMean::new(2).add(&[1.0; 3], &[1.0; 3]).is_err());
@@ -170,8 +175,9 @@ impl SqnrAboutMean {
         Ok(())
     }
 
-    /// The ratio about the means, in dB: +inf without noise, -inf where there is noise but no channel ever leaves its mean, NaN
-    /// if a value was NaN or infinite. `None` with fewer than two rows, which do not differ.
+    /// The ratio about the means, in dB: +inf without noise, -inf where there is noise but no
+    /// channel ever leaves its mean, NaN if a value was NaN or infinite. `None` with fewer than two
+    /// rows, which do not differ.
     ///
     /// ```
     /// let mut sqnr = qcore::SqnrAboutMean::new(1);
@@ -200,8 +206,8 @@ impl SqnrAboutMean {
     }
 }
 
-/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64: +inf if the slices are equal, -inf if the
-/// reference is 0 and `other` is not. [`Sqnr`] does the same batch by batch.
+/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64: +inf if the slices are
+/// equal, -inf if the reference is 0 and `other` is not. [`Sqnr`] does the same batch by batch.
 ///
 /// # Errors
 /// When the lengths differ or there are no values.

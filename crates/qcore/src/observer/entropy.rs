@@ -11,32 +11,35 @@ const BINS: usize = 2048;
 /// What an empty bin of `Q` counts.
 const EMPTY: f64 = 1e-4;
 
-/// The largest share of the values, zeros aside, that a threshold may cut off. Of bells and heavy tails the least
-/// divergence cuts 3 % at most.
+/// The largest share of the values, zeros aside, that a threshold may cut off. Of bells and heavy
+/// tails the least divergence cuts 3 % at most.
 const MOST_CUT: f64 = 0.1;
 
 /// The threshold that keeps most of the distribution of magnitudes: TensorRT's entropy calibration.
 ///
-/// The magnitudes stand in 2048 bins of equal width. For each number of bins that could be kept, `P` is their
-/// distribution with all larger values added to the last, `Q` the same bins without them, merged into as many levels as
-/// there are codes for magnitudes and spread out again over the bins that are not empty (an empty one counts 1e-4, as
-/// in MXNet, lest a lone outlier make the divergence infinite). The threshold with the least `KL(P || Q)` is taken, of
-/// equals the smallest, and the observed range cut to it. The bin at 0 counts as much as its neighbour, as in NVIDIA's
-/// tools: a ReLU's zeros cost nothing.
+/// The magnitudes stand in 2048 bins of equal width. For each number of bins that could be kept,
+/// `P` is their distribution with all larger values added to the last, `Q` the same bins without
+/// them, merged into as many levels as there are codes for magnitudes and spread out again over the
+/// bins that are not empty (an empty one counts 1e-4, as in MXNet, lest a lone outlier make the
+/// divergence infinite). The threshold with the least `KL(P || Q)` is taken, of equals the
+/// smallest, and the observed range cut to it. The bin at 0 counts as much as its neighbour, as in
+/// NVIDIA's tools: a ReLU's zeros cost nothing.
 ///
-/// It is made for values that thin out away from 0. A value that many share elsewhere than at 0, such as the background of
-/// normalised pixels, counts as any other, and the least divergence may then cut up to a tenth of the values.
+/// It is made for values that thin out away from 0. A value that many share elsewhere than at 0,
+/// such as the background of normalised pixels, counts as any other, and the least divergence may
+/// then cut up to a tenth of the values.
 ///
 /// Two bounds keep that from losing what is no outlier, where TensorRT's rule alone would:
 ///
-/// - A threshold that cuts off more than a tenth of the values, zeros aside, is not considered. (Where `Q` has one bin
-///   that is not empty, or none, its divergence from `P` is 0, however much lies beyond.)
-/// - Where fewer values occur than there are codes (pixels of 17 grey levels, a mask of 0 and 1), each stands in one bin,
-///   and what lies beyond a threshold stays where it is in `P` and meets empty bins of `Q`: the last value kept does not
-///   stand for it.
+/// - A threshold that cuts off more than a tenth of the values, zeros aside, is not considered.
+///   (Where `Q` has one bin that is not empty, or none, its divergence from `P` is 0, however much
+///   lies beyond.)
+/// - Where fewer values occur than there are codes (pixels of 17 grey levels, a mask of 0 and 1),
+///   each stands in one bin, and what lies beyond a threshold stays where it is in `P` and meets
+///   empty bins of `Q`: the last value kept does not stand for it.
 ///
-/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and
-/// merging equals one pass.
+/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the
+/// same result, and merging equals one pass.
 ///
 /// ```
 /// use qcore::{CodeRange, EntropyObserver, Observer};
@@ -56,7 +59,8 @@ pub struct EntropyObserver {
 }
 
 impl EntropyObserver {
-    /// An observer for values that become `codes`: 128 levels of magnitude for eight bits, signed or not.
+    /// An observer for values that become `codes`: 128 levels of magnitude for eight bits, signed
+    /// or not.
     ///
     /// ```
     /// use qcore::{CodeRange, EntropyObserver};
@@ -116,9 +120,10 @@ enum Spread {
     Few,
 }
 
-/// Counts of magnitudes in bins of equal width from 0 to `largest`. Each source bin is spread evenly over what it covers, or
-/// where values are few counted where it ends: a threshold that keeps it keeps all of it, also far from 0, where source bins are
-/// wider than those of the histogram.
+/// Counts of magnitudes in bins of equal width from 0 to `largest`. Each source bin is spread
+/// evenly over what it covers, or where values are few counted where it ends: a threshold that
+/// keeps it keeps all of it, also far from 0, where source bins are wider than those of the
+/// histogram.
 fn magnitudes(bins: &[Bin], largest: f64, spread: Spread) -> Vec<f64> {
     let mut histogram = vec![0.0; BINS];
     // A width of 0 makes the positions NaN, and `as` makes those 0.

@@ -1,9 +1,10 @@
 //! How often values occur, by sign, exponent and leading mantissa bits.
 //!
-//! Bins that follow the floats themselves need no range to be known in advance and are never moved: batches may come in
-//! any order and any size, two observers merge by adding, and neither 1e38 beside 1e-38 nor a range of zero is a
-//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals; 0 has a bin of its own. Memory is
-//! bounded by the number of floats' exponents, and used for those that occur.
+//! Bins that follow the floats themselves need no range to be known in advance and are never moved:
+//! batches may come in any order and any size, two observers merge by adding, and neither 1e38
+//! beside 1e-38 nor a range of zero is a special case. A bin is at most 2^-8 of its value wide,
+//! down to the subnormals; 0 has a bin of its own. Memory is bounded by the number of floats'
+//! exponents, and used for those that occur.
 
 use crate::value::Range;
 
@@ -29,7 +30,8 @@ pub(crate) struct Bin {
 pub(crate) struct FloatCounts {
     /// 0 and -0. Most values are zeros after a ReLU, and none of them may pass for a subnormal.
     zeros: u64,
-    /// All others, by sign and exponent: grown on demand to at most 512, each allocated when it is met.
+    /// All others, by sign and exponent: grown on demand to at most 512, each allocated when it is
+    /// met.
     binades: Vec<Option<Box<Binade>>>,
 }
 

@@ -9,15 +9,17 @@ const PARTS: usize = 16;
 /// How much of the distribution one step of the search leaves out at an end.
 const STEP: f64 = 1e-5;
 
-/// A histogram over the observed range, and the range within it that loses least: PyTorch's `HistogramObserver`.
+/// A histogram over the observed range, and the range within it that loses least: PyTorch's
+/// `HistogramObserver`.
 ///
-/// When a batch widens the range, each bin is split into 16 parts that go to the new bins by their midpoints; so the
-/// histogram depends a little on the order of the batches. The search then narrows the range from both ends, always at
-/// the end where more bins hold the next 1e-5 of the values, until the L2 norm of the error grows. The norm is of
-/// values spread evenly within each bin, rounded to the middle of one of `levels` target bins.
+/// When a batch widens the range, each bin is split into 16 parts that go to the new bins by their
+/// midpoints; so the histogram depends a little on the order of the batches. The search then
+/// narrows the range from both ends, always at the end where more bins hold the next 1e-5 of the
+/// values, until the L2 norm of the error grows. The norm is of values spread evenly within each
+/// bin, rounded to the middle of one of `levels` target bins.
 ///
-/// Where PyTorch computes in f32 this computes in f64, which takes any finite range; a value at the edge of a bin may
-/// then fall to its other side.
+/// Where PyTorch computes in f32 this computes in f64, which takes any finite range; a value at the
+/// edge of a bin may then fall to its other side.
 ///
 /// ```
 /// use qcore::{HistogramObserver, Observer};
@@ -62,7 +64,8 @@ impl HistogramObserver {
         Ok(HistogramObserver { levels, seen: MinMaxObserver::default(), bins: vec![0.0; bins] })
     }
 
-    /// The counts over the observed range, in bins of equal width. Before anything finite was observed, all are 0.
+    /// The counts over the observed range, in bins of equal width. Before anything finite was
+    /// observed, all are 0.
     ///
     /// ```
     /// use qcore::{HistogramObserver, Observer};
@@ -77,7 +80,8 @@ impl HistogramObserver {
         &self.bins
     }
 
-    /// Makes the histogram one over a range that holds `range` too. Only the counts change, not what was seen.
+    /// Makes the histogram one over a range that holds `range` too. Only the counts change, not
+    /// what was seen.
     fn widen(&mut self, range: Range) {
         if let Ok(mine) = self.seen.range()
             && mine.merge(range) != mine
@@ -97,7 +101,8 @@ impl Default for HistogramObserver {
 }
 
 impl MergeObserver for HistogramObserver {
-    /// As with batches, neither order nor grouping is exact: the counts' total is, and so are the extremes.
+    /// As with batches, neither order nor grouping is exact: the counts' total is, and so are the
+    /// extremes.
     fn merge(mut self, other: HistogramObserver) -> HistogramObserver {
         if let Ok(theirs) = other.seen.range() {
             self.widen(theirs);
@@ -233,7 +238,8 @@ impl Search<'_> {
         (start, end)
     }
 
-    /// The squared error of all values, each bin's evenly spread, if bins `start..=end` are divided into `levels`.
+    /// The squared error of all values, each bin's evenly spread, if bins `start..=end` are divided
+    /// into `levels`.
     fn norm(&self, start: usize, end: usize) -> f64 {
         let target = self.width * (end - start + 1) as f64 / self.levels;
         if target == 0.0 {

@@ -3,7 +3,8 @@
 use super::{MergeObserver, Observer};
 use crate::value::{ObserverError, Range, Scan};
 
-/// The smallest and the largest value of all batches: PyTorch's `MinMaxObserver`, TinyTorch's `calibrate`.
+/// The smallest and the largest value of all batches: PyTorch's `MinMaxObserver`, TinyTorch's
+/// `calibrate`.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer, Range};
@@ -24,7 +25,8 @@ pub struct MinMaxObserver {
 }
 
 impl MinMaxObserver {
-    /// An observer that has seen both what `self` and what `other` have seen, for calibration in parallel.
+    /// An observer that has seen both what `self` and what `other` have seen, for calibration in
+    /// parallel.
     ///
     /// ```
     /// use qcore::{MinMaxObserver, Observer, Range};

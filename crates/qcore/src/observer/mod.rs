@@ -23,8 +23,8 @@ pub use percentile::PercentileObserver;
 
 /// Watches values during calibration and says what range to quantize.
 ///
-/// Values that are not finite are counted and skipped. Observing nothing is allowed; asking for the range then is an
-/// error.
+/// Values that are not finite are counted and skipped. Observing nothing is allowed; asking for the
+/// range then is an error.
 ///
 /// ```
 /// use qcore::{HistogramObserver, MinMaxObserver, Observer, ObserverError, Range};
@@ -90,7 +90,8 @@ pub trait Observer {
     fn non_finite(&self) -> u64;
 }
 
-/// A box of an observer is one, so that observers chosen at run time go wherever observers of one type go.
+/// A box of an observer is one, so that observers chosen at run time go wherever observers of one
+/// type go.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer, ObserverError, PercentileObserver, Range};
@@ -124,7 +125,8 @@ impl<O: Observer + ?Sized> Observer for Box<O> {
     }
 }
 
-/// So is a borrowed one: it goes where an observer is taken by value, and what it saw stays with its owner.
+/// So is a borrowed one: it goes where an observer is taken by value, and what it saw stays with
+/// its owner.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer};
@@ -154,7 +156,8 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
 }
 
-/// Observers of which two can become one, so that parts of the data can be observed apart, on several threads say.
+/// Observers of which two can become one, so that parts of the data can be observed apart, on
+/// several threads say.
 ///
 /// ```
 /// use qcore::{MergeObserver, MinMaxObserver, Observer, ObserverError, Range};
@@ -170,7 +173,8 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait MergeObserver: Observer + Sized {
-    /// An observer that has seen both what `self` and what `other` have seen, with the settings of `self`.
+    /// An observer that has seen both what `self` and what `other` have seen, with the settings of
+    /// `self`.
     ///
     /// ```
     /// use qcore::{MergeObserver, Observer, PercentileObserver, Range};

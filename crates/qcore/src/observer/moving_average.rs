@@ -3,11 +3,12 @@
 use super::{MinMaxObserver, Observer, SettingError};
 use crate::value::{ObserverError, Range};
 
-/// The extremes of each batch, averaged: the first batch's, then `v + c * (v_batch - v)` in f32 for each that follows.
-/// PyTorch's `MovingAverageMinMaxObserver`; an exponential moving average, so that one wild batch does little.
+/// The extremes of each batch, averaged: the first batch's, then `v + c * (v_batch - v)` in f32 for
+/// each that follows. PyTorch's `MovingAverageMinMaxObserver`; an exponential moving average, so
+/// that one wild batch does little.
 ///
-/// The result depends on the order of the batches and on their sizes, by definition; hence no merge. A batch without
-/// a finite value changes nothing.
+/// The result depends on the order of the batches and on their sizes, by definition; hence no
+/// merge. A batch without a finite value changes nothing.
 ///
 /// ```
 /// use qcore::{MovingAverageObserver, Observer, Range};
@@ -58,7 +59,8 @@ impl MovingAverageObserver {
         if moved.is_finite() {
             return moved;
         }
-        // Extremes more than `f32::MAX` apart: the difference needs a wider type, the average does not.
+        // Extremes more than `f32::MAX` apart: the difference needs a wider type, the average does
+        // not.
         let (from, to) = (f64::from(from), f64::from(to));
         (from + f64::from(self.averaging_constant) * (to - from)) as f32
     }

@@ -11,12 +11,12 @@ const SHARES: u32 = 100;
 /// A bin's values are taken as so many, evenly spread.
 const POINTS: u32 = 8;
 
-/// The range whose quantization by a scheme has the least mean squared error, found by trying: the observed range times
-/// 0.01, 0.02, ... 1, then the same for each end by itself (affine schemes). Never worse than the whole range, on the
-/// binned values.
+/// The range whose quantization by a scheme has the least mean squared error, found by trying: the
+/// observed range times 0.01, 0.02, ... 1, then the same for each end by itself (affine schemes).
+/// Never worse than the whole range, on the binned values.
 ///
-/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and
-/// merging equals one pass.
+/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the
+/// same result, and merging equals one pass.
 ///
 /// ```
 /// use qcore::{CodeRange, MseObserver, Observer, Scheme};

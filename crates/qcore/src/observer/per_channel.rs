@@ -4,8 +4,9 @@ use super::{MergeObserver, Observer};
 use crate::tensor::{ChannelAxis, ChannelError};
 use crate::value::Range;
 
-/// An observer for each channel of a tensor, along any axis: with [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's
-/// `PerChannelMinMaxObserver`; with [`MovingAverageObserver`](crate::MovingAverageObserver), its
+/// An observer for each channel of a tensor, along any axis: with
+/// [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's `PerChannelMinMaxObserver`; with
+/// [`MovingAverageObserver`](crate::MovingAverageObserver), its
 /// `MovingAveragePerChannelMinMaxObserver`.
 ///
 /// ```
@@ -25,8 +26,8 @@ pub struct PerChannelObserver<O> {
 }
 
 impl<O: Observer + Clone> PerChannelObserver<O> {
-    /// `channels` copies of an observer, all of them made now: as with a `Vec` of so many, there must be memory for them. The
-    /// number should be that of a tensor that exists.
+    /// `channels` copies of an observer, all of them made now: as with a `Vec` of so many, there
+    /// must be memory for them. The number should be that of a tensor that exists.
     ///
     /// ```
     /// use qcore::{MinMaxObserver, PerChannelObserver};
@@ -41,8 +42,8 @@ impl<O: Observer + Clone> PerChannelObserver<O> {
 }
 
 impl<O: Observer> PerChannelObserver<O> {
-    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not finite are counted
-    /// and skipped, as everywhere.
+    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not
+    /// finite are counted and skipped, as everywhere.
     ///
     /// # Errors
     /// When `values` has another length than the axis says, or another number of channels.
@@ -59,7 +60,8 @@ impl<O: Observer> PerChannelObserver<O> {
         axis.check_data(values.len())?;
         axis.check_params(self.channels.len())?;
         for (channel, observer) in self.channels.iter_mut().enumerate() {
-            // A batch is one call for each observer, whatever the axis: a moving average counts calls.
+            // A batch is one call for each observer, whatever the axis: a moving average counts
+            // calls.
             self.gathered.clear();
             axis.channel_runs(values, channel).for_each(|run| self.gathered.extend_from_slice(run));
             observer.observe(&self.gathered);

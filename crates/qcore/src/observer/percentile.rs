@@ -9,10 +9,10 @@ const KEPT: usize = 1 << 16;
 
 /// The range between two percentiles, so that rare outliers are clamped.
 ///
-/// Percentile `P` of `n` sorted values stands at position `(n - 1) * P / 100`, linear between neighbours, in f64:
-/// numpy's default. Exact for up to 65 536 values; beyond, they are counted in bins and a percentile is off by at most
-/// 2^-8 of its value (subnormals: of the smallest normal). The order of the batches does not matter, and merging equals
-/// one pass.
+/// Percentile `P` of `n` sorted values stands at position `(n - 1) * P / 100`, linear between
+/// neighbours, in f64: numpy's default. Exact for up to 65 536 values; beyond, they are counted in
+/// bins and a percentile is off by at most 2^-8 of its value (subnormals: of the smallest normal).
+/// The order of the batches does not matter, and merging equals one pass.
 ///
 /// ```
 /// use qcore::{Observer, PercentileObserver, Range};

@@ -1,5 +1,6 @@
-//! The schemes in use, each named after what it reproduces. A new convention is one function here; if it needs a choice
-//! that does not exist yet, a variant of the enum in `scheme.rs` that it concerns.
+//! The schemes in use, each named after what it reproduces. A new convention is one function here;
+//! if it needs a choice that does not exist yet, a variant of the enum in `scheme.rs` that it
+//! concerns.
 
 use super::qparams::{Rounding, ZeroPointOrder};
 use super::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
@@ -13,8 +14,8 @@ const WITH_ZERO: Kind = Kind::Affine { range: AffineRange::ExtendedToZero };
 impl Scheme {
     /// Our default for weights: symmetric, `scale = f32(max|w| / 127)` with the division in f64.
     ///
-    /// -128 never occurs among the values that the range was observed on. Defined for every finite range: the scale is
-    /// normal, its reciprocal finite.
+    /// -128 never occurs among the values that the range was observed on. Defined for every finite
+    /// range: the scale is normal, its reciprocal finite.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -35,8 +36,8 @@ impl Scheme {
         }
     }
 
-    /// Our default for activations: affine over the range extended to 0, codes 0..=255, scale computed in f64 and
-    /// stored as f32. Defined for every finite range.
+    /// Our default for activations: affine over the range extended to 0, codes 0..=255, scale
+    /// computed in f64 and stored as f32. Defined for every finite range.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -50,7 +51,8 @@ impl Scheme {
         Scheme { codes: CodeRange::U8, kind: WITH_ZERO, ..Scheme::weights_i8() }
     }
 
-    /// As [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128 lower.
+    /// As [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128
+    /// lower.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -67,8 +69,8 @@ impl Scheme {
 
 /// Those of libraries and courses.
 impl Scheme {
-    /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, 1 if that is 0. Per channel it is
-    /// also what rotalabs_accel does to weights widened to f32.
+    /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, 1 if that
+    /// is 0. Per channel it is also what rotalabs_accel does to weights widened to f32.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -90,8 +92,8 @@ impl Scheme {
         }
     }
 
-    /// `asymmetric_quantize` of the PyTorch tutorial: affine over the range as observed, in f32. Meant for unsigned
-    /// codes and ranges that contain 0; see [`AffineRange::AsObserved`].
+    /// `asymmetric_quantize` of the PyTorch tutorial: affine over the range as observed, in f32.
+    /// Meant for unsigned codes and ranges that contain 0; see [`AffineRange::AsObserved`].
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -121,8 +123,8 @@ impl Scheme {
         Scheme { kind: WITH_ZERO, ..Scheme::tutorial_symmetric(codes) }
     }
 
-    /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64; the zero point is added before rounding;
-    /// a range narrower than 1e-8 is constant and becomes all 0.
+    /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64; the zero point is
+    /// added before rounding; a range narrower than 1e-8 is constant and becomes all 0.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -145,8 +147,8 @@ impl Scheme {
         }
     }
 
-    /// `linear_quantize` of MIT 6.5940 lab 2, for activations: affine over the range as observed, in f64. A constant
-    /// tensor, which the lab divides by 0 for, is an error.
+    /// `linear_quantize` of MIT 6.5940 lab 2, for activations: affine over the range as observed,
+    /// in f64. A constant tensor, which the lab divides by 0 for, is an error.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -170,7 +172,8 @@ impl Scheme {
         }
     }
 
-    /// The weights of MIT 6.5940 lab 2, per output channel: symmetric, `scale = f32(max(max|w|, 5e-7) / qmax)`.
+    /// The weights of MIT 6.5940 lab 2, per output channel: symmetric,
+    /// `scale = f32(max(max|w|, 5e-7) / qmax)`.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -191,7 +194,8 @@ impl Scheme {
         }
     }
 
-    /// The rowwise exercise as solved: symmetric, in f32; divides by `scale + 1e-10` but stores the scale alone.
+    /// The rowwise exercise as solved: symmetric, in f32; divides by `scale + 1e-10` but stores the
+    /// scale alone.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -205,7 +209,8 @@ impl Scheme {
         Scheme { zero_scale: ZeroScale::AddEpsilon(1e-10), ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
-    /// The rowwise exercise as described: symmetric, in f32; a row of zeros, which it leaves undefined, is an error.
+    /// The rowwise exercise as described: symmetric, in f32; a row of zeros, which it leaves
+    /// undefined, is an error.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -236,8 +241,8 @@ impl Scheme {
         Scheme { scale: ScaleArithmetic::F16, ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
-    /// PyTorch's observers, `affine` schemes: the range extended to 0, in f32, the scale at least 2^-23. PyTorch's
-    /// reduced range is [`CodeRange::unsigned`]\(7) or [`CodeRange::signed`]\(7).
+    /// PyTorch's observers, `affine` schemes: the range extended to 0, in f32, the scale at least
+    /// 2^-23. PyTorch's reduced range is [`CodeRange::unsigned`]\(7) or [`CodeRange::signed`]\(7).
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -251,8 +256,8 @@ impl Scheme {
         Scheme { zero_scale: ZeroScale::FloorScale(f32::EPSILON), ..Scheme::onnx_dynamic(codes) }
     }
 
-    /// PyTorch's observers, `symmetric` schemes: `scale = max|x| / ((qmax - qmin) / 2)`, at least 2^-23; zero point 0,
-    /// or 128 for 0..=255.
+    /// PyTorch's observers, `symmetric` schemes: `scale = max|x| / ((qmax - qmin) / 2)`, at least
+    /// 2^-23; zero point 0, or 128 for 0..=255.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -272,8 +277,8 @@ impl Scheme {
         }
     }
 
-    /// TensorFlow Lite's int8 weights, per output channel: symmetric over -127..=127, `scale = max|w| / 127`, 1 if that
-    /// is 0; ties away from zero.
+    /// TensorFlow Lite's int8 weights, per output channel: symmetric over -127..=127,
+    /// `scale = max|w| / 127`, 1 if that is 0; ties away from zero.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -287,9 +292,9 @@ impl Scheme {
         Scheme { rounding: Rounding::TiesAway, ..Scheme::tutorial_symmetric(CodeRange::I8_NARROW) }
     }
 
-    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from zero for zero point
-    /// and values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older models. An all-zero tensor, for which
-    /// TensorFlow Lite stores a scale of 0, has a scale of 1.
+    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from
+    /// zero for zero point and values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older
+    /// models. An all-zero tensor, for which TensorFlow Lite stores a scale of 0, has a scale of 1.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};

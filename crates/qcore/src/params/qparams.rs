@@ -6,7 +6,8 @@ use thiserror::Error;
 use crate::code::CodeRange;
 use crate::value::{round_clamped, round_clamped_ties_away};
 
-/// Whether the zero point is added after or before rounding. The two differ at ties when the zero point is odd.
+/// Whether the zero point is added after or before rounding. The two differ at ties when the zero
+/// point is odd.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, ZeroPointOrder};
@@ -18,7 +19,8 @@ use crate::value::{round_clamped, round_clamped_ties_away};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ZeroPointOrder {
-    /// `round(x / scale) + zero_point`: ONNX, PyTorch, FBGEMM, the quantize step of MIT 6.5940 lab 2. The default.
+    /// `round(x / scale) + zero_point`: ONNX, PyTorch, FBGEMM, the quantize step of MIT 6.5940
+    /// lab 2. The default.
     #[default]
     RoundThenAdd,
     /// `round(x / scale + zero_point)`: TinyTorch, the requantize step of MIT 6.5940 lab 2.
@@ -36,8 +38,8 @@ pub enum ZeroPointOrder {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
-    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX, nearly all. The
-    /// default.
+    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX,
+    /// nearly all. The default.
     #[default]
     TiesToEven,
     /// Away from zero: 0.5 to 1, -2.5 to -3. C's `round`; TensorFlow Lite.
@@ -46,8 +48,8 @@ pub enum Rounding {
 
 /// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
 ///
-/// Valid by construction: the scale is finite and greater than 0 (or 0, for [additive epsilon]), the zero point is one
-/// of the codes (unless it was asked for as [distant]).
+/// Valid by construction: the scale is finite and greater than 0 (or 0, for [additive epsilon]),
+/// the zero point is one of the codes (unless it was asked for as [distant]).
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -92,11 +94,13 @@ impl QParams {
         QParams::with_f64_scale(f64::from(scale), zero_point, codes)
     }
 
-    /// As [`new`](QParams::new), from a scale kept in f64 (TinyTorch, MIT 6.5940 lab 2). Values are divided and
-    /// multiplied by its f32 rounding; [`scale_f64`](QParams::scale_f64) gives it back unrounded.
+    /// As [`new`](QParams::new), from a scale kept in f64 (TinyTorch, MIT 6.5940 lab 2). Values are
+    /// divided and multiplied by its f32 rounding; [`scale_f64`](QParams::scale_f64) gives it back
+    /// unrounded.
     ///
     /// # Errors
-    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of `codes`.
+    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of
+    /// `codes`.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -110,9 +114,9 @@ impl QParams {
         QParams::of_scheme(scale, scale as f32, zero_point, codes)
     }
 
-    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of the codes, up to 2^21
-    /// from 0: parameters of a range that does not hold 0. 0 then has no code, and NaN becomes the code nearest to the
-    /// zero point.
+    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of
+    /// the codes, up to 2^21 from 0: parameters of a range that does not hold 0. 0 then has no
+    /// code, and NaN becomes the code nearest to the zero point.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -125,7 +129,8 @@ impl QParams {
     /// ```
     ///
     /// # Errors
-    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is within ±2^21.
+    /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is within
+    /// ±2^21.
     pub fn with_distant_zero_point(
         scale: f64,
         zero_point: i32,
@@ -140,9 +145,10 @@ impl QParams {
         Ok(QParams { zero_point, ..params })
     }
 
-    /// The general form: values are divided by another number than the scale. These are parameters that a scheme chose by
-    /// [`ZeroScale::AddEpsilon`](crate::ZeroScale) or [`ZeroScale::ConstantIsZero`](crate::ZeroScale), to be made again from
-    /// what [`scale_f64`](QParams::scale_f64), [`divisor`](QParams::divisor) and the others say.
+    /// The general form: values are divided by another number than the scale. These are parameters
+    /// that a scheme chose by [`ZeroScale::AddEpsilon`](crate::ZeroScale) or
+    /// [`ZeroScale::ConstantIsZero`](crate::ZeroScale), to be made again from what
+    /// [`scale_f64`](QParams::scale_f64), [`divisor`](QParams::divisor) and the others say.
     ///
     /// ```
     /// use qcore::{CodeRange, ParamError, QParams};
@@ -157,8 +163,8 @@ impl QParams {
     /// ```
     ///
     /// # Errors
-    /// Unless the scale rounded to f32 is finite and not below 0, `divisor` is greater than 0 (infinity is), and `zero_point` is one
-    /// of `codes`.
+    /// Unless the scale rounded to f32 is finite and not below 0, `divisor` is greater than 0
+    /// (infinity is), and `zero_point` is one of `codes`.
     pub fn with_divisor(
         scale: f64,
         divisor: f32,
@@ -171,7 +177,8 @@ impl QParams {
         }
     }
 
-    /// As [`with_divisor`](QParams::with_divisor); where a scheme makes a divisor that is none, its scale is to blame.
+    /// As [`with_divisor`](QParams::with_divisor); where a scheme makes a divisor that is none, its
+    /// scale is to blame.
     pub(crate) fn of_scheme(
         scale_f64: f64,
         divisor: f32,
@@ -221,7 +228,8 @@ impl QParams {
         QParams { rounding, ..self }
     }
 
-    /// The scale: the value of one step, in the units of the data. What [`dequantize`](QParams::dequantize) uses.
+    /// The scale: the value of one step, in the units of the data. What
+    /// [`dequantize`](QParams::dequantize) uses.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -235,7 +243,8 @@ impl QParams {
         self.scale
     }
 
-    /// The scale before its rounding to f32, for schemes that keep it in f64; for others, the same as `scale`.
+    /// The scale before its rounding to f32, for schemes that keep it in f64; for others, the same
+    /// as `scale`.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -278,9 +287,10 @@ impl QParams {
         self.codes
     }
 
-    /// What values are divided by. It is the scale, except for [`ZeroScale::AddEpsilon`](crate::ZeroScale) (scale +
-    /// epsilon) and for a constant tensor under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) (+inf: every finite
-    /// value becomes the zero point).
+    /// What values are divided by. It is the scale, except for
+    /// [`ZeroScale::AddEpsilon`](crate::ZeroScale) (scale + epsilon) and for a constant tensor
+    /// under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) (+inf: every finite value becomes the
+    /// zero point).
     ///
     /// ```
     /// use qcore::{Range, Scheme, ZeroScale};
@@ -322,8 +332,9 @@ impl QParams {
     }
 
     /// `clamp(round(x / divisor) + zero_point, min, max)`, in f32; for
-    /// [`AddThenRound`](ZeroPointOrder::AddThenRound), `clamp(round(x / divisor + zero_point), min, max)`. Ties go to
-    /// even, unless the [`Rounding`] says otherwise.
+    /// [`AddThenRound`](ZeroPointOrder::AddThenRound),
+    /// `clamp(round(x / divisor + zero_point), min, max)`. Ties go to even, unless the [`Rounding`]
+    /// says otherwise.
     ///
     /// Total: NaN becomes the zero point, +inf the largest code, -inf the smallest.
     ///
@@ -340,8 +351,9 @@ impl QParams {
         self.round_quotient(x / self.divisor)
     }
 
-    /// As [`quantize`](QParams::quantize), with `x * (1 / divisor)` in place of the division: faster where division is
-    /// slow, but it can be one code off at and next to ties. ONNX and PyTorch define the division.
+    /// As [`quantize`](QParams::quantize), with `x * (1 / divisor)` in place of the division:
+    /// faster where division is slow, but it can be one code off at and next to ties. ONNX and
+    /// PyTorch define the division.
     ///
     /// ```
     /// # use qcore::{CodeRange, QParams};
@@ -356,9 +368,10 @@ impl QParams {
         self.round_quotient(x * (1.0 / self.divisor))
     }
 
-    /// As [`quantize`](QParams::quantize), with the quotient rounded to f16 before it is rounded to an integer: f16
-    /// tensors quantized in their own precision, as rotalabs_accel does to a half-precision model.
-    /// Meant for scales chosen with [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
+    /// As [`quantize`](QParams::quantize), with the quotient rounded to f16 before it is rounded to
+    /// an integer: f16 tensors quantized in their own precision, as rotalabs_accel does to a
+    /// half-precision model. Meant for scales chosen with
+    /// [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
     ///
     /// ```
     /// use half::f16;
@@ -392,8 +405,8 @@ impl QParams {
         }
     }
 
-    /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no branch:
-    /// `before` or `after` is 0, and adding 0 changes nothing.
+    /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no
+    /// branch: `before` or `after` is 0, and adding 0 changes nothing.
     #[inline(always)]
     fn round_quotient(&self, quotient: f32) -> i32 {
         let (before, after) = match self.order {
@@ -414,8 +427,8 @@ impl QParams {
 
     /// `(f32(q) - f32(zero_point)) * scale`, in f32.
     ///
-    /// Beyond the codes it is the same formula. It can round to infinity for a tensor that reaches `f32::MAX`, since
-    /// the scale is itself rounded, perhaps upward.
+    /// Beyond the codes it is the same formula. It can round to infinity for a tensor that reaches
+    /// `f32::MAX`, since the scale is itself rounded, perhaps upward.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};

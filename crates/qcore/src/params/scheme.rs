@@ -1,7 +1,8 @@
 //! Schemes: how scale and zero point follow from a range.
 //!
-//! The libraries and courses of this field disagree on divisors, precisions and degenerate inputs. Each choice is a
-//! named value here, and each combination in use is a named scheme in `presets.rs`.
+//! The libraries and courses of this field disagree on divisors, precisions and degenerate inputs.
+//! Each choice is a named value here, and each combination in use is a named scheme in
+//! `presets.rs`.
 
 use half::f16;
 use thiserror::Error;
@@ -55,14 +56,14 @@ pub struct Scheme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for signed codes, 128 for
-    /// 0..=255. Weights, nearly everywhere.
+    /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for
+    /// signed codes, 128 for 0..=255. Weights, nearly everywhere.
     Symmetric {
         /// The number of steps that `max|x|` is divided into.
         divisor: SymmetricDivisor,
     },
-    /// `scale = (max - min) / (qmax - qmin)`, `zero_point = clamp(round(qmin - min / scale), qmin, qmax)`.
-    /// Activations.
+    /// `scale = (max - min) / (qmax - qmin)`,
+    /// `zero_point = clamp(round(qmin - min / scale), qmin, qmax)`. Activations.
     Affine {
         /// The range that is divided.
         range: AffineRange,
@@ -83,10 +84,11 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SymmetricDivisor {
-    /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite, the
-    /// PyTorch tutorial, MIT 6.5940 lab 2: nearly all.
+    /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite,
+    /// the PyTorch tutorial, MIT 6.5940 lab 2: nearly all.
     MaxCode,
-    /// `(qmax - qmin) / 2`, 127.5 for eight bits: -128 is used too, and `+max|x|` is clamped. PyTorch's observers.
+    /// `(qmax - qmin) / 2`, 127.5 for eight bits: -128 is used too, and `+max|x|` is clamped.
+    /// PyTorch's observers.
     HalfRange,
 }
 
@@ -107,18 +109,19 @@ pub enum SymmetricDivisor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AffineRange {
-    /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5, 10] is restored as
-    /// 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
+    /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5,
+    /// 10] is restored as 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
     AsObserved,
-    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its codes, and 0 has
-    /// none. For values that are never padded with 0. See
+    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its
+    /// codes, and 0 has none. For values that are never padded with 0. See
     /// [`with_distant_zero_point`](QParams::with_distant_zero_point).
     AsObservedDistantZero,
     /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers; ours.
     ExtendedToZero,
 }
 
-/// The precision that scale and zero point are computed in. Values are divided by the scale in f32 under all of them.
+/// The precision that scale and zero point are computed in. Values are divided by the scale in f32
+/// under all of them.
 ///
 /// ```
 /// use qcore::{Range, ScaleArithmetic, Scheme};
@@ -131,25 +134,26 @@ pub enum AffineRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ScaleArithmetic {
-    /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is an error.
-    /// ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch tutorial.
+    /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is
+    /// an error. ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch tutorial.
     F32,
-    /// In f64, and kept so: the zero point follows from the unrounded scale. TinyTorch, MIT 6.5940 lab 2
-    /// (activations), where a scale is a Python float.
+    /// In f64, and kept so: the zero point follows from the unrounded scale. TinyTorch, MIT 6.5940
+    /// lab 2 (activations), where a scale is a Python float.
     F64,
-    /// In f64, then rounded to f32; the zero point follows from the rounded scale, in f64. No range overflows.
-    /// MIT 6.5940 lab 2 (weights); ours.
+    /// In f64, then rounded to f32; the zero point follows from the rounded scale, in f64. No range
+    /// overflows. MIT 6.5940 lab 2 (weights); ours.
     F64StoredF32,
     /// In f64, and kept so; the zero point follows from the end of the range where less is rounded,
-    /// `qmin - min / scale` or `qmax - max / scale`, and its ties go away from zero. TensorFlow Lite's
-    /// `ChooseQuantizationParams`.
+    /// `qmin - min / scale` or `qmax - max / scale`, and its ties go away from zero. TensorFlow
+    /// Lite's `ChooseQuantizationParams`.
     F64TiesAway,
     /// Magnitude or range and scale are each rounded to f16. Quantize with
     /// [`quantize_in_f16`](QParams::quantize_in_f16). rotalabs_accel on a half-precision model.
     F16,
 }
 
-/// What is done where all values are (nearly) equal or (nearly) 0, so that the scale, rounded to f32, would be 0.
+/// What is done where all values are (nearly) equal or (nearly) 0, so that the scale, rounded to
+/// f32, would be 0.
 ///
 /// ```
 /// use qcore::{Range, Scheme, ZeroScale};
@@ -167,18 +171,20 @@ pub enum ScaleArithmetic {
 pub enum ZeroScale {
     /// A scale of 0 becomes 1. The PyTorch tutorial.
     One,
-    /// A scale that is 0 or subnormal becomes 1, so that its reciprocal is finite too; all codes are then the zero
-    /// point. Ours.
+    /// A scale that is 0 or subnormal becomes 1, so that its reciprocal is finite too; all codes
+    /// are then the zero point. Ours.
     SubnormalIsOne,
-    /// Values are divided by `scale + epsilon` (f32); the stored scale stays as it is, even 0, and then restores 0.
-    /// Rows with a scale near epsilon lose precision. The rowwise exercise, with 1e-10.
+    /// Values are divided by `scale + epsilon` (f32); the stored scale stays as it is, even 0, and
+    /// then restores 0. Rows with a scale near epsilon lose precision. The rowwise exercise, with
+    /// 1e-10.
     AddEpsilon(f32),
-    /// The magnitude (symmetric) or width (affine) is at least this before it is divided. MIT 6.5940 lab 2, with 5e-7.
+    /// The magnitude (symmetric) or width (affine) is at least this before it is divided. MIT
+    /// 6.5940 lab 2, with 5e-7.
     FloorMagnitude(f32),
     /// The scale is at least this. PyTorch's observers, with 2^-23.
     FloorScale(f32),
-    /// A range narrower than this is taken as constant: scale 1, zero point 0, and every value becomes code 0, so
-    /// that a constant other than 0 is lost. TinyTorch, with 1e-8.
+    /// A range narrower than this is taken as constant: scale 1, zero point 0, and every value
+    /// becomes code 0, so that a constant other than 0 is lost. TinyTorch, with 1e-8.
     ConstantIsZero {
         /// The width, in f64, below which a range is constant.
         below: f64,
@@ -197,7 +203,8 @@ impl Scheme {
     /// The parameters for values in `range`.
     ///
     /// # Errors
-    /// When the scale is not finite (f32 or f16 arithmetic and a huge range), or is 0 under [`ZeroScale::Reject`].
+    /// When the scale is not finite (f32 or f16 arithmetic and a huge range), or is 0 under
+    /// [`ZeroScale::Reject`].
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -215,7 +222,8 @@ impl Scheme {
         if let ZeroScale::ConstantIsZero { below } = self.zero_scale
             && f64::from(range.max()) - f64::from(range.min()) < below
         {
-            // Dividing by infinity makes every value 0, whatever the constant: no special case for callers.
+            // Dividing by infinity makes every value 0, whatever the constant: no special case for
+            // callers.
             return self.params(range, 1.0, f32::INFINITY, 0);
         }
         let scale = self.replace_zero(range, self.scale_of(range))?;
@@ -286,7 +294,8 @@ impl Scheme {
         let (min, max) = (range.min(), range.max());
         let (qmin, qmax) = (f64::from(self.codes.min()), f64::from(self.codes.max()));
         let exact = match self.scale {
-            // The quotient is rounded before it is subtracted. Both are integers then, so f64 changes nothing.
+            // The quotient is rounded before it is subtracted. Both are integers then, so f64
+            // changes nothing.
             ScaleArithmetic::F32 | ScaleArithmetic::F16 => {
                 qmin - f64::from((min / divisor as f32).round_ties_even())
             }
@@ -295,7 +304,8 @@ impl Scheme {
             }
             ScaleArithmetic::F64TiesAway => {
                 let (low, high) = (f64::from(min) / divisor, f64::from(max) / divisor);
-                // Less than a step wide: the scale has been replaced, and neither end says anything.
+                // Less than a step wide: the scale has been replaced, and neither end says
+                // anything.
                 if high - low < 1.0 {
                     return 0.clamp(self.codes.min(), self.codes.max());
                 }

@@ -1,4 +1,5 @@
-//! Requantization in integers: a real multiplier as a 32-bit fraction and a shift, and what libraries make of them.
+//! Requantization in integers: a real multiplier as a 32-bit fraction and a shift, and what
+//! libraries make of them.
 //!
 //! All agree on the multiplier and disagree on the rounding, which is why each has its name here:
 //!
@@ -8,7 +9,8 @@
 //! single rounding: round(acc * multiplier * 2^(shift - 31)), ties up
 //! ```
 //!
-//! Every function saturates where C overflows, and is free of branches, so that a loop around it becomes vector code.
+//! Every function saturates where C overflows, and is free of branches, so that a loop around it
+//! becomes vector code.
 
 use thiserror::Error;
 
@@ -19,9 +21,11 @@ const SHIFT_MIN: i32 = -31;
 const SHIFT_MAX: i32 = 30;
 
 /// `round(a * b / 2^31)`, ties up, saturated: `i32::MIN * i32::MIN` is `i32::MAX`. gemmlowp's
-/// `SaturatingRoundingDoublingHighMul`, NEON's `sqrdmulh`, and the first step of [`requantize_double_rounding`].
+/// `SaturatingRoundingDoublingHighMul`, NEON's `sqrdmulh`, and the first step of
+/// [`requantize_double_rounding`].
 ///
-/// gemmlowp writes it with a nudge that depends on the sign and a division that truncates. That is `floor(v + 1/2)`.
+/// gemmlowp writes it with a nudge that depends on the sign and a division that truncates. That is
+/// `floor(v + 1/2)`.
 ///
 /// ```
 /// use qcore::saturating_rounding_doubling_high_mul;
@@ -37,8 +41,9 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     saturate((i64::from(a) * i64::from(b) + (1 << 30)) >> 31)
 }
 
-/// `round(x / 2^exponent)`, ties away from zero: gemmlowp's `RoundingDivideByPOT`, and the second step of
-/// [`requantize_double_rounding`]. gemmlowp defines it for exponents up to 31; here any has its mathematical result.
+/// `round(x / 2^exponent)`, ties away from zero: gemmlowp's `RoundingDivideByPOT`, and the second
+/// step of [`requantize_double_rounding`]. gemmlowp defines it for exponents up to 31; here any has
+/// its mathematical result.
 ///
 /// ```
 /// use qcore::rounding_divide_by_pot;
@@ -51,7 +56,8 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
 pub fn rounding_divide_by_pot(x: i32, exponent: u32) -> i32 {
     let exponent = exponent.min(62);
     let half = (1_i64 << exponent) >> 1;
-    // Adding a half rounds ties up. One less for negative numbers rounds their ties down, and nothing else.
+    // Adding a half rounds ties up. One less for negative numbers rounds their ties down, and
+    // nothing else.
     let below_zero = i64::from(x < 0) & half.min(1);
     saturate((i64::from(x) + half - below_zero) >> exponent)
 }
@@ -67,7 +73,8 @@ fn saturate(v: i64) -> i32 {
     v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
 }
 
-/// A real multiplier in fixed point: `multiplier * 2^(shift - 31)`. TensorFlow Lite's `(quantized_multiplier, shift)`.
+/// A real multiplier in fixed point: `multiplier * 2^(shift - 31)`. TensorFlow Lite's
+/// `(quantized_multiplier, shift)`.
 ///
 /// ```
 /// use qcore::Q31Multiplier;
@@ -108,12 +115,13 @@ impl Q31Multiplier {
         }
     }
 
-    /// TensorFlow Lite's `QuantizeMultiplier`: `real = fraction * 2^shift` with a fraction in [1/2, 1), then
-    /// `multiplier = round(fraction * 2^31)`, ties away from zero. Below 2^-32 (a shift under -31) it is 0.
+    /// TensorFlow Lite's `QuantizeMultiplier`: `real = fraction * 2^shift` with a fraction in [1/2,
+    /// 1), then `multiplier = round(fraction * 2^31)`, ties away from zero. Below 2^-32 (a shift
+    /// under -31) it is 0.
     ///
     /// # Errors
-    /// When `real` is NaN, negative, or 2^30 and more: TensorFlow Lite rejects the first two, and so large a
-    /// multiplier it clamps.
+    /// When `real` is NaN, negative, or 2^30 and more: TensorFlow Lite rejects the first two, and
+    /// so large a multiplier it clamps.
     ///
     /// ```
     /// use qcore::Q31Multiplier;
@@ -135,7 +143,8 @@ impl Q31Multiplier {
         if shift < SHIFT_MIN - 1 {
             return Ok(Q31Multiplier::default());
         }
-        // `real / 2^shift * 2^31`, exact: only the exponent changes. `round` takes ties away from zero.
+        // `real / 2^shift * 2^31`, exact: only the exponent changes. `round` takes ties away from
+        // zero.
         let fraction = f64::from_bits((real.to_bits() & ((1 << 52) - 1)) | (1022 << 52));
         let scaled = (fraction * f64::from(1_u32 << 31)).round() as i64;
         let (scaled, shift) = if scaled == 1 << 31 { (1 << 30, shift + 1) } else { (scaled, shift) };
@@ -180,11 +189,12 @@ impl Q31Multiplier {
     }
 
     /// `round(round(x * 2^max(shift, 0) * multiplier / 2^31) / 2^max(-shift, 0))`, by
-    /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]: the `MultiplyByQuantizedMultiplier` of
-    /// gemmlowp, TensorFlow Lite's reference kernels and CMSIS-NN, by default.
+    /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]: the
+    /// `MultiplyByQuantizedMultiplier` of gemmlowp, TensorFlow Lite's reference kernels and
+    /// CMSIS-NN, by default.
     ///
-    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that leaves i32
-    /// saturates.
+    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that
+    /// leaves i32 saturates.
     ///
     /// ```
     /// let quarter = qcore::Q31Multiplier::from_real(0.25)?;
@@ -199,8 +209,9 @@ impl Q31Multiplier {
         rounding_divide_by_pot(high, right)
     }
 
-    /// `floor((x * multiplier + 2^(30 - shift)) / 2^(31 - shift))`, the nearest integer with ties up: ruy, TensorFlow
-    /// Lite with `TFLITE_SINGLE_ROUNDING`, CMSIS-NN with `CMSIS_NN_USE_SINGLE_ROUNDING`, TOSA.
+    /// `floor((x * multiplier + 2^(30 - shift)) / 2^(31 - shift))`, the nearest integer with ties
+    /// up: ruy, TensorFlow Lite with `TFLITE_SINGLE_ROUNDING`, CMSIS-NN with
+    /// `CMSIS_NN_USE_SINGLE_ROUNDING`, TOSA.
     ///
     /// A result that leaves i32 saturates.
     ///
@@ -212,7 +223,8 @@ impl Q31Multiplier {
     #[inline(always)]
     #[must_use]
     pub fn multiply_single_rounding(self, x: i32) -> i32 {
-        // 1 to 62 by construction, and masked so that the compiler knows. The sum is below 2^62 + 2^61.
+        // 1 to 62 by construction, and masked so that the compiler knows. The sum is below 2^62 +
+        // 2^61.
         let total = (31 - self.shift) as u32 & 63;
         saturate((i64::from(x) * i64::from(self.multiplier) + ((1_i64 << total) >> 1)) >> total)
     }
@@ -255,8 +267,9 @@ pub fn requantize_single_rounding(acc: i32, m: Q31Multiplier, zero_point: i32, m
     m.multiply_single_rounding(acc).saturating_add(zero_point).min(max).max(min)
 }
 
-/// `clamp(floor((acc + 2^(shift - 1)) / 2^shift) + zero_point, min, max)`: a multiplier of `2^-shift`, ties up. The
-/// shift that CMSIS-NN's older `q7` kernels and FPGA designs have in place of a multiplier.
+/// `clamp(floor((acc + 2^(shift - 1)) / 2^shift) + zero_point, min, max)`: a multiplier of
+/// `2^-shift`, ties up. The shift that CMSIS-NN's older `q7` kernels and FPGA designs have in place
+/// of a multiplier.
 ///
 /// ```
 /// use qcore::requantize_power_of_two;

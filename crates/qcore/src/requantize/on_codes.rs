@@ -16,7 +16,8 @@ use crate::activation::ActivationFunction;
 pub enum OnCodes {
     /// It only narrows the codes: [`ActivationFunction::as_code_bounds`].
     Bounds,
-    /// It is applied to the scaled sum just before rounding: [`ActivationFunction::after_multiplier`].
+    /// It is applied to the scaled sum just before rounding:
+    /// [`ActivationFunction::after_multiplier`].
     AfterMultiplier,
     /// It needs the real value: [`requantize_activation`](crate::requantize_activation).
     RealValues,
@@ -45,11 +46,13 @@ impl ActivationFunction {
         }
     }
 
-    /// The lowest and highest code of an output of this scale and zero point, of the codes `low..=high`, to which an
-    /// identity, ReLU or clamp keeps; `None` for other functions, which are no bounds.
+    /// The lowest and highest code of an output of this scale and zero point, of the codes
+    /// `low..=high`, to which an identity, ReLU or clamp keeps; `None` for other functions, which
+    /// are no bounds.
     ///
-    /// A clamp's bounds are quantized as any value. ReLU's is the zero point, for which no scale is needed. What is left
-    /// lies within `low..=high`: of a ReLU over codes that are all below the zero point, it is `high` alone.
+    /// A clamp's bounds are quantized as any value. ReLU's is the zero point, for which no scale is
+    /// needed. What is left lies within `low..=high`: of a ReLU over codes that are all below the
+    /// zero point, it is `high` alone.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -72,8 +75,9 @@ impl ActivationFunction {
 
     /// What becomes of a scaled sum `v`, in steps of the output, before it is rounded to a code.
     ///
-    /// Leaky ReLU gives `v` times its slope below 0: multiplying by a positive scale before or after it is the same. Bounds
-    /// give `v`, since the codes are clamped later, and so do the functions of real values, which are applied elsewhere.
+    /// Leaky ReLU gives `v` times its slope below 0: multiplying by a positive scale before or
+    /// after it is the same. Bounds give `v`, since the codes are clamped later, and so do the
+    /// functions of real values, which are applied elsewhere.
     ///
     /// ```
     /// use qcore::{ActivationFunction, requantize_scaled};
@@ -92,13 +96,14 @@ impl ActivationFunction {
     }
 }
 
-/// `clamp(round_ties_even(f(f32(acc) * scale) / output_scale) + zero_point, min, max)` with `scale = s_x * s_w`: a layer
-/// that applies a function to its real output and then quantizes it.
+/// `clamp(round_ties_even(f(f32(acc) * scale) / output_scale) + zero_point, min, max)` with
+/// `scale = s_x * s_w`: a layer that applies a function to its real output and then quantizes it.
 ///
-/// Each step in f32, in that order: [`dequantize_acc`], the function, [`requantize_real`]. With a residual, the first is
-/// [`dequantize_acc_residual`](crate::dequantize_acc_residual). Identity, ReLU and clamps give the codes of a layer that quantizes the real output;
-/// [`requantize`](crate::requantize) with [bounds](crate::ActivationFunction::as_code_bounds) divides the scales first, and so can be one code
-/// off this at and next to ties.
+/// Each step in f32, in that order: [`dequantize_acc`], the function, [`requantize_real`]. With a
+/// residual, the first is [`dequantize_acc_residual`](crate::dequantize_acc_residual). Identity,
+/// ReLU and clamps give the codes of a layer that quantizes the real output;
+/// [`requantize`](crate::requantize) with [bounds](crate::ActivationFunction::as_code_bounds)
+/// divides the scales first, and so can be one code off this at and next to ties.
 ///
 /// ```
 /// use qcore::{ActivationFunction, requantize_activation};

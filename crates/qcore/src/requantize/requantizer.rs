@@ -1,4 +1,5 @@
-//! Requantization as a value: the arithmetic that a layer uses, by name, and whole accumulators by it.
+//! Requantization as a value: the arithmetic that a layer uses, by name, and whole accumulators by
+//! it.
 
 use thiserror::Error;
 
@@ -13,8 +14,8 @@ use super::scalar::{
 use crate::code::{Code, CodeRange};
 use crate::tensor::{ChannelAxis, ChannelError, LengthError, QuantizeError, map_channels};
 
-/// The arithmetic by which an accumulator becomes a code. They differ at and next to ties, by one code; which one a
-/// model was exported for is part of the model.
+/// The arithmetic by which an accumulator becomes a code. They differ at and next to ties, by one
+/// code; which one a model was exported for is part of the model.
 ///
 /// ```
 /// use qcore::{CodeRange, RequantizeMode};
@@ -39,8 +40,8 @@ pub enum RequantizeMode {
     RoundThenAdd,
     /// [`requantize_add_then_round`], `round(acc * m + z)` in f32: MIT 6.5940 lab 2.
     AddThenRound,
-    /// [`requantize_add_then_round_f64`], `round(acc * m + z)` in f64 with the multiplier of f32: ONNX's reference
-    /// implementation of QLinearMatMul.
+    /// [`requantize_add_then_round_f64`], `round(acc * m + z)` in f64 with the multiplier of f32:
+    /// ONNX's reference implementation of QLinearMatMul.
     AddThenRoundF64,
     /// [`requantize_f64`], `round(acc * m) + z` in f64: for reference.
     RoundThenAddF64,
@@ -48,7 +49,8 @@ pub enum RequantizeMode {
     DoubleRounding,
     /// [`requantize_single_rounding`]: ruy, TensorFlow Lite with `TFLITE_SINGLE_ROUNDING`, TOSA.
     SingleRounding,
-    /// [`requantize_power_of_two`], for scales whose quotient is a power of two: older CMSIS-NN, FPGA designs.
+    /// [`requantize_power_of_two`], for scales whose quotient is a power of two: older CMSIS-NN,
+    /// FPGA designs.
     PowerOfTwo,
 }
 
@@ -73,11 +75,13 @@ impl RequantizeMode {
         RequantizeMode::PowerOfTwo,
     ];
 
-    /// This arithmetic with the multiplier `s_x * s_w / s_y`: input scale, weight scale of the channel, output scale.
-    /// The f32 modes compute it in f32 ([`output_multiplier`]), the others in f64 ([`output_multiplier_f64`]).
+    /// This arithmetic with the multiplier `s_x * s_w / s_y`: input scale, weight scale of the
+    /// channel, output scale. The f32 modes compute it in f32 ([`output_multiplier`]), the others
+    /// in f64 ([`output_multiplier_f64`]).
     ///
     /// # Errors
-    /// When the multiplier has no such form: not finite, negative, 2^30 or more in fixed point, or no power of two.
+    /// When the multiplier has no such form: not finite, negative, 2^30 or more in fixed point, or
+    /// no power of two.
     ///
     /// ```
     /// use qcore::{RequantizeMode, Requantizer};
@@ -111,7 +115,8 @@ impl RequantizeMode {
     }
 }
 
-/// A [`RequantizeMode`] with its multiplier: all that turns an accumulator into a code but zero point and bounds.
+/// A [`RequantizeMode`] with its multiplier: all that turns an accumulator into a code but zero
+/// point and bounds.
 ///
 /// ```
 /// use qcore::{CodeRange, Q31Multiplier, RequantizeMode, Requantizer};
@@ -186,7 +191,8 @@ impl Requantizer {
         }
     }
 
-    /// Codes of a run of accumulators. The match stands outside of the loop, so that each loop is one arithmetic.
+    /// Codes of a run of accumulators. The match stands outside of the loop, so that each loop is
+    /// one arithmetic.
     #[inline(always)]
     fn requantize_run<C: Code>(self, acc: &[i32], z: i32, codes: CodeRange, out: &mut [C]) {
         let (min, max) = (codes.min(), codes.max());
@@ -247,8 +253,8 @@ pub fn requantize_slice<C: Code>(
     Ok(())
 }
 
-/// [`requantize_slice`] with one requantizer per channel, along any axis: the last for the rows of a linear layer, the
-/// second for the planes of a convolution.
+/// [`requantize_slice`] with one requantizer per channel, along any axis: the last for the rows of
+/// a linear layer, the second for the planes of a convolution.
 ///
 /// # Errors
 /// When a length is not what the axis says, or `codes` do not fit `C`.

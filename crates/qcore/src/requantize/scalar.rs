@@ -1,9 +1,9 @@
 //! From the int32 accumulator to the codes of the next layer, or to f32.
 //!
-//! `y = clamp(round(acc * multiplier) + zero_point, min, max)` with `multiplier = s_x * s_w / s_y`. The order of float
-//! operations is part of each definition: f32 unless named otherwise, nothing fused, nothing reassociated. The
-//! per-value functions are branch-free and always inlined, so that a kernel that calls them in a loop compiles this
-//! very definition to its own vector instructions.
+//! `y = clamp(round(acc * multiplier) + zero_point, min, max)` with `multiplier = s_x * s_w / s_y`.
+//! The order of float operations is part of each definition: f32 unless named otherwise, nothing
+//! fused, nothing reassociated. The per-value functions are branch-free and always inlined, so that
+//! a kernel that calls them in a loop compiles this very definition to its own vector instructions.
 
 use crate::value::{LIMIT, round_clamped, round_clamped_f64};
 
@@ -29,11 +29,12 @@ pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {
     (s_x * s_w) / s_y
 }
 
-/// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. The default, and the order of FBGEMM, ONNX
-/// Runtime and XNNPACK.
+/// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. The default, and the
+/// order of FBGEMM, ONNX Runtime and XNNPACK.
 ///
-/// Defined for every `acc`, i32::MIN and MAX too, every multiplier (a product that is NaN gives `min`) and all bounds
-/// of integer outputs of up to 22 bits; a bound further than 2^22 from the zero point acts as if it stood there.
+/// Defined for every `acc`, i32::MIN and MAX too, every multiplier (a product that is NaN gives
+/// `min`) and all bounds of integer outputs of up to 22 bits; a bound further than 2^22 from the
+/// zero point acts as if it stood there.
 ///
 /// ```
 /// use qcore::requantize;
@@ -48,11 +49,11 @@ pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32
     requantize_scaled(acc as f32 * multiplier, zero_point, min, max)
 }
 
-/// `clamp(round_ties_even(v) + zero_point, min, max)`: the last step of [`requantize`], for a sum `v` that is already
-/// scaled to steps of the output.
+/// `clamp(round_ties_even(v) + zero_point, min, max)`: the last step of [`requantize`], for a sum
+/// `v` that is already scaled to steps of the output.
 ///
-/// Defined as [`requantize`]: NaN gives `min`, and a bound further than 2^22 from the zero point acts as if it stood
-/// there.
+/// Defined as [`requantize`]: NaN gives `min`, and a bound further than 2^22 from the zero point
+/// acts as if it stood there.
 ///
 /// ```
 /// use qcore::requantize_scaled;
@@ -62,18 +63,20 @@ pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32
 #[inline(always)]
 #[must_use]
 pub fn requantize_scaled(v: f32, zero_point: i32, min: i32, max: i32) -> i32 {
-    // Clamping to min - z and max - z before rounding equals clamping after, since those are integers; and it makes
-    // the rest of the computation small enough for one addition to round. The bounds are the same for a whole channel,
-    // so their part leaves the loop.
+    // Clamping to min - z and max - z before rounding equals clamping after, since those are
+    // integers; and it makes the rest of the computation small enough for one addition to round.
+    // The bounds are the same for a whole channel, so their part leaves the loop.
     let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
     let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
     round_clamped(v, lo, hi).wrapping_add(zero_point)
 }
 
-/// `clamp(round_ties_even(y / scale) + zero_point, min, max)`: a real value as a code of the output, as the last step
-/// of a layer whose [`ActivationFunction`](crate::ActivationFunction) needs real values.
+/// `clamp(round_ties_even(y / scale) + zero_point, min, max)`: a real value as a code of the
+/// output, as the last step of a layer whose [`ActivationFunction`](crate::ActivationFunction)
+/// needs real values.
 ///
-/// Unlike [`QParams::quantize`](crate::QParams::quantize), NaN gives `min`, as everywhere in requantization.
+/// Unlike [`QParams::quantize`](crate::QParams::quantize), NaN gives `min`, as everywhere in
+/// requantization.
 ///
 /// ```
 /// use qcore::{ActivationFunction, dequantize_acc_residual, requantize_real};
@@ -88,8 +91,8 @@ pub fn requantize_real(y: f32, scale: f32, zero_point: i32, min: i32, max: i32) 
     requantize_scaled(y / scale, zero_point, min, max)
 }
 
-/// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`: MIT 6.5940 lab 2. With an odd zero
-/// point, ties go the other way than in [`requantize`].
+/// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`: MIT 6.5940 lab 2.
+/// With an odd zero point, ties go the other way than in [`requantize`].
 ///
 /// Defined as [`requantize`]; bounds beyond ±2^22 act as if they stood there.
 ///
@@ -103,8 +106,9 @@ pub fn requantize_add_then_round(acc: i32, multiplier: f32, zero_point: i32, min
     round_clamped(acc as f32 * multiplier + zero_point as f32, lo, hi)
 }
 
-/// `clamp(round_ties_even(f64(acc) * multiplier) + zero_point, min, max)`, in f64: the most exact, for reference. Every
-/// `acc`, zero point and bound is exact in it. A product that is NaN gives `min`.
+/// `clamp(round_ties_even(f64(acc) * multiplier) + zero_point, min, max)`, in f64: the most exact,
+/// for reference. Every `acc`, zero point and bound is exact in it. A product that is NaN gives
+/// `min`.
 ///
 /// ```
 /// assert_eq!(qcore::requantize_f64(16_777_217, 1.0, 0, i32::MIN, i32::MAX), 16_777_217); // not an f32
@@ -118,8 +122,9 @@ pub fn requantize_f64(acc: i32, multiplier: f64, zero_point: i32, min: i32, max:
         .wrapping_add(zero_point)
 }
 
-/// `clamp(round_ties_even(f64(acc) * multiplier + zero_point), min, max)`, in f64: ONNX's reference implementation of
-/// QLinearMatMul, where numpy makes f64 of int32 times f32. Its multiplier is [`output_multiplier`], widened.
+/// `clamp(round_ties_even(f64(acc) * multiplier + zero_point), min, max)`, in f64: ONNX's reference
+/// implementation of QLinearMatMul, where numpy makes f64 of int32 times f32. Its multiplier is
+/// [`output_multiplier`], widened.
 ///
 /// Every `acc`, zero point and bound is exact in it. A product that is NaN gives `min`.
 ///
@@ -132,12 +137,12 @@ pub fn requantize_add_then_round_f64(acc: i32, multiplier: f64, zero_point: i32,
     round_clamped_f64(f64::from(acc) * multiplier + f64::from(zero_point), min.into(), max.into())
 }
 
-/// `clamp(round_ties_even(f32(acc) * multiplier + f32(residual) * step) + zero_point, min, max)`: a layer whose output is
-/// added to another tensor before it is rounded. `residual` is the distance of that tensor's code from its zero point,
-/// `step` its scale divided by the output's.
+/// `clamp(round_ties_even(f32(acc) * multiplier + f32(residual) * step) + zero_point, min, max)`: a
+/// layer whose output is added to another tensor before it is rounded. `residual` is the distance
+/// of that tensor's code from its zero point, `step` its scale divided by the output's.
 ///
-/// One rounding for both, where a layer and an addition apart have two. Each step in f32, nothing fused. Defined as
-/// [`requantize`]; a sum that is NaN gives `min`.
+/// One rounding for both, where a layer and an addition apart have two. Each step in f32, nothing
+/// fused. Defined as [`requantize`]; a sum that is NaN gives `min`.
 ///
 /// ```
 /// use qcore::requantize_residual;
@@ -170,7 +175,8 @@ pub fn dequantize_acc(acc: i32, scale: f32) -> f32 {
     acc as f32 * scale
 }
 
-/// `f32(acc) * scale + bias`, in that order, each step in f32, not fused: a layer with its bias in f32.
+/// `f32(acc) * scale + bias`, in that order, each step in f32, not fused: a layer with its bias in
+/// f32.
 ///
 /// ```
 /// assert_eq!(qcore::dequantize_acc_bias(-6, 0.125, 1.0), 0.25);
@@ -181,8 +187,9 @@ pub fn dequantize_acc_bias(acc: i32, scale: f32, bias: f32) -> f32 {
     dequantize_acc(acc, scale) + bias
 }
 
-/// `f32(acc) * scale + f32(residual) * residual_scale`, each step in f32, not fused: a layer and the tensor that is added
-/// to it, both as real values. `residual` is the distance of that tensor's code from its zero point.
+/// `f32(acc) * scale + f32(residual) * residual_scale`, each step in f32, not fused: a layer and
+/// the tensor that is added to it, both as real values. `residual` is the distance of that tensor's
+/// code from its zero point.
 ///
 /// ```
 /// assert_eq!(qcore::dequantize_acc_residual(-6, 0.125, 3, 0.5), 0.75);

@@ -1,12 +1,14 @@
-//! Biases as int32, in the units of the accumulator: `q = bias / (input_scale * weight_scale)`, zero point 0.
+//! Biases as int32, in the units of the accumulator: `q = bias / (input_scale * weight_scale)`,
+//! zero point 0.
 
 use thiserror::Error;
 
 /// `round_ties_even(bias / (weight_scale * input_scale))`, each step in f32.
 ///
 /// # Errors
-/// When the result does not fit i32 (a tiny weight scale under an ordinary bias: keep the bias in f32, or raise the
-/// scale), the bias is not finite, or the product of the scales is not finite and greater than 0.
+/// When the result does not fit i32 (a tiny weight scale under an ordinary bias: keep the bias in
+/// f32, or raise the scale), the bias is not finite, or the product of the scales is not finite and
+/// greater than 0.
 ///
 /// ```
 /// use qcore::{BiasError, quantize_bias};
@@ -24,8 +26,8 @@ pub fn quantize_bias(bias: f32, input_scale: f32, weight_scale: f32) -> Result<i
     }
 }
 
-/// [`quantize_bias`] that clamps to i32 what does not fit, as MIT 6.5940 lab 2. A clamped bias is wrong; nothing says
-/// so.
+/// [`quantize_bias`] that clamps to i32 what does not fit, as MIT 6.5940 lab 2. A clamped bias is
+/// wrong; nothing says so.
 ///
 /// # Errors
 /// When the bias is not finite, or the product of the scales is not finite and greater than 0.

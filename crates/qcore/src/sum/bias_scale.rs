@@ -1,8 +1,9 @@
 //! Weight scales that leave room for the bias.
 //!
-//! A bias in int32 has the units of the accumulator, `input_scale * weight_scale`. A neuron that hardly looks at its
-//! input has a tiny weight scale, and an ordinary bias then exceeds int32. Clamping it, as some exporters do, changes
-//! the model without a word; a larger scale only makes tiny weights coarser. The other way out is a bias kept in f32
+//! A bias in int32 has the units of the accumulator, `input_scale * weight_scale`. A neuron that
+//! hardly looks at its input has a tiny weight scale, and an ordinary bias then exceeds int32.
+//! Clamping it, as some exporters do, changes the model without a word; a larger scale only makes
+//! tiny weights coarser. The other way out is a bias kept in f32
 //! ([`dequantize_acc_bias`](crate::dequantize_acc_bias)).
 
 use std::fmt::{self, Display, Formatter};
@@ -14,7 +15,8 @@ use super::compensate::check_accumulator;
 use crate::code::CodeRange;
 use crate::params::QParams;
 
-/// One output channel whose weight scale is sought: its weights, its bias, and the parameters of its input.
+/// One output channel whose weight scale is sought: its weights, its bias, and the parameters of
+/// its input.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, WeightChannel};
@@ -44,8 +46,9 @@ pub struct WeightChannel<'w> {
 impl WeightChannel<'_> {
     /// `scale` if it suits the channel, else the smallest larger one that does.
     ///
-    /// A scale suits if `input_scale * scale` is a normal number, the bias fits int32 in that unit ([`quantize_bias`]),
-    /// and bias and sums together cannot overflow int32 whatever the input ([`check_accumulator`]).
+    /// A scale suits if `input_scale * scale` is a normal number, the bias fits int32 in that unit
+    /// ([`quantize_bias`]), and bias and sums together cannot overflow int32 whatever the input
+    /// ([`check_accumulator`]).
     ///
     /// # Errors
     /// When no scale suits: keep the bias in f32 then, or split the layer along k.
@@ -64,7 +67,8 @@ impl WeightChannel<'_> {
             return Ok(FittedScale { scale, raised_from: None });
         }
         let none = NoFittingScale { scale, bias: self.bias, input_scale: self.input.scale() };
-        // All that has to fit shrinks as the scale grows, so bisect, over the bits: positive floats are in their order.
+        // All that has to fit shrinks as the scale grows, so bisect, over the bits: positive floats
+        // are in their order.
         let mut suiting = (f32::MAX / 2.0 / self.input.scale()).min(f32::MAX / 2.0);
         let mut too_small = scale;
         // Also refuses NaN.
@@ -88,7 +92,8 @@ impl WeightChannel<'_> {
     }
 }
 
-/// A scale that suits its channel, and the one that it replaces, if any. Its `Display` is the note for a report.
+/// A scale that suits its channel, and the one that it replaces, if any. Its `Display` is the note
+/// for a report.
 ///
 /// ```
 /// let fitted = qcore::FittedScale { scale: 0.5, raised_from: Some(0.25) };

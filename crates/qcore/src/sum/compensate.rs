@@ -1,4 +1,5 @@
-//! Zero points, compensated in integers, and the bound that keeps an int32 accumulator from overflowing.
+//! Zero points, compensated in integers, and the bound that keeps an int32 accumulator from
+//! overflowing.
 //!
 //! With `za` the zero point of the activations and `zb` that of the weights,
 //!
@@ -6,8 +7,9 @@
 //! sum_k (a[k] - za) * (b[k] - zb) = sum_k a[k] * b[k] - za * sum_k b[k] - zb * sum_k a[k] + K * za * zb
 //! ```
 //!
-//! so a kernel multiplies the codes as they are, and the sums of rows and columns do the rest. Where the weights are
-//! symmetric (`zb = 0`), `za * sum_k b[k]` folds into the bias once, ahead of time.
+//! so a kernel multiplies the codes as they are, and the sums of rows and columns do the rest.
+//! Where the weights are symmetric (`zb = 0`), `za * sum_k b[k]` folds into the bias once, ahead of
+//! time.
 
 use thiserror::Error;
 
@@ -67,8 +69,8 @@ pub fn fold_zero_points(bias: &[i32], za: i32, sum_w: &[i64]) -> Result<Vec<i32>
     bias.iter().zip(sum_w).enumerate().map(fold).collect()
 }
 
-/// [`fold_zero_points`] where the weights have zero points too: `bias - za * sum_w + k * za * zb`. What is left for
-/// each row is `-zb * sum_a`, with the row's sum of activation codes.
+/// [`fold_zero_points`] where the weights have zero points too: `bias - za * sum_w + k * za * zb`.
+/// What is left for each row is `-zb * sum_a`, with the row's sum of activation codes.
 ///
 /// # Errors
 /// When the lengths differ, or one channel's result does not fit i32: the error names the channel.
@@ -103,7 +105,8 @@ pub fn fold_affine_zero_points(
 
 /// The two operands of one accumulator, as [`compensate`] needs to know them.
 ///
-/// `zb` and `sum_b` are of one output channel (or the same for all, per tensor), `sum_a` of one row of activations.
+/// `zb` and `sum_b` are of one output channel (or the same for all, per tensor), `sum_a` of one row
+/// of activations.
 ///
 /// ```
 /// use qcore::{ZeroPointTerms, compensate};
@@ -145,8 +148,8 @@ pub fn compensate(sum_ab: i32, terms: ZeroPointTerms) -> Result<i32, CompensateE
     i32::try_from(exact).map_err(|_| CompensateError { value: exact })
 }
 
-/// [`compensate`] modulo 2^32, for inner loops: equal to it whenever that succeeds, since sums and products modulo
-/// 2^32 are exact modulo 2^32. [`check_accumulator`] is what proves that it does.
+/// [`compensate`] modulo 2^32, for inner loops: equal to it whenever that succeeds, since sums and
+/// products modulo 2^32 are exact modulo 2^32. [`check_accumulator`] is what proves that it does.
 ///
 /// ```
 /// use qcore::{ZeroPointTerms, compensate, compensate_wrapping};
@@ -165,9 +168,11 @@ pub fn compensate_wrapping(sum_ab: i32, terms: ZeroPointTerms) -> i32 {
 /// Proves that a channel's accumulator fits i32 whatever the activations:
 /// `largest_a * sum_abs_w + |bias| <= i32::MAX`.
 ///
-/// `largest_a` is the largest `|a - za|` (see [`CodeRange::largest_distance`](crate::CodeRange::largest_distance)),
-/// `sum_abs_w` the sum of `|w - zb|` (see [`code_abs_sum`]), `bias` the bias before the zero point is folded in. The
-/// mathematical result then fits; partial sums of uncorrected products may wrap on the way and come back.
+/// `largest_a` is the largest `|a - za|` (see
+/// [`CodeRange::largest_distance`](crate::CodeRange::largest_distance)), `sum_abs_w` the sum of
+/// `|w - zb|` (see [`code_abs_sum`]), `bias` the bias before the zero point is folded in. The
+/// mathematical result then fits; partial sums of uncorrected products may wrap on the way and come
+/// back.
 ///
 /// # Errors
 /// When the bound exceeds `i32::MAX`; the error has both.

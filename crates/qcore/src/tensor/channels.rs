@@ -11,7 +11,8 @@ use crate::code::Code;
 use crate::params::{QParams, Scheme};
 use crate::value::{Float, Range, RangeError, Scan, first_non_finite};
 
-/// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and inside of it.
+/// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and
+/// inside of it.
 ///
 /// Element `(o, c, i)` stands at `(o * channels + c) * inner + i`.
 ///
@@ -55,7 +56,8 @@ impl ChannelAxis {
         Ok(ChannelAxis { outer: product(&shape[..axis])?, channels, inner: product(&shape[axis + 1..])? })
     }
 
-    /// Each of `rows` rows of `row_len` is a channel: per token, where a row holds a token's activations.
+    /// Each of `rows` rows of `row_len` is a channel: per token, where a row holds a token's
+    /// activations.
     ///
     /// # Errors
     /// When there are more elements than `usize` counts.
@@ -160,8 +162,8 @@ impl ChannelAxis {
 /// The range of each channel.
 ///
 /// # Errors
-/// When `x` has another length than the axis says, a channel has no elements, or a value is not finite: the error
-/// names the channel and the index in `x`.
+/// When `x` has another length than the axis says, a channel has no elements, or a value is not
+/// finite: the error names the channel and the index in `x`.
 ///
 /// ```
 /// use qcore::{ChannelAxis, Range, channel_ranges};
@@ -273,7 +275,8 @@ pub fn quantize_per_channel_from<F: Float, C: Code>(
     map_channels(x, axis, params, out, |p, x, out| quantize_run_from(x, p, out))
 }
 
-/// [`dequantize_per_channel`] to any [`Float`]: computed in f32, then rounded once. rotalabs_accel restores f16.
+/// [`dequantize_per_channel`] to any [`Float`]: computed in f32, then rounded once. rotalabs_accel
+/// restores f16.
 ///
 /// # Errors
 /// When a length is not what the axis says.
@@ -301,7 +304,8 @@ pub fn dequantize_per_channel_into<C: Code, F: Float>(
 /// [`quantize_per_channel`] that refuses values that are not finite.
 ///
 /// # Errors
-/// Also when a value is NaN or infinite: the error names the channel and the index in `x`, and nothing is written.
+/// Also when a value is NaN or infinite: the error names the channel and the index in `x`, and
+/// nothing is written.
 ///
 /// ```
 /// use qcore::{ChannelAxis, CodeRange, QParams, quantize_per_channel_strict};
@@ -328,7 +332,8 @@ pub fn quantize_per_channel_strict<C: Code>(
     }
 }
 
-/// `out = params[channel].fake_quantize(x)`, element by element: what a per-channel quantized weight amounts to.
+/// `out = params[channel].fake_quantize(x)`, element by element: what a per-channel quantized
+/// weight amounts to.
 ///
 /// # Errors
 /// When a length is not what the axis says.
@@ -352,7 +357,8 @@ pub fn fake_quantize_per_channel(
     map_channels(x, axis, params, out, |p, x, out| fake_quantize_run(x, p, out))
 }
 
-/// [`quantize_per_channel`] by [`QParams::quantize_in_f16`]: f16 weights in their own precision, as rotalabs_accel.
+/// [`quantize_per_channel`] by [`QParams::quantize_in_f16`]: f16 weights in their own precision, as
+/// rotalabs_accel.
 ///
 /// # Errors
 /// As [`quantize_per_channel`].
@@ -425,7 +431,8 @@ fn map_per_channel<T: Copy, U>(
     })
 }
 
-/// Applies `f` to each run of one channel's neighbouring elements, with what belongs to the channel.
+/// Applies `f` to each run of one channel's neighbouring elements, with what belongs to the
+/// channel.
 #[inline(always)]
 pub(crate) fn map_channels<P, T, U>(
     input: &[T],

@@ -1,4 +1,5 @@
-//! Quantization per group: the weights of an output channel in groups along k, each with its own scale.
+//! Quantization per group: the weights of an output channel in groups along k, each with its own
+//! scale.
 
 use thiserror::Error;
 
@@ -7,10 +8,11 @@ use crate::code::Code;
 use crate::params::{QParams, Scheme, SchemeError};
 use crate::value::{Range, RangeError};
 
-/// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row as short as the
-/// rest.
+/// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row
+/// as short as the rest.
 ///
-/// Group `g` of row `r` is number `r * per_row + g`. What 4-bit weights use, with groups of 32 to 128.
+/// Group `g` of row `r` is number `r * per_row + g`. What 4-bit weights use, with groups of 32
+/// to 128.
 ///
 /// ```
 /// use qcore::{CodeRange, Groups, Scheme, dequantize_per_group, group_params, quantize_per_group};
@@ -119,8 +121,8 @@ impl Groups {
 /// The parameters of each group: [`Scheme::choose`] on its range.
 ///
 /// # Errors
-/// When `x` has another length than the groups say, a value is not finite, or the scheme has no parameters for a
-/// group's range. An index in the error counts from the start of `x`.
+/// When `x` has another length than the groups say, a value is not finite, or the scheme has no
+/// parameters for a group's range. An index in the error counts from the start of `x`.
 ///
 /// ```
 /// use qcore::{Groups, Scheme, group_params};

@@ -9,10 +9,11 @@ use crate::value::{Float, Range, RangeError, first_non_finite};
 /// Halves are widened and narrowed so many at a time, on the stack.
 const BLOCK: usize = 256;
 
-/// `out[i] = p.quantize(x[i])`. Total over the values: NaN becomes the zero point, infinities the extreme codes.
+/// `out[i] = p.quantize(x[i])`. Total over the values: NaN becomes the zero point, infinities the
+/// extreme codes.
 ///
-/// The loop is always inlined, so that a caller compiled for AVX2 or AVX-512 has this very definition in its vector
-/// instructions, and the same codes.
+/// The loop is always inlined, so that a caller compiled for AVX2 or AVX-512 has this very
+/// definition in its vector instructions, and the same codes.
 ///
 /// # Errors
 /// When the lengths differ, or `p.codes()` do not fit `C`.
@@ -38,8 +39,8 @@ pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<
     Ok(())
 }
 
-/// The codes of as many values as the shorter slice has. One loop for each rounding, so that neither pays for the
-/// other.
+/// The codes of as many values as the shorter slice has. One loop for each rounding, so that
+/// neither pays for the other.
 #[inline(always)]
 pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
     #[inline(always)]
@@ -137,7 +138,8 @@ pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Resul
     Ok(())
 }
 
-/// [`dequantize_slice`] to any [`Float`]: computed in f32, then rounded once. What is beyond an f16 becomes infinite.
+/// [`dequantize_slice`] to any [`Float`]: computed in f32, then rounded once. What is beyond an f16
+/// becomes infinite.
 ///
 /// # Errors
 /// When the lengths differ.
@@ -170,8 +172,9 @@ pub(crate) fn dequantize_run_into<C: Code, F: Float>(q: &[C], p: &QParams, out: 
     }
 }
 
-/// `out[i] = p.fake_quantize(x[i])`: the values that quantization leaves, without keeping the codes. What
-/// quantization-aware training and a simulated quantized model compute; PyTorch's `fake_quantize_per_tensor_affine`.
+/// `out[i] = p.fake_quantize(x[i])`: the values that quantization leaves, without keeping the
+/// codes. What quantization-aware training and a simulated quantized model compute; PyTorch's
+/// `fake_quantize_per_tensor_affine`.
 ///
 /// # Errors
 /// When the lengths differ.
@@ -209,8 +212,8 @@ pub(crate) fn fake_quantize_run(x: &[f32], p: &QParams, out: &mut [f32]) {
 /// Observes the range of a whole tensor, chooses its parameters and quantizes it.
 ///
 /// # Errors
-/// When `x` is empty or holds a value that is not finite, when the scheme has no parameters for its range, or when the
-/// scheme's codes do not fit `C`.
+/// When `x` is empty or holds a value that is not finite, when the scheme has no parameters for its
+/// range, or when the scheme's codes do not fit `C`.
 ///
 /// ```
 /// use qcore::{Scheme, quantize_tensor};
@@ -327,7 +330,8 @@ mod tests {
 
     #[test]
     fn body_and_tail_agree_at_every_length_and_offset() {
-        // Ties, their neighbours and every special value, so that a tail with another rounding would show.
+        // Ties, their neighbours and every special value, so that a tail with another rounding
+        // would show.
         let specials = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::from_bits(1)];
         let x: Vec<f32> = (0..200)
             .map(|i| match i % 3 {

@@ -7,8 +7,8 @@
 /// assert_eq!(qcore::first_non_finite(&[1.0, f32::INFINITY, f32::NAN]), Some((1, f32::INFINITY)));
 /// ```
 pub fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
-    // An exponent of ones is one too many for its bits: the sign bit, cleared before, is set. No early exit in the loop, so that it
-    // becomes three instructions for each vector.
+    // An exponent of ones is one too many for its bits: the sign bit, cleared before, is set. No
+    // early exit in the loop, so that it becomes three instructions for each vector.
     const EXPONENT_ONE: u32 = f32::MIN_POSITIVE.to_bits();
     let carry = |v: &f32| v.abs().to_bits() + EXPONENT_ONE;
     for (chunk_index, chunk) in values.chunks(256).enumerate() {

@@ -219,8 +219,9 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Scans in independent lanes: float minima may not be reordered by the compiler, so it vectorizes the loop only
-    /// if the lanes are written down. Inlined always, so that a caller compiled for AVX gets AVX here too.
+    /// Scans in independent lanes: float minima may not be reordered by the compiler, so it
+    /// vectorizes the loop only if the lanes are written down. Inlined always, so that a caller
+    /// compiled for AVX gets AVX here too.
     #[inline(always)]
     pub(crate) fn of(values: &[f32]) -> Scan {
         const LANES: usize = 16;
@@ -242,8 +243,8 @@ impl Scan {
                     lane(i, v, &mut count);
                 }
             }
-            // As a chunk of its own, filled up with values that do not count: an index that is not a constant would keep
-            // the lanes out of registers.
+            // As a chunk of its own, filled up with values that do not count: an index that is not
+            // a constant would keep the lanes out of registers.
             let mut last = [f32::NAN; LANES];
             last[..tail.len()].copy_from_slice(tail);
             for (i, &v) in last.iter().enumerate() {

@@ -1,20 +1,23 @@
-//! Rounding to the nearest integer as one addition, ties to even; and from that, ties away from zero.
+//! Rounding to the nearest integer as one addition, ties to even; and from that, ties away from
+//! zero.
 //!
-//! Adding 1.5 * 2^23 to a small f32 leaves no bits for a fraction, so the addition itself rounds, in the mode that
-//! Rust guarantees: to nearest, ties to even. The integer then stands in the low bits of the sum. Unlike
-//! `f32::round_ties_even` this needs no instruction beyond SSE2's, and unlike `as i32` no handling of NaN, so a loop
-//! around it becomes vector code for any target.
+//! Adding 1.5 * 2^23 to a small f32 leaves no bits for a fraction, so the addition itself rounds,
+//! in the mode that Rust guarantees: to nearest, ties to even. The integer then stands in the low
+//! bits of the sum. Unlike `f32::round_ties_even` this needs no instruction beyond SSE2's, and
+//! unlike `as i32` no handling of NaN, so a loop around it becomes vector code for any target.
 
 /// 1.5 * 2^23: sums with `|v| <= 2^22` stay in one binade, where the spacing is 1.
 const MAGIC_F32: f32 = 12_582_912.0;
 
-/// 1.5 * 2^52, the same for f64. Its low 32 bits are 0, so those of the sum are the integer in two's complement.
+/// 1.5 * 2^52, the same for f64. Its low 32 bits are 0, so those of the sum are the integer in
+/// two's complement.
 const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
 
 /// The largest bound that [`round_clamped`] takes.
 pub(crate) const LIMIT: i32 = 1 << 22;
 
-/// `round_ties_even(v)` clamped to `lo..=hi`, which are integers within ±[`LIMIT`]. NaN becomes `lo`.
+/// `round_ties_even(v)` clamped to `lo..=hi`, which are integers within ±[`LIMIT`]. NaN becomes
+/// `lo`.
 ///
 /// Clamping first is the same: rounding keeps order and keeps integers.
 #[inline(always)]
@@ -25,7 +28,8 @@ pub(crate) fn round_clamped(v: f32, lo: f32, hi: f32) -> i32 {
     ((v + MAGIC_F32).to_bits() as i32).wrapping_sub(MAGIC_F32.to_bits() as i32)
 }
 
-/// `round_ties_even(v)` for `|v| <= 2^22`, as a float and as an integer. NaN becomes NaN and some integer.
+/// `round_ties_even(v)` for `|v| <= 2^22`, as a float and as an integer. NaN becomes NaN and some
+/// integer.
 #[inline(always)]
 pub(crate) fn round_small(v: f32) -> (f32, i32) {
     let sum = v + MAGIC_F32;

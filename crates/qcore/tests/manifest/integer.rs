@@ -129,7 +129,8 @@ fn fully_quantized_linear(case: &Case) {
     case.check("q_x", &q_x);
     case.check_scalar("x_scale", p_x.scale_f64());
     case.check_scalar("x_zero_point", p_x.zero_point());
-    // A slice of any length goes through the same definition: a prefix of the tensor has a prefix of its codes.
+    // A slice of any length goes through the same definition: a prefix of the tensor has a prefix
+    // of its codes.
     for len in 0..=x.len().min(130) {
         let mut prefix = vec![0_i8; len];
         quantize_slice(&x[..len], &p_x, &mut prefix).unwrap();

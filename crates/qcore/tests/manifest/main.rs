@@ -1,4 +1,5 @@
-//! Walks the manifest of reference fixtures and runs every case in it. A case that nothing here runs fails the test.
+//! Walks the manifest of reference fixtures and runs every case in it. A case that nothing here
+//! runs fails the test.
 
 #[path = "../fixture/mod.rs"]
 mod fixture;

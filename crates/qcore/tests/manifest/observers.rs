@@ -58,7 +58,8 @@ fn observed<O: Observer>(case: &Case, mut observer: O) -> O {
     observer
 }
 
-/// Checks scale and zero point of each configuration, and what they cost; gives the parameters' range back.
+/// Checks scale and zero point of each configuration, and what they cost; gives the parameters'
+/// range back.
 fn check_params(case: &Case, range_of: impl Fn(&Value) -> Range) {
     let (mut params, mut min, mut max) = (vec![], vec![], vec![]);
     for config in configs(case) {

@@ -203,7 +203,8 @@ fn metrics(case: &Case) {
         ErrorMetrics::of(&x, &got.restored).unwrap()
     };
     for label in case.value_labels() {
-        // Nothing over nothing: the figure with epsilon is -inf, the one without +inf, in both definitions.
+        // Nothing over nothing: the figure with epsilon is -inf, the one without +inf, in both
+        // definitions.
         let figure = match label {
             "max_abs_error" => metrics.max_abs_error,
             "mean_abs_error" => metrics.mean_abs_error,
@@ -216,8 +217,9 @@ fn metrics(case: &Case) {
     }
 }
 
-/// The figures of a normal f16 tensor of 4096 x 4096. Any draw gives nearly the same, within the 5 % that the case
-/// allows; only the largest error hangs on the draw's largest value, and is left out. This draw is Box and Muller's.
+/// The figures of a normal f16 tensor of 4096 x 4096. Any draw gives nearly the same, within the 5
+/// % that the case allows; only the largest error hangs on the draw's largest value, and is left
+/// out. This draw is Box and Muller's.
 fn quick_start(case: &Case) -> Outcome {
     let mut state = 0_u64;
     let mut uniform = || {

@@ -1,4 +1,5 @@
-//! `cargo xtask demo questions`: the five questions that a course asks about quantization, answered by this machine.
+//! `cargo xtask demo questions`: the five questions that a course asks about quantization, answered
+//! by this machine.
 
 mod calibration;
 mod error;
