@@ -44,13 +44,13 @@ pub(crate) enum Command {
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
     Kernels(Kernels),
-    /// List the public API of the libraries in docs/api, one line for each item, out of rustdoc's
-    /// pages.
+    /// List the public API of the libraries in docs/api, one line for each item, read from
+    /// rustdoc's pages.
     ///
-    /// A change of the API is a change of these files, which a review sees and CHANGELOG.md tells
-    /// of.
+    /// A change of the API changes these files, so a review sees it and CHANGELOG.md describes it.
     Api(Api),
-    /// Check what the compiler does not: where unsafe is, file lengths, names, links.
+    /// Check what the compiler does not: where unsafe is, the order of rooms, file lengths, names,
+    /// the width of comments, links.
     Tidy,
 }
 
@@ -101,11 +101,10 @@ pub(crate) enum Demo {
     /// Calibrates on 500 images, turns the network into an integer-only model, saves and loads it,
     /// runs 2,500 test images through both, and prints accuracy, agreement, error, size and speed.
     Mnist(Mnist),
-    /// Quantize a 5x5 tensor to a few bits and restore it, and compare the codes with those that
-    /// are expected.
+    /// Quantize a 5x5 tensor to a few bits and restore it, and compare the codes with the expected
+    /// ones.
     LinearQuantize(LinearQuantize),
-    /// Compute a fully-connected layer in 2 bits, and compare the codes with those that are
-    /// expected.
+    /// Compute a fully-connected layer in 2 bits, and compare the codes with the expected ones.
     QuantizedFc(Plain),
     /// Show what quantization does to the weights of every layer of a trained network.
     WeightHistograms(WeightHistograms),
@@ -122,7 +121,7 @@ pub(crate) enum Demo {
     /// Answer five questions by computing and measuring: memory, error, calibration, load time,
     /// speed.
     Questions(Plain),
-    /// Show which layer of a network bears how few bits.
+    /// Show how few bits each layer of a network tolerates.
     Sensitivity(Plain),
 }
 

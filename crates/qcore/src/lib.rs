@@ -10,19 +10,20 @@
 //!
 //! The path of a tensor through this crate:
 //!
-//! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
-//! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];
-//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] make codes,
-//!    [`dequantize_slice`] and its kin values again, [`pack_codes`] bytes of narrow codes; any
-//!    [`Float`] will do;
-//! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`],
-//!    [`compensate`] and [`quantize_biases`] take care of zero points and bias in integers,
-//!    [`check_accumulator`] of overflow, [`WeightChannel`] of weight scales too small for their
-//!    bias;
-//! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an
-//!    accumulator, [`dequantize_acc`] an f32;
-//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] say what it
-//!    cost and what it saved.
+//! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find the range of the values.
+//! 2. A [`Scheme`] turns the range into [`QParams`]: scale, zero point and [`CodeRange`].
+//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] turn values into
+//!    codes. [`dequantize_slice`] and its relatives turn codes back into values, and [`pack_codes`]
+//!    packs narrow codes into bytes. Values may be of any [`Float`] type.
+//! 4. A kernel, which is not part of this crate, multiplies codes into int32 accumulators.
+//!    [`fold_zero_points`], [`compensate`] and [`quantize_biases`] handle zero points and biases in
+//!    integers, [`check_accumulator`] proves that nothing overflows, and [`WeightChannel`] finds a
+//!    larger weight scale where a bias does not fit.
+//! 5. [`requantize`], or another [`RequantizeMode`], turns an accumulator into a code of the next
+//!    layer, and [`dequantize_acc`] turns it into an f32. An [`ActivationFunction`] is applied on
+//!    the way.
+//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] measure what
+//!    quantization cost and what it saved.
 //!
 //! ```
 //! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
@@ -39,18 +40,18 @@
 //!
 //! # Invariants
 //!
-//! - Rounding is to nearest, ties to even. A division by the scale is a division. Float steps are
-//!   f32 in the order written, never fused, unless a name says otherwise.
-//! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code)
-//!   and -inf (the smallest). Strict forms report them instead. Nothing panics.
+//! - Rounding is to nearest, ties to even. A division by the scale is a real division. Float steps
+//!   are done in f32, in the order written and never fused, unless a name says otherwise.
+//! - Every finite input has a defined result. NaN becomes the zero point, +inf the largest code and
+//!   -inf the smallest; the strict forms report them as errors instead. Nothing panics.
 //! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice
-//!   has a name ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`],
-//!   [`ZeroPointOrder`], [`Rounding`], [`RequantizeMode`]), each combination in use a preset
-//!   ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...). Those of PyTorch, ONNX and the
-//!   courses are tested against numbers that torch or numpy computed.
-//! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and
-//!   free of branches, so that a loop around them in code compiled for some instruction set becomes
-//!   vector code with these very results.
+//!   has a name here ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`],
+//!   [`ZeroPointOrder`], [`Rounding`], [`RequantizeMode`]), and each combination in use is a preset
+//!   ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`] and others). The presets of PyTorch,
+//!   ONNX and the courses are tested against numbers that torch or numpy computed.
+//! - The per-value functions ([`QParams::quantize`], [`requantize`] and others) are always inlined
+//!   and free of branches. A loop around one, in code compiled for some instruction set, becomes
+//!   vector code with exactly these results.
 
 #![forbid(unsafe_code)]
 

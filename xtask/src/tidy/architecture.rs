@@ -1,5 +1,4 @@
-//! The map of the sources shows the rooms that are there, their files, and every file that may have
-//! `unsafe`.
+//! The map of the sources names all rooms, their files, and all files that may have `unsafe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +22,9 @@ pub(super) fn check(crates: &[&str], files: &Files, findings: &mut Vec<String>) 
     }
 }
 
-/// The table whose head names the crate's `src` has a row for each entry of it. A room's row names
-/// all that is in the room, and no row names what is not there.
+/// Compares the table for a crate, whose head names its `src`, with the tree. Every entry of `src`
+/// has a row, the row of a room names everything in it, and no row names a file that does not
+/// exist.
 fn check_table(text: &str, folder: &str, files: &Files, findings: &mut Vec<String>) {
     let krate = folder.rsplit('/').next().unwrap_or(folder);
     let head = format!("`{krate}/src`");
@@ -57,8 +57,8 @@ fn check_table(text: &str, folder: &str, files: &Files, findings: &mut Vec<Strin
     }
 }
 
-/// What is in a crate's `src`: files, and rooms with what is in them. Rooms end in `/`; roots and
-/// `mod.rs` are left out.
+/// The entries of a crate's `src`: files, and rooms with their contents. Rooms end in `/`. Roots
+/// and `mod.rs` are left out.
 fn entries<'f>(src: &str, files: &'f Files) -> BTreeMap<&'f str, BTreeSet<&'f str>> {
     let mut entries: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for below in files.keys().filter_map(|name| name.strip_prefix(src)) {
@@ -74,7 +74,7 @@ fn entries<'f>(src: &str, files: &'f Files) -> BTreeMap<&'f str, BTreeSet<&'f st
     entries
 }
 
-/// `a/b/c.rs` is the entry `a/`, and `b/c.rs` in it.
+/// Splits `a/b/c.rs` into the entry `a/` and the rest `b/c.rs`.
 fn first_entry(path: &str) -> (&str, &str) {
     path.split_at(path.find('/').map_or(path.len(), |at| at + 1))
 }
@@ -83,7 +83,7 @@ fn first_cell(row: &str) -> &str {
     row.split('|').nth(1).unwrap_or_default()
 }
 
-/// What stands between backticks.
+/// The parts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -1,6 +1,6 @@
-//! How wide comments are.
+//! Comments are not too wide.
 
-/// The widest line of a comment.
+/// The widest a comment line may be.
 const MOST_COLUMNS: usize = 100;
 
 /// Where the rule holds.
@@ -15,8 +15,8 @@ pub(super) fn check(name: &str, text: &str, findings: &mut Vec<String>) {
     }
 }
 
-/// The lines of comments that are too wide, but for tables, blocks of code, addresses, and words
-/// that nothing wraps.
+/// The comment lines that are too wide and could be wrapped. Tables, code blocks, lines with
+/// addresses, and lines without a place to break are exempt.
 fn too_wide(text: &str) -> Vec<usize> {
     let mut in_code = false;
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Relative links of a document lead somewhere.
+//! Relative links of a document lead to files that exist.
 
 use std::path::Path;
 

@@ -21,10 +21,10 @@ use crate::cargo;
 const FOLDERS: &[&str] = &["crates", "benches", "xtask", "docs", "fuzz/src", "fuzz/fuzz_targets"];
 const FILES: &[&str] = &["README.md", "CHANGELOG.md", "CONTRIBUTING.md"];
 
-/// The crates whose modules stand in rooms.
+/// The crates whose modules are organised in rooms.
 const CRATES: &[&str] = &["crates/qcore", "crates/qkernels", "crates/qnn"];
 
-/// Names relative to the repository, with `/` on every system, and texts.
+/// Files by name, relative to the repository and with `/` on every system, and their texts.
 type Files = BTreeMap<String, String>;
 
 pub(crate) fn run() -> Result<()> {
@@ -65,7 +65,7 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// The sources and documents below `folder`, which the repository calls `name`.
+/// Reads the sources and documents below `folder`, whose name in the repository is `name`.
 fn read_folder(name: &str, folder: &Path, files: &mut Files) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -81,7 +81,7 @@ fn read_folder(name: &str, folder: &Path, files: &mut Files) -> Result<()> {
     Ok(())
 }
 
-/// A kernel's family is the name of its file.
+/// The family of every kernel is the name of its file.
 fn check_kernel_files(files: &Files, findings: &mut Vec<String>) {
     const KERNELS: &str = "crates/qkernels/src/kernels/";
     for desc in qkernels::kernels::all() {
@@ -93,7 +93,7 @@ fn check_kernel_files(files: &Files, findings: &mut Vec<String>) {
     }
 }
 
-/// What the README tells a reader to run is what CI runs.
+/// The commands in the README are commands that CI runs.
 fn check_readme_commands(root: &Path, files: &Files, findings: &mut Vec<String>) -> Result<()> {
     let ci = read(&root.join(".ci/run"))?;
     for line in files.get("README.md").map_or("", String::as_str).lines() {

@@ -4,54 +4,54 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::tokens::{self, Token};
 
-/// The names from the crate's root to a module; none for the root.
+/// The names from the crate root to a module; empty for the root.
 pub(super) type ModulePath = Vec<String>;
 
-/// A file.
+/// A module, which is a file.
 #[derive(Debug, Default)]
 pub(super) struct Module {
-    /// Relative to the repository.
+    /// Its name in the repository.
     pub(super) file: String,
-    /// `mod` lines, in order, without those for tests alone.
+    /// Its `mod` lines in order, except those for tests alone.
     pub(super) children: Vec<String>,
-    /// Names that a `use` makes, with the path that each stands for.
+    /// The names that `use` lines introduce, with the paths they stand for.
     names: BTreeMap<String, Vec<String>>,
-    /// What `use path::*` stands for.
+    /// The paths of `use path::*` lines.
     globs: Vec<Vec<String>>,
-    /// Items declared here.
+    /// The items declared here.
     items: HashSet<String>,
-    /// Paths of this crate, with their lines.
+    /// The paths of this crate that it names, with their lines.
     paths: Vec<Named>,
 }
 
-/// A path of this crate as some line names it.
+/// A path of this crate as a line names it.
 #[derive(Clone, Debug)]
 struct Named {
-    /// From the root.
+    /// The path from the root.
     path: Vec<String>,
     line: usize,
-    /// It is only passed on, by `pub use`.
+    /// Whether it is only re-exported, by `pub use`.
     passed_on: bool,
 }
 
-/// One module names another.
+/// A place where one module names another.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Edge {
     pub(super) line: usize,
-    /// As the line names it, from `crate` on.
+    /// The path as the line names it, starting with `crate`.
     pub(super) path: String,
     pub(super) target: ModulePath,
-    /// By `pub use`.
+    /// Whether it is only re-exported, by `pub use`.
     pub(super) passed_on: bool,
 }
 
-/// A crate's modules by path.
+/// The modules of a crate, by path.
 #[derive(Debug)]
 pub(super) struct Modules(pub(super) BTreeMap<ModulePath, Module>);
 
 impl Modules {
-    /// Of files by their path below `src`, such as `a/mod.rs`, with their names in the repository
-    /// and their text.
+    /// Reads modules from files, each given by its path below `src`, such as `a/mod.rs`, its name
+    /// in the repository, and its text.
     pub(super) fn of<'a>(files: impl Iterator<Item = (&'a str, String, &'a str)>) -> Modules {
         let mut modules = BTreeMap::new();
         for (below, file, text) in files {
@@ -59,7 +59,7 @@ impl Modules {
             let module = Reader::read(&path, file, text);
             modules.insert(path, module);
         }
-        // What only tests declare is test code.
+        // A file that only tests declare is test code.
         let declared = |path: &ModulePath| {
             (0..path.len()).all(|depth| {
                 modules
@@ -74,7 +74,7 @@ impl Modules {
         Modules(modules)
     }
 
-    /// What `path` names outside of itself, each time it does.
+    /// All places where the module `path` names another.
     pub(super) fn edges(&self, path: &ModulePath) -> Vec<Edge> {
         let mut edges = Vec::new();
         for named in self.0.get(path).map_or(&[][..], |module| &module.paths) {
@@ -87,7 +87,7 @@ impl Modules {
         edges
     }
 
-    /// The module that declares what `path` leads to, through whatever passes it on.
+    /// The module that declares what `path` refers to, found through all re-exports.
     fn resolve(&self, path: &[String], depth: usize) -> ModulePath {
         let mut at = ModulePath::new();
         for (i, name) in path.iter().enumerate() {
@@ -125,12 +125,12 @@ fn module_path(below: &str) -> ModulePath {
     if stem == "lib" { ModulePath::new() } else { stem.split('/').map(str::to_owned).collect() }
 }
 
-/// Goes through a file's tokens.
+/// Reads the tokens of a file.
 struct Reader<'t> {
     tokens: &'t [Token],
     at: usize,
-    /// The file's module, and the modules in braces that the current token is in, each with the
-    /// depth of its braces.
+    /// The module of the current token: that of the file, and inline modules inside it. `inline`
+    /// has the brace depth of each inline module.
     path: Vec<String>,
     inline: Vec<usize>,
     depth: usize,
@@ -194,7 +194,7 @@ impl Reader<'_> {
         self.at += 1;
     }
 
-    /// What the first name of a path stands for, from the root, if it is of this crate.
+    /// The path that the first name of a path stands for, if it belongs to this crate.
     fn start(&self, name: &str) -> Option<Vec<String>> {
         match name {
             "crate" => Some(Vec::new()),
@@ -207,7 +207,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A path as it is written, from the root.
+    /// Turns a path as it is written into a path from the root.
     fn rooted(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, mut rest) = path.split_first()?;
         let mut start = self.start(first)?;
@@ -224,7 +224,7 @@ impl Reader<'_> {
     }
 
     fn read_use(&mut self) {
-        // `pub use`, `pub(crate) use`.
+        // Also `pub(crate) use`, where the token before is `)`.
         let before = self.at.checked_sub(1).map_or("", |at| self.text(at));
         let passed_on = before == "pub" || before == ")";
         self.at += 1;
@@ -242,7 +242,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The paths of the tree at the current token, which follows `prefix`.
+    /// Collects the paths of the use tree at the current token, which follows `prefix`.
     fn tree(&mut self, mut prefix: Vec<String>, leaves: &mut Vec<Leaf>) {
         let mut line = self.tokens.get(self.at).map_or(0, |token| token.line);
         loop {
@@ -282,7 +282,7 @@ impl Reader<'_> {
                 _ => break,
             }
         }
-        // Something unexpected must not be looked at forever.
+        // Always advance, even over a token that was not expected here.
         if prefix.is_empty() {
             self.at += 1;
         }
@@ -291,10 +291,10 @@ impl Reader<'_> {
     }
 }
 
-/// One path of a `use`.
+/// One path of a `use` tree.
 struct Leaf {
     path: Vec<String>,
-    /// What it is called here; nothing for `*`.
+    /// The name it introduces; `None` for `*`.
     name: Option<String>,
     line: usize,
 }

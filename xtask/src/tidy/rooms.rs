@@ -1,18 +1,18 @@
-//! Which module may name which: a room only those above it in the crate's root, and no modules each
-//! other in a circle.
+//! The order of rooms: a room names only rooms above it in the crate root, and the modules of a
+//! room do not name each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::modules::{Edge, ModulePath, Modules};
 
-/// Entries of a crate's `src`, and of any folder below it.
+/// The most entries of a crate's `src`, and of any folder below it.
 const MOST_IN_SRC: usize = 12;
 const MOST_IN_ROOM: usize = 16;
 
 /// A file below a crate's `src`: its path from there, its name in the repository, and its text.
 type File<'f> = (&'f str, String, &'f str);
 
-/// Checks the crate in `folder` of the repository, which is all of `files`: names and texts.
+/// Checks the crate in `folder` of the repository.
 pub(super) fn check(folder: &str, files: &BTreeMap<String, String>, findings: &mut Vec<String>) {
     let src = format!("{folder}/src/");
     let below: Vec<File<'_>> = files
@@ -26,7 +26,7 @@ pub(super) fn check(folder: &str, files: &BTreeMap<String, String>, findings: &m
     check_circles(&modules, findings);
 }
 
-/// No folder shows more than a reader takes in at a glance.
+/// No folder has more entries than a reader takes in at a glance.
 fn check_sizes(src: &str, files: &[File<'_>], findings: &mut Vec<String>) {
     let mut folders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (below, _, _) in files {
@@ -71,8 +71,8 @@ fn check_order(modules: &Modules, findings: &mut Vec<String>) {
     }
 }
 
-/// No modules of a room name each other in a circle. What a module passes on by `pub use` it does
-/// not depend on.
+/// The modules of a room do not name each other in a circle. A re-export by `pub use` is not a
+/// dependency.
 fn check_circles(modules: &Modules, findings: &mut Vec<String>) {
     let mut edges: BTreeMap<&ModulePath, Vec<(&ModulePath, Edge)>> = BTreeMap::new();
     for path in modules.0.keys() {
@@ -85,7 +85,7 @@ fn check_circles(modules: &Modules, findings: &mut Vec<String>) {
             }
         }
     }
-    // A module on a circle is reported once, with the shortest circle through it.
+    // Each module is reported at most once, with the shortest circle through it.
     let mut reported = BTreeSet::new();
     for &start in edges.keys() {
         if reported.contains(start) {
@@ -103,7 +103,7 @@ fn check_circles(modules: &Modules, findings: &mut Vec<String>) {
 
 type Edges<'m> = BTreeMap<&'m ModulePath, Vec<(&'m ModulePath, Edge)>>;
 
-/// The edges of the shortest way from `start` back to it.
+/// The edges of the shortest path from `start` back to itself.
 fn shortest_circle<'e>(
     start: &'e ModulePath,
     edges: &'e Edges<'_>,
@@ -147,7 +147,7 @@ mod tests {
             ("pub struct Low;\nuse crate::high::High;", "high::High"),
             ("pub struct Low;\nfn f() { crate::high::g() }", "high::g"),
             ("pub struct Low;\nuse super::high::{High};", "high::High"),
-            // By the name that the root passes on.
+            // By the name that the root re-exports.
             ("pub struct Low;\nuse crate::High;", "High"),
             ("pub struct Low;\nmacro_rules! m { () => { $crate::high::g() } }", "high::g"),
             ("pub struct Low;\nmod inner { use super::super::high::High; }", "high::High"),

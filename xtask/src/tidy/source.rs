@@ -1,4 +1,4 @@
-//! What holds for each source by itself: where `unsafe` is, its length, its name.
+//! Rules for each source by itself: where `unsafe` may be, its length, its name.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ const FORBIDDING_ROOTS: &[&str] = &[
     "xtask/render/src/main.rs",
 ];
 
-/// Lines of a file before its tests.
+/// The most lines a file may have before its tests.
 const MOST_LINES: usize = 500;
 
 /// Names that say nothing about what is inside.
@@ -55,7 +55,7 @@ pub(super) fn check(name: &str, text: &str, findings: &mut Vec<String>) {
     }
 }
 
-/// The roots that forbid unsafe code still do, and the files listed for it are there.
+/// Crate roots forbid unsafe code, and the files listed for it exist.
 pub(super) fn check_roots(files: &Files, findings: &mut Vec<String>) {
     for name in FORBIDDING_ROOTS {
         if !files.get(*name).is_some_and(|text| text.contains("#![forbid(unsafe_code)]")) {

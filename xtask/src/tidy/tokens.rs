@@ -1,18 +1,18 @@
-//! The tokens of a source that matter to the other rules: no comments, no literals, no tests.
+//! The tokens of a source that the other rules need: without comments, literals and tests.
 
-/// A word or a sign, and the line that it is on.
+/// A word or a sign, and its line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
     pub(super) text: String,
     pub(super) line: usize,
 }
 
-/// Every token of `source` outside of comments, literals and items for tests alone.
+/// Every token of `source` outside comments, literals and items that exist only for tests.
 pub(super) fn of(source: &str) -> Vec<Token> {
     without_tests(lex(source))
 }
 
-/// Comments and literals are left out; `::` is one token.
+/// All tokens except comments and literals. `::` is one token.
 fn lex(source: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = source;
@@ -45,7 +45,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The length of a block comment, which may hold others.
+/// The length of a block comment, which may contain others.
 fn block_comment(text: &str) -> usize {
     let (mut depth, mut at) = (0, 0);
     while at < text.len() {
@@ -64,7 +64,7 @@ fn block_comment(text: &str) -> usize {
     at
 }
 
-/// The length of the string, character or lifetime that `text` starts with.
+/// The length of the string, character or lifetime at the start of `text`.
 fn literal(text: &str) -> Option<usize> {
     let prefix = text.find(|c| !matches!(c, 'b' | 'c' | 'r')).filter(|&length| length <= 2)?;
     let (letters, body) = text.split_at(prefix);
@@ -99,7 +99,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Leaves out every item behind a `#[cfg(test)]`, also where `test` is one of several conditions.
+/// Leaves out every item after a `#[cfg(test)]`, also if `test` is one of several conditions.
 fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     let mut kept = Vec::with_capacity(tokens.len());
     let mut at = 0;
@@ -116,7 +116,7 @@ fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
-/// The length of the attribute that `tokens` start with; 0 if there is none.
+/// The length of the attribute at the start of `tokens`; 0 if there is none.
 fn attribute(tokens: &[Token]) -> usize {
     let text = |at: usize| tokens.get(at).map(|token| token.text.as_str());
     let open = if text(1) == Some("!") { 2 } else { 1 };
@@ -128,7 +128,7 @@ fn is_for_tests(attribute: &[Token]) -> bool {
     has("cfg") && (has("test") || has("doctest")) && !has("not")
 }
 
-/// The length of the group in brackets that `tokens` start with.
+/// The length of the bracketed group at the start of `tokens`.
 fn group(tokens: &[Token]) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate() {
@@ -144,7 +144,7 @@ fn group(tokens: &[Token]) -> usize {
     tokens.len()
 }
 
-/// The length of the item that `tokens` start with: up to its block or semicolon.
+/// The length of the item at the start of `tokens`, up to its block or semicolon.
 fn item(tokens: &[Token]) -> usize {
     let mut at = 0;
     while attribute(&tokens[at..]) > 0 {

@@ -28,7 +28,8 @@ impl CodeRange {
     /// assert_eq!((CodeRange::I8.min(), CodeRange::I8.max()), (-128, 127));
     /// ```
     pub const I8: CodeRange = CodeRange { min: -128, max: 127 };
-    /// -127..=127, as TensorFlow Lite's weights: symmetric, so that negation stays in range.
+    /// -127..=127, the range of TensorFlow Lite's weights. It is symmetric, so negation stays in
+    /// range.
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -48,7 +49,7 @@ impl CodeRange {
     /// `-2^(bits-1) ..= 2^(bits-1) - 1`.
     ///
     /// # Errors
-    /// Unless `bits` is 2 to 8. (One signed bit has no positive code.)
+    /// Unless `bits` is 2 to 8. (With one signed bit there would be no positive code.)
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -169,7 +170,8 @@ impl CodeRange {
         self.min <= other.min && other.max <= self.max
     }
 
-    /// The largest `|code - zero_point|`, which with the weights' sums bounds an accumulator.
+    /// The largest `|code - zero_point|`. Together with the sums of the weights it bounds an
+    /// accumulator.
     ///
     /// ```
     /// assert_eq!(qcore::CodeRange::U8.largest_distance(100), 155);
@@ -181,7 +183,7 @@ impl CodeRange {
     }
 }
 
-/// A number of bits for which there is no [`CodeRange`].
+/// The error for a number of bits that has no [`CodeRange`].
 ///
 /// ```
 /// assert_eq!(qcore::CodeRange::signed(9).unwrap_err().to_string(), "codes have 2 to 8 bits, got 9");
@@ -190,7 +192,7 @@ impl CodeRange {
 #[error("codes have 2 to 8 bits, got {bits}")]
 #[non_exhaustive]
 pub struct CodeRangeError {
-    /// What was asked for.
+    /// The number of bits asked for.
     pub bits: u32,
 }
 
@@ -200,7 +202,8 @@ mod sealed {
     impl Sealed for u8 {}
 }
 
-/// A type that stores codes: `i8` or `u8`. Sealed, since kernels rely on there being no other.
+/// A type that stores codes: `i8` or `u8`. It is sealed because kernels rely on there being no
+/// other.
 ///
 /// ```
 /// use qcore::{Code, CodeRange};
@@ -215,11 +218,11 @@ pub trait Code: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     /// Every value of the type.
     const RANGE: CodeRange;
 
-    /// The code as this type. A value out of range saturates; nothing wraps.
+    /// The code as this type. A value out of range saturates; it never wraps.
     #[must_use]
     fn from_clamped(code: i32) -> Self;
 
-    /// The code as the integer that arithmetic is done in.
+    /// The code as the i32 that arithmetic is done in.
     #[must_use]
     fn widen(self) -> i32;
 }

@@ -1,4 +1,4 @@
-//! What a quantized layer takes in memory, and what it saves.
+//! How much memory a quantized layer takes.
 
 /// The bytes of `count` codes of `bits` bits, packed without gaps: `ceil(count * bits / 8)`.
 /// Saturates.
@@ -17,8 +17,8 @@ pub const fn packed_bytes(count: u64, bits: u32) -> u64 {
     if bytes > u64::MAX as u128 { u64::MAX } else { bytes as u64 }
 }
 
-/// How a layer's weights and biases are stored. The default: 8 bits, one f32 scale per output
-/// channel, no zero points, biases of four bytes (f32 or int32).
+/// How a layer's weights and biases are stored. The default is 8 bits, one f32 scale per output
+/// channel, no zero points, and biases of four bytes (f32 or int32).
 ///
 /// ```
 /// use qcore::WeightStorage;
@@ -28,11 +28,11 @@ pub const fn packed_bytes(count: u64, bits: u32) -> u64 {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightStorage {
-    /// The bits of a weight's code.
+    /// The number of bits of a weight's code.
     pub bits: u32,
     /// How many weights along k share a scale; `None` for a whole output channel.
     pub group: Option<u64>,
-    /// The bytes of a scale; 0 to leave scales out of account, as some do.
+    /// The bytes of a scale; 0 leaves scales out of the count, as some sources do.
     pub scale_bytes: u64,
     /// The bytes of a zero point; 0 for symmetric weights.
     pub zero_point_bytes: u64,
@@ -47,7 +47,7 @@ impl Default for WeightStorage {
 }
 
 impl WeightStorage {
-    /// f32 weights and biases: nothing quantized.
+    /// f32 weights and biases, nothing quantized.
     ///
     /// ```
     /// use qcore::WeightStorage;

@@ -1,24 +1,25 @@
 //! Codes of 2 to 8 bits, packed without gaps.
 //!
-//! The codes are a stream of bits, the first code in the lowest bits of the first byte: two 4-bit
-//! codes to a byte with the even one low (ONNX's INT4), four 2-bit codes to a byte, eight 3-bit
-//! codes to three bytes. Signed codes are in two's complement. Bits that are left over are 0, so
-//! that equal codes are equal bytes.
+//! The codes form a stream of bits that starts in the lowest bits of the first byte. Two 4-bit
+//! codes share a byte with the even one low (as in ONNX's INT4), four 2-bit codes fill a byte, and
+//! eight 3-bit codes fill three bytes. Signed codes are in two's complement. Unused bits are 0, so
+//! equal codes give equal bytes.
 
 use thiserror::Error;
 
 use super::codes::{Code, CodeRange, CodeRangeError};
 use super::memory::packed_bytes;
 
-/// So many codes fill a whole number of bytes, whatever their width.
+/// The number of codes that fills whole bytes at any width.
 const CODES: usize = 8;
 
-/// Packs codes of `bits` bits into [`packed_bytes`]`(codes.len(), bits)` bytes: `i8` codes of
-/// [`CodeRange::signed`]`(bits)`, `u8` codes of [`CodeRange::unsigned`]`(bits)`. Lossless.
+/// Packs codes of `bits` bits into [`packed_bytes`]`(codes.len(), bits)` bytes. `i8` codes must be
+/// in [`CodeRange::signed`]`(bits)` and `u8` codes in [`CodeRange::unsigned`]`(bits)`. Nothing is
+/// lost.
 ///
 /// # Errors
-/// Unless `bits` is 2 to 8, `out` has as many bytes as needed, and every code fits: the error says
-/// which does not.
+/// Unless `bits` is 2 to 8, `out` has exactly the bytes needed, and every code fits. The error says
+/// which code does not.
 ///
 /// ```
 /// use qcore::{pack_codes, unpack_codes};
@@ -68,7 +69,7 @@ pub fn pack_codes<C: Code>(codes: &[C], bits: u32, out: &mut [u8]) -> Result<(),
 pub fn unpack_codes<C: Code>(packed: &[u8], bits: u32, out: &mut [C]) -> Result<(), PackError> {
     let range = code_range::<C>(bits)?;
     check_bytes(out.len(), bits, packed.len())?;
-    // A field moved to the top of a word and back down takes its sign along, or zeros.
+    // Moving a field to the top of a word and back down extends its sign, or fills it with zeros.
     let unused = 64 - bits;
     for (out, packed) in out.chunks_mut(CODES).zip(packed.chunks(bits as usize)) {
         let word = packed.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
@@ -93,7 +94,7 @@ fn check_bytes(codes: usize, bits: u32, got: usize) -> Result<(), PackError> {
     }
 }
 
-/// Codes that cannot be packed or unpacked.
+/// Why codes cannot be packed or unpacked.
 ///
 /// ```
 /// let error = qcore::pack_codes(&[7_i8, 8], 4, &mut [0]).unwrap_err();
@@ -102,27 +103,27 @@ fn check_bytes(codes: usize, bits: u32, got: usize) -> Result<(), PackError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// There are no codes of this width.
+    /// There is no code range of this width.
     #[error(transparent)]
     Bits(#[from] CodeRangeError),
-    /// The bytes are too few or too many.
+    /// There are too few or too many bytes.
     #[error("{codes} codes of {bits} bits take {expected} bytes, got {got}")]
     Bytes {
         /// The number of codes.
         codes: usize,
-        /// The bits of one.
+        /// The number of bits of a code.
         bits: u32,
-        /// The bytes that they take.
+        /// The number of bytes they take.
         expected: u64,
-        /// The bytes given.
+        /// The number of bytes given.
         got: usize,
     },
     /// A code needs more bits.
     #[error("code {code} at index {index} is not in {min} to {max}")]
     Code {
-        /// Where.
+        /// Its index.
         index: usize,
-        /// What.
+        /// The code.
         code: i32,
         /// The smallest code of this width.
         min: i32,
@@ -145,7 +146,7 @@ mod tests {
             let mut unpacked = vec![C::default(); len];
             unpack_codes(&packed, bits, &mut unpacked).unwrap();
             assert_eq!(unpacked, codes);
-            // Bit by bit, as the layout says, and zeros after the last.
+            // Checks the layout bit by bit, and that the bits after the last code are 0.
             for bit in 0..packed.len() * 8 {
                 let (code, within) = (bit / bits as usize, bit % bits as usize);
                 let expected = codes.get(code).map_or(0, |code| code.widen() >> within & 1);

@@ -1,9 +1,9 @@
-//! Which value of a row is the largest, and whether two models say the same.
+//! Which value of a row is the largest, and whether two models agree on it.
 
 use super::error::{MetricsError, check_lengths, check_rows};
 
-/// Index of the largest value, the first of equals; `None` without a number: no values, or only
-/// NaN. NaN is never the largest.
+/// The index of the largest value, the first one if several are equal. NaN is never the largest;
+/// `None` if there is no number at all.
 ///
 /// ```
 /// assert_eq!(qcore::argmax([1.0, f32::NAN, 2.0, 2.0]), Some(2));
@@ -14,8 +14,8 @@ pub fn argmax(values: impl IntoIterator<Item = f32>) -> Option<usize> {
     numbers.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(i, _)| i)
 }
 
-/// How many rows have their largest value ([`argmax`]) in the same place in both of two models'
-/// outputs, which arrive in batches. A row without a number, in either of them, names no class and
+/// Counts the rows for which two models have the largest value ([`argmax`]) in the same place.
+/// Their outputs arrive in batches. A row without a number, in either output, names no class and
 /// agrees with nothing, not even with another such row.
 ///
 /// ```
@@ -34,11 +34,10 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Takes in rows of `row_len` values, row-major; no rows are allowed.
+    /// Counts rows of `row_len` values, stored row-major. There may be no rows.
     ///
     /// # Errors
-    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in
-    /// then.
+    /// When the lengths differ or are not a whole number of rows. Nothing is counted then.
     ///
     /// ```
     /// assert!(qcore::Agreement::default().add(&[0.1, 0.9], &[0.3, 0.7], 0).is_err());
@@ -54,7 +53,7 @@ impl Agreement {
         Ok(())
     }
 
-    /// Rows that agree.
+    /// The number of rows that agree.
     ///
     /// ```
     /// assert_eq!(qcore::Agreement::default().same(), 0);
@@ -63,7 +62,7 @@ impl Agreement {
         self.same
     }
 
-    /// All rows.
+    /// The number of all rows.
     ///
     /// ```
     /// assert_eq!(qcore::Agreement::default().rows(), 0);
@@ -72,7 +71,7 @@ impl Agreement {
         self.rows
     }
 
-    /// The share of rows that agree, 0 to 1; NaN without rows.
+    /// The share of rows that agree, from 0 to 1; NaN if there are no rows.
     ///
     /// ```
     /// assert!(qcore::Agreement::default().share().is_nan());
@@ -82,12 +81,12 @@ impl Agreement {
     }
 }
 
-/// The share of rows whose largest value stands in the same place in both: agreement of
-/// classifications. Of equal values the first counts; NaN is never the largest, and a row without a
-/// number agrees with nothing ([`Agreement`]).
+/// The share of rows that have their largest value in the same place in both: how often two
+/// classifiers agree. If values are equal the first counts. NaN is never the largest, and a row
+/// without a number agrees with nothing ([`Agreement`]).
 ///
 /// # Errors
-/// When the lengths differ, there are no values, or they are no whole number of rows.
+/// When the lengths differ, there are no values, or they are not a whole number of rows.
 ///
 /// ```
 /// let agreement = qcore::agreement(&[0.1, 0.9, 0.8, 0.2], &[0.3, 0.7, 0.4, 0.6], 2)?;

@@ -1,10 +1,10 @@
-//! How much of a tensor lies beyond what its codes reach.
+//! Measures how much of a tensor lies beyond the range of its codes.
 
 use crate::params::QParams;
 use crate::tensor::{ChannelAxis, ChannelError};
 
-/// The share of values that clamping changed: those whose rounded code lies outside of the code
-/// range. Infinities count, NaN does not. 0 for an empty slice.
+/// The share of values that clamping changed, that is, whose rounded code is outside the code
+/// range. Infinities count, NaN does not. An empty slice gives 0.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, clipped_fraction};

@@ -1,13 +1,13 @@
-//! Which slices can be compared.
+//! Checks which slices can be compared.
 
 use thiserror::Error;
 
-/// Both have one length; none is a length.
+/// Checks that two lengths are equal. They may be 0.
 pub(super) fn check_lengths(original: usize, restored: usize) -> Result<(), MetricsError> {
     if original == restored { Ok(()) } else { Err(MetricsError::Length { original, restored }) }
 }
 
-/// The values are a whole number of rows; none is a number.
+/// Checks that the values are a whole number of rows, which may be 0.
 pub(super) fn check_rows(len: usize, row_len: usize) -> Result<(), MetricsError> {
     match row_len > 0 && len.is_multiple_of(row_len) {
         true => Ok(()),
@@ -15,7 +15,7 @@ pub(super) fn check_rows(len: usize, row_len: usize) -> Result<(), MetricsError>
     }
 }
 
-/// Slices that cannot be compared.
+/// Why slices cannot be compared.
 ///
 /// ```
 /// let error = qcore::sqnr_db(&[1.0], &[]).unwrap_err();
@@ -35,7 +35,7 @@ pub enum MetricsError {
     /// There are no values.
     #[error("no values to compare")]
     Empty,
-    /// They do not divide into rows.
+    /// The values are not a whole number of rows.
     #[error("{len} values are no whole number of rows of {row_len}")]
     Rows {
         /// The number of values.

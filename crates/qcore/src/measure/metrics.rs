@@ -6,19 +6,19 @@ use super::error::{MetricsError, check_lengths};
 use super::sqnr::Sqnr;
 use crate::tensor::ChannelAxis;
 
-/// Values above this share of the largest magnitude are significant: the rule of rotalabs_accel.
+/// Values above this share of the largest magnitude are significant, by the rule of rotalabs_accel.
 const SIGNIFICANT: f64 = 0.1;
 
-/// The smallest magnitude that a mean relative error divides by: the PyTorch tutorial's.
+/// The smallest magnitude that a mean relative error divides by, as in the PyTorch tutorial.
 const RELATIVE_FLOOR: f64 = 1e-6;
 
-/// What [`ErrorMetrics::snr_db_eps`] adds to the noise power: rotalabs_accel's.
+/// [`ErrorMetrics::snr_db_eps`] adds this to the noise power, as rotalabs_accel does.
 const NOISE_EPSILON: f64 = 1e-10;
 
-/// The differences `d = original - restored` of two slices, summed up in f64.
+/// Figures about the differences `d = original - restored` of two slices, summed in f64.
 ///
-/// A difference is taken in the type of the slices (f32, or rounded to f16), then widened. NaN in
-/// either slice makes every figure NaN.
+/// A difference is computed in the type of the slices (f32, or rounded to f16) and then widened.
+/// NaN in either slice makes every figure NaN.
 ///
 /// ```
 /// use qcore::ErrorMetrics;
@@ -37,23 +37,23 @@ pub struct ErrorMetrics {
     pub max_abs_error: f64,
     /// `mean |d|`.
     pub mean_abs_error: f64,
-    /// `mean(d^2)`: what the MSE and histogram observers make small.
+    /// `mean(d^2)`, which the MSE and histogram observers minimize.
     pub mean_squared_error: f64,
-    /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there is
-    /// none. In percent. rotalabs_accel.
+    /// `100 * max(|d| / |x|)` over the significant values, `|x| > 0.1 * max|x|`; 0 if there are
+    /// none. A percentage, as in rotalabs_accel.
     pub relative_error_pct: f64,
-    /// `100 * mean(|d| / max(|x|, 1e-6))`, in percent. The PyTorch tutorial. Large where values are
-    /// near 0.
+    /// `100 * mean(|d| / max(|x|, 1e-6))`. A percentage, as in the PyTorch tutorial. It is large if
+    /// values are near 0.
     pub mean_relative_error_pct: f64,
     /// `10 * log10(mean(x^2) / mean(d^2))`: the signal-to-quantization-noise ratio in dB. +inf
     /// without noise, -inf without signal.
     pub sqnr_db: f64,
-    /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: rotalabs_accel's form, finite without noise.
-    /// Too low by much where the noise power is near 1e-10, as it is for small values. -inf without
-    /// signal.
+    /// `10 * log10(mean(x^2) / (mean(d^2) + 1e-10))`: the form of rotalabs_accel, which is finite
+    /// without noise. It is much too low if the noise power is near 1e-10, as it is for small
+    /// values. -inf without signal.
     pub snr_db_eps: f64,
-    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`: 1 where the restored values point
-    /// the same way, whatever their length. 1 if both are all 0, 0 if one is.
+    /// `sum(x * r) / sqrt(sum(x^2) * sum(r^2))` with `r = x - d`. It is 1 if the restored values
+    /// point in the same direction, whatever their length. 1 if both are all 0, 0 if one is.
     pub cosine_similarity: f64,
 }
 
@@ -87,8 +87,8 @@ impl ErrorMetrics {
     /// # Ok::<(), qcore::MetricsError>(())
     /// ```
     pub fn of_f16(original: &[f16], restored: &[f16]) -> Result<ErrorMetrics, MetricsError> {
-        // f32 holds the difference of two f16 to more than twice f16's digits, so rounding it again
-        // changes nothing.
+        // f32 holds the difference of two f16 values to more than twice the digits of f16, so
+        // rounding it again changes nothing.
         accumulate(original, restored, |x, r| (x.to_f64(), f16::from_f32(x.to_f32() - r.to_f32()).to_f64()))
     }
 
@@ -123,7 +123,7 @@ impl ErrorMetrics {
         (0..axis.channels()).map(of_channel).collect()
     }
 
-    /// The figures of two f32 slices, with differences in f64, where they are exact or nearly.
+    /// The figures of two f32 slices, with differences in f64, where they are exact or nearly so.
     ///
     /// # Errors
     /// When the lengths differ or there are no values.
@@ -139,7 +139,7 @@ impl ErrorMetrics {
     }
 }
 
-/// All figures; `widen` gives the original and the difference of one pair.
+/// Computes all figures. `widen` returns the original and the difference of a pair.
 fn accumulate<T: Copy>(
     original: &[T],
     restored: &[T],
@@ -150,7 +150,7 @@ fn accumulate<T: Copy>(
         return Err(MetricsError::Empty);
     }
     let pairs = || original.iter().zip(restored).map(|(&x, &r)| widen(x, r));
-    // Significance needs the largest magnitude first, so there are two passes over the slices.
+    // Significance depends on the largest magnitude, so there are two passes over the slices.
     let threshold = SIGNIFICANT * pairs().fold(0.0, |max: f64, (x, _)| max.max(x.abs()));
     let (mut max_abs, mut sum_abs, mut relative, mut sum_relative) = (0.0_f64, 0.0, 0.0_f64, 0.0);
     let (mut sqnr, mut product, mut power) = (Sqnr::default(), 0.0, 0.0);
@@ -168,7 +168,7 @@ fn accumulate<T: Copy>(
         power += r * r;
     }
     let n = original.len() as f64;
-    // `f64::max` drops NaN, sums keep it.
+    // `f64::max` drops NaN, but sums keep it.
     let nan = if sum_abs.is_nan() { f64::NAN } else { 0.0 };
     Ok(ErrorMetrics {
         max_abs_error: max_abs + nan,
@@ -216,7 +216,7 @@ mod tests {
     fn a_difference_is_taken_in_the_type_of_the_slices() {
         let (x, r) = ([2048.0, 1.0], [0.25, 1.0]);
         assert_eq!(ErrorMetrics::of(&x, &r).unwrap().max_abs_error, 2047.75);
-        // Between 1024 and 2048 an f16 is an integer.
+        // Between 1024 and 2048 every f16 is an integer.
         let m = ErrorMetrics::of_f16(&x.map(f16::from_f32), &r.map(f16::from_f32)).unwrap();
         assert_eq!(m.max_abs_error, 2048.0);
         let (x, r) = ([16_777_216.0], [0.25]);

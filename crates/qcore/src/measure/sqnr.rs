@@ -1,11 +1,11 @@
-//! Signal to quantization noise, pair after pair: of a signal as it is, and of what it does about
-//! its mean.
+//! The signal-to-quantization-noise ratio, computed batch by batch: of a signal as it is, and of
+//! its deviations from the mean.
 
 use super::error::{MetricsError, check_lengths, check_rows};
 
-/// The signal-to-quantization-noise ratio of pairs that arrive in batches: the definition behind
-/// [`sqnr_db`] and [`ErrorMetrics::sqnr_db`](crate::ErrorMetrics::sqnr_db). Differences are taken
-/// in f64. Batches give the bits that all pairs at once give.
+/// The signal-to-quantization-noise ratio of pairs that arrive in batches. [`sqnr_db`] and
+/// [`ErrorMetrics::sqnr_db`](crate::ErrorMetrics::sqnr_db) are defined by it. Differences are
+/// computed in f64. Batches give the same bits as all pairs at once.
 ///
 /// ```
 /// use qcore::Sqnr;
@@ -24,10 +24,10 @@ pub struct Sqnr {
 }
 
 impl Sqnr {
-    /// Takes in a reference and what stands for it; no values are allowed.
+    /// Adds reference values and the values that replace them. There may be none.
     ///
     /// # Errors
-    /// [`MetricsError::Length`] if the lengths differ; nothing is taken in then.
+    /// When the lengths differ. Nothing is added then.
     ///
     /// ```
     /// assert!(qcore::Sqnr::default().add(&[1.0], &[]).is_err());
@@ -41,7 +41,7 @@ impl Sqnr {
         Ok(())
     }
 
-    /// Takes in a value and its error.
+    /// Adds a value and its error.
     pub(crate) fn add_pair(&mut self, value: f64, error: f64) {
         self.signal += value * value;
         self.noise += error * error;
@@ -49,8 +49,8 @@ impl Sqnr {
     }
 
     /// `10 * log10(mean(reference^2) / mean((reference - other)^2))`: +inf without noise, -inf
-    /// without signal; NaN if a value was NaN, if both of a pair were infinite, or if there was no
-    /// pair.
+    /// without signal. NaN if a value was NaN, if both values of a pair were infinite, or if there
+    /// were no pairs.
     ///
     /// ```
     /// assert!(qcore::Sqnr::default().db().is_nan());
@@ -76,20 +76,21 @@ impl Sqnr {
     }
 }
 
-/// [`Sqnr`] of rows of channels, and beside it the same of what each channel does about its mean.
+/// [`Sqnr`] of rows of channels, and also the ratio of each channel's deviations from its mean.
 ///
 /// ```text
 /// 10 * log10(sum (f - mean_j(f))^2 / sum (e - mean_j(e))^2)      e = f - q; mean_j: over all rows of channel j
 /// ```
 ///
-/// A large constant in a channel is power too: it lets a ratio look good while the noise drowns all
-/// that tells one row from another. Without the means of reference and restored values that shows.
-/// What is left out with them is an error that is the same in every row, which is part of
-/// [`sqnr_db`](Self::sqnr_db), and which a corrected bias removes.
+/// A large constant in a channel counts as signal power. It can make the ratio look good although
+/// the noise drowns everything that tells one row from another. Subtracting the mean of the
+/// reference and of the restored values shows this. It also removes an error that is the same in
+/// every row. Such an error is part of [`sqnr_db`](Self::sqnr_db), and a corrected bias removes it
+/// from a layer.
 ///
-/// Means and deviations are updated row by row (Welford), so a large mean costs no digits; 16 bytes
+/// Means and deviations are updated row by row (Welford), so a large mean costs no digits. 16 bytes
 /// are kept for each channel. The figure depends on the order of the rows in its last bits only,
-/// and not at all on how they are cut into batches.
+/// and not at all on how the rows are cut into batches.
 ///
 /// ```
 /// use qcore::SqnrAboutMean;
@@ -104,22 +105,22 @@ impl Sqnr {
 pub struct SqnrAboutMean {
     channels: usize,
     rows: u64,
-    /// Of the reference, and of its error.
+    /// The deviations of the reference, and of its error.
     signal: Deviation,
     noise: Deviation,
     sqnr: Sqnr,
 }
 
-/// Squared deviations from each channel's mean, summed over all channels.
+/// The squared deviations from each channel's mean, summed over all channels.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Deviation {
-    /// Of each channel; empty before the first row.
+    /// The mean of each channel; empty before the first row.
     means: Vec<f64>,
     sum: f64,
 }
 
 impl Deviation {
-    /// Takes in the value of a channel in row `row`, counted from 1.
+    /// Adds the value of a channel in row `row`, counted from 1.
     fn add(&mut self, channel: usize, value: f64, row: f64) {
         let mean = &mut self.means[channel];
         let before = value - *mean;
@@ -129,7 +130,7 @@ impl Deviation {
 }
 
 impl SqnrAboutMean {
-    /// For rows of so many channels. Nothing is allocated before there is a row.
+    /// A ratio for rows of this many channels. Nothing is allocated before the first row.
     ///
     /// ```
     /// assert_eq!(qcore::SqnrAboutMean::new(usize::MAX).db(), None);
@@ -144,11 +145,11 @@ impl SqnrAboutMean {
         }
     }
 
-    /// Takes in rows of a reference and what stands for them, row-major; no rows are allowed.
+    /// Adds rows of a reference and of the values that replace them, stored row-major. There may be
+    /// no rows.
     ///
     /// # Errors
-    /// [`MetricsError`] if the lengths differ or are no whole number of rows; nothing is taken in
-    /// then.
+    /// When the lengths differ or are not a whole number of rows. Nothing is added then.
     ///
     /// ```
     /// assert!(qcore::SqnrAboutMean::new(2).add(&[1.0; 3], &[1.0; 3]).is_err());
@@ -175,9 +176,9 @@ impl SqnrAboutMean {
         Ok(())
     }
 
-    /// The ratio about the means, in dB: +inf without noise, -inf where there is noise but no
-    /// channel ever leaves its mean, NaN if a value was NaN or infinite. `None` with fewer than two
-    /// rows, which do not differ.
+    /// The ratio about the means, in dB. +inf without noise, -inf if there is noise but no channel
+    /// ever leaves its mean, NaN if a value was NaN or infinite. `None` with fewer than two rows,
+    /// which do not vary.
     ///
     /// ```
     /// let mut sqnr = qcore::SqnrAboutMean::new(1);
@@ -188,7 +189,7 @@ impl SqnrAboutMean {
     /// # Ok::<(), qcore::MetricsError>(())
     /// ```
     pub fn db(&self) -> Option<f64> {
-        // Without noise a signal that is no number would not show.
+        // Without noise, a NaN in the signal would not show.
         let nan = if self.signal.sum.is_nan() { f64::NAN } else { 0.0 };
         (self.rows > 1).then(|| decibels(self.signal.sum, self.noise.sum) + nan)
     }
@@ -206,8 +207,8 @@ impl SqnrAboutMean {
     }
 }
 
-/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64: +inf if the slices are
-/// equal, -inf if the reference is 0 and `other` is not. [`Sqnr`] does the same batch by batch.
+/// `10 * log10(mean(reference^2) / mean((reference - other)^2))` in f64. +inf if the slices are
+/// equal, -inf if the reference is 0 and `other` is not. [`Sqnr`] computes the same batch by batch.
 ///
 /// # Errors
 /// When the lengths differ or there are no values.
@@ -222,7 +223,7 @@ pub fn sqnr_db(reference: &[f32], other: &[f32]) -> Result<f64, MetricsError> {
     if reference.is_empty() { Err(MetricsError::Empty) } else { Ok(sqnr.db()) }
 }
 
-/// `10 * log10(signal / noise)`, with 0 / 0 as +inf: no noise at all.
+/// `10 * log10(signal / noise)`. No noise at all is +inf, also without signal.
 fn decibels(signal: f64, noise: f64) -> f64 {
     if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
 }
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!(db(1, &[1.0, 2.0], &[1.0, 2.0]), (f64::INFINITY, f64::INFINITY));
         assert_eq!(db(1, &[0.0, 0.0], &[1.0, 0.0]), (f64::NEG_INFINITY, f64::NEG_INFINITY));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            // Even where there is no noise.
+            // This holds even without noise.
             assert!(db(2, &[1.0, bad, 2.0, 3.0], &[1.0, 1.0, 2.0, 3.0]).1.is_nan(), "{bad}");
             assert!(db(2, &[1.0, bad, 2.0, 3.0], &[1.0, bad, 2.0, 3.0]).1.is_nan(), "{bad}");
         }

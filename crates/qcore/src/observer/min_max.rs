@@ -1,10 +1,10 @@
-//! The smallest and the largest value.
+//! Observes the smallest and the largest value.
 
 use super::{MergeObserver, Observer};
 use crate::value::{ObserverError, Range, Scan};
 
-/// The smallest and the largest value of all batches: PyTorch's `MinMaxObserver`, TinyTorch's
-/// `calibrate`.
+/// The smallest and the largest value of all batches, like PyTorch's `MinMaxObserver` and
+/// TinyTorch's `calibrate`.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer, Range};
@@ -25,7 +25,7 @@ pub struct MinMaxObserver {
 }
 
 impl MinMaxObserver {
-    /// An observer that has seen both what `self` and what `other` have seen, for calibration in
+    /// Combines two observers into one that has seen what both have seen. For calibration in
     /// parallel.
     ///
     /// ```

@@ -1,4 +1,5 @@
-//! Observers: the range of values that arrive in batches, in memory that does not grow with them.
+//! Observers find the range of values that arrive in batches, in memory that does not grow with the
+//! data.
 
 mod entropy;
 mod float_counts;
@@ -21,10 +22,10 @@ pub use mse::MseObserver;
 pub use per_channel::PerChannelObserver;
 pub use percentile::PercentileObserver;
 
-/// Watches values during calibration and says what range to quantize.
+/// Observes values during calibration and returns the range to quantize.
 ///
-/// Values that are not finite are counted and skipped. Observing nothing is allowed; asking for the
-/// range then is an error.
+/// Values that are not finite are counted and skipped. It is not an error to observe nothing, but
+/// then there is no range.
 ///
 /// ```
 /// use qcore::{HistogramObserver, MinMaxObserver, Observer, ObserverError, Range};
@@ -40,7 +41,7 @@ pub use percentile::PercentileObserver;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Observer {
-    /// Takes in a batch, of any size.
+    /// Observes a batch of any size.
     ///
     /// ```
     /// use qcore::{MinMaxObserver, Observer};
@@ -90,8 +91,8 @@ pub trait Observer {
     fn non_finite(&self) -> u64;
 }
 
-/// A box of an observer is one, so that observers chosen at run time go wherever observers of one
-/// type go.
+/// A boxed observer is an observer, so an observer chosen at run time can be used wherever a fixed
+/// one can.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer, ObserverError, PercentileObserver, Range};
@@ -125,8 +126,7 @@ impl<O: Observer + ?Sized> Observer for Box<O> {
     }
 }
 
-/// So is a borrowed one: it goes where an observer is taken by value, and what it saw stays with
-/// its owner.
+/// A borrowed observer is an observer. It can be passed by value, and its owner keeps what it saw.
 ///
 /// ```
 /// use qcore::{MinMaxObserver, Observer};
@@ -156,8 +156,8 @@ impl<O: Observer + ?Sized> Observer for &mut O {
     }
 }
 
-/// Observers of which two can become one, so that parts of the data can be observed apart, on
-/// several threads say.
+/// Observers that can be merged, so that parts of the data can be observed separately, for example
+/// on several threads.
 ///
 /// ```
 /// use qcore::{MergeObserver, MinMaxObserver, Observer, ObserverError, Range};
@@ -173,7 +173,7 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait MergeObserver: Observer + Sized {
-    /// An observer that has seen both what `self` and what `other` have seen, with the settings of
+    /// Combines two observers into one that has seen what both have seen, with the settings of
     /// `self`.
     ///
     /// ```
@@ -189,7 +189,7 @@ pub trait MergeObserver: Observer + Sized {
     fn merge(self, other: Self) -> Self;
 }
 
-/// A setting of an observer that makes no sense.
+/// The error for an invalid setting of an observer.
 ///
 /// ```
 /// let error = qcore::PercentileObserver::new(101.0).unwrap_err();
@@ -199,9 +199,9 @@ pub trait MergeObserver: Observer + Sized {
 #[error("{setting} must be {expected}, got {got}")]
 #[non_exhaustive]
 pub struct SettingError {
-    /// Which setting.
+    /// The name of the setting.
     pub setting: &'static str,
-    /// What it may be.
+    /// What values are valid.
     pub expected: &'static str,
     /// What was given.
     pub got: f64,
@@ -213,7 +213,7 @@ mod tests {
     use crate::code::CodeRange;
     use crate::params::Scheme;
 
-    /// Every observer there is; a new one is one line here, and goes through all that follows.
+    /// Every observer. A new one is one line here, and all tests below run with it.
     fn all() -> Vec<Box<dyn Observer>> {
         vec![
             Box::new(MinMaxObserver::default()),
@@ -297,7 +297,8 @@ mod tests {
         let values: Vec<f32> = (0..4000).map(|i| ((i * 7919 % 4000) as f32 / 400.0).powi(3) - 90.0).collect();
         for size in [1, 33, 4000] {
             for (i, (mut whole, mut parts)) in all().into_iter().zip(all()).enumerate() {
-                // The moving average counts batches, the histogram rebins.
+                // The moving average counts batches, and the histogram rebins, so their results may
+                // differ.
                 if i == 1 || i == 4 {
                     continue;
                 }

@@ -1,6 +1,6 @@
-//! The schemes in use, each named after what it reproduces. A new convention is one function here;
-//! if it needs a choice that does not exist yet, a variant of the enum in `scheme.rs` that it
-//! concerns.
+//! The schemes in use, each named after what it reproduces. A new convention is one function here.
+//! If it needs a choice that does not exist yet, it also adds a variant to the right enum in
+//! `scheme.rs`.
 
 use super::qparams::{Rounding, ZeroPointOrder};
 use super::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
@@ -10,12 +10,12 @@ const SYMMETRIC: Kind = Kind::Symmetric { divisor: SymmetricDivisor::MaxCode };
 const AS_OBSERVED: Kind = Kind::Affine { range: AffineRange::AsObserved };
 const WITH_ZERO: Kind = Kind::Affine { range: AffineRange::ExtendedToZero };
 
-/// Ours.
+/// Our own schemes.
 impl Scheme {
     /// Our default for weights: symmetric, `scale = f32(max|w| / 127)` with the division in f64.
     ///
-    /// -128 never occurs among the values that the range was observed on. Defined for every finite
-    /// range: the scale is normal, its reciprocal finite.
+    /// Code -128 never occurs for the values that the range was observed on. Every finite range is
+    /// accepted, and the scale is normal with a finite reciprocal.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -36,8 +36,8 @@ impl Scheme {
         }
     }
 
-    /// Our default for activations: affine over the range extended to 0, codes 0..=255, scale
-    /// computed in f64 and stored as f32. Defined for every finite range.
+    /// Our default for activations: affine over the range extended to 0, codes 0..=255, with the
+    /// scale computed in f64 and stored as f32. Every finite range is accepted.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -51,7 +51,7 @@ impl Scheme {
         Scheme { codes: CodeRange::U8, kind: WITH_ZERO, ..Scheme::weights_i8() }
     }
 
-    /// As [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128
+    /// Like [`activations_u8`](Scheme::activations_u8) with codes -128..=127: the same steps, 128
     /// lower.
     ///
     /// ```
@@ -67,10 +67,10 @@ impl Scheme {
     }
 }
 
-/// Those of libraries and courses.
+/// The schemes of libraries and courses.
 impl Scheme {
-    /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, 1 if that
-    /// is 0. Per channel it is also what rotalabs_accel does to weights widened to f32.
+    /// `symmetric_quantize` of the PyTorch tutorial: `scale = max|x| / qmax` in f32, or 1 if that
+    /// is 0. Applied per channel it is also what rotalabs_accel does to weights widened to f32.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -109,7 +109,7 @@ impl Scheme {
     }
 
     /// ONNX DynamicQuantizeLinear: affine over the range extended to 0, in f32. ONNX defines it for
-    /// [`CodeRange::U8`], and an all-zero tensor not at all; its scale is 1 here.
+    /// [`CodeRange::U8`] and leaves an all-zero tensor undefined; here its scale is 1.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -123,8 +123,8 @@ impl Scheme {
         Scheme { kind: WITH_ZERO, ..Scheme::tutorial_symmetric(codes) }
     }
 
-    /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64; the zero point is
-    /// added before rounding; a range narrower than 1e-8 is constant and becomes all 0.
+    /// TinyTorch's `quantize_int8`: affine over the range as observed, in f64. The zero point is
+    /// added before rounding. A range narrower than 1e-8 counts as constant and becomes all 0.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -148,7 +148,7 @@ impl Scheme {
     }
 
     /// `linear_quantize` of MIT 6.5940 lab 2, for activations: affine over the range as observed,
-    /// in f64. A constant tensor, which the lab divides by 0 for, is an error.
+    /// in f64. A constant tensor is an error; the lab divides by 0 there.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -194,8 +194,8 @@ impl Scheme {
         }
     }
 
-    /// The rowwise exercise as solved: symmetric, in f32; divides by `scale + 1e-10` but stores the
-    /// scale alone.
+    /// The rowwise exercise as solved: symmetric, in f32. It divides by `scale + 1e-10` but stores
+    /// the scale alone.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -209,7 +209,7 @@ impl Scheme {
         Scheme { zero_scale: ZeroScale::AddEpsilon(1e-10), ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
-    /// The rowwise exercise as described: symmetric, in f32; a row of zeros, which it leaves
+    /// The rowwise exercise as described: symmetric, in f32. A row of zeros, which the text leaves
     /// undefined, is an error.
     ///
     /// ```
@@ -224,9 +224,9 @@ impl Scheme {
         Scheme { zero_scale: ZeroScale::Reject, ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
-    /// rotalabs_accel on f16 weights in their own precision. (Widened to f32 first, it is
-    /// [`tutorial_symmetric`](Scheme::tutorial_symmetric).) Quantize with
-    /// [`quantize_per_channel_in_f16`](crate::quantize_per_channel_in_f16).
+    /// rotalabs_accel on f16 weights in their own precision. Quantize with
+    /// [`quantize_per_channel_in_f16`](crate::quantize_per_channel_in_f16). (For weights widened to
+    /// f32 first, use [`tutorial_symmetric`](Scheme::tutorial_symmetric).)
     ///
     /// ```
     /// use half::f16;
@@ -241,8 +241,9 @@ impl Scheme {
         Scheme { scale: ScaleArithmetic::F16, ..Scheme::tutorial_symmetric(CodeRange::I8) }
     }
 
-    /// PyTorch's observers, `affine` schemes: the range extended to 0, in f32, the scale at least
-    /// 2^-23. PyTorch's reduced range is [`CodeRange::unsigned`]\(7) or [`CodeRange::signed`]\(7).
+    /// The `affine` schemes of PyTorch's observers: the range extended to 0, in f32, with a scale
+    /// of at least 2^-23. PyTorch's reduced range is [`CodeRange::unsigned`]\(7) or
+    /// [`CodeRange::signed`]\(7).
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -256,8 +257,8 @@ impl Scheme {
         Scheme { zero_scale: ZeroScale::FloorScale(f32::EPSILON), ..Scheme::onnx_dynamic(codes) }
     }
 
-    /// PyTorch's observers, `symmetric` schemes: `scale = max|x| / ((qmax - qmin) / 2)`, at least
-    /// 2^-23; zero point 0, or 128 for 0..=255.
+    /// The `symmetric` schemes of PyTorch's observers: `scale = max|x| / ((qmax - qmin) / 2)`, at
+    /// least 2^-23, and zero point 0, or 128 for 0..=255.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};
@@ -277,8 +278,8 @@ impl Scheme {
         }
     }
 
-    /// TensorFlow Lite's int8 weights, per output channel: symmetric over -127..=127,
-    /// `scale = max|w| / 127`, 1 if that is 0; ties away from zero.
+    /// TensorFlow Lite's int8 weights, per output channel: symmetric over -127..=127 with
+    /// `scale = max|w| / 127`, or 1 if that is 0, and ties away from zero.
     ///
     /// ```
     /// use qcore::{Range, Scheme};
@@ -292,9 +293,9 @@ impl Scheme {
         Scheme { rounding: Rounding::TiesAway, ..Scheme::tutorial_symmetric(CodeRange::I8_NARROW) }
     }
 
-    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, ties away from
-    /// zero for zero point and values alike. [`CodeRange::I8`], or [`CodeRange::U8`] in older
-    /// models. An all-zero tensor, for which TensorFlow Lite stores a scale of 0, has a scale of 1.
+    /// TensorFlow Lite's activations: affine over the range extended to 0, in f64, with ties away
+    /// from zero for zero point and values. Codes are [`CodeRange::I8`], or [`CodeRange::U8`] in
+    /// older models. For an all-zero tensor TensorFlow Lite stores a scale of 0; here it is 1.
     ///
     /// ```
     /// use qcore::{CodeRange, Range, Scheme};

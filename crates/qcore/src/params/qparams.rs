@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::code::CodeRange;
 use crate::value::{round_clamped, round_clamped_ties_away};
 
-/// Whether the zero point is added after or before rounding. The two differ at ties when the zero
+/// Whether the zero point is added after or before rounding. The two differ at ties if the zero
 /// point is odd.
 ///
 /// ```
@@ -27,7 +27,7 @@ pub enum ZeroPointOrder {
     AddThenRound,
 }
 
-/// Where a quotient halfway between two integers goes.
+/// Where a quotient halfway between two integers is rounded to.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, Rounding};
@@ -38,18 +38,19 @@ pub enum ZeroPointOrder {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rounding {
-    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. IEEE 754's default; PyTorch, ONNX,
-    /// nearly all. The default.
+    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. This is the default, as in IEEE 754,
+    /// PyTorch, ONNX and nearly everything else.
     #[default]
     TiesToEven,
-    /// Away from zero: 0.5 to 1, -2.5 to -3. C's `round`; TensorFlow Lite.
+    /// Away from zero: 0.5 to 1, -2.5 to -3, as C's `round` and TensorFlow Lite do.
     TiesAway,
 }
 
 /// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
 ///
-/// Valid by construction: the scale is finite and greater than 0 (or 0, for [additive epsilon]),
-/// the zero point is one of the codes (unless it was asked for as [distant]).
+/// A value of this type is always valid. The scale is finite and greater than 0 (or 0, for
+/// [additive epsilon]), and the zero point is one of the codes (unless it was asked for as
+/// [distant]).
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -77,7 +78,7 @@ pub struct QParams {
 }
 
 impl QParams {
-    /// Parameters with the default order, divided by the scale itself.
+    /// Parameters with the default order, which divide by the scale itself.
     ///
     /// # Errors
     /// Unless `scale` is finite and greater than 0 and `zero_point` is one of `codes`.
@@ -94,9 +95,9 @@ impl QParams {
         QParams::with_f64_scale(f64::from(scale), zero_point, codes)
     }
 
-    /// As [`new`](QParams::new), from a scale kept in f64 (TinyTorch, MIT 6.5940 lab 2). Values are
-    /// divided and multiplied by its f32 rounding; [`scale_f64`](QParams::scale_f64) gives it back
-    /// unrounded.
+    /// Like [`new`](QParams::new), from a scale kept in f64 (TinyTorch, MIT 6.5940 lab 2). Values
+    /// are divided and multiplied by the scale rounded to f32. [`scale_f64`](QParams::scale_f64)
+    /// returns it unrounded.
     ///
     /// # Errors
     /// Unless the scale rounded to f32 is finite and greater than 0 and `zero_point` is one of
@@ -114,8 +115,8 @@ impl QParams {
         QParams::of_scheme(scale, scale as f32, zero_point, codes)
     }
 
-    /// As [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside of
-    /// the codes, up to 2^21 from 0: parameters of a range that does not hold 0. 0 then has no
+    /// Like [`with_f64_scale`](QParams::with_f64_scale), with a zero point that may lie outside the
+    /// codes, up to 2^21 from 0. It serves ranges that do not contain 0. The value 0 then has no
     /// code, and NaN becomes the code nearest to the zero point.
     ///
     /// ```
@@ -140,15 +141,16 @@ impl QParams {
         if !(-DISTANT..=DISTANT).contains(&zero_point) {
             return Err(ParamError::ZeroPoint { zero_point, min: -DISTANT, max: DISTANT });
         }
-        // Any code that the other checks pass, then the true one.
+        // First a code that passes the other checks, then the real zero point.
         let params = QParams::with_f64_scale(scale, codes.min(), codes)?;
         Ok(QParams { zero_point, ..params })
     }
 
-    /// The general form: values are divided by another number than the scale. These are parameters
-    /// that a scheme chose by [`ZeroScale::AddEpsilon`](crate::ZeroScale) or
-    /// [`ZeroScale::ConstantIsZero`](crate::ZeroScale), to be made again from what
-    /// [`scale_f64`](QParams::scale_f64), [`divisor`](QParams::divisor) and the others say.
+    /// The general form: values are divided by a number other than the scale. Schemes choose such
+    /// parameters under [`ZeroScale::AddEpsilon`](crate::ZeroScale) and
+    /// [`ZeroScale::ConstantIsZero`](crate::ZeroScale). This function rebuilds them from what
+    /// [`scale_f64`](QParams::scale_f64), [`divisor`](QParams::divisor) and the other getters
+    /// return.
     ///
     /// ```
     /// use qcore::{CodeRange, ParamError, QParams};
@@ -163,8 +165,8 @@ impl QParams {
     /// ```
     ///
     /// # Errors
-    /// Unless the scale rounded to f32 is finite and not below 0, `divisor` is greater than 0
-    /// (infinity is), and `zero_point` is one of `codes`.
+    /// Unless the scale rounded to f32 is finite and not negative, `divisor` is greater than 0
+    /// (infinity is allowed), and `zero_point` is one of `codes`.
     pub fn with_divisor(
         scale: f64,
         divisor: f32,
@@ -177,8 +179,8 @@ impl QParams {
         }
     }
 
-    /// As [`with_divisor`](QParams::with_divisor); where a scheme makes a divisor that is none, its
-    /// scale is to blame.
+    /// Like [`with_divisor`](QParams::with_divisor), but if the divisor is invalid the error blames
+    /// the scale it came from.
     pub(crate) fn of_scheme(
         scale_f64: f64,
         divisor: f32,
@@ -186,7 +188,7 @@ impl QParams {
         codes: CodeRange,
     ) -> Result<QParams, ParamError> {
         let scale = scale_f64 as f32;
-        // A scale of 0 is allowed only where the divisor makes up for it.
+        // A scale of 0 is allowed only together with a divisor of its own.
         let positive = scale > 0.0 || (scale == 0.0 && divisor > 0.0);
         if !(positive && scale.is_finite() && divisor > 0.0) {
             return Err(ParamError::Scale { scale: scale_f64 });
@@ -228,8 +230,8 @@ impl QParams {
         QParams { rounding, ..self }
     }
 
-    /// The scale: the value of one step, in the units of the data. What
-    /// [`dequantize`](QParams::dequantize) uses.
+    /// The scale: the value of one step, in the units of the data.
+    /// [`dequantize`](QParams::dequantize) multiplies by it.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -243,7 +245,7 @@ impl QParams {
         self.scale
     }
 
-    /// The scale before its rounding to f32, for schemes that keep it in f64; for others, the same
+    /// The scale before it was rounded to f32, for schemes that keep it in f64. Otherwise the same
     /// as `scale`.
     ///
     /// ```
@@ -287,10 +289,10 @@ impl QParams {
         self.codes
     }
 
-    /// What values are divided by. It is the scale, except for
-    /// [`ZeroScale::AddEpsilon`](crate::ZeroScale) (scale + epsilon) and for a constant tensor
-    /// under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) (+inf: every finite value becomes the
-    /// zero point).
+    /// The number that values are divided by. It is the scale, with two exceptions: under
+    /// [`ZeroScale::AddEpsilon`](crate::ZeroScale) it is the scale plus epsilon, and for a constant
+    /// tensor under [`ZeroScale::ConstantIsZero`](crate::ZeroScale) it is +inf, so that every
+    /// finite value becomes the zero point.
     ///
     /// ```
     /// use qcore::{Range, Scheme, ZeroScale};
@@ -305,7 +307,7 @@ impl QParams {
         self.divisor
     }
 
-    /// When the zero point is added.
+    /// Whether the zero point is added after or before rounding.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams, ZeroPointOrder};
@@ -318,7 +320,7 @@ impl QParams {
         self.order
     }
 
-    /// Where ties go.
+    /// Where ties are rounded to.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams, Rounding};
@@ -331,12 +333,13 @@ impl QParams {
         self.rounding
     }
 
-    /// `clamp(round(x / divisor) + zero_point, min, max)`, in f32; for
-    /// [`AddThenRound`](ZeroPointOrder::AddThenRound),
-    /// `clamp(round(x / divisor + zero_point), min, max)`. Ties go to even, unless the [`Rounding`]
+    /// `clamp(round(x / divisor) + zero_point, min, max)` in f32, or with
+    /// [`AddThenRound`](ZeroPointOrder::AddThenRound)
+    /// `clamp(round(x / divisor + zero_point), min, max)`. Ties go to even unless the [`Rounding`]
     /// says otherwise.
     ///
-    /// Total: NaN becomes the zero point, +inf the largest code, -inf the smallest.
+    /// Every input has a result: NaN becomes the zero point, +inf the largest code, -inf the
+    /// smallest.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -351,9 +354,9 @@ impl QParams {
         self.round_quotient(x / self.divisor)
     }
 
-    /// As [`quantize`](QParams::quantize), with `x * (1 / divisor)` in place of the division:
-    /// faster where division is slow, but it can be one code off at and next to ties. ONNX and
-    /// PyTorch define the division.
+    /// Like [`quantize`](QParams::quantize), but computes `x * (1 / divisor)` instead of the
+    /// division. That is faster where division is slow, but the code can be off by one at ties and
+    /// next to them. ONNX and PyTorch define the division.
     ///
     /// ```
     /// # use qcore::{CodeRange, QParams};
@@ -368,10 +371,9 @@ impl QParams {
         self.round_quotient(x * (1.0 / self.divisor))
     }
 
-    /// As [`quantize`](QParams::quantize), with the quotient rounded to f16 before it is rounded to
-    /// an integer: f16 tensors quantized in their own precision, as rotalabs_accel does to a
-    /// half-precision model. Meant for scales chosen with
-    /// [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
+    /// Like [`quantize`](QParams::quantize), but rounds the quotient to f16 before rounding it to
+    /// an integer. rotalabs_accel quantizes half-precision models this way. Meant for scales chosen
+    /// with [`ScaleArithmetic::F16`](crate::ScaleArithmetic).
     ///
     /// ```
     /// use half::f16;
@@ -405,8 +407,8 @@ impl QParams {
         }
     }
 
-    /// Rounds, adds the zero point and clamps. Both orders are the same code, so that a loop has no
-    /// branch: `before` or `after` is 0, and adding 0 changes nothing.
+    /// Rounds, adds the zero point and clamps. Both orders run the same code, so a loop has no
+    /// branch: either `before` or `after` is 0, and adding 0 changes nothing.
     #[inline(always)]
     fn round_quotient(&self, quotient: f32) -> i32 {
         let (before, after) = match self.order {
@@ -415,9 +417,9 @@ impl QParams {
         };
         let v = quotient + before as f32;
         let v = if v.is_nan() { before as f32 } else { v };
-        // Clamped before rounding: the bounds are integers, so it is the same (see `rounding`).
+        // Clamping first gives the same result because the bounds are integers (see `rounding`).
         let (lo, hi) = ((self.codes.min() - after) as f32, (self.codes.max() - after) as f32);
-        // The same for a whole slice, so it leaves the loop.
+        // This is the same for a whole slice, so the compiler moves it out of a loop.
         let rounded = match self.rounding {
             Rounding::TiesToEven => round_clamped(v, lo, hi),
             Rounding::TiesAway => round_clamped_ties_away(v, lo, hi),
@@ -427,8 +429,8 @@ impl QParams {
 
     /// `(f32(q) - f32(zero_point)) * scale`, in f32.
     ///
-    /// Beyond the codes it is the same formula. It can round to infinity for a tensor that reaches
-    /// `f32::MAX`, since the scale is itself rounded, perhaps upward.
+    /// Integers outside the codes use the same formula. The result can round to infinity for a
+    /// tensor that reaches `f32::MAX`, because the scale is itself rounded and may be rounded up.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -443,7 +445,7 @@ impl QParams {
         (q as f32 - self.zero_point as f32) * self.scale
     }
 
-    /// `dequantize(quantize(x))`: the value that `x` is restored as.
+    /// `dequantize(quantize(x))`: the value that `x` becomes by being quantized and restored.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams};
@@ -459,7 +461,7 @@ impl QParams {
     }
 }
 
-/// Values that are no quantization parameters.
+/// Why numbers are not valid quantization parameters.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -476,7 +478,7 @@ pub enum ParamError {
         /// What was given.
         scale: f64,
     },
-    /// What values are divided by is 0, negative or NaN.
+    /// The divisor is 0, negative or NaN.
     #[error("the divisor must be greater than 0, got {divisor:e}")]
     Divisor {
         /// What was given.
@@ -487,9 +489,9 @@ pub enum ParamError {
     ZeroPoint {
         /// What was given.
         zero_point: i32,
-        /// The smallest allowed: a code, mostly.
+        /// The smallest zero point allowed, usually the smallest code.
         min: i32,
-        /// The largest allowed.
+        /// The largest zero point allowed.
         max: i32,
     },
 }

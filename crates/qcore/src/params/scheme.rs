@@ -1,4 +1,4 @@
-//! Schemes: how scale and zero point follow from a range.
+//! Schemes: how scale and zero point are computed from a range.
 //!
 //! The libraries and courses of this field disagree on divisors, precisions and degenerate inputs.
 //! Each choice is a named value here, and each combination in use is a named scheme in
@@ -28,19 +28,19 @@ use crate::value::Range;
 pub struct Scheme {
     /// The codes that values are clamped to.
     pub codes: CodeRange,
-    /// Whether the zero point is fixed or follows from the range.
+    /// Whether the zero point is fixed or computed from the range.
     pub kind: Kind,
     /// The precision that scale and zero point are computed in.
     pub scale: ScaleArithmetic,
-    /// What is done where the scale would be 0, or nearly.
+    /// What to do if the scale would be 0, or nearly 0.
     pub zero_scale: ZeroScale,
     /// Whether values are rounded before or after the zero point is added.
     pub order: ZeroPointOrder,
-    /// Where values halfway between two codes go.
+    /// Where values halfway between two codes are rounded to.
     pub rounding: Rounding,
 }
 
-/// Whether the zero point is fixed or follows from the range.
+/// Whether the zero point is fixed or computed from the range.
 ///
 /// ```
 /// use qcore::{AffineRange, Kind, Range, Scheme};
@@ -56,14 +56,14 @@ pub struct Scheme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// `scale = max|x| / divisor`; the zero point is the [middle code](CodeRange::middle): 0 for
-    /// signed codes, 128 for 0..=255. Weights, nearly everywhere.
+    /// `scale = max|x| / divisor`, and the zero point is the [middle code](CodeRange::middle): 0
+    /// for signed codes, 128 for 0..=255. Used for weights nearly everywhere.
     Symmetric {
         /// The number of steps that `max|x|` is divided into.
         divisor: SymmetricDivisor,
     },
-    /// `scale = (max - min) / (qmax - qmin)`,
-    /// `zero_point = clamp(round(qmin - min / scale), qmin, qmax)`. Activations.
+    /// `scale = (max - min) / (qmax - qmin)` and
+    /// `zero_point = clamp(round(qmin - min / scale), qmin, qmax)`. Used for activations.
     Affine {
         /// The range that is divided.
         range: AffineRange,
@@ -84,10 +84,10 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SymmetricDivisor {
-    /// `qmax - zero_point`, 127 for eight bits: ±max|x| become ±127. ONNX Runtime, TensorFlow Lite,
-    /// the PyTorch tutorial, MIT 6.5940 lab 2: nearly all.
+    /// `qmax - zero_point`, 127 for eight bits, so ±max|x| become ±127. ONNX Runtime, TensorFlow
+    /// Lite, the PyTorch tutorial, MIT 6.5940 lab 2 and most others.
     MaxCode,
-    /// `(qmax - qmin) / 2`, 127.5 for eight bits: -128 is used too, and `+max|x|` is clamped.
+    /// `(qmax - qmin) / 2`, 127.5 for eight bits. Code -128 is used too, and `+max|x|` is clamped.
     /// PyTorch's observers.
     HalfRange,
 }
@@ -109,19 +109,20 @@ pub enum SymmetricDivisor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AffineRange {
-    /// As observed. Unless it contains 0 the zero point is clamped, and values then saturate: [5,
+    /// As observed. If it does not contain 0, the zero point is clamped and values saturate: [5,
     /// 10] is restored as 5 throughout. The PyTorch tutorial, TinyTorch, MIT 6.5940 lab 2.
     AsObserved,
-    /// As observed, and the zero point where it falls, in the codes or not: [5, 10] keeps all its
-    /// codes, and 0 has none. For values that are never padded with 0. See
+    /// As observed, with the zero point wherever it falls, inside the codes or outside. [5, 10]
+    /// keeps all its codes, and 0 has no code. For values that are never padded with 0. See
     /// [`with_distant_zero_point`](QParams::with_distant_zero_point).
     AsObservedDistantZero,
-    /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers; ours.
+    /// Extended to contain 0, which is then restored exactly. ONNX, PyTorch's observers, and our
+    /// presets.
     ExtendedToZero,
 }
 
-/// The precision that scale and zero point are computed in. Values are divided by the scale in f32
-/// under all of them.
+/// The precision in which scale and zero point are computed. Values are divided by the scale in f32
+/// in every case.
 ///
 /// ```
 /// use qcore::{Range, ScaleArithmetic, Scheme};
@@ -134,26 +135,27 @@ pub enum AffineRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ScaleArithmetic {
-    /// Each step in f32; `zero_point = qmin - round(min / scale)`. A range wider than `f32::MAX` is
-    /// an error. ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch tutorial.
+    /// Every step in f32, with `zero_point = qmin - round(min / scale)`. A range wider than
+    /// `f32::MAX` is an error. ONNX DynamicQuantizeLinear, PyTorch's observers, the PyTorch
+    /// tutorial.
     F32,
-    /// In f64, and kept so: the zero point follows from the unrounded scale. TinyTorch, MIT 6.5940
-    /// lab 2 (activations), where a scale is a Python float.
+    /// In f64 and kept in f64: the zero point is computed from the unrounded scale. TinyTorch and
+    /// MIT 6.5940 lab 2 (activations), where a scale is a Python float.
     F64,
-    /// In f64, then rounded to f32; the zero point follows from the rounded scale, in f64. No range
-    /// overflows. MIT 6.5940 lab 2 (weights); ours.
+    /// In f64, then rounded to f32. The zero point is computed in f64 from the rounded scale. No
+    /// range overflows. MIT 6.5940 lab 2 (weights) and our presets.
     F64StoredF32,
-    /// In f64, and kept so; the zero point follows from the end of the range where less is rounded,
-    /// `qmin - min / scale` or `qmax - max / scale`, and its ties go away from zero. TensorFlow
-    /// Lite's `ChooseQuantizationParams`.
+    /// In f64 and kept in f64. The zero point is computed from the end of the range that needs less
+    /// rounding, as `qmin - min / scale` or `qmax - max / scale`, with ties away from zero.
+    /// TensorFlow Lite's `ChooseQuantizationParams`.
     F64TiesAway,
-    /// Magnitude or range and scale are each rounded to f16. Quantize with
+    /// The magnitude (or range) and the scale are each rounded to f16. Quantize with
     /// [`quantize_in_f16`](QParams::quantize_in_f16). rotalabs_accel on a half-precision model.
     F16,
 }
 
-/// What is done where all values are (nearly) equal or (nearly) 0, so that the scale, rounded to
-/// f32, would be 0.
+/// What to do if all values are (nearly) equal or (nearly) 0, so that the scale rounded to f32
+/// would be 0.
 ///
 /// ```
 /// use qcore::{Range, Scheme, ZeroScale};
@@ -171,25 +173,25 @@ pub enum ScaleArithmetic {
 pub enum ZeroScale {
     /// A scale of 0 becomes 1. The PyTorch tutorial.
     One,
-    /// A scale that is 0 or subnormal becomes 1, so that its reciprocal is finite too; all codes
-    /// are then the zero point. Ours.
+    /// A scale that is 0 or subnormal becomes 1, so its reciprocal is finite too. All codes are
+    /// then the zero point. Our presets.
     SubnormalIsOne,
-    /// Values are divided by `scale + epsilon` (f32); the stored scale stays as it is, even 0, and
-    /// then restores 0. Rows with a scale near epsilon lose precision. The rowwise exercise, with
-    /// 1e-10.
+    /// Values are divided by `scale + epsilon` (in f32). The stored scale is not changed: it may be
+    /// 0, and then restores every value as 0. Rows whose scale is near epsilon lose precision. The
+    /// rowwise exercise, with 1e-10.
     AddEpsilon(f32),
-    /// The magnitude (symmetric) or width (affine) is at least this before it is divided. MIT
-    /// 6.5940 lab 2, with 5e-7.
+    /// The magnitude (symmetric) or width (affine) is raised to at least this before it is divided.
+    /// MIT 6.5940 lab 2, with 5e-7.
     FloorMagnitude(f32),
-    /// The scale is at least this. PyTorch's observers, with 2^-23.
+    /// The scale is raised to at least this. PyTorch's observers, with 2^-23.
     FloorScale(f32),
-    /// A range narrower than this is taken as constant: scale 1, zero point 0, and every value
-    /// becomes code 0, so that a constant other than 0 is lost. TinyTorch, with 1e-8.
+    /// A range narrower than this counts as constant. The scale is 1, the zero point 0, and every
+    /// value becomes code 0, so a constant other than 0 is lost. TinyTorch, with 1e-8.
     ConstantIsZero {
         /// The width, in f64, below which a range is constant.
         below: f64,
     },
-    /// A scale of 0 is an error, for schemes that define nothing else.
+    /// A scale of 0 is an error. For schemes whose source does not define that case.
     Reject,
 }
 
@@ -203,7 +205,7 @@ impl Scheme {
     /// The parameters for values in `range`.
     ///
     /// # Errors
-    /// When the scale is not finite (f32 or f16 arithmetic and a huge range), or is 0 under
+    /// When the scale is not finite (a huge range in f32 or f16 arithmetic), or is 0 under
     /// [`ZeroScale::Reject`].
     ///
     /// ```
@@ -222,12 +224,12 @@ impl Scheme {
         if let ZeroScale::ConstantIsZero { below } = self.zero_scale
             && f64::from(range.max()) - f64::from(range.min()) < below
         {
-            // Dividing by infinity makes every value 0, whatever the constant: no special case for
-            // callers.
+            // Dividing by infinity makes every value 0 whatever the constant, so callers need no
+            // special case.
             return self.params(range, 1.0, f32::INFINITY, 0);
         }
         let scale = self.replace_zero(range, self.scale_of(range))?;
-        // f32 for values, unrounded for the zero point.
+        // Values are divided in f32; the zero point uses the unrounded divisor.
         let (divisor, exact_divisor) = match self.zero_scale {
             ZeroScale::AddEpsilon(epsilon) => (scale as f32 + epsilon, f64::from(scale as f32 + epsilon)),
             _ => (scale as f32, scale),
@@ -239,7 +241,7 @@ impl Scheme {
         self.params(range, scale, divisor, zero_point)
     }
 
-    /// Magnitude or width of the range, divided into steps, in the scheme's precision.
+    /// The magnitude or width of the range divided into steps, in the precision of the scheme.
     fn scale_of(&self, range: Range) -> f64 {
         let codes = self.codes;
         let (low, high, steps) = match self.kind {
@@ -271,7 +273,7 @@ impl Scheme {
         }
     }
 
-    /// Applies the rule for scales that are 0, as f32, or close to it.
+    /// Applies the rule for a scale that is 0 as f32, or close to 0.
     fn replace_zero(&self, range: Range, scale: f64) -> Result<f64, SchemeError> {
         let rounded = scale as f32;
         match self.zero_scale {
@@ -289,13 +291,13 @@ impl Scheme {
         }
     }
 
-    /// The code that 0 becomes, `clamp(round(qmin - min / scale), qmin, qmax)`.
+    /// The code of 0: `clamp(round(qmin - min / scale), qmin, qmax)`.
     fn zero_point_of(&self, range: Range, divisor: f64) -> i32 {
         let (min, max) = (range.min(), range.max());
         let (qmin, qmax) = (f64::from(self.codes.min()), f64::from(self.codes.max()));
         let exact = match self.scale {
-            // The quotient is rounded before it is subtracted. Both are integers then, so f64
-            // changes nothing.
+            // The quotient is rounded before it is subtracted. Both are then integers, so computing
+            // in f64 changes nothing.
             ScaleArithmetic::F32 | ScaleArithmetic::F16 => {
                 qmin - f64::from((min / divisor as f32).round_ties_even())
             }
@@ -304,8 +306,8 @@ impl Scheme {
             }
             ScaleArithmetic::F64TiesAway => {
                 let (low, high) = (f64::from(min) / divisor, f64::from(max) / divisor);
-                // Less than a step wide: the scale has been replaced, and neither end says
-                // anything.
+                // The range is less than a step wide: its scale has been replaced, and neither end
+                // determines the zero point.
                 if high - low < 1.0 {
                     return 0.clamp(self.codes.min(), self.codes.max());
                 }
@@ -314,7 +316,7 @@ impl Scheme {
             }
         };
         match self.kind {
-            // `as` saturates, and `params` refuses what is too far.
+            // `as` saturates, and `params` refuses a zero point that is too far away.
             Kind::Affine { range: AffineRange::AsObservedDistantZero } => exact as i32,
             _ => exact.clamp(qmin, qmax) as i32,
         }
@@ -343,7 +345,7 @@ impl Scheme {
     }
 }
 
-/// Ranges that a scheme has no parameters for.
+/// Why a scheme has no parameters for a range.
 ///
 /// ```
 /// use qcore::{CodeRange, Range, Scheme};
@@ -355,14 +357,14 @@ impl Scheme {
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum SchemeError {
-    /// The width of the range overflows the scheme's arithmetic.
+    /// The width of the range overflows in the arithmetic of the scheme.
     #[error("the scale of the range {min:e} to {max:e} overflows in {arithmetic:?} arithmetic")]
     Overflow {
         /// The smallest value.
         min: f32,
         /// The largest value.
         max: f32,
-        /// The precision that it overflows in.
+        /// The arithmetic in which it overflows.
         arithmetic: ScaleArithmetic,
     },
     /// The scale is 0 and the scheme has no rule for it.
@@ -424,7 +426,7 @@ mod tests {
                 assert!(error <= p.scale() * 0.51 + max.abs() * f32::EPSILON, "{x} {p:?}");
             }
         }
-        // Millions of steps from 0, and none of its own width.
+        // Millions of steps away from 0, and less than one step wide.
         let far = scheme.choose(Range::new(1e6, 1e6 + 1.0).unwrap());
         assert!(matches!(far, Err(SchemeError::Params(ParamError::ZeroPoint { .. }))));
         assert!(scheme.choose(Range::new(5.0, 5.0).unwrap()).is_ok());

@@ -1,7 +1,7 @@
-//! Requantization in integers: a real multiplier as a 32-bit fraction and a shift, and what
-//! libraries make of them.
+//! Requantization in integers: a real multiplier is a 32-bit fraction and a shift. Libraries round
+//! its product differently.
 //!
-//! All agree on the multiplier and disagree on the rounding, which is why each has its name here:
+//! They agree on the multiplier and disagree on the rounding, so each rounding has its name here:
 //!
 //! ```text
 //! acc * real = acc * multiplier * 2^(shift - 31),  2^30 <= multiplier < 2^31
@@ -9,23 +9,23 @@
 //! single rounding: round(acc * multiplier * 2^(shift - 31)), ties up
 //! ```
 //!
-//! Every function saturates where C overflows, and is free of branches, so that a loop around it
-//! becomes vector code.
+//! Where the C code overflows, these functions saturate. They are free of branches, so a loop
+//! around one becomes vector code.
 
 use thiserror::Error;
 
-/// The smallest shift that keeps anything: below it, every product rounds to 0.
+/// The smallest shift: below it, every product would round to 0.
 const SHIFT_MIN: i32 = -31;
 
-/// The largest shift for which single rounding has a bit to round.
+/// The largest shift that leaves single rounding a bit to round.
 const SHIFT_MAX: i32 = 30;
 
-/// `round(a * b / 2^31)`, ties up, saturated: `i32::MIN * i32::MIN` is `i32::MAX`. gemmlowp's
-/// `SaturatingRoundingDoublingHighMul`, NEON's `sqrdmulh`, and the first step of
+/// `round(a * b / 2^31)`, ties up, saturated: `i32::MIN * i32::MIN` gives `i32::MAX`. This is
+/// gemmlowp's `SaturatingRoundingDoublingHighMul`, NEON's `sqrdmulh`, and the first step of
 /// [`requantize_double_rounding`].
 ///
-/// gemmlowp writes it with a nudge that depends on the sign and a division that truncates. That is
-/// `floor(v + 1/2)`.
+/// gemmlowp writes it with a nudge that depends on the sign and a division that truncates, which is
+/// the same as `floor(v + 1/2)`.
 ///
 /// ```
 /// use qcore::saturating_rounding_doubling_high_mul;
@@ -37,13 +37,14 @@ const SHIFT_MAX: i32 = 30;
 #[inline(always)]
 #[must_use]
 pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
-    // At most 2^62 + 2^30: i64 has room. Only the one product can exceed i32.
+    // The sum is at most 2^62 + 2^30, which fits i64. Only the product of the two minima exceeds
+    // i32.
     saturate((i64::from(a) * i64::from(b) + (1 << 30)) >> 31)
 }
 
-/// `round(x / 2^exponent)`, ties away from zero: gemmlowp's `RoundingDivideByPOT`, and the second
-/// step of [`requantize_double_rounding`]. gemmlowp defines it for exponents up to 31; here any has
-/// its mathematical result.
+/// `round(x / 2^exponent)`, ties away from zero. This is gemmlowp's `RoundingDivideByPOT`, and the
+/// second step of [`requantize_double_rounding`]. gemmlowp defines it for exponents up to 31; here
+/// every exponent has its mathematical result.
 ///
 /// ```
 /// use qcore::rounding_divide_by_pot;
@@ -56,8 +57,8 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
 pub fn rounding_divide_by_pot(x: i32, exponent: u32) -> i32 {
     let exponent = exponent.min(62);
     let half = (1_i64 << exponent) >> 1;
-    // Adding a half rounds ties up. One less for negative numbers rounds their ties down, and
-    // nothing else.
+    // Adding a half rounds ties up. For negative numbers, one less rounds their ties down and
+    // changes nothing else.
     let below_zero = i64::from(x < 0) & half.min(1);
     saturate((i64::from(x) + half - below_zero) >> exponent)
 }
@@ -73,7 +74,7 @@ fn saturate(v: i64) -> i32 {
     v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
 }
 
-/// A real multiplier in fixed point: `multiplier * 2^(shift - 31)`. TensorFlow Lite's
+/// A real multiplier in fixed point: `multiplier * 2^(shift - 31)`. TensorFlow Lite stores it as
 /// `(quantized_multiplier, shift)`.
 ///
 /// ```
@@ -98,7 +99,7 @@ pub struct Q31Multiplier {
 }
 
 impl Q31Multiplier {
-    /// A multiplier and a shift as some file states them.
+    /// A multiplier and a shift as a file states them.
     ///
     /// # Errors
     /// Unless `multiplier` is at least 0 and `shift` is -31 to 30.
@@ -116,12 +117,12 @@ impl Q31Multiplier {
     }
 
     /// TensorFlow Lite's `QuantizeMultiplier`: `real = fraction * 2^shift` with a fraction in [1/2,
-    /// 1), then `multiplier = round(fraction * 2^31)`, ties away from zero. Below 2^-32 (a shift
-    /// under -31) it is 0.
+    /// 1), then `multiplier = round(fraction * 2^31)`, ties away from zero. A real multiplier below
+    /// 2^-32 (a shift under -31) becomes 0.
     ///
     /// # Errors
-    /// When `real` is NaN, negative, or 2^30 and more: TensorFlow Lite rejects the first two, and
-    /// so large a multiplier it clamps.
+    /// When `real` is NaN, negative, or at least 2^30. TensorFlow Lite rejects the first two and
+    /// clamps the third.
     ///
     /// ```
     /// use qcore::Q31Multiplier;
@@ -136,15 +137,15 @@ impl Q31Multiplier {
         if !(0.0..f64::from(1_u32 << 30)).contains(&real) {
             return Err(MultiplierError::Real { real });
         }
-        // A subnormal's exponent field is 0, far below what is kept; -0.0 has a sign.
+        // The exponent field of a subnormal is 0, far below what is kept. -0.0 has a sign bit.
         let exponent = (real.to_bits() >> 52 & 0x7ff) as i32;
         let shift = exponent - 1022;
-        // Two to one side: rounding may carry into the next power of two.
+        // One more than the limit, because rounding may carry into the next power of two.
         if shift < SHIFT_MIN - 1 {
             return Ok(Q31Multiplier::default());
         }
-        // `real / 2^shift * 2^31`, exact: only the exponent changes. `round` takes ties away from
-        // zero.
+        // `real / 2^shift * 2^31` is exact, because only the exponent changes. `round` takes ties
+        // away from zero.
         let fraction = f64::from_bits((real.to_bits() & ((1 << 52) - 1)) | (1022 << 52));
         let scaled = (fraction * f64::from(1_u32 << 31)).round() as i64;
         let (scaled, shift) = if scaled == 1 << 31 { (1 << 30, shift + 1) } else { (scaled, shift) };
@@ -166,7 +167,7 @@ impl Q31Multiplier {
         self.multiplier
     }
 
-    /// The power of two: negative shifts right.
+    /// The power of two; a negative one shifts right.
     ///
     /// ```
     /// assert_eq!(qcore::Q31Multiplier::from_real(0.125)?.shift(), -2); // 1/2 * 2^-2
@@ -177,7 +178,7 @@ impl Q31Multiplier {
         self.shift
     }
 
-    /// The real number that it stands for, exactly.
+    /// The exact real number that it stands for.
     ///
     /// ```
     /// assert_eq!(qcore::Q31Multiplier::from_real(0.75)?.to_f64(), 0.75);
@@ -188,13 +189,13 @@ impl Q31Multiplier {
         f64::from(self.multiplier) * f64::from(self.shift - 31).exp2()
     }
 
-    /// `round(round(x * 2^max(shift, 0) * multiplier / 2^31) / 2^max(-shift, 0))`, by
-    /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]: the
-    /// `MultiplyByQuantizedMultiplier` of gemmlowp, TensorFlow Lite's reference kernels and
-    /// CMSIS-NN, by default.
+    /// `round(round(x * 2^max(shift, 0) * multiplier / 2^31) / 2^max(-shift, 0))`, computed by
+    /// [`saturating_rounding_doubling_high_mul`] and [`rounding_divide_by_pot`]. This is
+    /// `MultiplyByQuantizedMultiplier` of gemmlowp, of TensorFlow Lite's reference kernels and, by
+    /// default, of CMSIS-NN.
     ///
-    /// Off by one from the nearest integer where the first rounding makes a tie. A left shift that
-    /// leaves i32 saturates.
+    /// The result is one off from the nearest integer if the first rounding makes a tie. A left
+    /// shift that exceeds i32 saturates.
     ///
     /// ```
     /// let quarter = qcore::Q31Multiplier::from_real(0.25)?;
@@ -210,10 +211,10 @@ impl Q31Multiplier {
     }
 
     /// `floor((x * multiplier + 2^(30 - shift)) / 2^(31 - shift))`, the nearest integer with ties
-    /// up: ruy, TensorFlow Lite with `TFLITE_SINGLE_ROUNDING`, CMSIS-NN with
-    /// `CMSIS_NN_USE_SINGLE_ROUNDING`, TOSA.
+    /// up. ruy and TOSA use it, TensorFlow Lite with `TFLITE_SINGLE_ROUNDING`, and CMSIS-NN with
+    /// `CMSIS_NN_USE_SINGLE_ROUNDING`.
     ///
-    /// A result that leaves i32 saturates.
+    /// A result that exceeds i32 saturates.
     ///
     /// ```
     /// let quarter = qcore::Q31Multiplier::from_real(0.25)?;
@@ -223,15 +224,15 @@ impl Q31Multiplier {
     #[inline(always)]
     #[must_use]
     pub fn multiply_single_rounding(self, x: i32) -> i32 {
-        // 1 to 62 by construction, and masked so that the compiler knows. The sum is below 2^62 +
-        // 2^61.
+        // The shift is 1 to 62 by construction. The mask tells the compiler. The sum is below
+        // 2^62 + 2^61.
         let total = (31 - self.shift) as u32 & 63;
         saturate((i64::from(x) * i64::from(self.multiplier) + ((1_i64 << total) >> 1)) >> total)
     }
 }
 
-/// `clamp(multiply_double_rounding(acc) + zero_point, min, max)`: gemmlowp, TensorFlow Lite. See
-/// [`Q31Multiplier::multiply_double_rounding`].
+/// `clamp(multiply_double_rounding(acc) + zero_point, min, max)`, as in gemmlowp and TensorFlow
+/// Lite. See [`Q31Multiplier::multiply_double_rounding`].
 ///
 /// ```
 /// use qcore::{Q31Multiplier, requantize_double_rounding};
@@ -251,7 +252,7 @@ pub fn requantize_double_rounding(acc: i32, m: Q31Multiplier, zero_point: i32, m
     m.multiply_double_rounding(acc).saturating_add(zero_point).min(max).max(min)
 }
 
-/// `clamp(multiply_single_rounding(acc) + zero_point, min, max)`: ruy, TOSA. See
+/// `clamp(multiply_single_rounding(acc) + zero_point, min, max)`, as in ruy and TOSA. See
 /// [`Q31Multiplier::multiply_single_rounding`].
 ///
 /// ```
@@ -268,8 +269,8 @@ pub fn requantize_single_rounding(acc: i32, m: Q31Multiplier, zero_point: i32, m
 }
 
 /// `clamp(floor((acc + 2^(shift - 1)) / 2^shift) + zero_point, min, max)`: a multiplier of
-/// `2^-shift`, ties up. The shift that CMSIS-NN's older `q7` kernels and FPGA designs have in place
-/// of a multiplier.
+/// `2^-shift`, with ties up. CMSIS-NN's older `q7` kernels and FPGA designs use such a shift
+/// instead of a multiplier.
 ///
 /// ```
 /// use qcore::requantize_power_of_two;
@@ -285,7 +286,7 @@ pub fn requantize_power_of_two(acc: i32, shift: u32, zero_point: i32, min: i32, 
     saturate(rounded).saturating_add(zero_point).min(max).max(min)
 }
 
-/// Numbers that are no fixed-point multiplier.
+/// Why numbers are not a fixed-point multiplier.
 ///
 /// ```
 /// let error = qcore::Q31Multiplier::from_real(-1.0).unwrap_err();
@@ -294,13 +295,13 @@ pub fn requantize_power_of_two(acc: i32, shift: u32, zero_point: i32, min: i32, 
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum MultiplierError {
-    /// A real multiplier that has no fixed-point form.
+    /// The real multiplier has no fixed-point form.
     #[error("a multiplier must be at least 0 and less than 2^30, got {real:e}")]
     Real {
         /// What was given.
         real: f64,
     },
-    /// A fixed-point multiplier out of range.
+    /// The fixed-point multiplier or its shift is out of range.
     #[error(
         "a multiplier must be at least 0 and its shift {SHIFT_MIN} to {SHIFT_MAX}, got {multiplier} and {shift}"
     )]
@@ -310,7 +311,7 @@ pub enum MultiplierError {
         /// The shift given.
         shift: i32,
     },
-    /// A multiplier that is no power of two from 2^-62 to 1.
+    /// The multiplier is not a power of two from 2^-62 to 1.
     #[error("a multiplier applied as a shift must be a power of two from 2^-62 to 1, got {real:e}")]
     NotPowerOfTwo {
         /// What was given.
@@ -340,7 +341,7 @@ mod tests {
     fn dividing_rounds_ties_away_from_zero_at_every_exponent() {
         for x in [i32::MIN, i32::MIN + 1, -7, -6, -5, -2, -1, 0, 1, 2, 5, 6, 7, i32::MAX - 1, i32::MAX] {
             for exponent in 0..=40 {
-                // Exact in f64; `round` takes ties away from zero.
+                // This is exact in f64, and `round` takes ties away from zero.
                 let expected = (f64::from(x) / f64::from(exponent).exp2()).round() as i32;
                 assert_eq!(rounding_divide_by_pot(x, exponent), expected, "{x} {exponent}");
             }
@@ -378,7 +379,8 @@ mod tests {
                     let exact = f64::from(x) * m.to_f64();
                     let limits = (f64::from(i32::MIN), f64::from(i32::MAX));
                     let single = f64::from(m.multiply_single_rounding(x));
-                    // One f64 rounding of a product of up to 62 bits, then the half.
+                    // One f64 rounding of a product of up to 62 bits, plus the half of the final
+                    // rounding.
                     assert!((single - exact.clamp(limits.0, limits.1)).abs() <= 0.500_001, "{x} {m:?}");
                     if shift <= 0 {
                         let double = f64::from(m.multiply_double_rounding(x));

@@ -1,4 +1,4 @@
-//! From sums to the codes of the next layer.
+//! From sums to the codes of the next layer, with an activation function on the way.
 
 mod fixed_point;
 mod on_codes;

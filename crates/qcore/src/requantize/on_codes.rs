@@ -1,9 +1,9 @@
-//! How a layer that puts out codes applies an activation function.
+//! How a layer whose output is codes applies an activation function.
 
 use super::scalar::{dequantize_acc, requantize_real};
 use crate::activation::ActivationFunction;
 
-/// Where a layer that puts out codes applies an [`ActivationFunction`].
+/// At which point a layer whose output is codes applies an [`ActivationFunction`].
 ///
 /// ```
 /// use qcore::{ActivationFunction, OnCodes};
@@ -14,17 +14,18 @@ use crate::activation::ActivationFunction;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCodes {
-    /// It only narrows the codes: [`ActivationFunction::as_code_bounds`].
+    /// The function only limits the codes: see [`ActivationFunction::as_code_bounds`].
     Bounds,
-    /// It is applied to the scaled sum just before rounding:
+    /// The function is applied to the scaled sum just before rounding: see
     /// [`ActivationFunction::after_multiplier`].
     AfterMultiplier,
-    /// It needs the real value: [`requantize_activation`](crate::requantize_activation).
+    /// The function needs the real value: see
+    /// [`requantize_activation`](crate::requantize_activation).
     RealValues,
 }
 
 impl ActivationFunction {
-    /// Where a layer that puts out codes applies this function.
+    /// At which point a layer whose output is codes applies this function.
     ///
     /// ```
     /// use qcore::{ActivationFunction, OnCodes};
@@ -46,13 +47,12 @@ impl ActivationFunction {
         }
     }
 
-    /// The lowest and highest code of an output of this scale and zero point, of the codes
-    /// `low..=high`, to which an identity, ReLU or clamp keeps; `None` for other functions, which
-    /// are no bounds.
+    /// The lowest and the highest code that identity, ReLU or a clamp leaves of the codes
+    /// `low..=high`, for an output of this scale and zero point. `None` for the other functions.
     ///
-    /// A clamp's bounds are quantized as any value. ReLU's is the zero point, for which no scale is
-    /// needed. What is left lies within `low..=high`: of a ReLU over codes that are all below the
-    /// zero point, it is `high` alone.
+    /// The bounds of a clamp are quantized like any value. The lower bound of ReLU is the zero
+    /// point, whatever the scale. The result always lies within `low..=high`: if all these codes
+    /// are below the zero point, ReLU leaves `high` alone.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -73,11 +73,12 @@ impl ActivationFunction {
         }
     }
 
-    /// What becomes of a scaled sum `v`, in steps of the output, before it is rounded to a code.
+    /// Applies the function to a scaled sum `v`, in steps of the output, before it is rounded to a
+    /// code.
     ///
-    /// Leaky ReLU gives `v` times its slope below 0: multiplying by a positive scale before or
-    /// after it is the same. Bounds give `v`, since the codes are clamped later, and so do the
-    /// functions of real values, which are applied elsewhere.
+    /// Only leaky ReLU changes `v`. Multiplying by a positive scale before or after leaky ReLU
+    /// gives the same value, so it may act here. The functions that are bounds take effect when the
+    /// code is clamped, and the functions of real values are applied elsewhere.
     ///
     /// ```
     /// use qcore::{ActivationFunction, requantize_scaled};
@@ -99,11 +100,11 @@ impl ActivationFunction {
 /// `clamp(round_ties_even(f(f32(acc) * scale) / output_scale) + zero_point, min, max)` with
 /// `scale = s_x * s_w`: a layer that applies a function to its real output and then quantizes it.
 ///
-/// Each step in f32, in that order: [`dequantize_acc`], the function, [`requantize_real`]. With a
-/// residual, the first is [`dequantize_acc_residual`](crate::dequantize_acc_residual). Identity,
-/// ReLU and clamps give the codes of a layer that quantizes the real output;
-/// [`requantize`](crate::requantize) with [bounds](crate::ActivationFunction::as_code_bounds)
-/// divides the scales first, and so can be one code off this at and next to ties.
+/// Each step is done in f32, in this order: [`dequantize_acc`] (with a residual,
+/// [`dequantize_acc_residual`](crate::dequantize_acc_residual)), the function, [`requantize_real`].
+/// Identity, ReLU and clamps work here too. [`requantize`](crate::requantize) with their
+/// [bounds](crate::ActivationFunction::as_code_bounds) divides the scales first instead, so the two
+/// can differ by one code at ties and next to them.
 ///
 /// ```
 /// use qcore::{ActivationFunction, requantize_activation};
@@ -163,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Clamping real values and then quantizing them is the same as quantizing to the bounds.
+    /// Clamping real values and then quantizing them gives the same codes as clamping the codes.
     #[test]
     fn bounds_are_the_function_of_real_values() {
         for scale in SCALES {

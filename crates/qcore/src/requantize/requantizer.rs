@@ -1,5 +1,5 @@
-//! Requantization as a value: the arithmetic that a layer uses, by name, and whole accumulators by
-//! it.
+//! Requantization as a value: the arithmetic that a layer uses has a name, and is applied to slices
+//! of accumulators.
 
 use thiserror::Error;
 
@@ -14,8 +14,8 @@ use super::scalar::{
 use crate::code::{Code, CodeRange};
 use crate::tensor::{ChannelAxis, ChannelError, LengthError, QuantizeError, map_channels};
 
-/// The arithmetic by which an accumulator becomes a code. They differ at and next to ties, by one
-/// code; which one a model was exported for is part of the model.
+/// The arithmetic that turns an accumulator into a code. The modes differ by one code, at ties and
+/// next to them. Which one a model was exported for is part of the model.
 ///
 /// ```
 /// use qcore::{CodeRange, RequantizeMode};
@@ -35,21 +35,22 @@ use crate::tensor::{ChannelAxis, ChannelError, LengthError, QuantizeError, map_c
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RequantizeMode {
-    /// [`requantize`], `round(acc * m) + z` in f32: FBGEMM, ONNX Runtime, XNNPACK. The default.
+    /// [`requantize`]: `round(acc * m) + z` in f32. FBGEMM, ONNX Runtime, XNNPACK. This is the
+    /// default.
     #[default]
     RoundThenAdd,
-    /// [`requantize_add_then_round`], `round(acc * m + z)` in f32: MIT 6.5940 lab 2.
+    /// [`requantize_add_then_round`]: `round(acc * m + z)` in f32. MIT 6.5940 lab 2.
     AddThenRound,
-    /// [`requantize_add_then_round_f64`], `round(acc * m + z)` in f64 with the multiplier of f32:
-    /// ONNX's reference implementation of QLinearMatMul.
+    /// [`requantize_add_then_round_f64`]: `round(acc * m + z)` in f64, with a multiplier computed
+    /// in f32. ONNX's reference implementation of QLinearMatMul.
     AddThenRoundF64,
-    /// [`requantize_f64`], `round(acc * m) + z` in f64: for reference.
+    /// [`requantize_f64`]: `round(acc * m) + z` in f64, for reference.
     RoundThenAddF64,
     /// [`requantize_double_rounding`]: gemmlowp, TensorFlow Lite's reference kernels, CMSIS-NN.
     DoubleRounding,
     /// [`requantize_single_rounding`]: ruy, TensorFlow Lite with `TFLITE_SINGLE_ROUNDING`, TOSA.
     SingleRounding,
-    /// [`requantize_power_of_two`], for scales whose quotient is a power of two: older CMSIS-NN,
+    /// [`requantize_power_of_two`], for scales whose quotient is a power of two. Older CMSIS-NN,
     /// FPGA designs.
     PowerOfTwo,
 }
@@ -76,12 +77,12 @@ impl RequantizeMode {
     ];
 
     /// This arithmetic with the multiplier `s_x * s_w / s_y`: input scale, weight scale of the
-    /// channel, output scale. The f32 modes compute it in f32 ([`output_multiplier`]), the others
-    /// in f64 ([`output_multiplier_f64`]).
+    /// channel, output scale. The f32 modes compute the multiplier in f32 ([`output_multiplier`]),
+    /// the others in f64 ([`output_multiplier_f64`]).
     ///
     /// # Errors
-    /// When the multiplier has no such form: not finite, negative, 2^30 or more in fixed point, or
-    /// no power of two.
+    /// When the multiplier has no such form: it is negative or not finite, it is 2^30 or more in
+    /// fixed point, or it is not a power of two.
     ///
     /// ```
     /// use qcore::{RequantizeMode, Requantizer};
@@ -115,8 +116,8 @@ impl RequantizeMode {
     }
 }
 
-/// A [`RequantizeMode`] with its multiplier: all that turns an accumulator into a code but zero
-/// point and bounds.
+/// A [`RequantizeMode`] with its multiplier: everything that turns an accumulator into a code
+/// except the zero point and the bounds.
 ///
 /// ```
 /// use qcore::{CodeRange, Q31Multiplier, RequantizeMode, Requantizer};
@@ -148,7 +149,7 @@ pub enum Requantizer {
 }
 
 impl Requantizer {
-    /// Its arithmetic.
+    /// The mode of this requantizer.
     ///
     /// ```
     /// use qcore::{RequantizeMode, Requantizer};
@@ -191,8 +192,8 @@ impl Requantizer {
         }
     }
 
-    /// Codes of a run of accumulators. The match stands outside of the loop, so that each loop is
-    /// one arithmetic.
+    /// Requantizes a run of accumulators. The match is outside the loops, so that each loop
+    /// contains one kind of arithmetic.
     #[inline(always)]
     fn requantize_run<C: Code>(self, acc: &[i32], z: i32, codes: CodeRange, out: &mut [C]) {
         let (min, max) = (codes.min(), codes.max());
@@ -253,8 +254,8 @@ pub fn requantize_slice<C: Code>(
     Ok(())
 }
 
-/// [`requantize_slice`] with one requantizer per channel, along any axis: the last for the rows of
-/// a linear layer, the second for the planes of a convolution.
+/// [`requantize_slice`] with one requantizer per channel, along any axis: the last axis for the
+/// rows of a linear layer, the second for the planes of a convolution.
 ///
 /// # Errors
 /// When a length is not what the axis says, or `codes` do not fit `C`.

@@ -1,9 +1,10 @@
 //! From the int32 accumulator to the codes of the next layer, or to f32.
 //!
 //! `y = clamp(round(acc * multiplier) + zero_point, min, max)` with `multiplier = s_x * s_w / s_y`.
-//! The order of float operations is part of each definition: f32 unless named otherwise, nothing
-//! fused, nothing reassociated. The per-value functions are branch-free and always inlined, so that
-//! a kernel that calls them in a loop compiles this very definition to its own vector instructions.
+//! The order of float operations is part of each definition. They are in f32 unless a name says
+//! otherwise, and nothing is fused or reassociated. The per-value functions are free of branches
+//! and always inlined, so a kernel that calls them in a loop compiles this very definition to its
+//! own vector instructions.
 
 use crate::value::{LIMIT, round_clamped, round_clamped_f64};
 
@@ -29,12 +30,12 @@ pub fn output_multiplier_f64(s_x: f64, s_w: f64, s_y: f64) -> f64 {
     (s_x * s_w) / s_y
 }
 
-/// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. The default, and the
-/// order of FBGEMM, ONNX Runtime and XNNPACK.
+/// `clamp(round_ties_even(f32(acc) * multiplier) + zero_point, min, max)`. This is the default, and
+/// the order of FBGEMM, ONNX Runtime and XNNPACK.
 ///
-/// Defined for every `acc`, i32::MIN and MAX too, every multiplier (a product that is NaN gives
-/// `min`) and all bounds of integer outputs of up to 22 bits; a bound further than 2^22 from the
-/// zero point acts as if it stood there.
+/// Every `acc` has a result, including i32::MIN and MAX, and so does every multiplier (a product
+/// that is NaN gives `min`). The bounds may be those of any integer output of up to 22 bits. A
+/// bound further than 2^22 from the zero point acts as if it were 2^22 away.
 ///
 /// ```
 /// use qcore::requantize;
@@ -52,8 +53,8 @@ pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32
 /// `clamp(round_ties_even(v) + zero_point, min, max)`: the last step of [`requantize`], for a sum
 /// `v` that is already scaled to steps of the output.
 ///
-/// Defined as [`requantize`]: NaN gives `min`, and a bound further than 2^22 from the zero point
-/// acts as if it stood there.
+/// Every input has a result, as in [`requantize`]: NaN gives `min`, and a bound further than 2^22
+/// from the zero point acts as if it were 2^22 away.
 ///
 /// ```
 /// use qcore::requantize_scaled;
@@ -63,20 +64,20 @@ pub fn requantize(acc: i32, multiplier: f32, zero_point: i32, min: i32, max: i32
 #[inline(always)]
 #[must_use]
 pub fn requantize_scaled(v: f32, zero_point: i32, min: i32, max: i32) -> i32 {
-    // Clamping to min - z and max - z before rounding equals clamping after, since those are
-    // integers; and it makes the rest of the computation small enough for one addition to round.
-    // The bounds are the same for a whole channel, so their part leaves the loop.
+    // Clamping to min - z and max - z before rounding gives the same result as clamping after it,
+    // because both bounds are integers. It also makes the value small enough to be rounded by one
+    // addition. The bounds are the same for a whole channel, so the compiler moves them out of a
+    // loop.
     let lo = min.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
     let hi = max.saturating_sub(zero_point).clamp(-LIMIT, LIMIT) as f32;
     round_clamped(v, lo, hi).wrapping_add(zero_point)
 }
 
-/// `clamp(round_ties_even(y / scale) + zero_point, min, max)`: a real value as a code of the
-/// output, as the last step of a layer whose [`ActivationFunction`](crate::ActivationFunction)
-/// needs real values.
+/// `clamp(round_ties_even(y / scale) + zero_point, min, max)`: the code of a real output. It is the
+/// last step of a layer whose [`ActivationFunction`](crate::ActivationFunction) needs real values.
 ///
-/// Unlike [`QParams::quantize`](crate::QParams::quantize), NaN gives `min`, as everywhere in
-/// requantization.
+/// NaN gives `min`, as everywhere in requantization;
+/// [`QParams::quantize`](crate::QParams::quantize) gives the zero point.
 ///
 /// ```
 /// use qcore::{ActivationFunction, dequantize_acc_residual, requantize_real};
@@ -91,10 +92,10 @@ pub fn requantize_real(y: f32, scale: f32, zero_point: i32, min: i32, max: i32) 
     requantize_scaled(y / scale, zero_point, min, max)
 }
 
-/// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`: MIT 6.5940 lab 2.
-/// With an odd zero point, ties go the other way than in [`requantize`].
+/// `clamp(round_ties_even(f32(acc) * multiplier + f32(zero_point)), min, max)`, as in MIT 6.5940
+/// lab 2. If the zero point is odd, ties go the other way than in [`requantize`].
 ///
-/// Defined as [`requantize`]; bounds beyond ±2^22 act as if they stood there.
+/// Every input has a result, as in [`requantize`]. A bound beyond ±2^22 acts as if it were ±2^22.
 ///
 /// ```
 /// assert_eq!(qcore::requantize_add_then_round(5, 0.5, 3, -128, 127), 6); // 5.5 goes to 6
@@ -106,9 +107,9 @@ pub fn requantize_add_then_round(acc: i32, multiplier: f32, zero_point: i32, min
     round_clamped(acc as f32 * multiplier + zero_point as f32, lo, hi)
 }
 
-/// `clamp(round_ties_even(f64(acc) * multiplier) + zero_point, min, max)`, in f64: the most exact,
-/// for reference. Every `acc`, zero point and bound is exact in it. A product that is NaN gives
-/// `min`.
+/// `clamp(round_ties_even(f64(acc) * multiplier) + zero_point, min, max)` in f64: the most exact
+/// form, for reference. Every `acc`, zero point and bound is exact in f64. A product that is NaN
+/// gives `min`.
 ///
 /// ```
 /// assert_eq!(qcore::requantize_f64(16_777_217, 1.0, 0, i32::MIN, i32::MAX), 16_777_217); // not an f32
@@ -117,16 +118,16 @@ pub fn requantize_add_then_round(acc: i32, multiplier: f32, zero_point: i32, min
 #[must_use]
 pub fn requantize_f64(acc: i32, multiplier: f64, zero_point: i32, min: i32, max: i32) -> i32 {
     let z = f64::from(zero_point);
-    // Modulo 2^32 suffices: the sum lies in min..=max.
+    // Modulo 2^32 is enough, because the sum lies in min..=max.
     round_clamped_f64(f64::from(acc) * multiplier, f64::from(min) - z, f64::from(max) - z)
         .wrapping_add(zero_point)
 }
 
-/// `clamp(round_ties_even(f64(acc) * multiplier + zero_point), min, max)`, in f64: ONNX's reference
-/// implementation of QLinearMatMul, where numpy makes f64 of int32 times f32. Its multiplier is
-/// [`output_multiplier`], widened.
+/// `clamp(round_ties_even(f64(acc) * multiplier + zero_point), min, max)` in f64: ONNX's reference
+/// implementation of QLinearMatMul, where numpy widens int32 times f32 to f64. The multiplier is
+/// that of [`output_multiplier`], widened.
 ///
-/// Every `acc`, zero point and bound is exact in it. A product that is NaN gives `min`.
+/// Every `acc`, zero point and bound is exact in f64. A product that is NaN gives `min`.
 ///
 /// ```
 /// assert_eq!(qcore::requantize_add_then_round_f64(5, 0.5, 3, -128, 127), 6); // 5.5 goes to 6
@@ -139,10 +140,10 @@ pub fn requantize_add_then_round_f64(acc: i32, multiplier: f64, zero_point: i32,
 
 /// `clamp(round_ties_even(f32(acc) * multiplier + f32(residual) * step) + zero_point, min, max)`: a
 /// layer whose output is added to another tensor before it is rounded. `residual` is the distance
-/// of that tensor's code from its zero point, `step` its scale divided by the output's.
+/// of that tensor's code from its zero point, and `step` is its scale divided by the output's.
 ///
-/// One rounding for both, where a layer and an addition apart have two. Each step in f32, nothing
-/// fused. Defined as [`requantize`]; a sum that is NaN gives `min`.
+/// There is one rounding, where a layer followed by an addition has two. Each step is done in f32
+/// and not fused. Every input has a result, as in [`requantize`]: a sum that is NaN gives `min`.
 ///
 /// ```
 /// use qcore::requantize_residual;
@@ -164,7 +165,7 @@ pub fn requantize_residual(
     requantize_scaled(acc as f32 * multiplier + residual as f32 * step, zero_point, min, max)
 }
 
-/// `f32(acc) * scale` with `scale = s_x * s_w`: an accumulator restored.
+/// `f32(acc) * scale` with `scale = s_x * s_w`: the real value of an accumulator.
 ///
 /// ```
 /// assert_eq!(qcore::dequantize_acc(-6, 0.125), -0.75);
@@ -175,8 +176,8 @@ pub fn dequantize_acc(acc: i32, scale: f32) -> f32 {
     acc as f32 * scale
 }
 
-/// `f32(acc) * scale + bias`, in that order, each step in f32, not fused: a layer with its bias in
-/// f32.
+/// `f32(acc) * scale + bias` in that order, each step in f32 and not fused: a layer with its bias
+/// in f32.
 ///
 /// ```
 /// assert_eq!(qcore::dequantize_acc_bias(-6, 0.125, 1.0), 0.25);
@@ -187,9 +188,9 @@ pub fn dequantize_acc_bias(acc: i32, scale: f32, bias: f32) -> f32 {
     dequantize_acc(acc, scale) + bias
 }
 
-/// `f32(acc) * scale + f32(residual) * residual_scale`, each step in f32, not fused: a layer and
-/// the tensor that is added to it, both as real values. `residual` is the distance of that tensor's
-/// code from its zero point.
+/// `f32(acc) * scale + f32(residual) * residual_scale`, each step in f32 and not fused: the real
+/// output of a layer plus the tensor that is added to it. `residual` is the distance of that
+/// tensor's code from its zero point.
 ///
 /// ```
 /// assert_eq!(qcore::dequantize_acc_residual(-6, 0.125, 3, 0.5), 0.75);
@@ -224,7 +225,8 @@ mod tests {
     const BOUNDS: [(i32, i32); 7] =
         [(-128, 127), (0, 255), (-127, 127), (-8, 7), (3, 255), (-5, -5), (0, 1 << 16)];
 
-    /// The definition with the clamp where the formula has it, after rounding, and everything wide.
+    /// The definition with the clamp where the formula has it, after rounding, and every step in
+    /// f64.
     fn clamp_last(product: f64, zero_point: i32, min: i32, max: i32) -> i32 {
         (product.round_ties_even() + f64::from(zero_point)).clamp(min.into(), max.into()) as i32
     }
@@ -233,7 +235,8 @@ mod tests {
     fn clamping_before_rounding_equals_clamping_after_around_every_tie() {
         for (min, max) in BOUNDS {
             for zero_point in [-128, -37, -1, 0, 1, 3, 127, 255] {
-                // A quarter of every integer in reach: ties, and their neighbours to both sides.
+                // Multiples of a quarter, which hit every tie in reach and the neighbours on both
+                // sides.
                 for acc in -4096..=4096 {
                     for m in [0.25_f32, 0.125, 0.25_f32.next_up(), 0.25_f32.next_down()] {
                         let product = acc as f32 * m;
@@ -281,14 +284,14 @@ mod tests {
             }
         }
         assert!(fused_differs > 0);
-        // Without a residual, it is `requantize`.
+        // With a residual of 0 it equals `requantize`.
         for acc in ACCUMULATORS {
             assert_eq!(
                 requantize_residual(acc, 0.3, 0, 9.0, 3, -128, 127),
                 requantize(acc, 0.3, 3, -128, 127)
             );
         }
-        // Infinities of both signs make NaN.
+        // Infinities of opposite signs make NaN.
         assert_eq!(requantize_residual(i32::MAX, f32::MAX, i32::MIN, f32::MAX, 3, -128, 127), -128);
     }
 

@@ -1,4 +1,4 @@
-//! Biases as int32, in the units of the accumulator: `q = bias / (input_scale * weight_scale)`,
+//! Biases as int32 in the units of the accumulator: `q = bias / (input_scale * weight_scale)`, with
 //! zero point 0.
 
 use thiserror::Error;
@@ -6,9 +6,9 @@ use thiserror::Error;
 /// `round_ties_even(bias / (weight_scale * input_scale))`, each step in f32.
 ///
 /// # Errors
-/// When the result does not fit i32 (a tiny weight scale under an ordinary bias: keep the bias in
-/// f32, or raise the scale), the bias is not finite, or the product of the scales is not finite and
-/// greater than 0.
+/// When the result does not fit i32, the bias is not finite, or the product of the scales is not
+/// finite and greater than 0. An ordinary bias does not fit if the weight scale is tiny: keep the
+/// bias in f32 then, or raise the scale.
 ///
 /// ```
 /// use qcore::{BiasError, quantize_bias};
@@ -18,7 +18,7 @@ use thiserror::Error;
 /// ```
 pub fn quantize_bias(bias: f32, input_scale: f32, weight_scale: f32) -> Result<i32, BiasError> {
     let (scale, quotient) = bias_quotient(bias, input_scale, weight_scale)?;
-    // -2^31 is an f32, 2^31 - 1 is not: the first f32 that does not fit is 2^31.
+    // -2^31 is an f32 but 2^31 - 1 is not. The first f32 that does not fit is 2^31.
     if (-2_147_483_648.0..2_147_483_648.0).contains(&quotient) {
         Ok(quotient as i32)
     } else {
@@ -26,8 +26,8 @@ pub fn quantize_bias(bias: f32, input_scale: f32, weight_scale: f32) -> Result<i
     }
 }
 
-/// [`quantize_bias`] that clamps to i32 what does not fit, as MIT 6.5940 lab 2. A clamped bias is
-/// wrong; nothing says so.
+/// [`quantize_bias`] that clamps to i32 instead of failing, as MIT 6.5940 lab 2 does. A clamped
+/// bias is wrong, and nothing reports it.
 ///
 /// # Errors
 /// When the bias is not finite, or the product of the scales is not finite and greater than 0.
@@ -37,14 +37,15 @@ pub fn quantize_bias(bias: f32, input_scale: f32, weight_scale: f32) -> Result<i
 /// ```
 pub fn quantize_bias_clamped(bias: f32, input_scale: f32, weight_scale: f32) -> Result<i32, BiasError> {
     let (_, quotient) = bias_quotient(bias, input_scale, weight_scale)?;
-    // f32 to i32 saturates by definition of `as`, and the quotient is no NaN.
+    // A cast from f32 to i32 saturates, and the quotient is not NaN.
     Ok(quotient as i32)
 }
 
 /// [`quantize_bias`] for each output channel.
 ///
 /// # Errors
-/// When the lengths differ, or one channel's bias cannot be quantized: the error names the channel.
+/// When the lengths differ, or the bias of a channel cannot be quantized. The error names the
+/// channel.
 ///
 /// ```
 /// let q = qcore::quantize_biases(&[1.0, -1.0], 0.5, &[0.5, 0.25])?;
@@ -62,7 +63,7 @@ pub fn quantize_biases(
 /// [`quantize_bias_clamped`] for each output channel.
 ///
 /// # Errors
-/// As [`quantize_biases`], except that nothing is too large.
+/// As [`quantize_biases`], except that no bias is too large.
 ///
 /// ```
 /// assert_eq!(qcore::quantize_biases_clamped(&[1.0, -1.0], 1e-6, &[0.5, 1e-6])?, [2_000_000, i32::MIN]);
@@ -76,7 +77,7 @@ pub fn quantize_biases_clamped(
     each_channel(bias, weight_scales, |b, s| quantize_bias_clamped(b, input_scale, s))
 }
 
-/// The scale of the accumulator, and the bias in its units, rounded.
+/// Returns the scale of the accumulator, and the bias in that unit, rounded.
 fn bias_quotient(bias: f32, input_scale: f32, weight_scale: f32) -> Result<(f32, f32), BiasError> {
     if !bias.is_finite() {
         return Err(BiasError::NonFinite { bias });
@@ -110,7 +111,7 @@ fn each_channel(
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BiasError {
-    /// It is too large for the scale.
+    /// The bias is too large for the scale.
     #[error("bias {bias} at scale {scale:e} does not fit 32 bits")]
     DoesNotFit {
         /// The bias.
@@ -118,7 +119,7 @@ pub enum BiasError {
         /// `weight_scale * input_scale`.
         scale: f32,
     },
-    /// It is NaN or infinite.
+    /// The bias is NaN or infinite.
     #[error("bias {bias} is not finite")]
     NonFinite {
         /// The bias.
@@ -145,7 +146,7 @@ pub enum BiasError {
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BiasesError {
-    /// There is not one scale per bias.
+    /// There are more or fewer scales than biases.
     #[error("{bias} biases need as many weight scales, got {weight_scales}")]
     Length {
         /// The number of biases.
@@ -153,7 +154,7 @@ pub enum BiasesError {
         /// The number of scales.
         weight_scales: usize,
     },
-    /// One channel's bias.
+    /// The bias of one channel has no int32 form.
     #[error("channel {channel}: {source}")]
     Channel {
         /// Which.

@@ -2,8 +2,8 @@
 //!
 //! A bias in int32 has the units of the accumulator, `input_scale * weight_scale`. A neuron that
 //! hardly looks at its input has a tiny weight scale, and an ordinary bias then exceeds int32.
-//! Clamping it, as some exporters do, changes the model without a word; a larger scale only makes
-//! tiny weights coarser. The other way out is a bias kept in f32
+//! Clamping the bias, as some exporters do, silently changes the model. A larger weight scale only
+//! makes tiny weights coarser. The alternative is to keep the bias in f32
 //! ([`dequantize_acc_bias`](crate::dequantize_acc_bias)).
 
 use std::fmt::{self, Display, Formatter};
@@ -15,8 +15,8 @@ use super::compensate::check_accumulator;
 use crate::code::CodeRange;
 use crate::params::QParams;
 
-/// One output channel whose weight scale is sought: its weights, its bias, and the parameters of
-/// its input.
+/// One output channel that needs a weight scale: its weights, its bias, and the parameters of its
+/// input.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, WeightChannel};
@@ -39,19 +39,19 @@ pub struct WeightChannel<'w> {
     pub bias: f32,
     /// The parameters of the layer's input.
     pub input: &'w QParams,
-    /// The codes of the weights, whose zero point is 0.
+    /// The codes of the weights. Their zero point is 0.
     pub codes: CodeRange,
 }
 
 impl WeightChannel<'_> {
-    /// `scale` if it suits the channel, else the smallest larger one that does.
+    /// `scale` if it suits the channel, otherwise the smallest larger scale that does.
     ///
     /// A scale suits if `input_scale * scale` is a normal number, the bias fits int32 in that unit
-    /// ([`quantize_bias`]), and bias and sums together cannot overflow int32 whatever the input
+    /// ([`quantize_bias`]), and bias and sums together cannot overflow int32 for any input
     /// ([`check_accumulator`]).
     ///
     /// # Errors
-    /// When no scale suits: keep the bias in f32 then, or split the layer along k.
+    /// When no scale suits. Keep the bias in f32 then, or split the layer along k.
     ///
     /// ```
     /// use qcore::{CodeRange, QParams, WeightChannel};
@@ -67,11 +67,12 @@ impl WeightChannel<'_> {
             return Ok(FittedScale { scale, raised_from: None });
         }
         let none = NoFittingScale { scale, bias: self.bias, input_scale: self.input.scale() };
-        // All that has to fit shrinks as the scale grows, so bisect, over the bits: positive floats
-        // are in their order.
+        // Everything that has to fit becomes smaller as the scale grows, so a bisection finds the
+        // limit. It runs over the bits of the scale, because positive floats are in the order of
+        // their bits.
         let mut suiting = (f32::MAX / 2.0 / self.input.scale()).min(f32::MAX / 2.0);
         let mut too_small = scale;
-        // Also refuses NaN.
+        // This also refuses NaN.
         if !(too_small > 0.0 && suiting > too_small && self.suits(suiting)) {
             return Err(none);
         }
@@ -92,8 +93,8 @@ impl WeightChannel<'_> {
     }
 }
 
-/// A scale that suits its channel, and the one that it replaces, if any. Its `Display` is the note
-/// for a report.
+/// A scale that suits its channel, and the scale it replaces, if any. `Display` gives a note for a
+/// report.
 ///
 /// ```
 /// let fitted = qcore::FittedScale { scale: 0.5, raised_from: Some(0.25) };
@@ -103,7 +104,7 @@ impl WeightChannel<'_> {
 pub struct FittedScale {
     /// The scale to use.
     pub scale: f32,
-    /// The scale that was too small for the bias.
+    /// The original scale, if it was too small for the bias.
     pub raised_from: Option<f32>,
 }
 
@@ -122,7 +123,7 @@ impl Display for FittedScale {
     }
 }
 
-/// A channel for which no scale suits.
+/// The error for a channel that no scale suits.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, WeightChannel};
@@ -137,7 +138,7 @@ impl Display for FittedScale {
 #[error("no weight scale from {scale:e} up leaves room for bias {bias} at input scale {input_scale:e}")]
 #[non_exhaustive]
 pub struct NoFittingScale {
-    /// The scale that was to be raised.
+    /// The original scale.
     pub scale: f32,
     /// The bias.
     pub bias: f32,
@@ -183,7 +184,7 @@ mod tests {
         for scale in [1.0, 0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert!(channel.fit_scale(scale).is_err());
         }
-        // Too long for any scale that keeps the weights apart, until they round to 0.
+        // So many weights that every scale that tells them apart overflows, until they round to 0.
         let long = vec![1.0; 70_000];
         let channel = WeightChannel { weights: &long, bias: 0.0, input: &input(1.0), codes };
         assert!(channel.fit_scale(1.0 / 127.0).unwrap().scale < 1.0 / 64.0);

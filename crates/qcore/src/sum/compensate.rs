@@ -1,5 +1,5 @@
-//! Zero points, compensated in integers, and the bound that keeps an int32 accumulator from
-//! overflowing.
+//! Compensation of zero points in integers, and the proof that an int32 accumulator does not
+//! overflow.
 //!
 //! With `za` the zero point of the activations and `zb` that of the weights,
 //!
@@ -7,9 +7,9 @@
 //! sum_k (a[k] - za) * (b[k] - zb) = sum_k a[k] * b[k] - za * sum_k b[k] - zb * sum_k a[k] + K * za * zb
 //! ```
 //!
-//! so a kernel multiplies the codes as they are, and the sums of rows and columns do the rest.
-//! Where the weights are symmetric (`zb = 0`), `za * sum_k b[k]` folds into the bias once, ahead of
-//! time.
+//! A kernel therefore multiplies the codes as they are, and the sums of rows and columns supply the
+//! rest. If the weights are symmetric (`zb = 0`), `za * sum_k b[k]` is folded into the bias once,
+//! ahead of time.
 
 use thiserror::Error;
 
@@ -22,7 +22,7 @@ use crate::code::Code;
 /// ```
 #[must_use]
 pub fn code_sum<C: Code>(codes: &[C]) -> i64 {
-    // Partial sums of at most 2^16 codes fit i32, which vectorizes; their total needs i64.
+    // Partial sums of at most 2^16 codes fit i32, so their loop is vectorized. The total needs i64.
     codes.chunks(1 << 16).map(|chunk| i64::from(chunk.iter().map(|c| c.widen()).sum::<i32>())).sum()
 }
 
@@ -36,7 +36,8 @@ pub fn code_abs_sum<C: Code>(codes: &[C], zero_point: i32) -> u64 {
     codes.iter().map(|c| u64::from(c.widen().abs_diff(zero_point))).sum()
 }
 
-/// `bias - za * sum_w`: the bias that makes up for the activations' zero point.
+/// `bias - za * sum_w`: the bias that includes the correction for the zero point of the
+/// activations.
 ///
 /// # Errors
 /// When the result does not fit i32.
@@ -69,8 +70,9 @@ pub fn fold_zero_points(bias: &[i32], za: i32, sum_w: &[i64]) -> Result<Vec<i32>
     bias.iter().zip(sum_w).enumerate().map(fold).collect()
 }
 
-/// [`fold_zero_points`] where the weights have zero points too: `bias - za * sum_w + k * za * zb`.
-/// What is left for each row is `-zb * sum_a`, with the row's sum of activation codes.
+/// [`fold_zero_points`] for weights that have zero points too: `bias - za * sum_w + k * za * zb`.
+/// The remaining term of each row is `-zb * sum_a`, where `sum_a` is the sum of the row's
+/// activation codes.
 ///
 /// # Errors
 /// When the lengths differ, or one channel's result does not fit i32: the error names the channel.
@@ -95,7 +97,7 @@ pub fn fold_affine_zero_points(
     }
     let fold = |(channel, ((&bias, &zb), &sum_w)): (usize, ((&i32, &i32), &i64))| {
         let [bias, za, zb, sum_w] = [bias.into(), za.into(), zb.into(), i128::from(sum_w)];
-        // `k` fits 64 bits and the zero points 32: the product needs 126.
+        // `k` fits 64 bits and each zero point fits 32, so the product needs at most 126.
         let exact = bias - za * sum_w + k as i128 * za * zb;
         let fitting = i32::try_from(exact).map_err(|_| CompensateError { value: exact });
         fitting.map_err(|source| FoldError::Channel { channel, source })
@@ -103,10 +105,10 @@ pub fn fold_affine_zero_points(
     bias.iter().zip(zb).zip(sum_w).enumerate().map(fold).collect()
 }
 
-/// The two operands of one accumulator, as [`compensate`] needs to know them.
+/// What [`compensate`] needs to know of the two operands of an accumulator.
 ///
-/// `zb` and `sum_b` are of one output channel (or the same for all, per tensor), `sum_a` of one row
-/// of activations.
+/// `zb` and `sum_b` belong to one output channel (per tensor, they are the same for all channels),
+/// and `sum_a` to one row of activations.
 ///
 /// ```
 /// use qcore::{ZeroPointTerms, compensate};
@@ -132,7 +134,7 @@ pub struct ZeroPointTerms {
 /// `sum_ab - za * sum_b - zb * sum_a + k * za * zb`, which is `sum_k (a[k] - za) * (b[k] - zb)`.
 ///
 /// # Errors
-/// When the result does not fit i32. Steps on the way there cannot overflow.
+/// When the result does not fit i32. Intermediate steps cannot overflow.
 ///
 /// ```
 /// use qcore::{ZeroPointTerms, compensate};
@@ -148,8 +150,9 @@ pub fn compensate(sum_ab: i32, terms: ZeroPointTerms) -> Result<i32, CompensateE
     i32::try_from(exact).map_err(|_| CompensateError { value: exact })
 }
 
-/// [`compensate`] modulo 2^32, for inner loops: equal to it whenever that succeeds, since sums and
-/// products modulo 2^32 are exact modulo 2^32. [`check_accumulator`] is what proves that it does.
+/// [`compensate`] modulo 2^32, for inner loops. It equals `compensate` whenever that succeeds,
+/// because sums and products modulo 2^32 are exact modulo 2^32. [`check_accumulator`] proves that
+/// it succeeds.
 ///
 /// ```
 /// use qcore::{ZeroPointTerms, compensate, compensate_wrapping};
@@ -165,17 +168,17 @@ pub fn compensate_wrapping(sum_ab: i32, terms: ZeroPointTerms) -> i32 {
     sum_ab.wrapping_sub(correction).wrapping_add((k as i32).wrapping_mul(za).wrapping_mul(zb))
 }
 
-/// Proves that a channel's accumulator fits i32 whatever the activations:
+/// Proves that the accumulator of a channel fits i32 for any activations:
 /// `largest_a * sum_abs_w + |bias| <= i32::MAX`.
 ///
 /// `largest_a` is the largest `|a - za|` (see
-/// [`CodeRange::largest_distance`](crate::CodeRange::largest_distance)), `sum_abs_w` the sum of
-/// `|w - zb|` (see [`code_abs_sum`]), `bias` the bias before the zero point is folded in. The
-/// mathematical result then fits; partial sums of uncorrected products may wrap on the way and come
-/// back.
+/// [`CodeRange::largest_distance`](crate::CodeRange::largest_distance)), `sum_abs_w` is the sum of
+/// `|w - zb|` (see [`code_abs_sum`]), and `bias` is the bias before the zero point is folded in.
+/// The mathematical result then fits; partial sums of uncorrected products may wrap on the way and
+/// wrap back.
 ///
 /// # Errors
-/// When the bound exceeds `i32::MAX`; the error has both.
+/// When the bound exceeds `i32::MAX`. The error has the channel and the bound.
 ///
 /// ```
 /// assert!(qcore::check_accumulator(0, 255, 784 * 127, 1000).is_ok());
@@ -205,7 +208,7 @@ pub fn check_accumulator(
 #[error("the compensated sum {value} does not fit 32 bits")]
 #[non_exhaustive]
 pub struct CompensateError {
-    /// What it would be.
+    /// The sum that does not fit.
     pub value: i128,
 }
 
@@ -218,7 +221,7 @@ pub struct CompensateError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FoldError {
-    /// There is not one sum per bias.
+    /// There are more or fewer sums than biases.
     #[error("{bias} biases need as many sums of weights, got {sums}")]
     Length {
         /// The number of biases.
@@ -236,7 +239,7 @@ pub enum FoldError {
     },
 }
 
-/// An accumulator that could overflow.
+/// The error for an accumulator that could overflow.
 ///
 /// ```
 /// let error = qcore::check_accumulator(3, 255, 1 << 24, 0).unwrap_err();
@@ -246,9 +249,9 @@ pub enum FoldError {
 #[error("channel {channel}: the accumulator can reach {bound}, more than {}", i32::MAX)]
 #[non_exhaustive]
 pub struct AccumulatorError {
-    /// Which output channel.
+    /// The output channel.
     pub channel: usize,
-    /// The largest magnitude that it can reach.
+    /// The largest magnitude that the accumulator can reach.
     pub bound: u128,
 }
 

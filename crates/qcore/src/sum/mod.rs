@@ -1,4 +1,4 @@
-//! Sums of products: zero points, biases, and whether 32 bits are enough.
+//! Sums of products: zero points, biases, and whether int32 is wide enough.
 
 mod bias;
 mod bias_scale;

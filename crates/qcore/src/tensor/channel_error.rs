@@ -6,7 +6,7 @@ use super::quantize::{LengthError, QuantizeError};
 use crate::params::SchemeError;
 use crate::value::{ObserverError, RangeError};
 
-/// A shape and an axis that do not go together.
+/// Why a shape and an axis do not go together.
 ///
 /// ```
 /// let error = qcore::ChannelAxis::new(&[2, 3], 2).unwrap_err();
@@ -18,9 +18,9 @@ pub enum AxisError {
     /// The tensor has too few axes.
     #[error("no axis {axis} in a tensor of rank {rank}")]
     NoSuchAxis {
-        /// What was asked for.
+        /// The axis asked for.
         axis: usize,
-        /// How many axes there are.
+        /// The number of axes of the tensor.
         rank: usize,
     },
     /// The number of elements overflows.
@@ -39,10 +39,10 @@ pub enum AxisError {
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// The data have another length than the shape says.
+    /// The length of the data is not that of the shape.
     #[error("the shape has {expected} elements, the data {got}")]
     Data {
-        /// By the shape.
+        /// The length that the shape implies.
         expected: usize,
         /// Given.
         got: usize,
@@ -58,7 +58,7 @@ pub enum ChannelError {
     /// Input and output differ in length.
     #[error(transparent)]
     Length(#[from] LengthError),
-    /// A channel has no range. An index in the source counts from the start of the whole data.
+    /// A channel has no range. Indices in the source count from the start of the whole data.
     #[error("channel {channel}: {source}")]
     Range {
         /// Which.

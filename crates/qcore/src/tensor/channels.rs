@@ -11,8 +11,8 @@ use crate::code::Code;
 use crate::params::{QParams, Scheme};
 use crate::value::{Float, Range, RangeError, Scan, first_non_finite};
 
-/// How a row-major tensor falls into channels: the axis that is kept, and what lies outside and
-/// inside of it.
+/// How a row-major tensor splits into channels: the axis that is kept, and the dimensions before
+/// and after it.
 ///
 /// Element `(o, c, i)` stands at `(o * channels + c) * inner + i`.
 ///
@@ -51,13 +51,14 @@ impl ChannelAxis {
         let product = |dims: &[usize]| {
             dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).ok_or(AxisError::TooLarge)
         };
-        // The whole product first: a 0 elsewhere must not hide an overflow in `len`.
+        // Checks the whole product first, so that a 0 in one dimension cannot hide an overflow in
+        // `len`.
         product(shape)?;
         Ok(ChannelAxis { outer: product(&shape[..axis])?, channels, inner: product(&shape[axis + 1..])? })
     }
 
-    /// Each of `rows` rows of `row_len` is a channel: per token, where a row holds a token's
-    /// activations.
+    /// One channel for each of `rows` rows of `row_len` values. This is per-token quantization if a
+    /// row holds the activations of a token.
     ///
     /// # Errors
     /// When there are more elements than `usize` counts.
@@ -131,15 +132,15 @@ impl ChannelAxis {
         self.len() == 0
     }
 
-    /// The contiguous runs of one channel's elements, of data that have been checked.
+    /// The contiguous runs of one channel's elements. The length of `data` must have been checked.
     pub(crate) fn channel_runs<T>(self, data: &[T], channel: usize) -> impl Iterator<Item = &[T]> {
         let start = move |outer| (outer * self.channels + channel) * self.inner;
-        // Without elements the other dimensions may be anything.
+        // If there are no elements, the other dimensions may be anything.
         let outer = if self.is_empty() { 0 } else { self.outer };
         (0..outer).filter_map(move |outer| data.get(start(outer)..)?.get(..self.inner))
     }
 
-    /// The channel that the element at `index` of the data belongs to.
+    /// The channel of the element at `index` of the data.
     fn channel_of(self, index: usize) -> usize {
         index / self.inner % self.channels
     }
@@ -162,8 +163,8 @@ impl ChannelAxis {
 /// The range of each channel.
 ///
 /// # Errors
-/// When `x` has another length than the axis says, a channel has no elements, or a value is not
-/// finite: the error names the channel and the index in `x`.
+/// When the length of `x` does not match the axis, a channel has no elements, or a value is not
+/// finite. The error names the channel and the index in `x`.
 ///
 /// ```
 /// use qcore::{ChannelAxis, Range, channel_ranges};
@@ -186,7 +187,7 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
     if axis.inner > 0 && axis.channels > 0 {
         for (run, values) in x.chunks_exact(axis.inner).enumerate() {
             let range = &mut ranges[run % axis.channels];
-            // Along the last axis every run is one value, which is not worth a scan.
+            // Along the last axis every run is a single value, which is not worth a scan.
             let found = if let [v] = *values { Range::new(v, v).ok() } else { Scan::of(values).range() };
             *range = match (*range, found) {
                 (Some(a), Some(b)) => Some(a.merge(b)),
@@ -200,7 +201,7 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
     ranges.into_iter().enumerate().map(named).collect()
 }
 
-/// The parameters of each channel: [`Scheme::choose`] on its range.
+/// The parameters of each channel: [`Scheme::choose`] for its range.
 ///
 /// # Errors
 /// As [`channel_ranges`], or when the scheme has no parameters for a channel's range.
@@ -219,7 +220,7 @@ pub fn channel_params(x: &[f32], axis: ChannelAxis, scheme: &Scheme) -> Result<V
     channel_ranges(x, axis)?.iter().enumerate().map(choose).collect()
 }
 
-/// `out = params[channel].quantize(x)`, element by element. Total over the values, as
+/// `out = params[channel].quantize(x)` for every element. Every value has a result, as in
 /// [`quantize_slice`](crate::quantize_slice).
 ///
 /// # Errors
@@ -244,7 +245,7 @@ pub fn quantize_per_channel<C: Code>(
     map_channels(x, axis, params, out, |p, x, out| quantize_run(x, p, out))
 }
 
-/// [`quantize_per_channel`] of any [`Float`]: f16 and bf16 values are widened to f32 first.
+/// [`quantize_per_channel`] for any [`Float`] type. f16 and bf16 values are widened to f32 first.
 ///
 /// # Errors
 /// As [`quantize_per_channel`].
@@ -275,8 +276,8 @@ pub fn quantize_per_channel_from<F: Float, C: Code>(
     map_channels(x, axis, params, out, |p, x, out| quantize_run_from(x, p, out))
 }
 
-/// [`dequantize_per_channel`] to any [`Float`]: computed in f32, then rounded once. rotalabs_accel
-/// restores f16.
+/// [`dequantize_per_channel`] to any [`Float`] type, computed in f32 and rounded once.
+/// rotalabs_accel restores f16 this way.
 ///
 /// # Errors
 /// When a length is not what the axis says.
@@ -304,7 +305,7 @@ pub fn dequantize_per_channel_into<C: Code, F: Float>(
 /// [`quantize_per_channel`] that refuses values that are not finite.
 ///
 /// # Errors
-/// Also when a value is NaN or infinite: the error names the channel and the index in `x`, and
+/// Also when a value is NaN or infinite. The error names the channel and the index in `x`, and
 /// nothing is written.
 ///
 /// ```
@@ -332,8 +333,8 @@ pub fn quantize_per_channel_strict<C: Code>(
     }
 }
 
-/// `out = params[channel].fake_quantize(x)`, element by element: what a per-channel quantized
-/// weight amounts to.
+/// `out = params[channel].fake_quantize(x)` for every element: the values that a per-channel
+/// quantized weight stands for.
 ///
 /// # Errors
 /// When a length is not what the axis says.
@@ -357,8 +358,8 @@ pub fn fake_quantize_per_channel(
     map_channels(x, axis, params, out, |p, x, out| fake_quantize_run(x, p, out))
 }
 
-/// [`quantize_per_channel`] by [`QParams::quantize_in_f16`]: f16 weights in their own precision, as
-/// rotalabs_accel.
+/// [`quantize_per_channel`] using [`QParams::quantize_in_f16`]: f16 weights quantized in their own
+/// precision, as rotalabs_accel does.
 ///
 /// # Errors
 /// As [`quantize_per_channel`].
@@ -383,7 +384,7 @@ pub fn quantize_per_channel_in_f16<C: Code>(
     map_per_channel(x, axis, params, out, |p, v| C::from_clamped(p.quantize_in_f16(v)))
 }
 
-/// `out = params[channel].dequantize(q)`, element by element.
+/// `out = params[channel].dequantize(q)` for every element.
 ///
 /// # Errors
 /// When a length is not what the axis says.
@@ -413,7 +414,7 @@ fn check_codes_per_channel<C: Code>(params: &[QParams]) -> Result<(), ChannelErr
     Ok(())
 }
 
-/// Applies `f` to each element with its channel's parameters.
+/// Applies `f` to every element with the parameters of its channel.
 #[inline(always)]
 fn map_per_channel<T: Copy, U>(
     input: &[T],
@@ -423,7 +424,7 @@ fn map_per_channel<T: Copy, U>(
     f: impl Fn(&QParams, T) -> U,
 ) -> Result<(), ChannelError> {
     map_channels(input, axis, params, out, |p, from, to| {
-        // A copy, so that the compiler sees that writing to `out` does not change it.
+        // A copy, so that the compiler knows that writing to `out` does not change it.
         let p = *p;
         for (u, &t) in to.iter_mut().zip(from) {
             *u = f(&p, t);
@@ -431,8 +432,7 @@ fn map_per_channel<T: Copy, U>(
     })
 }
 
-/// Applies `f` to each run of one channel's neighbouring elements, with what belongs to the
-/// channel.
+/// Applies `f` to every contiguous run of a channel, with the parameters of that channel.
 #[inline(always)]
 pub(crate) fn map_channels<P, T, U>(
     input: &[T],

@@ -1,5 +1,5 @@
-//! Quantization per group: the weights of an output channel in groups along k, each with its own
-//! scale.
+//! Per-group quantization: the weights of an output channel are split into groups along k, each
+//! with its own scale.
 
 use thiserror::Error;
 
@@ -8,10 +8,10 @@ use crate::code::Code;
 use crate::params::{QParams, Scheme, SchemeError};
 use crate::value::{Range, RangeError};
 
-/// How the rows of a matrix fall into groups: `group_len` values at a time, the last group of a row
-/// as short as the rest.
+/// How the rows of a matrix split into groups of `group_len` values. The last group of a row may be
+/// shorter.
 ///
-/// Group `g` of row `r` is number `r * per_row + g`. What 4-bit weights use, with groups of 32
+/// Group `g` of row `r` has number `r * per_row + g`. 4-bit weights usually have groups of 32
 /// to 128.
 ///
 /// ```
@@ -37,7 +37,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups of `group_len` in each of `rows` rows of `row_len`.
+    /// Splits each of `rows` rows of `row_len` values into groups of `group_len`.
     ///
     /// # Errors
     /// When `group_len` is 0, or there are more elements than `usize` counts.
@@ -98,7 +98,7 @@ impl Groups {
         self.len() == 0
     }
 
-    /// The groups' elements, in order.
+    /// The elements of each group, in order.
     fn of<T>(self, data: &[T]) -> impl Iterator<Item = &[T]> {
         data.chunks(self.row_len.max(1)).flat_map(move |row| row.chunks(self.group_len))
     }
@@ -118,11 +118,11 @@ impl Groups {
     }
 }
 
-/// The parameters of each group: [`Scheme::choose`] on its range.
+/// The parameters of each group: [`Scheme::choose`] for its range.
 ///
 /// # Errors
-/// When `x` has another length than the groups say, a value is not finite, or the scheme has no
-/// parameters for a group's range. An index in the error counts from the start of `x`.
+/// When the length of `x` does not match the groups, a value is not finite, or the scheme has no
+/// parameters for the range of a group. Indices in the error count from the start of `x`.
 ///
 /// ```
 /// use qcore::{Groups, Scheme, group_params};
@@ -147,11 +147,11 @@ pub fn group_params(x: &[f32], groups: Groups, scheme: &Scheme) -> Result<Vec<QP
     groups.of(x).enumerate().map(choose).collect()
 }
 
-/// `out = params[group].quantize(x)`, element by element. Total over the values, as
+/// `out = params[group].quantize(x)` for every element. Every value has a result, as in
 /// [`quantize_slice`](crate::quantize_slice).
 ///
 /// # Errors
-/// When a length is not what the groups say, or a group's codes do not fit `C`.
+/// When a length does not match the groups, or the codes of a group do not fit `C`.
 ///
 /// ```
 /// use qcore::{CodeRange, Groups, QParams, quantize_per_group};
@@ -179,10 +179,10 @@ pub fn quantize_per_group<C: Code>(
     Ok(())
 }
 
-/// `out = params[group].dequantize(q)`, element by element.
+/// `out = params[group].dequantize(q)` for every element.
 ///
 /// # Errors
-/// When a length is not what the groups say.
+/// When a length does not match the groups.
 ///
 /// ```
 /// use qcore::{CodeRange, Groups, QParams, dequantize_per_group};
@@ -221,7 +221,7 @@ pub fn dequantize_per_group<C: Code>(
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// Groups of nothing, or more elements than can be counted.
+    /// The group length is 0, or there are more elements than can be counted.
     #[error("groups of {group_len} in {rows} rows of {row_len}: a group has a value, and all can be counted")]
     Shape {
         /// The number of rows.
@@ -231,10 +231,10 @@ pub enum GroupError {
         /// The length of a group.
         group_len: usize,
     },
-    /// The data have another length than the groups say.
+    /// The length of the data does not match the groups.
     #[error("the groups have {expected} elements, the data {got}")]
     Data {
-        /// By the groups.
+        /// The length that the groups imply.
         expected: usize,
         /// Given.
         got: usize,

@@ -6,14 +6,14 @@ use crate::code::{Code, CodeRange};
 use crate::params::{QParams, Rounding, Scheme, SchemeError};
 use crate::value::{Float, Range, RangeError, first_non_finite};
 
-/// Halves are widened and narrowed so many at a time, on the stack.
+/// How many f16 or bf16 values are widened or narrowed at a time, on the stack.
 const BLOCK: usize = 256;
 
-/// `out[i] = p.quantize(x[i])`. Total over the values: NaN becomes the zero point, infinities the
-/// extreme codes.
+/// `out[i] = p.quantize(x[i])`. Every value has a result: NaN becomes the zero point, infinities
+/// the smallest or largest code.
 ///
-/// The loop is always inlined, so that a caller compiled for AVX2 or AVX-512 has this very
-/// definition in its vector instructions, and the same codes.
+/// The loop is always inlined, so a caller compiled for AVX2 or AVX-512 gets this definition as
+/// vector instructions, with the same codes.
 ///
 /// # Errors
 /// When the lengths differ, or `p.codes()` do not fit `C`.
@@ -39,7 +39,7 @@ pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<
     Ok(())
 }
 
-/// The codes of as many values as the shorter slice has. One loop for each rounding, so that
+/// Quantizes as many values as the shorter slice has. There is one loop for each rounding, so
 /// neither pays for the other.
 #[inline(always)]
 pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
@@ -55,7 +55,7 @@ pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
     }
 }
 
-/// [`quantize_slice`] of any [`Float`]: f16 and bf16 values are widened to f32 first.
+/// [`quantize_slice`] for any [`Float`] type. f16 and bf16 values are widened to f32 first.
 ///
 /// # Errors
 /// As [`quantize_slice`].
@@ -94,7 +94,7 @@ pub(crate) fn quantize_run_from<F: Float, C: Code>(x: &[F], p: &QParams, out: &m
 /// [`quantize_slice`] that refuses values that are not finite.
 ///
 /// # Errors
-/// Also when a value is NaN or infinite: the error says which is the first, and nothing is written.
+/// Also when a value is NaN or infinite. The error gives the first one, and nothing is written.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams, QuantizeError, quantize_slice_strict};
@@ -138,8 +138,8 @@ pub fn dequantize_slice<C: Code>(q: &[C], p: &QParams, out: &mut [f32]) -> Resul
     Ok(())
 }
 
-/// [`dequantize_slice`] to any [`Float`]: computed in f32, then rounded once. What is beyond an f16
-/// becomes infinite.
+/// [`dequantize_slice`] to any [`Float`] type, computed in f32 and rounded once. A value beyond the
+/// range of f16 becomes infinite.
 ///
 /// # Errors
 /// When the lengths differ.
@@ -173,7 +173,7 @@ pub(crate) fn dequantize_run_into<C: Code, F: Float>(q: &[C], p: &QParams, out: 
 }
 
 /// `out[i] = p.fake_quantize(x[i])`: the values that quantization leaves, without keeping the
-/// codes. What quantization-aware training and a simulated quantized model compute; PyTorch's
+/// codes. Quantization-aware training and simulated quantized models compute this; in PyTorch it is
 /// `fake_quantize_per_tensor_affine`.
 ///
 /// # Errors
@@ -209,11 +209,11 @@ pub(crate) fn fake_quantize_run(x: &[f32], p: &QParams, out: &mut [f32]) {
     }
 }
 
-/// Observes the range of a whole tensor, chooses its parameters and quantizes it.
+/// Finds the range of a whole tensor, chooses its parameters and quantizes it.
 ///
 /// # Errors
-/// When `x` is empty or holds a value that is not finite, when the scheme has no parameters for its
-/// range, or when the scheme's codes do not fit `C`.
+/// When `x` is empty or has a value that is not finite, when the scheme has no parameters for its
+/// range, or when the codes of the scheme do not fit `C`.
 ///
 /// ```
 /// use qcore::{Scheme, quantize_tensor};
@@ -230,7 +230,7 @@ pub fn quantize_tensor<C: Code>(x: &[f32], scheme: &Scheme) -> Result<(Vec<C>, Q
     Ok((codes, p))
 }
 
-/// Refuses parameters whose codes the type cannot store.
+/// Refuses parameters whose codes do not fit the type.
 pub(crate) fn check_codes<C: Code>(p: &QParams) -> Result<(), QuantizeError> {
     match C::RANGE.contains_range(p.codes()) {
         true => Ok(()),
@@ -289,10 +289,10 @@ pub enum QuantizeError {
         /// What the type can store.
         storage: CodeRange,
     },
-    /// A value is NaN or infinite (strict forms only).
+    /// A value is NaN or infinite. Only the strict forms report this.
     #[error("value {value} at index {index} is not finite")]
     NonFinite {
-        /// The first such index.
+        /// The index of the first such value.
         index: usize,
         /// The value there.
         value: f32,
@@ -330,8 +330,8 @@ mod tests {
 
     #[test]
     fn body_and_tail_agree_at_every_length_and_offset() {
-        // Ties, their neighbours and every special value, so that a tail with another rounding
-        // would show.
+        // Ties, their neighbours and every special value, so that a loop tail that rounds
+        // differently would show.
         let specials = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX, f32::from_bits(1)];
         let x: Vec<f32> = (0..200)
             .map(|i| match i % 3 {

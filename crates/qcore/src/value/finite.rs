@@ -1,4 +1,5 @@
-//! Where values are not finite: asked of all that is quantized in checked form, so it is quick.
+//! Finds values that are not finite. Every checked form calls this on all of its input, so it is
+//! fast.
 
 /// Index and value of the first of `values` that is NaN or infinite.
 ///
@@ -7,8 +8,9 @@
 /// assert_eq!(qcore::first_non_finite(&[1.0, f32::INFINITY, f32::NAN]), Some((1, f32::INFINITY)));
 /// ```
 pub fn first_non_finite(values: &[f32]) -> Option<(usize, f32)> {
-    // An exponent of ones is one too many for its bits: the sign bit, cleared before, is set. No
-    // early exit in the loop, so that it becomes three instructions for each vector.
+    // A value that is not finite has an exponent of all ones. Once the sign bit is cleared, adding
+    // one to that exponent carries into the sign bit. The loop has no early exit, so it becomes
+    // three instructions per vector.
     const EXPONENT_ONE: u32 = f32::MIN_POSITIVE.to_bits();
     let carry = |v: &f32| v.abs().to_bits() + EXPONENT_ONE;
     for (chunk_index, chunk) in values.chunks(256).enumerate() {

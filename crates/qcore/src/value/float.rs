@@ -1,4 +1,4 @@
-//! The floats that are quantized: f32, and the two halves.
+//! The float types that are quantized: f32, f16 and bf16.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -10,8 +10,9 @@ mod sealed {
     impl Sealed for half::bf16 {}
 }
 
-/// A type of values: `f32`, [`struct@f16`] or [`bf16`]. Arithmetic is done in f32, which holds
-/// either half exactly; results are rounded to the type once, to nearest, ties to even. Sealed.
+/// A float type that can be quantized: `f32`, [`struct@f16`] or [`bf16`]. Arithmetic is done in
+/// f32, which holds both half types exactly. A result is rounded to its type once, to nearest, ties
+/// to even. The trait is sealed.
 ///
 /// ```
 /// use half::{bf16, f16};
@@ -30,7 +31,7 @@ pub trait Float: sealed::Sealed + Copy + Default + Send + Sync + 'static {
     #[must_use]
     fn narrow(v: f32) -> Self;
 
-    /// The values as they lie, where they are f32 already.
+    /// The same slice, if the type is already f32.
     fn as_f32s(values: &[Self]) -> Option<&[f32]>;
 
     /// [`widen`](Float::widen) of as many values as the shorter slice has.
@@ -67,22 +68,22 @@ impl Float for f32 {
     }
 }
 
-/// `v` rounded to f16, without a branch, so that loops around it become vector code. (`half` asks
-/// the CPU for each value.)
+/// `v` rounded to f16 without a branch, so a loop around it becomes vector code. (The `half` crate
+/// checks for CPU support at every value.)
 #[inline(always)]
 fn to_f16(v: f32) -> f16 {
     /// The smallest normal f16, 2^-14, and the first number that rounds to infinity, 65520.
     const NORMAL: u32 = 0x3880_0000;
     const OVERFLOW: u32 = 0x477f_f000;
     const INFINITY: u32 = 0x7f80_0000;
-    /// 0.5 has a unit in the last place of 2^-24, as f16's subnormals have: adding it rounds to
-    /// them.
+    /// 0.5 has the same unit in the last place as the subnormals of f16, 2^-24, so adding it rounds
+    /// to them.
     const HALF: f32 = 0.5;
     let sign = v.to_bits() >> 16 & 0x8000;
     let magnitude = v.to_bits() & 0x7fff_ffff;
     let subnormal = (f32::from_bits(magnitude) + HALF).to_bits().wrapping_sub(HALF.to_bits());
-    // The exponent's bias goes from 127 to 15; half a unit less one, plus the last bit, rounds ties
-    // to even.
+    // The exponent bias changes from 127 to 15. Adding half a unit less one, plus the last bit that
+    // is kept, rounds ties to even.
     let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
     let nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
     let finite = if magnitude < NORMAL { subnormal } else { normal };
@@ -91,7 +92,7 @@ fn to_f16(v: f32) -> f16 {
     f16::from_bits((bits | sign) as u16)
 }
 
-/// `v` rounded to bf16, as [`to_f16`].
+/// `v` rounded to bf16, without a branch like [`to_f16`].
 #[inline(always)]
 fn to_bf16(v: f32) -> bf16 {
     let bits = v.to_bits();
@@ -120,8 +121,8 @@ macro_rules! half {
 
             #[inline(always)]
             fn widen_slice(from: &[$half], to: &mut [f32]) {
-                // `half` panics where lengths differ, and uses the CPU's conversion where it has
-                // one.
+                // `half` panics if the lengths differ. It uses the conversion of the CPU where
+                // there is one.
                 let n = from.len().min(to.len());
                 from[..n].convert_to_f32_slice(&mut to[..n]);
             }
@@ -159,8 +160,8 @@ mod tests {
 
     #[test]
     fn narrowing_is_that_of_the_half_crate() {
-        // Every sign, exponent and leading bit of the mantissa, with what lies at and around ties
-        // below them.
+        // Every sign, every exponent and all leading mantissa bits, each with low bits at a tie and
+        // next to one.
         for high in 0..=u16::MAX {
             for low in [0, 1, 0xfff, 0x1000, 0x1001, 0x2000, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let v = f32::from_bits(u32::from(high) << 16 | low);

@@ -1,4 +1,4 @@
-//! Why nothing is known of values that were watched.
+//! The error of an observer that saw no finite value.
 
 use thiserror::Error;
 
@@ -13,10 +13,10 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ObserverError {
-    /// It has not seen a single finite value.
+    /// It saw no finite value.
     #[error("no finite value was observed ({non_finite} that are not finite)")]
     NoData {
-        /// How many values were skipped.
+        /// How many values were skipped because they are NaN or infinite.
         non_finite: u64,
     },
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::float::Float;
 
-/// The smallest and the largest of some values: both finite, `min <= max`.
+/// The smallest and the largest of some values. Both are finite, and `min <= max`.
 ///
 /// ```
 /// use qcore::{Range, RangeError};
@@ -17,7 +17,7 @@ use super::float::Float;
 /// # Ok::<(), RangeError>(())
 /// ```
 ///
-/// The default is from 0 to 0, the range of nothing but zeros.
+/// The default is 0 to 0, the range of an all-zero tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Range {
     min: f32,
@@ -45,10 +45,10 @@ impl Range {
         }
     }
 
-    /// The range of values that should all be finite.
+    /// The range of values that must all be finite.
     ///
     /// # Errors
-    /// When there is no value, or one is NaN or infinite: the error says which.
+    /// When there are no values, or one of them is NaN or infinite. The error gives its index.
     ///
     /// ```
     /// use qcore::Range;
@@ -67,7 +67,7 @@ impl Range {
         scan.range().ok_or(RangeError::Empty)
     }
 
-    /// [`of`](Range::of) any [`Float`].
+    /// [`of`](Range::of) for any [`Float`] type.
     ///
     /// # Errors
     /// As [`of`](Range::of).
@@ -96,7 +96,7 @@ impl Range {
         whole.ok_or(RangeError::Empty)
     }
 
-    /// The range of those values that are finite; `None` when there are none.
+    /// The range of the finite values; `None` if there are none.
     ///
     /// ```
     /// use qcore::Range;
@@ -133,7 +133,7 @@ impl Range {
         self.max
     }
 
-    /// The smallest range that holds both.
+    /// The smallest range that contains both.
     ///
     /// ```
     /// use qcore::Range;
@@ -146,7 +146,8 @@ impl Range {
         Range { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
-    /// The smallest range that holds this one and 0, so that 0 is restored exactly: ONNX, PyTorch.
+    /// The smallest range that contains this one and 0, so that 0 is restored exactly. ONNX and
+    /// PyTorch do this.
     ///
     /// ```
     /// use qcore::Range;
@@ -172,7 +173,7 @@ impl Range {
     }
 }
 
-/// Values that have no range.
+/// Why values have no range.
 ///
 /// ```
 /// assert_eq!(qcore::Range::of(&[]).unwrap_err().to_string(), "no values, so no range");
@@ -186,12 +187,12 @@ pub enum RangeError {
     /// A value is NaN or infinite.
     #[error("value {value} at index {index} is not finite")]
     NonFinite {
-        /// Where.
+        /// Its index.
         index: usize,
-        /// What.
+        /// The value.
         value: f32,
     },
-    /// Bounds that are not finite or not in order.
+    /// The bounds are not finite or not in order.
     #[error("the bounds must be finite and in order, got {min} and {max}")]
     Bounds {
         /// The lower bound given.
@@ -201,7 +202,7 @@ pub enum RangeError {
     },
 }
 
-/// The error of a slice that is known to hold a value that is not finite.
+/// The error for a slice that is known to contain a value that is not finite.
 #[cold]
 fn non_finite(values: &[f32]) -> RangeError {
     match crate::first_non_finite(values) {
@@ -219,9 +220,9 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Scans in independent lanes: float minima may not be reordered by the compiler, so it
-    /// vectorizes the loop only if the lanes are written down. Inlined always, so that a caller
-    /// compiled for AVX gets AVX here too.
+    /// Scans in independent lanes. The compiler may not reorder float minima, so it vectorizes the
+    /// loop only if the lanes are written out. The function is always inlined, so a caller compiled
+    /// for AVX gets AVX code here too.
     #[inline(always)]
     pub(crate) fn of(values: &[f32]) -> Scan {
         const LANES: usize = 16;
@@ -234,7 +235,7 @@ impl Scan {
             min[i] = if low < min[i] { low } else { min[i] };
             max[i] = if high > max[i] { high } else { max[i] };
         };
-        // Blocks, so that a lane's count of finite values fits u32 whatever the length.
+        // In blocks, so that the count of finite values in a lane fits u32 for any length.
         for block in values.chunks(1 << 16) {
             let mut count = [0_u32; LANES];
             let (body, tail) = block.as_chunks::<LANES>();
@@ -243,8 +244,8 @@ impl Scan {
                     lane(i, v, &mut count);
                 }
             }
-            // As a chunk of its own, filled up with values that do not count: an index that is not
-            // a constant would keep the lanes out of registers.
+            // The rest is padded to a whole chunk with NaN, which is not counted. Indexing by a
+            // value that is not a constant would keep the lanes out of registers.
             let mut last = [f32::NAN; LANES];
             last[..tail.len()].copy_from_slice(tail);
             for (i, &v) in last.iter().enumerate() {

@@ -1,35 +1,38 @@
-//! Rounding to the nearest integer as one addition, ties to even; and from that, ties away from
-//! zero.
+//! Rounding to the nearest integer by one addition, ties to even, and a form with ties away from
+//! zero built on it.
 //!
 //! Adding 1.5 * 2^23 to a small f32 leaves no bits for a fraction, so the addition itself rounds,
-//! in the mode that Rust guarantees: to nearest, ties to even. The integer then stands in the low
-//! bits of the sum. Unlike `f32::round_ties_even` this needs no instruction beyond SSE2's, and
-//! unlike `as i32` no handling of NaN, so a loop around it becomes vector code for any target.
+//! in the mode that Rust guarantees: to nearest, ties to even. The integer is then in the low bits
+//! of the sum. Unlike `f32::round_ties_even` this needs no instruction beyond SSE2, and unlike
+//! `as i32` it needs no special handling of NaN. A loop around it becomes vector code on any
+//! target.
 
 /// 1.5 * 2^23: sums with `|v| <= 2^22` stay in one binade, where the spacing is 1.
 const MAGIC_F32: f32 = 12_582_912.0;
 
-/// 1.5 * 2^52, the same for f64. Its low 32 bits are 0, so those of the sum are the integer in
-/// two's complement.
+/// 1.5 * 2^52, the same for f64. Its low 32 bits are 0, so the low 32 bits of the sum are the
+/// integer in two's complement.
 const MAGIC_F64: f64 = 6_755_399_441_055_744.0;
 
 /// The largest bound that [`round_clamped`] takes.
 pub(crate) const LIMIT: i32 = 1 << 22;
 
-/// `round_ties_even(v)` clamped to `lo..=hi`, which are integers within ±[`LIMIT`]. NaN becomes
-/// `lo`.
+/// `round_ties_even(v)` clamped to `lo..=hi`. The bounds are integers within ±[`LIMIT`]. NaN
+/// becomes `lo`.
 ///
-/// Clamping first is the same: rounding keeps order and keeps integers.
+/// Clamping before rounding gives the same result, because rounding keeps the order of values and
+/// leaves integers unchanged.
 #[inline(always)]
 pub(crate) fn round_clamped(v: f32, lo: f32, hi: f32) -> i32 {
-    // Written as comparisons, these are the single instructions maxps and minps, also for NaN.
+    // Written as comparisons these are the single instructions maxps and minps, and NaN takes the
+    // same path.
     let v = if v > lo { v } else { lo };
     let v = if v < hi { v } else { hi };
     ((v + MAGIC_F32).to_bits() as i32).wrapping_sub(MAGIC_F32.to_bits() as i32)
 }
 
-/// `round_ties_even(v)` for `|v| <= 2^22`, as a float and as an integer. NaN becomes NaN and some
-/// integer.
+/// `round_ties_even(v)` for `|v| <= 2^22`, as a float and as an integer. NaN gives NaN and an
+/// arbitrary integer.
 #[inline(always)]
 pub(crate) fn round_small(v: f32) -> (f32, i32) {
     let sum = v + MAGIC_F32;
@@ -42,7 +45,8 @@ pub(crate) fn round_clamped_ties_away(v: f32, lo: f32, hi: f32) -> i32 {
     let v = if v > lo { v } else { lo };
     let v = if v < hi { v } else { hi };
     let even = v + MAGIC_F32 - MAGIC_F32;
-    // Exact. Where a tie went toward zero, what is left has the value's own sign.
+    // This subtraction is exact. If a tie was rounded toward zero, what is left has the sign of the
+    // value.
     let left = v - even;
     let up = i32::from(left == 0.5 && v > 0.0);
     let down = i32::from(left == -0.5 && v < 0.0);
@@ -61,7 +65,7 @@ pub(crate) fn round_clamped_f64(v: f64, lo: f64, hi: f64) -> i32 {
 mod tests {
     use super::*;
 
-    /// The definition that the trick stands for.
+    /// What the trick must compute.
     fn round_then_clamp(v: f32, lo: f32, hi: f32) -> i32 {
         v.round_ties_even().clamp(lo, hi) as i32
     }
