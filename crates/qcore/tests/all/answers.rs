@@ -1,5 +1,5 @@
-//! The figures that the sources state: every one that is right is computed again here, and every one that is wrong or
-//! loose is named in the documentation.
+//! The figures that the sources state. Every one that is right is computed again here, and every
+//! one that is wrong or loose is named in the documentation.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +12,13 @@ use serde_json::Value;
 
 use crate::fixture;
 
-/// The layers of TinyTorch's example, inputs and outputs.
+/// The layers of TinyTorch's example: inputs and outputs.
 const MLP: [(u64, u64); 3] = [(784, 256), (256, 128), (128, 10)];
 
 const MIB: f64 = (1 << 20) as f64;
 const GIB: f64 = (1 << 30) as f64;
 
-/// Codes only, of weights and biases alike: the count that leaves out scales.
+/// Counts codes only, of weights and biases alike, and leaves out scales.
 const INT8_CODES: WeightStorage =
     WeightStorage { bits: 8, group: None, scale_bytes: 0, zero_point_bytes: 0, bias_bytes: 1 };
 
@@ -30,7 +30,7 @@ fn parameters(layers: &[(u64, u64)]) -> Vec<f64> {
     layers.iter().map(|layer| bytes(&[*layer], INT8_CODES)).collect()
 }
 
-/// A million values, evenly over -0.5 to 0.5, there and back.
+/// A million values, evenly spaced from -0.5 to 0.5, quantized and restored.
 fn evenly_spaced() -> ErrorMetrics {
     let x: Vec<f32> = (0..=1_000_000).map(|i| (f64::from(i) / 1e6 - 0.5) as f32).collect();
     let (codes, p) = quantize_tensor::<i8>(&x, &Scheme::tinytorch()).unwrap();
@@ -48,7 +48,7 @@ fn toy() -> QParams {
     Scheme::lab2_linear(codes).choose(Range::new(-0.25, 0.75).unwrap()).unwrap()
 }
 
-/// The figures that answer a question; none if nobody has written that down.
+/// The figures that answer a question; `None` if there is no answer here.
 fn answer(question: &str) -> Option<Vec<f64>> {
     let (f32_bytes, int8_bytes) = (bytes(&MLP, WeightStorage::F32), bytes(&MLP, INT8_CODES));
     let lanes = |bits: u64| 512 / bits;
@@ -115,10 +115,11 @@ fn answer(question: &str) -> Option<Vec<f64>> {
     Some(vec![one])
 }
 
-/// Statements that are no number.
+/// Statements that are not numbers.
 fn is_reproduced(question: &str) -> bool {
     match question {
-        // `x.matmul(weight)` with the layout (in, out) runs in the manifest, as tinytorch_quantized_linear.
+        // `x.matmul(weight)` with the layout (in, out) runs in the manifest, as
+        // tinytorch_quantized_linear.
         "weight layout" => true,
         _ => false,
     }

@@ -1,4 +1,5 @@
-//! The worked numbers of `docs/quantization.md`, read from its tables and computed again; and its links, followed.
+//! Reads the worked numbers of `docs/quantization.md` from its tables and computes them again, and
+//! follows its links.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ fn text() -> String {
     fs::read_to_string(path()).unwrap()
 }
 
-/// The body of the table whose heading begins so, cell by cell, without bold and code marks.
+/// The body of the table whose heading begins with `heading`, cell by cell, without bold and code
+/// marks.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let text = text();
     let mut lines = text.lines().skip_while(|line| !line.starts_with(heading));
@@ -28,7 +30,8 @@ fn table(heading: &str) -> Vec<Vec<String>> {
     lines.take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
-/// A number such as "5/127", "2^-23", "5e-7/127" or "(2^31 - 1) 2^-35" (the bold marks' filter took its asterisk).
+/// A number such as "5/127", "2^-23", "5e-7/127" or "(2^31 - 1) 2^-35". (The filter for bold marks
+/// removes its asterisk.)
 fn number(text: &str) -> f64 {
     if let Some((a, b)) = text.split_once('/') {
         return number(a) / number(b);
@@ -114,7 +117,7 @@ fn presets() -> Vec<(&'static str, Scheme)> {
     ]
 }
 
-/// Whether a cell says what a scheme does to a tensor with these values.
+/// Whether a cell describes what a scheme does to a tensor with these values.
 fn agrees(cell: &str, scheme: Scheme, values: [f32; 2]) -> bool {
     let chosen = scheme.choose(Range::of(&values).unwrap());
     let off = |p: QParams| {
@@ -164,7 +167,7 @@ fn every_preset_has_a_row() {
     }
 }
 
-/// Where the sources differ, as the manifest of fixtures lists it.
+/// Compares with the differences of the sources that the manifest of fixtures lists.
 #[test]
 fn every_convention_has_a_row() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/fixtures.json");
@@ -195,16 +198,17 @@ fn names_in_code_exist_and_links_lead_somewhere() {
             None => assert!(path().parent().unwrap().join(link).exists(), "no file {link}"),
         }
     }
-    // Functions and types in code marks are found in the sources.
+    // Functions and types in code marks must occur in the sources.
     let mut sources = String::new();
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for dir in [src.clone(), src.join("observer")] {
+    let entries = fs::read_dir(&src).unwrap().map(|entry| entry.unwrap().path());
+    for dir in entries.filter(|path| path.is_dir()).chain([src.clone()]) {
         for entry in fs::read_dir(dir).unwrap() {
             sources.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
         }
     }
     let body = &text[..text.find("## Figures").unwrap()];
-    // Code blocks hold formulas, and text that other libraries' names stand in is not ours.
+    // Code blocks contain formulas, and these words are names of other libraries.
     let prose: String = body.split("```").step_by(2).collect();
     let others = ["quantize_int8", "reduce_range", "round", "per_row", "group", "channels"];
     for name in prose.split('`').skip(1).step_by(2) {

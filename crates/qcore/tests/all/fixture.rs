@@ -1,5 +1,6 @@
-//! Reads the reference fixtures of `crates/qcore/tests/fixtures`: cases by name, tensors by label, and comparisons with
-//! each case's own tolerance. The tests of the other crates include this file by `#[path]`.
+//! Reads the reference fixtures of `crates/qcore/tests/fixtures`: cases by name, tensors by label,
+//! and comparisons within the tolerance of each case. The tests of the other crates include this
+//! file by `#[path]`.
 
 #![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
@@ -12,7 +13,7 @@ use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-/// Where the fixtures are, from any crate beside qcore.
+/// The folder of the fixtures, from any crate beside qcore.
 pub(crate) fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../qcore/tests/fixtures")
 }
@@ -86,7 +87,7 @@ impl Case {
         tensor.bytes.chunks_exact(size_of::<T>()).map(T::from_le).collect()
     }
 
-    /// The element of an input or output that has one.
+    /// The single element of an input or output.
     pub(crate) fn scalar<T: Element>(&self, label: &str) -> T {
         match self.get::<T>(label).as_slice() {
             &[value] => value,
@@ -132,7 +133,7 @@ impl Case {
             .unwrap_or_default()
     }
 
-    /// Compares with an output, by the case's tolerance for it.
+    /// Compares with an output, within the tolerance that the case has for it.
     #[track_caller]
     pub(crate) fn check<T: Element>(&self, label: &str, got: &[T]) {
         let want = self.get::<T>(label);
@@ -153,7 +154,7 @@ impl Case {
         self.check(label, &[got]);
     }
 
-    /// Compares with a JSON output, by the case's tolerance for it.
+    /// Compares with a JSON output, within the tolerance that the case has for it.
     #[track_caller]
     pub(crate) fn check_value(&self, label: &str, got: f64) {
         let want = match self.value(label) {
@@ -194,12 +195,12 @@ impl Case {
     }
 }
 
-/// How far from the expected a result may be.
+/// How far a result may be from what is expected.
 #[derive(Clone, Copy, Debug)]
 enum Tolerance {
-    /// The same bits; any NaN equals any NaN.
+    /// The same bits. Any NaN equals any other.
     Exact,
-    /// Integers at most so far apart.
+    /// Integers may differ by this much.
     MaxDiff(f64),
     /// `|got - want| <= abs + rel * |want|`.
     AbsRel { abs: f64, rel: f64 },
@@ -225,7 +226,7 @@ pub(crate) trait Element: Copy + Debug + Display {
     fn from_le(bytes: &[u8]) -> Self;
     /// Its value; i64 beyond 2^53 is rounded.
     fn to_f64(self) -> f64;
-    /// Its bits, or anything as exact.
+    /// Its bits, or another integer that is as exact.
     fn to_bits(self) -> u64;
 }
 

@@ -1,4 +1,5 @@
-//! Observers, by proptest: merging equals one pass, whatever the values, the batches and their order.
+//! Tests by proptest that merging observers equals one pass, whatever the values, the batches and
+//! their order.
 
 use proptest::prelude::*;
 use qcore::{
@@ -6,7 +7,7 @@ use qcore::{
     PercentileObserver, Range, Scheme,
 };
 
-/// Values as networks have them, or any at all.
+/// Values like those of networks, or any values at all.
 fn values() -> impl Strategy<Value = Vec<f32>> {
     prop_oneof![
         prop::collection::vec(-10.0..10.0_f32, 1..300),
@@ -18,7 +19,7 @@ fn values() -> impl Strategy<Value = Vec<f32>> {
     ]
 }
 
-/// One pass over everything, and two observers merged, each with its batches in reverse.
+/// One pass over everything, and two merged observers that each see their batches in reverse.
 fn both_ways<O: Observer>(
     new: impl Fn() -> O,
     merge: impl Fn(O, O) -> O,
@@ -52,7 +53,7 @@ proptest! {
         agree(both_ways(|| PercentileObserver::symmetric(90.0).unwrap(), PercentileObserver::merge, x, cut, n))?;
         agree(both_ways(|| MseObserver::new(Scheme::activations_u8()), MseObserver::merge, x, cut, n))?;
         agree(both_ways(|| EntropyObserver::new(CodeRange::I8), EntropyObserver::merge, x, cut, n))?;
-        // The histogram rebins, so only what it counted agrees.
+        // The histogram rebins, so only its counts agree.
         let [a, b] = both_ways(HistogramObserver::default, HistogramObserver::merge, x, cut, n);
         prop_assert_eq!((a.finite(), a.non_finite()), (b.finite(), b.non_finite()));
         let total = |o: &HistogramObserver| o.histogram().iter().sum::<f64>();
@@ -71,7 +72,7 @@ proptest! {
         for mut observer in observers {
             observer.observe(&values);
             let range = observer.range().unwrap();
-            // A share of a range that does not hold 0 lies nearer to 0.
+            // A share of a range that does not contain 0 lies nearer to 0.
             let hull = whole.extended_to_zero();
             prop_assert!(range.min() >= hull.min() && range.max() <= hull.max(), "{range:?} {whole:?}");
         }
@@ -89,7 +90,7 @@ proptest! {
             values.iter().map(|&v| f64::from(p.fake_quantize(v) - v).powi(2)).sum::<f64>() / values.len() as f64
         };
         let (found, whole) = (cost(observer.range().unwrap()), cost(Range::of(&values).unwrap()));
-        // On the binned values it never is; a bin is 2^-8 of a value of at most 10.
+        // It never exceeds it on the binned values. A bin is 2^-8 of a value of at most 10.
         prop_assert!(found.sqrt() <= whole.sqrt() + 10.0 / 256.0, "{found} {whole}");
     }
 }

@@ -1,4 +1,4 @@
-//! What must hold for every input, by proptest.
+//! Properties that hold for every input, tested by proptest.
 
 use proptest::prelude::*;
 use qcore::{
@@ -20,7 +20,7 @@ fn signed() -> impl Strategy<Value = CodeRange> {
     (2..=8_u32).prop_map(|bits| CodeRange::signed(bits).unwrap())
 }
 
-/// Any f32 at all: every bit pattern is as likely.
+/// Any f32; every bit pattern is equally likely.
 fn bits() -> impl Strategy<Value = f32> {
     any::<u32>().prop_map(f32::from_bits)
 }
@@ -29,7 +29,7 @@ fn finite() -> impl Strategy<Value = f32> {
     bits().prop_map(|v| if v.is_finite() { v } else { 1.0 })
 }
 
-/// The presets whose values are f32: all but the one that computes in f16.
+/// The presets for f32 values: all but the one that computes in f16.
 fn presets(bits: u32) -> Vec<(&'static str, Scheme)> {
     let (signed, unsigned) = (CodeRange::signed(bits).unwrap(), CodeRange::unsigned(bits).unwrap());
     let mut presets = vec![
@@ -102,12 +102,12 @@ proptest! {
         let (low, high) = (p.dequantize(p.codes().min()), p.dequantize(p.codes().max()));
         let x = low * (1.0 - at) + high * at;
         let error = (f64::from(p.fake_quantize(x)) - f64::from(x)).abs();
-        // Rounding of the quotient and of the product, relative to the value, comes on top.
+        // The rounding of the quotient and of the product, relative to the value, is added.
         let rounding = f64::from(x.abs().max(p.scale())) * f64::from(f32::EPSILON) * 256.0;
         prop_assert!(error <= f64::from(p.scale()) * 0.5 + rounding);
     }
 
-    /// Every preset, at every width it takes, over a range that holds 0 and `x`.
+    /// Every preset, at every width it allows, over a range that contains 0 and `x`.
     #[test]
     fn under_every_preset_the_error_is_half_a_step(
         low in -100.0..0.0_f32, high in 1.0..100.0_f32, at in 0.0..=1.0_f32, bits in 2..=8_u32,
@@ -117,8 +117,8 @@ proptest! {
         for (name, scheme) in presets(bits) {
             let p = scheme.choose(range).unwrap();
             let error = (f64::from(p.fake_quantize(x)) - f64::from(x)).abs();
-            // Beyond half a step: two roundings, each of half an ulp of the largest magnitude or, just below a power of
-            // two, of nearly one.
+            // The error beyond half a step comes from two roundings. Each is half an ulp of the
+            // largest magnitude or, just below a power of two, nearly one ulp.
             let rounding = f64::from(range.abs_max()) * f64::from(f32::EPSILON);
             prop_assert!(error <= p.scale_f64() / 2.0 + rounding, "{name}: {x} in {range:?}, {error}, {p:?}");
         }
@@ -146,7 +146,8 @@ proptest! {
         let (unsigned, p) = quantize_tensor::<u8>(&x, &Scheme::activations_u8()).unwrap();
         let (signed, _) = quantize_tensor::<i8>(&x, &Scheme::activations_i8()).unwrap();
         prop_assert!(p.scale() > 0.0);
-        // The zero points -128 - r and 0 - r round alike, so the codes are the same steps, 128 apart.
+        // The zero points -128 - r and 0 - r round alike, so the codes have the same steps, 128
+        // apart.
         prop_assert!(unsigned.iter().zip(&signed).all(|(&u, &i)| i32::from(u) == i32::from(i) + 128));
     }
 

@@ -1,4 +1,5 @@
-//! Requantization against exact rational arithmetic: every step of each definition in 128-bit integers.
+//! Compares requantization with exact rational arithmetic: every step of each definition in 128-bit
+//! integers.
 
 use proptest::prelude::*;
 use qcore::{
@@ -39,7 +40,7 @@ impl Rational {
         }
     }
 
-    /// Rounded to so many significant bits, ties to even: what a float keeps.
+    /// Rounded to this many significant bits, ties to even, as a float is.
     fn to_bits(self, bits: u32) -> Rational {
         let length = 128 - self.mantissa.unsigned_abs().leading_zeros();
         let drop = length.saturating_sub(bits);
@@ -61,7 +62,7 @@ enum Tie {
     Away,
 }
 
-/// `v / 2^shift`, to nearest.
+/// `v / 2^shift`, rounded to nearest.
 fn divided(v: i128, shift: u32, tie: Tie) -> i128 {
     if shift == 0 || shift > 126 {
         return if shift == 0 { v } else { 0 };
@@ -84,7 +85,7 @@ fn saturated(v: i128) -> i128 {
     v.clamp(i32::MIN.into(), i32::MAX.into())
 }
 
-/// The definitions, exactly.
+/// The exact definitions.
 fn reference(acc: i32, requantizer: Requantizer, z: i32, codes: CodeRange) -> i32 {
     let exact = Rational::of_int(acc);
     match requantizer {
@@ -159,7 +160,8 @@ proptest! {
             let got = requantizer.requantize(acc, z, CodeRange::I8);
             prop_assert_eq!(got, reference(acc, requantizer, z, CodeRange::I8), "{:?}", requantizer);
             let distance = (f64::from(got - z) - f64::from(acc) * m).abs();
-            // Only two roundings can miss the nearest: 83 / 8 is 10.375, but 41.5 becomes 42, and 10.5 becomes 11.
+            // Only two roundings can miss the nearest integer: 83 / 8 is 10.375, but 41.5 becomes
+            // 42 and then 10.5 becomes 11.
             let bound = if mode == RequantizeMode::DoubleRounding { 0.75 } else { 0.5 };
             prop_assert!(distance <= bound || got == 127 || got == -128, "{:?}", requantizer);
         }
@@ -168,13 +170,13 @@ proptest! {
     #[test]
     fn fixed_point_is_within_its_bound(acc: i32, multiplier in 1 << 30..=i32::MAX, shift in -31..=0_i32) {
         let m = Q31Multiplier::new(multiplier, shift).unwrap();
-        // Below 2^62, and compared in units of 2^-62: exact.
+        // The value is below 2^62 and compared in units of 2^-62, so this is exact.
         let exact = (i128::from(acc) * i128::from(multiplier)) << (31 + shift);
         let unit = 1_i128 << 62;
         let single = i128::from(m.multiply_single_rounding(acc)) * unit;
         prop_assert!(2 * (single - exact).abs() <= unit);
         let double = i128::from(m.multiply_double_rounding(acc)) * unit;
-        // Half a unit of the first rounding, then half of one.
+        // Half a unit of the first rounding, then half a unit of the second.
         let bound = unit + (unit >> -shift);
         prop_assert!(2 * (double - exact).abs() <= bound);
     }
@@ -193,7 +195,7 @@ fn the_ends_of_i32_are_exact() {
             }
         }
     }
-    // Beyond codes, the integer forms and f64 reach all of i32.
+    // The integer forms and the f64 form are not limited to codes; they cover all of i32.
     assert_eq!(requantize_f64(i32::MIN, 1.0, 0, i32::MIN, i32::MAX), i32::MIN);
     assert_eq!(requantize_add_then_round_f64(i32::MAX, 1.0, 0, i32::MIN, i32::MAX), i32::MAX);
     assert_eq!(requantize_power_of_two(i32::MIN, 0, -1, i32::MIN, i32::MAX), i32::MIN);

@@ -34,7 +34,7 @@ pub(crate) fn run(case: &Case) -> Outcome {
     Outcome::Passed
 }
 
-/// Codes multiplied as they are, of either sign.
+/// Products of the codes as they are, of either sign.
 fn products(case: &Case) {
     let (k, n) = (case.shape("a")[1], case.shape("b")[0]);
     let b = case.get::<i8>("b");
@@ -71,7 +71,7 @@ fn scales(params: &[QParams]) -> Vec<f32> {
     params.iter().map(QParams::scale).collect()
 }
 
-/// The five requantizations that the fixtures have.
+/// The five requantizations of the fixtures.
 fn check_requantization(case: &Case, s_x: f64, s_w: &[f32], s_y: f64, z_y: i32, codes: CodeRange) {
     let n = s_w.len();
     let m32: Vec<f32> = s_w.iter().map(|&s| output_multiplier(s_x as f32, s, s_y as f32)).collect();
@@ -96,7 +96,7 @@ fn check_requantization(case: &Case, s_x: f64, s_w: &[f32], s_y: f64, z_y: i32, 
     let single = all(&|acc, o| requantize_single_rounding(acc, q31[o], z_y, lo, hi));
     case.check("y_tflite_double_rounding", &double);
     case.check("y_tflite_single_rounding", &single);
-    // The same by name, over the whole slice.
+    // The same by its mode, over the whole slice.
     let axis = ChannelAxis::new(case.shape("acc"), 1).unwrap();
     for (mode, codes_by_hand) in [
         (RequantizeMode::RoundThenAddF64, &exact),
@@ -129,7 +129,8 @@ fn fully_quantized_linear(case: &Case) {
     case.check("q_x", &q_x);
     case.check_scalar("x_scale", p_x.scale_f64());
     case.check_scalar("x_zero_point", p_x.zero_point());
-    // A slice of any length goes through the same definition: a prefix of the tensor has a prefix of its codes.
+    // A slice of any length follows the same definition, so a prefix of the tensor has a prefix of
+    // its codes.
     for len in 0..=x.len().min(130) {
         let mut prefix = vec![0_i8; len];
         quantize_slice(&x[..len], &p_x, &mut prefix).unwrap();
@@ -182,7 +183,7 @@ fn requantization_at_ties(case: &Case) {
     check_requantization(case, case.float("x_scale"), &s_w, case.float("y_scale"), z_y, CodeRange::I8);
 }
 
-/// As with signed codes, 128 higher: only the shifted bias changes.
+/// The same as with signed codes, 128 higher. Only the shifted bias changes.
 fn unsigned_activations(case: &Case) {
     let (x, w) = (case.get::<u8>("q_x_u8"), case.get::<i8>("q_w"));
     let k = case.shape("q_w")[1];
@@ -284,7 +285,7 @@ fn fixed_point_multiply(case: &Case) {
         ("single_rounding", Q31Multiplier::multiply_single_rounding),
     ] {
         let all = multipliers.iter().flat_map(|&m| x.iter().map(move |&x| multiply(m, x)));
-        // Entries that overflow are not specified; here they saturate.
+        // The fixture does not specify entries that overflow. Here they saturate.
         let specified = |(i, got): (usize, i32)| if valid[i] == 1 { got } else { case.get::<i32>(label)[i] };
         case.check(label, &all.enumerate().map(specified).collect::<Vec<_>>());
     }

@@ -1,4 +1,5 @@
-//! Walks the manifest of reference fixtures and runs every case in it. A case that nothing here runs fails the test.
+//! Walks the manifest of reference fixtures and runs every case in it. A case that nothing runs
+//! fails the test.
 
 mod integer;
 mod observers;
@@ -12,23 +13,23 @@ use serde_json::Value;
 
 use crate::fixture::{self, Case, Group};
 
-/// What became of a case.
+/// The outcome of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
-    /// Every output is reproduced, within the case's own tolerance.
+    /// Every output is reproduced within the tolerance of the case.
     Passed,
-    /// The case's tensor is not stored; its figures are reproduced on another draw of it.
+    /// The tensor of the case is not stored. Its figures are reproduced on another draw of it.
     ForInformation,
-    /// Its source has no result for it. Here it is a typed error, and that was tested.
+    /// The source of the case has no result for it. Here it is a typed error, which was tested.
     Undefined,
-    /// Nothing runs it.
+    /// Nothing runs this case.
     Unknown,
 }
 
 /// Runs one case.
 type Runner = fn(&Case) -> Outcome;
 
-/// The files of the manifest, and what runs their cases.
+/// The files of the manifest, and the function that runs the cases of each.
 const FILES: [(&str, Runner); 9] = [
     ("00_rounding", per_tensor::rounding),
     ("01_symmetric", per_tensor::symmetric),

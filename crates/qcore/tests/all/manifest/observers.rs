@@ -1,4 +1,4 @@
-//! Observers, group 09: ranges, and the scales and zero points that PyTorch makes of them.
+//! Observers, group 09: ranges, and the scales and zero points that PyTorch computes from them.
 
 use qcore::{
     ChannelAxis, CodeRange, HistogramObserver, MinMaxObserver, MovingAverageObserver, Observer,
@@ -25,7 +25,7 @@ pub(crate) fn run(case: &Case) -> Outcome {
     Outcome::Passed
 }
 
-/// PyTorch's type, scheme and reduced range, as a scheme of ours.
+/// Our scheme for PyTorch's type, scheme and reduced range.
 fn scheme(config: &Value) -> Scheme {
     let bits = if config["reduce_range"] == true { 7 } else { 8 };
     let codes = match config["dtype"].as_str() {
@@ -51,14 +51,15 @@ fn configs(case: &Case) -> &[Value] {
     case.param("configs").as_array().unwrap()
 }
 
-/// Lets an observer see the case's batches, along the first axis of `x`.
+/// Shows an observer the batches of a case, along the first axis of `x`.
 fn observed<O: Observer>(case: &Case, mut observer: O) -> O {
     let x = case.get::<f32>("x");
     x.chunks_exact(x.len() / case.shape("x")[0]).for_each(|batch| observer.observe(batch));
     observer
 }
 
-/// Checks scale and zero point of each configuration, and what they cost; gives the parameters' range back.
+/// Checks scale and zero point of each configuration and the error they cause. Returns the range of
+/// the parameters.
 fn check_params(case: &Case, range_of: impl Fn(&Value) -> Range) {
     let (mut params, mut min, mut max) = (vec![], vec![], vec![]);
     for config in configs(case) {
@@ -82,7 +83,7 @@ fn check_params(case: &Case, range_of: impl Fn(&Value) -> Range) {
     }
 }
 
-/// Restored in f64, as the fixtures have it.
+/// The values are restored in f64, as in the fixtures.
 fn mean_squared_error(x: &[f32], p: &QParams) -> f64 {
     let squared = |&x: &f32| {
         let restored = f64::from(p.quantize(x) - p.zero_point()) * p.scale_f64();

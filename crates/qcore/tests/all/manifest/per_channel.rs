@@ -1,4 +1,4 @@
-//! Per-channel quantization, and what it costs: groups 05 and 07.
+//! Per-channel quantization and its errors: groups 05 and 07.
 
 use half::f16;
 use qcore::{
@@ -56,7 +56,7 @@ fn linear<T: Element>(x: &[T], weight: &[T], bias: Option<&[T]>, k: usize) -> Ve
     y
 }
 
-/// Group 05, by the source of the case.
+/// Group 05, dispatched by the source of the case.
 pub(crate) fn run(case: &Case) -> Outcome {
     match case.name.split('_').next() {
         Some("pc") => tutorial(case),
@@ -82,7 +82,7 @@ fn tutorial(case: &Case) {
     }
 }
 
-/// Per tensor against per channel where rows differ by two orders of magnitude.
+/// Per tensor against per channel, for rows that differ by two orders of magnitude.
 fn check_varying_magnitudes(case: &Case, w: &[f32], per_channel: &[f32]) {
     let (codes, p) = quantize_tensor::<i8>(w, &Scheme::tutorial_symmetric(CodeRange::I8)).unwrap();
     let mut per_tensor = vec![0.0; w.len()];
@@ -139,7 +139,7 @@ fn lab2(case: &Case) {
     case.check("dequantized", &got.restored);
 }
 
-/// f16 weights, widened to f32 or in their own precision.
+/// f16 weights, both widened to f32 and in their own precision.
 fn rotalabs(case: &Case) {
     let w16 = case.get::<f16>("weight");
     let w: Vec<f32> = w16.iter().map(|v| v.to_f32()).collect();
@@ -203,7 +203,7 @@ fn metrics(case: &Case) {
         ErrorMetrics::of(&x, &got.restored).unwrap()
     };
     for label in case.value_labels() {
-        // Nothing over nothing: the figure with epsilon is -inf, the one without +inf, in both definitions.
+        // 0 / 0: the figure with epsilon is -inf and the one without is +inf, by both definitions.
         let figure = match label {
             "max_abs_error" => metrics.max_abs_error,
             "mean_abs_error" => metrics.mean_abs_error,
@@ -216,8 +216,9 @@ fn metrics(case: &Case) {
     }
 }
 
-/// The figures of a normal f16 tensor of 4096 x 4096. Any draw gives nearly the same, within the 5 % that the case
-/// allows; only the largest error hangs on the draw's largest value, and is left out. This draw is Box and Muller's.
+/// The figures of a normal f16 tensor of 4096 x 4096. Any draw gives nearly the same figures,
+/// within the 5 % that the case allows. Only the largest error depends on the largest value of the
+/// draw, and is left out. This draw uses the method of Box and Muller.
 fn quick_start(case: &Case) -> Outcome {
     let mut state = 0_u64;
     let mut uniform = || {

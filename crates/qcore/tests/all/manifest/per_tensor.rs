@@ -40,7 +40,7 @@ pub(crate) fn rounding(case: &Case) -> Outcome {
     let x = case.get::<f32>("x");
     case.check("half_even", &x.iter().map(|v| v.round_ties_even()).collect::<Vec<_>>());
     case.check("half_away", &x.iter().map(|v| v.round()).collect::<Vec<_>>());
-    // The crate's own rounding, seen through a scale of 1.
+    // The rounding of the crate, seen through a scale of 1.
     let p = QParams::new(1.0, 0, CodeRange::I8).unwrap();
     for (x, want) in x.iter().zip(case.get::<f32>("half_even")) {
         assert_eq!(p.quantize(*x), want.clamp(-128.0, 127.0) as i32, "{x}");
@@ -69,7 +69,7 @@ pub(crate) fn affine_unsigned(case: &Case) -> Outcome {
     };
     let x = case.get::<f32>("x");
     if case.name.starts_with("asym_range_overflow") {
-        // The formula gives scale inf and NaN for every value; an error instead.
+        // By the formula the scale is inf and every value NaN. Here it is an error.
         assert!(matches!(scheme.choose(Range::of(&x).unwrap()), Err(SchemeError::Overflow { .. })));
         assert_eq!(case.scalar::<f32>("scale"), f32::INFINITY);
         return Outcome::Undefined;
@@ -115,7 +115,7 @@ pub(crate) fn tinytorch(case: &Case) -> Outcome {
     Outcome::Passed
 }
 
-/// Weight as (in, out), bias quantized as a tensor of its own.
+/// A weight stored (in, out), with the bias quantized as a tensor of its own.
 fn check_tinytorch_linear(case: &Case) {
     let quantize = |label: &str, q: &str, scale: &str, zero_point: &str| {
         let (codes, p) = quantize_tensor::<i8>(&case.get::<f32>(label), &Scheme::tinytorch()).unwrap();
@@ -182,7 +182,7 @@ fn check_ranges(case: &Case) {
     assert_eq!(supported, 7);
 }
 
-/// The codes of a trained network's weights, counted, and a histogram of the weights themselves.
+/// Counts the codes of a trained network's weights, and makes a histogram of the weights.
 fn check_histograms(case: &Case) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qnn/data/mnist/mnist_vgg_quarter.safetensors");
     let checkpoint = load_tensors(&path);
