@@ -6,7 +6,7 @@ use std::path::Path;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qbenches::bytes;
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatMlp, FloatWorkspace, QuantConfig, QuantWorkspace};
+use qnn::{FloatMlp, LinearWorkspace, QuantConfig};
 
 fn forward_passes(criterion: &mut Criterion) {
     for name in ["mnist_mlp_784_256_128_10", "mnist_mlp_784_512_512_10"] {
@@ -25,7 +25,7 @@ fn one_model(criterion: &mut Criterion, name: &str) -> Result<(), Box<dyn std::e
     let quantized = float.calibrate([MatRef::new(&pixels, 256, k)?])?.quantize(&QuantConfig::default())?;
 
     let mut group = criterion.benchmark_group(name);
-    let (mut float_workspace, mut workspace) = (FloatWorkspace::new(), QuantWorkspace::new());
+    let (mut float_workspace, mut workspace) = (LinearWorkspace::new(), LinearWorkspace::new());
     for batch in [1, 32, 256] {
         let x = MatRef::new(&pixels, batch, k)?;
         let mut logits = vec![0.0; batch * n];

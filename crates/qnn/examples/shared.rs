@@ -10,7 +10,7 @@ use std::thread;
 
 use memmap2::Mmap;
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatMlp, QuantConfig, QuantMlp, QuantWorkspace, argmax_rows};
+use qnn::{FloatMlp, LinearWorkspace, QuantConfig, QuantMlp, argmax_rows};
 
 const REQUESTS: usize = 100;
 
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for worker in 0..4 {
         let (model, pixels) = (Arc::clone(&model), Arc::clone(&pixels));
         workers.push(thread::spawn(move || {
-            let (mut workspace, mut logits) = (QuantWorkspace::new(), [0.0; 10]);
+            let (mut workspace, mut logits) = (LinearWorkspace::new(), [0.0; 10]);
             let mut classes = Vec::new();
             for image in pixels.chunks_exact(784).skip(worker).step_by(4) {
                 let x = MatRef::new(image, 1, 784).map_err(|error| error.to_string())?;

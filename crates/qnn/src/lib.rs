@@ -1,27 +1,36 @@
-//! int8 layers and models: quantize any tree of layers, with evidence; run, compare, save.
+//! int8 layers and models: quantize any tree of layers, see what that costs, run it, save it.
 //!
-//! - **Layers**: [`StaticLinear`] (calibrated scales, codes or floats in and out), [`DynamicLinear`] (scales of the values at
-//!   hand), [`WeightOnlyLinear`] (float activations and sums), and the reference forms [`Int8Linear`] and
-//!   [`QuantizedLinear`]. [`Linear`] is a layer in whatever form.
-//! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers while batches run through it,
-//!   and replaces them as a [`PassConfig`] says.
-//! - **Evidence**: [`PassReport`] (SQNR, as it is and about the mean, and clipped share of each layer, from the calibration run),
-//!   a [`Warning`] where a good figure hides a bad one, [`analyze_model_sizes`], [`analyze_sensitivity`] (what quantizing each
-//!   layer alone costs, and the cheapest mix that keeps a [`Target`]).
-//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of compressed-tensors, from one file or from
-//!   several ([`ShardIndex`]); [`save_layers`] and [`LayerFile`] write and read a file of one's own, from bytes that may be mapped.
+//! - **Layers**: [`StaticLinear`] has calibrated scales and takes and gives codes or floats,
+//!   [`DynamicLinear`] finds scales in the values at hand, and [`WeightOnlyLinear`] has float
+//!   activations and sums. [`Linear`] is a layer in any form. The slow layers that courses write
+//!   are in [`reference`](mod@reference).
+//! - **The pass**: [`quantize_model`] walks an engine's own model ([`Layers`]), watches its layers
+//!   while batches run through it, and replaces them as a [`PassConfig`] says.
+//! - **Evidence**: [`PassReport`] has the SQNR and the clipped share of each layer, from the
+//!   calibration run, and a [`Warning`] where a good figure hides a bad one.
+//!   [`analyze_model_sizes`] counts bytes. [`analyze_sensitivity`] finds out what quantizing each
+//!   layer alone costs, and the cheapest mix that keeps a [`Target`].
+//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of
+//!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`save_layers`] and
+//!   [`LayerFile`] write and read this library's own files. The bytes may be those of a mapped
+//!   file.
 //!
-//! The MLP is a tree like any other ([`Mlp`]), and has a short way besides. Its states are types, and each step makes the next
-//! one:
+//! The MLP is a tree like any other ([`Mlp`]), and has a short way as well. Its states are types,
+//! and each step makes the next one:
 //!
-//! 1. [`FloatMlp`]: f32 layers, from [`FloatLinear`]s or a safetensors file with PyTorch's names.
-//! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`]: the range of every layer's
-//!    input.
-//! 3. [`CalibratedMlp::quantize`] gives a [`QuantMlp`]: i8 weights, u8 or i8 activations ([`QuantConfig`]).
-//! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose sums become f32 logits.
-//! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and [`QuantMlp::load`] keep the model.
+//! 1. A [`FloatMlp`] is made of [`FloatLinear`]s, or read from a safetensors file with PyTorch's
+//!    names.
+//! 2. [`FloatMlp::calibrate`] runs sample batches through it and gives a [`CalibratedMlp`], which
+//!    knows the range of every layer's input.
+//! 3. [`CalibratedMlp::quantize`] gives a [`QuantMlp`] with i8 weights and u8 or i8 activations
+//!    ([`QuantConfig`]).
+//! 4. [`QuantMlp::forward`] multiplies integers from the quantized input to the last layer, whose
+//!    sums become f32 logits.
+//! 5. [`QuantMlp::report`] says what it cost, layer by layer; [`QuantMlp::save`] and
+//!    [`QuantMlp::load`] keep the model.
 //!
-//! What a [`QuantMlp`] of two layers computes; what lies between `x` and the logits is integers:
+//! This is what a [`QuantMlp`] of two layers computes. Everything between `x` and the logits is
+//! integers:
 //!
 //! ```text
 //!  x ── quantize ──► u8 ── × i8 ──► int32 ── requantize ──► u8 ── × i8 ──► int32 ── dequantize ──► logits
@@ -30,7 +39,7 @@
 //!
 //! ```
 //! use qkernels::{MatMut, MatRef, Threads};
-//! use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace};
+//! use qnn::{FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp};
 //!
 //! let float = FloatMlp::new(vec![
 //!     FloatLinear::new("fc1", 3, 2, vec![0.5, -1.0, 0.25, 0.75, -0.5, 0.5], vec![0.1, 0.0, -0.1])?,
@@ -40,141 +49,106 @@
 //! let x = MatRef::new(&x, 4, 2)?;
 //! let model = float.calibrate([x])?.quantize(&QuantConfig::default())?;
 //! let mut logits = [0.0; 8];
-//! model.forward(x, MatMut::new(&mut logits, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! model.forward(x, MatMut::new(&mut logits, 4, 2)?, Threads::Serial, &mut LinearWorkspace::new())?;
 //! println!("{}", model.report(&float, x)?);
 //!
 //! let restored = QuantMlp::from_bytes(&model.to_bytes()?, None)?;
 //! let mut again = [0.0; 8];
-//! restored.forward(x, MatMut::new(&mut again, 4, 2)?, Threads::Serial, &mut QuantWorkspace::new())?;
+//! restored.forward(x, MatMut::new(&mut again, 4, 2)?, Threads::Serial, &mut LinearWorkspace::new())?;
 //! assert_eq!(logits, again);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Invariants
 //!
-//! - An integer layer is proven: its sums cannot leave int32 whatever the input, its scales are usable; in a [`QuantMlp`] each
-//!   takes what the one before it gives. This holds for layers from files too; what a file says is hostile until checked.
-//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the threads and (unless rows share
-//!   a scale, as per tensor) the batch.
-//! - Nothing that a caller passes in, bytes included, panics. Errors are typed and carry names and numbers.
-//! - Nothing is dropped in silence: a scale that had to be raised and a channel that became constant are in the report,
-//!   and a tensor that has no place in a model is an error.
+//! - An integer layer is proven: its sums cannot leave int32, whatever the input, and its scales
+//!   are usable. In a [`QuantMlp`] each layer takes the codes that the one before it gives. This
+//!   holds for layers from files too: what a file says is hostile until checked.
+//! - Its results equal those of qcore's scalar functions bit for bit, whatever the kernel, the
+//!   threads and (unless rows share a scale, as per tensor) the batch.
+//! - Nothing that a caller passes in causes a panic, hostile bytes included. Errors are typed and
+//!   have names and numbers.
+//! - Nothing is dropped in silence. A scale that had to be raised and a channel that became
+//!   constant are in the report, layers that hand on values instead of codes are in
+//!   [`Mlp::unlinked`], and a tensor that has no place in a model is an error.
 
 #![forbid(unsafe_code)]
 
-mod calibrate;
-mod calibrating;
-mod calibration;
-mod chain;
-mod checkpoint;
-mod checkpoint_error;
-mod checksum;
-mod compare;
-mod config;
-mod dynamic_linear;
-mod exchange;
-mod file_error;
-mod float_file;
-mod float_linear;
-mod float_mlp;
-mod forward;
-mod fused;
-mod int8_layout;
-mod int8_linear;
-mod json_keys;
-mod layer_description;
-mod layer_file;
-mod layer_shape;
-mod layer_writer;
-mod layers;
-mod linear;
-mod method;
-mod mlp;
-mod mlp_file;
-mod names;
-mod observer_choice;
-mod pass;
-mod pass_config;
-mod pass_error;
-mod pass_plan;
-mod pass_report;
-mod pattern;
-mod quant_mlp;
-mod quantize;
-mod quantized_linear;
-mod report;
-mod rows;
-mod scheme_description;
-mod sensitivity;
-mod sensitivity_report;
-mod shards;
-mod sizes;
-mod static_chain;
-mod static_error;
-mod static_forward;
-mod static_linear;
-mod static_quantize;
-mod storage;
-mod table;
-mod tensors;
-mod warning;
-mod weight_codes;
-mod weight_only_linear;
-mod workspace;
+// The rooms, in the order in which they depend on each other: a room imports only those above it.
 
-pub use calibrate::{CalibrateError, CalibratedMlp};
-pub use calibrating::CalibratingLinear;
-pub use calibration::{Calibration, CalibrationProgress, calibrate_model};
-pub use chain::ChainError;
-pub use checkpoint::Checkpoint;
-pub use checkpoint_error::CheckpointError;
-pub use config::{ActivationCodes, QuantConfig, WeightConfig, WeightGranularity};
-pub use dynamic_linear::{DynamicLinear, DynamicLinearError, DynamicParts};
-pub use file_error::{LayerError, LoadError, SaveError};
-pub use float_file::LoadFloatError;
-pub use float_linear::{FloatLinear, FloatLinearError};
-pub use float_mlp::{FloatMlp, FloatWorkspace, LayerOutput};
-pub use forward::ForwardError;
-pub use fused::FusedActivation;
-pub use int8_layout::Int8Form;
-pub use int8_linear::Int8Linear;
-pub use layer_file::LayerFile;
-pub use layer_shape::{LayerMismatch, LayerShape};
-pub use layer_writer::{layers_to_bytes, save_layers};
-pub use layers::Layers;
-pub use linear::Linear;
-pub use method::{DynamicConfig, Method, StaticConfig};
-pub use mlp::Mlp;
-pub use observer_choice::ObserverChoice;
-pub use pass::quantize_model;
-pub use pass_config::{PassConfig, Rule};
-pub use pass_error::{PassError, PassLayerError, Refusal};
-pub use pass_report::{Decision, PassLayer, PassReport};
-pub use quant_mlp::{QuantMlp, QuantWorkspace};
-pub use quantize::QuantizeModelError;
-pub use quantized_linear::QuantizedLinear;
-pub use report::{LayerReport, ModelReport, ReportError};
-pub use rows::argmax_rows;
-pub use sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
-pub use sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
-pub use shards::{ShardError, ShardIndex};
-pub use sizes::{LayerSize, SizeReport, analyze_model_sizes};
-pub use static_error::StaticLinearError;
-pub use static_linear::{StaticLinear, StaticParts};
-pub use static_quantize::QuantizeLinearError;
-pub use storage::Storage;
-pub use tensors::{MAX_FILE_BYTES, TensorFileError};
-pub use warning::Warning;
-pub use weight_codes::WeightCodesError;
-pub use weight_only_linear::{WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear};
-pub use workspace::LinearWorkspace;
+// What a caller chooses: forms, codes, observers, methods.
+mod config;
+
+// One linear layer in each of its forms.
+mod layer;
+
+// A model as a tree of layers.
+mod tree;
+
+// Bytes, warnings, tables.
+mod evidence;
+
+// The quantize pass: calibrate, plan, replace, report.
+mod pass;
+
+// The MLP in f32, in mixed forms, in integers only.
+mod mlp;
+
+// Models as files.
+mod file;
+
+// The layers that courses write: slow, to compare with.
+pub mod reference;
+
+pub use config::activation_codes::ActivationCodes;
+pub use config::form::Form;
+pub use config::fused::FusedActivation;
+pub use config::method::{DynamicConfig, Method, StaticConfig};
+pub use config::mlp::QuantConfig;
+pub use config::observer::ObserverChoice;
+pub use config::pass::{PassConfig, Rule};
+pub use config::weights::{WeightConfig, WeightGranularity, WeightOnlyConfig};
+pub use evidence::sizes::{LayerSize, SizeReport, analyze_model_sizes};
+pub use evidence::warning::Warning;
+pub use file::checkpoint::Checkpoint;
+pub use file::checkpoint_error::CheckpointError;
+pub use file::error::{LoadError, SaveError};
+pub use file::int8_layout::Int8Form;
+pub use file::reader::LayerFile;
+pub use file::shards::{ShardError, ShardIndex};
+pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};
+pub use file::writer::{layers_to_bytes, save_layers};
+pub use layer::dynamic::{DynamicLinear, DynamicParts};
+pub use layer::float::{FloatLinear, FloatLinearError};
+pub use layer::forward_error::ForwardError;
+pub use layer::layer_error::LayerError;
+pub use layer::linear::Linear;
+pub use layer::rows::argmax_rows;
+pub use layer::static_linear::build::{StaticLinear, StaticParts};
+pub use layer::storage::Storage;
+pub use layer::weight_only::WeightOnlyLinear;
+pub use layer::workspace::LinearWorkspace;
+pub use mlp::calibrated::{CalibrateError, CalibratedMlp};
+pub use mlp::float::{FloatMlp, LayerOutput};
+pub use mlp::mixed::Mlp;
+pub use mlp::quant::{QuantMlp, QuantizeModelError};
+pub use mlp::report::{LayerReport, ModelReport, ReportError};
+pub use pass::calibration::{Calibration, CalibrationProgress, calibrate_model};
+pub use pass::error::{PassError, PassLayerError, Refusal};
+pub use pass::report::{Decision, PassLayer, PassReport};
+pub use pass::run::quantize_model;
+pub use pass::sensitivity::{ModelOutput, SensitivityError, Target, analyze_sensitivity};
+pub use pass::sensitivity_report::{LayerSensitivity, Mix, SensitivityReport};
+pub use tree::chain::ChainError;
+pub use tree::layers::Layers;
+pub use tree::shape::{LayerMismatch, LayerShape};
 
 /// The README's example, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Those of the guides.
+/// The guides' examples, compiled.
 #[cfg(doctest)]
 mod guides {
     #[doc = include_str!("../../../docs/guides/int8-in-your-engine.md")]

@@ -9,12 +9,12 @@ mod small;
 use std::sync::Once;
 
 use qcore::{QParams, Range, Scheme};
-use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads, Workspace};
+use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
+use qnn::reference::{Int8Linear, QuantizedLinear};
 use qnn::{
-    CalibrateError, DynamicConfig, DynamicLinear, DynamicLinearError, DynamicParts, FloatLinear,
-    FloatLinearError, FloatMlp, FloatWorkspace, ForwardError, FusedActivation, Int8Linear, Layers, Linear,
-    LinearWorkspace, Method, Mlp, ModelOutput, PassConfig, PassError, QuantConfig, QuantMlp, QuantWorkspace,
-    QuantizedLinear, ReportError, StaticLinear, StaticLinearError, StaticParts, WeightConfig,
+    CalibrateError, DynamicConfig, DynamicLinear, DynamicParts, FloatLinear, FloatLinearError, FloatMlp,
+    ForwardError, FusedActivation, LayerError, Layers, Linear, LinearWorkspace, Method, Mlp, ModelOutput,
+    PassConfig, PassError, QuantConfig, QuantMlp, ReportError, StaticLinear, StaticParts, WeightConfig,
     WeightOnlyConfig, WeightOnlyLinear, analyze_model_sizes, analyze_sensitivity, argmax_rows,
     calibrate_model, quantize_model,
 };
@@ -113,7 +113,7 @@ fn integer_layers_need_all_dimensions() {
                 activation,
             };
             let error = StaticLinear::new(parts, kernel()).unwrap_err();
-            assert_eq!(error, StaticLinearError::Empty { n, k });
+            assert_eq!(error, LayerError::Empty { n, k });
             for activations in [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())] {
                 let parts = DynamicParts {
                     name: name.clone(),
@@ -125,7 +125,7 @@ fn integer_layers_need_all_dimensions() {
                     activation,
                 };
                 let error = DynamicLinear::new(parts, kernel()).unwrap_err();
-                assert_eq!(error, DynamicLinearError::Empty { n, k });
+                assert_eq!(error, LayerError::Empty { n, k });
             }
         }
         for group_len in SIZES.map(Some).into_iter().chain([None]) {
@@ -147,7 +147,7 @@ fn integer_layers_need_all_dimensions() {
             activation,
         };
         let error = StaticLinear::new(parts, kernel()).unwrap_err();
-        assert_eq!(error, StaticLinearError::Length { tensor: "the weight scales", n, len: 1 });
+        assert_eq!(error, LayerError::Length { tensor: "the weight scales", n, len: 1 });
     }
 }
 
@@ -164,7 +164,7 @@ fn layers_run_on_no_rows_and_on_no_other_empty_shape() {
         Int8Linear::quantize(&float, &Scheme::weights_i8()).unwrap(),
         QuantizedLinear::quantize(&float).unwrap(),
     );
-    let (mut workspace, mut gemm) = (LinearWorkspace::new(), Workspace::new());
+    let (mut workspace, mut gemm) = (LinearWorkspace::new(), LinearWorkspace::new());
     let (threads, one) = (Threads::Serial, (1, 1));
     every_shape("float", one, |x, out| float.forward(x, out, threads));
     every_shape("static", one, |x, out| static_linear.forward(x, out, threads, &mut workspace));
@@ -174,7 +174,7 @@ fn layers_run_on_no_rows_and_on_no_other_empty_shape() {
     let layers = dynamic.into_iter().map(Linear::from);
     let layers = layers.chain([float.into(), static_linear.clone().into(), weight_only.into()]);
     for layer in layers {
-        every_shape(layer.method(), one, |x, out| layer.forward(x, out, threads, &mut workspace));
+        every_shape(layer.form().name(), one, |x, out| layer.forward(x, out, threads, &mut workspace));
     }
     for m in SIZES {
         let codes = MatRef::with_strides(&[1_u8], m, 1, 0, 0).unwrap();
@@ -216,7 +216,7 @@ fn models_run_on_no_rows_and_on_no_other_empty_shape() {
     limited();
     let (float, one) = (mlp(), (1, 1));
     let quant = float.calibrate([rows(&[0.5, 1.0], 1)]).unwrap().quantize(&QuantConfig::default()).unwrap();
-    let (mut floats, mut workspace) = (FloatWorkspace::new(), QuantWorkspace::new());
+    let (mut floats, mut workspace) = (LinearWorkspace::new(), LinearWorkspace::new());
     every_shape("FloatMlp", one, |x, out| float.forward(x, out, Threads::Serial, &mut floats));
     every_shape("QuantMlp", one, |x, out| quant.forward(x, out, Threads::Serial, &mut workspace));
     let per_tensor = Dynamic::PerTensor(Scheme::activations_u8());
@@ -229,7 +229,9 @@ fn models_run_on_no_rows_and_on_no_other_empty_shape() {
     ] {
         let (mut model, config) = (Mlp::from(float.clone()), PassConfig { method, ..PassConfig::default() });
         quantize_model(&mut model, &config, [rows(&[0.5, 1.0], 1)], Mlp::run_batch, |_| {}).unwrap();
-        every_shape(method.name(), one, |x, out| model.forward(x, out, Threads::Serial, &mut workspace));
+        every_shape(method.form().name(), one, |x, out| {
+            model.forward(x, out, Threads::Serial, &mut workspace)
+        });
         for x in views(&[0.5]) {
             let result = model.run_batch(x);
             match (x.rows(), x.cols()) {
@@ -282,7 +284,7 @@ fn a_watched_layer_checks_shapes_first() {
     limited();
     let mut model = vec![Linear::from(linear("fc", 1, 1))];
     let run = |model: &Vec<Linear>, ()| {
-        assert!(matches!(model[0], Linear::Calibrating(_)));
+        assert!(matches!(&model[0], Linear::Float(layer) if layer.is_watched()));
         let mut workspace = LinearWorkspace::new();
         every_shape("calibrating", (1, 1), |x, out| {
             model[0].forward(x, out, Threads::Serial, &mut workspace)
@@ -321,13 +323,13 @@ fn analyses_take_any_output() {
     let everything_small = PassConfig { min_weights: usize::MAX, ..PassConfig::default() };
     let no_batches: [MatRef<'_, f32>; 0] = [];
     let report = quantize_model(&mut model, &everything_small, no_batches, Mlp::run_batch, |_| {}).unwrap();
-    assert!(report.layers.iter().all(|layer| layer.method == "float"), "{report}");
+    assert!(report.layers.iter().all(|layer| layer.form == qnn::Form::Float), "{report}");
     let none: Vec<Linear> = Vec::new();
     assert_eq!(analyze_model_sizes(&none).stored().total(), 0);
     none.visit(&mut |_| unreachable!());
     assert_eq!(Mlp::new(vec![]).unwrap_err(), qnn::ChainError::NoLayers);
     let restored = QuantMlp::from_bytes(&quant_model().to_bytes().unwrap(), None).unwrap();
-    assert_eq!(restored.layers().len(), 2);
+    assert_eq!(restored.layers().count(), 2);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use qcore::{ChannelAxis, CodeRange, Scheme, channel_params, fake_quantize_per_channel};
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatMlp, FloatWorkspace, argmax_rows};
+use qnn::{FloatMlp, LinearWorkspace, argmax_rows};
 
 use crate::dataset::{Digits, PIXELS};
 use crate::flags::DATA;
@@ -70,7 +70,7 @@ pub(crate) fn with_codes(
 pub(crate) fn logits(model: &FloatMlp, x: MatRef<'_, f32>) -> Result<Vec<f32>> {
     let (m, n) = (x.rows(), model.outputs());
     let mut logits = vec![0.0; m * n];
-    model.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut FloatWorkspace::new())?;
+    model.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut LinearWorkspace::new())?;
     Ok(logits)
 }
 

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use qcore::{CodeRange, ErrorMetrics, WeightStorage, agreement};
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatMlp, QuantConfig, QuantWorkspace};
+use qnn::{FloatMlp, LinearWorkspace, QuantConfig};
 
 use super::float_model::{self, MLP_512};
 use crate::dataset::{CLASSES, Digits};
@@ -38,7 +38,7 @@ fn int8_logits(model: &FloatMlp, x: MatRef<'_, f32>) -> Result<Vec<f32>> {
     let quantized = calibrated.quantize(&QuantConfig::default())?;
     let (m, n) = (x.rows(), model.outputs());
     let mut logits = vec![0.0; m * n];
-    quantized.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut QuantWorkspace::new())?;
+    quantized.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut LinearWorkspace::new())?;
     Ok(logits)
 }
 

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use qcore::Agreement;
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
-    ActivationCodes, FloatMlp, FloatWorkspace, ModelReport, QuantConfig, QuantMlp, QuantWorkspace,
-    WeightGranularity, argmax_rows,
+    ActivationCodes, FloatMlp, LinearWorkspace, ModelReport, QuantConfig, QuantMlp, WeightGranularity,
+    argmax_rows,
 };
 use rayon::ThreadPoolBuilder;
 
@@ -93,8 +93,8 @@ impl Logits {
     fn of(float: &FloatMlp, quantized: &QuantMlp, x: MatRef<'_, f32>, threads: Threads<'_>) -> Result<Self> {
         let (m, n) = (x.rows(), float.outputs());
         let (mut float_logits, mut int8_logits) = (vec![0.0; m * n], vec![0.0; m * n]);
-        float.forward(x, MatMut::new(&mut float_logits, m, n)?, threads, &mut FloatWorkspace::new())?;
-        quantized.forward(x, MatMut::new(&mut int8_logits, m, n)?, threads, &mut QuantWorkspace::new())?;
+        float.forward(x, MatMut::new(&mut float_logits, m, n)?, threads, &mut LinearWorkspace::new())?;
+        quantized.forward(x, MatMut::new(&mut int8_logits, m, n)?, threads, &mut LinearWorkspace::new())?;
         Ok(Self { n, float: float_logits, int8: int8_logits })
     }
 
@@ -132,7 +132,7 @@ fn measure(
         false => ProgressBar::hidden(),
     };
     let n = float.outputs();
-    let (mut float_workspace, mut workspace) = (FloatWorkspace::new(), QuantWorkspace::new());
+    let (mut float_workspace, mut workspace) = (LinearWorkspace::new(), LinearWorkspace::new());
     let mut speeds = Vec::new();
     for batch in BATCHES {
         ensure!(

@@ -4,8 +4,8 @@ use half::bf16;
 use qcore::{CodeRange, Range, Scheme};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    ActivationCodes, DynamicLinear, FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, QuantWorkspace,
-    StaticLinear, WeightConfig,
+    ActivationCodes, DynamicLinear, FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, StaticLinear,
+    WeightConfig,
 };
 
 #[test]
@@ -21,7 +21,7 @@ fn a_forward_pass_with_a_kept_workspace_allocates_nothing() {
         for kernel in Kernel::available() {
             let config = QuantConfig { activations, kernel: Some(kernel), ..QuantConfig::default() };
             let model = calibrated.quantize(&config).unwrap();
-            let (mut logits, mut workspace) = (vec![0.0; 6000], QuantWorkspace::new());
+            let (mut logits, mut workspace) = (vec![0.0; 6000], LinearWorkspace::new());
             let mut run = |m| {
                 let (x, out) = (x.row_range(0..m).unwrap(), MatMut::new(&mut logits, m, 10).unwrap());
                 model.forward(x, out, Threads::Serial, &mut workspace).unwrap();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    Checkpoint, FloatMlp, LayerError, LayerFile, LoadError, Mlp, QuantConfig, QuantMlp, QuantWorkspace,
-    SaveError, StaticLinearError, TensorFileError,
+    Checkpoint, FloatMlp, LayerError, LayerFile, LinearWorkspace, LoadError, Mlp, PassLayerError,
+    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -296,11 +296,7 @@ fn values_must_be_usable() {
         let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([bad])));
         assert!(matches!(&input, LoadError::Input { layer, .. } if layer == "fc2"), "{input}");
         let weight = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, bad, 1.0])));
-        let LoadError::Layer {
-            layer,
-            source: LayerError::Static(StaticLinearError::WeightScale { channel: 1, scale }),
-        } = weight
-        else {
+        let LoadError::Layer { layer, source: LayerError::WeightScale { channel: 1, scale } } = weight else {
             panic!("{weight}")
         };
         assert!(layer == "fc1" && scale.to_bits() == bad.to_bits());
@@ -314,25 +310,18 @@ fn values_must_be_usable() {
     }
     let tiny = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, 1.0, 1e-38])));
     assert!(
-        matches!(
-            tiny,
-            LoadError::Layer {
-                source: LayerError::Static(StaticLinearError::SumScale { channel: 2, .. }),
-                ..
-            }
-        ),
+        matches!(tiny, LoadError::Layer { source: LayerError::SumScale { channel: 2, .. }, .. }),
         "{tiny}"
     );
     let huge = error(|c| {
         c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1e37; 3]));
         c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
     });
+    let LoadError::Model(error) = huge else { panic!("{huge}") };
+    let QuantizeModelError::Layer(Refusal { layer, source, .. }) = *error else { panic!("{error}") };
     assert!(
-        matches!(
-            huge,
-            LoadError::Layer { source: LayerError::Static(StaticLinearError::Multiplier { .. }), .. }
-        ),
-        "{huge}"
+        layer == "fc1" && matches!(source, PassLayerError::Quantize(LayerError::Multiplier { .. })),
+        "{source}"
     );
 }
 
@@ -347,10 +336,7 @@ fn sums_that_could_overflow_are_refused() {
         let k = 100_000; // times 170 (the zero point is 85) times 127 is more than int32 holds
         c.set("fc1.weight", Dtype::I8, &[3, k], vec![[127; 4]; 3 * k / 4]);
     });
-    assert!(
-        matches!(deep, LoadError::Layer { source: LayerError::Static(StaticLinearError::Overflow(_)), .. }),
-        "{deep}"
-    );
+    assert!(matches!(deep, LoadError::Layer { source: LayerError::Overflow(_), .. }), "{deep}");
 }
 
 /// Offsets that add up to nearly 2^64: a sum of them and the header's length would overflow.
@@ -458,7 +444,7 @@ proptest! {
             let mut out = [0.0; 4];
             let view = MatMut::new(&mut out, 2, 2).unwrap();
             let x = rows(&[1e9, -1e9, 0.0, 1.0], 2);
-            model.forward(x, view, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+            model.forward(x, view, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whatever bytes an f32 model's file has, reading it gives a typed error with names and numbers, never a panic.
 
-use qnn::{FloatLinear, FloatMlp, LoadFloatError, TensorFileError};
+use qnn::{CheckpointError, FloatLinear, FloatMlp, TensorFileError};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -11,7 +11,7 @@ fn bytes(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-fn error(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> LoadFloatError {
+fn error(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> CheckpointError {
     FloatMlp::from_safetensors(&bytes(tensors)).unwrap_err()
 }
 
@@ -85,6 +85,6 @@ fn damage_is_noticed() {
     let error = FloatMlp::from_safetensors(&good[..good.len() - 1]).unwrap_err().to_string();
     assert_eq!(error, "the tensors have 12 bytes of data, the file has 11");
     let missing = FloatMlp::load("no/such/file.safetensors").unwrap_err();
-    assert!(matches!(&missing, LoadFloatError::File(TensorFileError::Read { .. })), "{missing}");
+    assert!(matches!(&missing, CheckpointError::File(TensorFileError::Read { .. })), "{missing}");
     assert!(missing.to_string().contains("no/such/file.safetensors"));
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use qcore::MinMaxObserver;
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
-    ActivationCodes, CalibrateError, ChainError, FloatLinear, FloatLinearError, FloatMlp, FloatWorkspace,
-    ForwardError, QuantConfig, QuantMlp, QuantWorkspace, QuantizeLinearError, QuantizeModelError,
+    ActivationCodes, CalibrateError, ChainError, FloatLinear, FloatLinearError, FloatMlp, ForwardError,
+    LayerError, LinearWorkspace, PassLayerError, QuantConfig, QuantMlp, QuantizeModelError, Refusal,
     ReportError, WeightGranularity,
 };
 
@@ -63,11 +63,11 @@ mod forward {
             let mut out = vec![7.0; 4096];
             let error = {
                 let out = MatMut::new(&mut out[..rows * cols], rows, cols).unwrap();
-                quant.forward(x, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap_err()
+                quant.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap_err()
             };
             if !matches!(error, ForwardError::NonFinite { .. }) {
                 let out = MatMut::new(&mut out[..rows * cols], rows, cols).unwrap();
-                let float = float.forward(x, out, Threads::Serial, &mut FloatWorkspace::new());
+                let float = float.forward(x, out, Threads::Serial, &mut LinearWorkspace::new());
                 assert_eq!(float.unwrap_err(), error);
             }
             assert!(out.iter().all(|&v| v == 7.0), "something was written");
@@ -89,8 +89,8 @@ mod forward {
     fn no_rows_are_fine() {
         let none = MatRef::new(&[], 0, 2).unwrap();
         let out = || MatMut::new(&mut [], 0, 2).unwrap();
-        let quant = quant_model().forward(none, out(), Threads::Serial, &mut QuantWorkspace::new());
-        let float = float_model().forward(none, out(), Threads::Serial, &mut FloatWorkspace::new());
+        let quant = quant_model().forward(none, out(), Threads::Serial, &mut LinearWorkspace::new());
+        let float = float_model().forward(none, out(), Threads::Serial, &mut LinearWorkspace::new());
         assert_eq!((quant, float), (Ok(()), Ok(())));
     }
 
@@ -99,7 +99,7 @@ mod forward {
         let x = [f32::MAX, -f32::MAX, f32::from_bits(1), -0.0];
         let mut out = [0.0; 4];
         let view = MatMut::new(&mut out, 2, 2).unwrap();
-        quant_model().forward(rows(&x, 2), view, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+        quant_model().forward(rows(&x, 2), view, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
         assert!(out.iter().all(|v| v.is_finite()));
     }
 }
@@ -192,7 +192,7 @@ mod quantizing {
             let Ok(model) = calibrated.quantize(&config) else { return Ok(()) };
             let mut out = [f32::NAN; 6];
             let view = MatMut::new(&mut out, 3, 2).unwrap();
-            model.forward(rows(&x, 2), view, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+            model.forward(rows(&x, 2), view, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
             prop_assert!(out.iter().all(|v| !v.is_nan()), "{:?}", out);
             let report = model.report(&float, rows(&x, 2)).unwrap();
             prop_assert!(!report.to_string().is_empty());
@@ -214,7 +214,14 @@ mod quantizing {
         let calibrated = float.calibrate([rows(&[0.0, 3e38], 2)]).unwrap();
         let error = calibrated.quantize(&QuantConfig::default()).unwrap_err();
         assert!(
-            matches!(&error, QuantizeModelError::Layer { layer, source: QuantizeLinearError::NoScale { channel: 0, .. } } if layer == "fc1"),
+            matches!(
+                &error,
+                QuantizeModelError::Layer(Refusal {
+                    layer,
+                    source: PassLayerError::Quantize(LayerError::NoScale { channel: 0, .. }),
+                    ..
+                }) if layer == "fc1"
+            ),
             "{error}"
         );
     }

@@ -7,8 +7,7 @@ use qcore::{CodeRange, MinMaxObserver, MovingAverageObserver, Observer, Observer
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     DynamicLinear, FloatLinear, FloatMlp, ForwardError, Linear, LinearWorkspace, Method, Mlp, ObserverChoice,
-    PassConfig, QuantWorkspace, StaticConfig, StaticLinear, WeightConfig, WeightOnlyConfig, WeightOnlyLinear,
-    quantize_model,
+    PassConfig, StaticConfig, StaticLinear, WeightConfig, WeightOnlyConfig, WeightOnlyLinear, quantize_model,
 };
 
 use crate::small::linear;
@@ -37,7 +36,7 @@ fn dynamic(layer: &FloatLinear, how: Dynamic) -> Linear {
 fn run(model: &Mlp, x: MatRef<'_, f32>, threads: Threads<'_>) -> Result<Vec<f32>, ForwardError> {
     let mut y = vec![f32::NAN; x.rows() * WIDTH];
     let out = MatMut::new(&mut y, x.rows(), WIDTH)?;
-    model.forward(x, out, threads, &mut QuantWorkspace::new())?;
+    model.forward(x, out, threads, &mut LinearWorkspace::new())?;
     Ok(y)
 }
 

@@ -62,7 +62,7 @@ fn no_form_takes(alter: &dyn Fn(&mut Tensors), message: &str) {
 #[test]
 fn per_channel_weights_become_a_dynamic_layer() {
     let layer = take(&w8a8(), DYNAMIC).unwrap();
-    assert_eq!((layer.method(), layer.n(), layer.k()), ("dynamic", 2, 3));
+    assert_eq!((layer.form().name(), layer.n(), layer.k()), ("dynamic", 2, 3));
     assert_eq!(run(&layer, &[127.0, 0.0, 1.0]), [0.5 * (12700.0 + 25.0) + 1.5, 0.25 * (127.0 - 128.0) - 2.0]);
 }
 
@@ -84,7 +84,7 @@ fn a_scale_of_the_input_makes_a_static_layer() {
     tensors.push(("q.input_scale", Dtype::F32, vec![1], f32s(&[0.5])));
     tensors.push(("q.input_zero_point", Dtype::I8, vec![1], codes(&[-3])));
     let layer = take(&tensors, Int8Form::Static).unwrap();
-    let Linear::Static(layer) = &layer else { panic!("{}", layer.method()) };
+    let Linear::Static(layer) = &layer else { panic!("{}", layer.form().name()) };
     assert_eq!((layer.input().zero_point(), layer.bias()), (-3, Some(&[6, -16][..])));
     assert_eq!(
         run(&layer.clone().into(), &[2.0, 0.5, -1.0]),
@@ -102,7 +102,7 @@ fn groups_have_scales_of_their_own() {
     let layer = take(&tensors, grouped(16)).unwrap();
     let mut x = [0.0; 32];
     (x[0], x[31]) = (1.0, 2.0);
-    assert_eq!(layer.method(), "weight_only");
+    assert_eq!(layer.form().name(), "weight_only");
     assert_eq!(run(&layer, &x), [0.5 * -32.0 - (0.25 * 2.0), 2.0 * 2.0 * 31.0]);
     let layer = take(&w8a8(), PER_CHANNEL).unwrap();
     assert_eq!(run(&layer, &[1.0, 0.0, 0.5]), [0.5 * (100.0 + 12.5) + 1.5, 0.25 * (1.0 - 64.0) - 2.0]);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use qcore::{Observer, ObserverError, Range};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
-use qnn::{ActivationCodes, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace};
+use qnn::{ActivationCodes, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp};
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
 
@@ -64,7 +64,7 @@ fn logits_have_the_bits_that_they_have_on_every_other_cpu() {
                 let model: QuantMlp = calibrated.quantize(&config).unwrap();
                 let mut logits = vec![f32::NAN; test.len() * CLASSES];
                 let out = MatMut::new(&mut logits, test.len(), CLASSES).unwrap();
-                model.forward(images, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+                model.forward(images, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
                 let digest = digest(&logits);
                 assert_eq!(digest, expected, "{name}, {activations}, {kernel}: {digest:#018x}");
             }

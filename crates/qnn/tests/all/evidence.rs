@@ -2,8 +2,8 @@
 
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
-    Calibration, DynamicConfig, FloatLinear, FloatMlp, ForwardError, Layers, Linear, Method, Mlp,
-    ModelOutput, ObserverChoice, PassConfig, PassLayerError, QuantConfig, QuantWorkspace, SensitivityError,
+    Calibration, DynamicConfig, FloatLinear, FloatMlp, ForwardError, Layers, Linear, LinearWorkspace, Method,
+    Mlp, ModelOutput, ObserverChoice, PassConfig, PassLayerError, QuantConfig, SensitivityError,
     StaticConfig, Target, Warning, WeightConfig, WeightOnlyConfig, analyze_model_sizes, analyze_sensitivity,
     calibrate_model, quantize_model,
 };
@@ -38,12 +38,12 @@ fn calibrated(model: &mut Mlp, x: MatRef<'_, f32>) -> Calibration {
 fn evaluate(model: &Mlp, x: MatRef<'_, f32>) -> Result<ModelOutput, ForwardError> {
     let mut values = vec![0.0; ROWS * WIDTH];
     let out = MatMut::new(&mut values, ROWS, WIDTH)?;
-    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+    model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
     Ok(ModelOutput { values, cols: WIDTH })
 }
 
 fn methods(model: &Mlp) -> Vec<&'static str> {
-    model.layers().iter().map(Linear::method).collect()
+    model.layers().iter().map(|layer| layer.form().name()).collect()
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_mix_keeps_what_it_promises_at_the_least_bytes() {
         let report = report.unwrap();
         assert_eq!(methods(&model), ["float"; 4]);
         let mix = report.mix.as_ref().unwrap();
-        let found: Vec<_> = mix.methods.iter().map(|(_, method)| method.name()).collect();
+        let found: Vec<_> = mix.methods.iter().map(|(_, method)| method.form().name()).collect();
         assert_eq!(found, expected, "{target:?}\n{report}");
         let Target::SqnrDb(db) = target else { unreachable!() };
         assert!(mix.sqnr_db >= db, "{report}");
@@ -192,7 +192,7 @@ fn outliers(rows: usize) -> Vec<f32> {
 fn logits(model: &Mlp, x: MatRef<'_, f32>) -> Result<ModelOutput, ForwardError> {
     let mut values = vec![0.0; 1000];
     let out = MatMut::new(&mut values, 100, 10)?;
-    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+    model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
     Ok(ModelOutput { values, cols: 10 })
 }
 
@@ -214,7 +214,7 @@ fn a_static_fallback_takes_the_range_that_was_watched_or_is_refused() {
     let evaluate = |model: &Mlp| {
         let mut values = vec![0.0; ROWS * WIDTH];
         let out = MatMut::new(&mut values, ROWS, WIDTH)?;
-        model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new())?;
+        model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
         Ok::<_, ForwardError>(ModelOutput { values, cols: WIDTH })
     };
     let analyze = |planned, fallback| {
@@ -231,7 +231,7 @@ fn a_static_fallback_takes_the_range_that_was_watched_or_is_refused() {
     ] {
         let error = analyze(planned, fallback).unwrap_err();
         let SensitivityError::Layer(refusal) = error else { panic!("{error}") };
-        let expected = PassLayerError::NotWatched { planned: planned.name() };
+        let expected = PassLayerError::NotWatched { planned: planned.form() };
         assert_eq!((&refusal.layer[..], refusal.source), ("fc1", expected));
     }
     // The same observer: what is promised is what a pass gives.
@@ -260,7 +260,7 @@ fn a_mix_names_its_layers_whatever_their_names() {
     }
     let config = mix.config(PassConfig::default());
     quantize_model(&mut model, &config, [rows(&x, WIDTH)], Mlp::run_batch, |_| {}).unwrap();
-    let forms: Vec<_> = model.layers().iter().map(Linear::method).collect();
+    let forms: Vec<_> = model.layers().iter().map(|layer| layer.form().name()).collect();
     assert_eq!(forms, ["float", "dynamic", "float", "float", "dynamic"]);
 }
 

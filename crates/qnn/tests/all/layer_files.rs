@@ -2,8 +2,7 @@
 
 use qkernels::Kernel;
 use qnn::{
-    FloatMlp, LayerFile, Linear, Method, Mlp, PassConfig, QuantMlp, WeightOnlyConfig, layers_to_bytes,
-    quantize_model,
+    FloatMlp, LayerFile, Method, Mlp, PassConfig, QuantMlp, WeightOnlyConfig, layers_to_bytes, quantize_model,
 };
 
 use crate::small::{linear, rows};
@@ -29,7 +28,7 @@ fn mixed_file() -> Vec<u8> {
 #[test]
 fn every_form_of_layer_is_read_as_it_was_saved() {
     let bytes = mixed_file();
-    let forms = |model: &Mlp| model.layers().iter().map(Linear::method).collect::<Vec<_>>();
+    let forms = |model: &Mlp| model.layers().iter().map(|layer| layer.form().name()).collect::<Vec<_>>();
     for kernel in Kernel::available() {
         let model = Mlp::from_bytes(&bytes, Some(kernel)).unwrap();
         assert_eq!(forms(&model), ["dynamic", "static", "weight_only", "float"]);
@@ -48,7 +47,7 @@ fn layers_are_taken_one_by_one() {
     let bytes = mixed_file();
     let mut file = LayerFile::parse(&bytes).unwrap();
     assert_eq!(file.names(), ["fc1", "fc2", "fc3", "fc4"]);
-    assert_eq!(file.take("fc2", None).unwrap().method(), "static");
+    assert_eq!(file.take("fc2", None).unwrap().form().name(), "static");
     assert_eq!(file.take("fc2", None).unwrap_err().to_string(), "there is no layer \"fc2\"");
     assert_eq!(file.finish().unwrap_err().to_string(), "layer \"fc1\" was not taken");
 }

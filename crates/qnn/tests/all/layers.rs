@@ -2,10 +2,10 @@
 
 use half::f16;
 use qcore::{CodeRange, ErrorMetrics, QParams, Scheme};
-use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads, Workspace};
+use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
+use qnn::reference::{Int8Linear, QuantizedLinear};
 use qnn::{
-    DynamicLinear, FloatLinear, FusedActivation, Int8Linear, LinearWorkspace, QuantizedLinear, StaticLinear,
-    StaticParts, WeightConfig,
+    DynamicLinear, FloatLinear, FusedActivation, LinearWorkspace, StaticLinear, StaticParts, WeightConfig,
 };
 
 use crate::fixture::{Case, Group};
@@ -66,7 +66,7 @@ fn static_linear_is_the_fully_quantized_layer() {
             case.check("q_bias", layer.bias().unwrap_or(&vec![0; layer.n()]));
             let q_x = case.get::<i8>("q_x");
             let (m, n) = (q_x.len() / layer.k(), layer.n());
-            let (x, mut workspace) = (matrix(&q_x, layer.k()), Workspace::new());
+            let (x, mut workspace) = (matrix(&q_x, layer.k()), LinearWorkspace::new());
             let sums = run(m, n, |out| layer.forward_sums(x, out, Threads::Serial, &mut workspace).unwrap());
             let y = run(m, n, |out| layer.forward_codes(x, out, Threads::Serial, &mut workspace).unwrap());
             case.check("acc", &sums);
@@ -92,7 +92,7 @@ fn static_linear_takes_unsigned_codes() {
         activation: FusedActivation::None,
     };
     let layer = StaticLinear::new(parts, Kernel::select().unwrap()).unwrap();
-    let (x, mut workspace) = (matrix(&codes, k), Workspace::new());
+    let (x, mut workspace) = (matrix(&codes, k), LinearWorkspace::new());
     let acc = run(33, n, |out| layer.forward_sums(x, out, Threads::Serial, &mut workspace).unwrap());
     case.check("acc", &acc);
 }
@@ -117,7 +117,7 @@ fn static_linear_takes_affine_weights() {
                     activation: FusedActivation::None,
                 };
                 let layer = StaticLinear::new(parts, kernel).unwrap();
-                let mut workspace = Workspace::new();
+                let mut workspace = LinearWorkspace::new();
                 let acc = run(a.len() / k, n, |out| {
                     layer.forward_sums(matrix(&a, k), out, Threads::Serial, &mut workspace).unwrap();
                 });

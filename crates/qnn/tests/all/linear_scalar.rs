@@ -83,7 +83,7 @@ fn check<F: StoredFloat>(layer: &Linear, x: &[f32], m: usize, pool: &rayon::Thre
     };
     let expected: Vec<u32> = expected.iter().map(|&y| F::narrow(y).widen().to_bits()).collect();
     for threads in [Threads::Serial, Threads::Pool(pool)] {
-        assert_eq!(forward::<F>(layer, x, m, threads), expected, "{} {threads:?}", layer.method());
+        assert_eq!(forward::<F>(layer, x, m, threads), expected, "{} {threads:?}", layer.form().name());
     }
     let per_tensor = matches!(layer, Linear::Dynamic(l) if matches!(l.activations(), Dynamic::PerTensor(_)));
     if !per_tensor {

@@ -6,9 +6,8 @@ use std::sync::LazyLock;
 use qcore::Scheme;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    ActivationCodes, DynamicConfig, FloatMlp, FloatWorkspace, Method, Mlp, ObserverChoice, PassConfig,
-    QuantConfig, QuantMlp, QuantWorkspace, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows,
-    quantize_model,
+    ActivationCodes, DynamicConfig, FloatMlp, LinearWorkspace, Method, Mlp, ObserverChoice, PassConfig,
+    QuantConfig, QuantMlp, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows, quantize_model,
 };
 
 use crate::dataset::{self, CLASSES, Digits, PIXELS};
@@ -37,7 +36,7 @@ fn matrix(logits: &[f32]) -> MatRef<'_, f32> {
 fn float_logits(model: &FloatMlp) -> Vec<f32> {
     let mut logits = vec![0.0; TEST.len() * CLASSES];
     let out = MatMut::new(&mut logits, TEST.len(), CLASSES).unwrap();
-    model.forward(images(&TEST), out, Threads::Serial, &mut FloatWorkspace::new()).unwrap();
+    model.forward(images(&TEST), out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
     logits
 }
 
@@ -50,7 +49,7 @@ fn quantize(model: &FloatMlp, config: &QuantConfig) -> QuantMlp {
 /// Logits of all test images, as bits, run through the model `batch` rows at a time.
 fn logits(model: &QuantMlp, batch: usize, threads: Threads<'_>) -> Vec<f32> {
     let mut logits = vec![f32::NAN; TEST.len() * CLASSES];
-    let mut workspace = QuantWorkspace::new();
+    let mut workspace = LinearWorkspace::new();
     for (i, out) in logits.chunks_mut(batch * CLASSES).enumerate() {
         let rows = out.len() / CLASSES;
         let x = images(&TEST).row_range(i * batch..i * batch + rows).unwrap();
@@ -123,7 +122,7 @@ fn pass(model: usize, method: Method) -> (usize, f64) {
     assert_eq!(report.warnings, [], "{report}");
     let mut logits = vec![f32::NAN; TEST.len() * CLASSES];
     let out = MatMut::new(&mut logits, TEST.len(), CLASSES).unwrap();
-    mlp.forward(images(&TEST), out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+    mlp.forward(images(&TEST), out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
     let sqnr = qcore::sqnr_db(&FLOAT_LOGITS[model], &logits).unwrap();
     (TEST.correct(argmax_rows(matrix(&logits))), sqnr)
 }

@@ -2,8 +2,7 @@
 
 use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
 use qnn::{
-    Checkpoint, FloatMlp, FusedActivation, Int8Form, LayerFile, Mlp, QuantMlp, WeightOnlyError,
-    WeightOnlyLinear,
+    Checkpoint, FloatMlp, FusedActivation, Int8Form, LayerError, LayerFile, Mlp, QuantMlp, WeightOnlyLinear,
 };
 use safetensors::Dtype;
 
@@ -138,6 +137,6 @@ fn weights_without_elements_make_no_layer() {
         let weights = PackedWeights::from_nk(MatRef::new(&[0_i8; 0], n, k).unwrap(), kernel).unwrap();
         let scaled = ScaledWeights::new(weights, WeightScales::per_channel(&vec![1.0; n])).unwrap();
         let error = WeightOnlyLinear::from_weights(scaled, None).unwrap_err();
-        assert_eq!(error, WeightOnlyError::Empty { n, k });
+        assert_eq!(error, LayerError::Empty { n, k });
     }
 }

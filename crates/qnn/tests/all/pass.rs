@@ -6,7 +6,7 @@ use qkernels::{Kernel, MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, CalibrationProgress, Decision, FloatLinear, FloatMlp, ForwardError, Layers, Linear,
     LinearWorkspace, Method, Mlp, ObserverChoice, PassConfig, PassError, PassLayerError, PassReport,
-    QuantConfig, QuantWorkspace, StaticConfig, WeightConfig, quantize_model,
+    QuantConfig, StaticConfig, WeightConfig, quantize_model,
 };
 
 use crate::small::{linear, rows};
@@ -80,7 +80,7 @@ impl Engine {
 
     fn methods(&self) -> Vec<&'static str> {
         let mut methods = Vec::new();
-        self.visit(&mut |layer| methods.push(layer.method()));
+        self.visit(&mut |layer| methods.push(layer.form().name()));
         methods
     }
 }
@@ -233,7 +233,7 @@ fn mistakes_are_named_and_leave_the_model_as_it_was() {
             method: Method::Static(StaticConfig { weights: wide, ..StaticConfig::default() }),
             ..config()
         },
-        "layer \"blocks.0.up\": weights: weights need codes in i8, got 0..=255",
+        "layer \"blocks.0.up\": weights need codes in i8, got 0..=255",
     );
 
     let mut engine = Engine::new();
@@ -291,7 +291,7 @@ fn the_pass_and_the_mlp_s_own_way_agree_bit_for_bit() {
             let mut model = Mlp::from(float.clone());
             quantize_model(&mut model, &config, [x], Mlp::run_batch, |_| {}).unwrap();
             let (mut a, mut b) = (vec![0.0; 700 * 5], vec![0.0; 700 * 5]);
-            let mut workspace = QuantWorkspace::new();
+            let mut workspace = LinearWorkspace::new();
             let out = MatMut::new(&mut a, 700, 5).unwrap();
             expected.forward(x, out, Threads::Serial, &mut workspace).unwrap();
             let out = MatMut::new(&mut b, 700, 5).unwrap();
@@ -316,9 +316,9 @@ fn a_mixed_mlp_runs() {
     quantize_model(&mut model, &config, [x], Mlp::run_batch, |_| {}).unwrap();
     let (mut expected, mut got) = (vec![0.0; 300 * 12], vec![0.0; 300 * 12]);
     let out = MatMut::new(&mut expected, 300, 12).unwrap();
-    float.forward(x, out, Threads::Serial, &mut qnn::FloatWorkspace::new()).unwrap();
+    float.forward(x, out, Threads::Serial, &mut qnn::LinearWorkspace::new()).unwrap();
     let out = MatMut::new(&mut got, 300, 12).unwrap();
-    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+    model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
     let sqnr = qcore::sqnr_db(&expected, &got).unwrap();
     assert!(sqnr > 30.0, "{sqnr} dB");
 }

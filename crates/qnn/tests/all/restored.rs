@@ -72,8 +72,8 @@ impl Model {
 
     fn forms(&self) -> Vec<&'static str> {
         let form = |layer: &Linear| match layer {
-            Linear::Calibrating(_) => "calibrating",
-            layer => layer.method(),
+            Linear::Float(layer) if layer.is_watched() => "calibrating",
+            layer => layer.form().name(),
         };
         self.layers.iter().map(form).collect()
     }

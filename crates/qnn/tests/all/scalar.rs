@@ -6,11 +6,13 @@ use qcore::{
     requantize,
 };
 use qkernels::{Kernel, MatMut, MatRef, Threads};
-use qnn::{ActivationCodes, FloatLinear, FloatMlp, QuantConfig, QuantMlp, QuantWorkspace, WeightGranularity};
+use qnn::{
+    ActivationCodes, FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp, WeightGranularity,
+};
 
 /// One row through the model: a triple loop over rows, layers and channels, sums in i64, qcore for the rest.
 fn scalar_forward(model: &QuantMlp, row: &[f32]) -> Vec<f32> {
-    let layers = model.layers();
+    let layers: Vec<_> = model.layers().collect();
     let mut codes: Vec<i32> = row.iter().map(|&v| layers[0].input().quantize(v)).collect();
     for (index, layer) in layers.iter().enumerate() {
         let (weights, input) = (layer.weights().unpack(), layer.input());
@@ -109,7 +111,7 @@ proptest! {
             }).unwrap();
             let mut logits = vec![f32::NAN; m * n];
             let out = MatMut::new(&mut logits, m, n).unwrap();
-            model.forward(view, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+            model.forward(view, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
             for (i, logits) in logits.chunks(n).enumerate() {
                 let row: Vec<f32> = (0..k).map(|j| view.get(i, j).unwrap()).collect();
                 let expected: Vec<u32> = scalar_forward(&model, &row).iter().map(|v| v.to_bits()).collect();
@@ -127,7 +129,7 @@ fn biases_are_in_units_of_the_sums() {
     let x: Vec<f32> = (0..80).map(|_| random()).collect();
     let model = float.calibrate([MatRef::new(&x, 10, 8).unwrap()]).unwrap();
     let model = model.quantize(&QuantConfig::default()).unwrap();
-    for (layer, float) in model.layers().iter().zip(float.layers()) {
+    for (layer, float) in model.layers().zip(float.layers()) {
         for ((&q, &scale), &bias) in
             layer.bias().unwrap().iter().zip(layer.weight_scales()).zip(float.bias().unwrap())
         {
@@ -148,7 +150,7 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
     for activations in ActivationCodes::ALL {
         let config = QuantConfig { activations, ..QuantConfig::default() };
         let model = float.calibrate([x]).unwrap().quantize(&config).unwrap();
-        let fc1 = &model.layers()[0];
+        let fc1 = model.layers().next().unwrap();
         for channel in [0, 2] {
             let bias =
                 fc1.bias().unwrap()[channel] as f32 * fc1.weight_scales()[channel] * fc1.input().scale();

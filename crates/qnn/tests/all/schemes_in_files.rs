@@ -8,8 +8,8 @@ use qcore::{
 };
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    DynamicLinear, DynamicParts, FloatLinear, FusedActivation, LayerFile, Linear, LinearWorkspace, LoadError,
-    Mlp, QuantWorkspace, StaticLinear, StaticLinearError, StaticParts, WeightConfig, WeightGranularity,
+    DynamicLinear, DynamicParts, FloatLinear, FusedActivation, LayerError, LayerFile, Linear,
+    LinearWorkspace, LoadError, Mlp, StaticLinear, StaticParts, WeightConfig, WeightGranularity,
     WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::SafeTensors;
@@ -120,12 +120,12 @@ fn dynamic_layer(activations: Dynamic) -> Linear {
 }
 
 fn dynamic_of(layer: &Linear) -> Dynamic {
-    let Linear::Dynamic(layer) = layer else { panic!("{}", layer.method()) };
+    let Linear::Dynamic(layer) = layer else { panic!("{}", layer.form().name()) };
     *layer.activations()
 }
 
 fn input_of(layer: &Linear) -> QParams {
-    let Linear::Static(layer) = layer else { panic!("{}", layer.method()) };
+    let Linear::Static(layer) = layer else { panic!("{}", layer.form().name()) };
     *layer.input()
 }
 
@@ -199,7 +199,7 @@ fn inputs_with_another_divisor_or_a_distant_zero_point_are_saved() {
 fn a_distant_zero_point_is_no_output_of_codes() {
     let distant = QParams::with_distant_zero_point(0.5, 300, CodeRange::U8).unwrap();
     let Some(Linear::Static(mut layer)) = static_layer(distant) else { panic!() };
-    let error = StaticLinearError::OutputZeroPoint { zero_point: 300, min: 0, max: 255 };
+    let error = LayerError::OutputZeroPoint { zero_point: 300, min: 0, max: 255 };
     assert_eq!(layer.set_output(distant), Err(error));
     assert!(layer.output().is_none());
     let parts = |name: &str| StaticParts {
@@ -218,7 +218,7 @@ fn a_distant_zero_point_is_no_output_of_codes() {
     let model = Mlp::from_bytes(&layers_to_bytes(&model).unwrap(), Some(kernel())).unwrap();
     let mut y = [0.0; 2];
     let (x, out) = (MatRef::new(&x, 1, 2).unwrap(), MatMut::new(&mut y, 1, 2).unwrap());
-    model.forward(x, out, Threads::Serial, &mut QuantWorkspace::new()).unwrap();
+    model.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
     assert_eq!(y, expected[..]);
 }
 

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use half::{bf16, f16};
 use qcore::{AffineRange, CodeRange, Float, Kind, Scheme};
-use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads, Workspace};
+use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads};
 use qnn::{
-    FloatMlp, FloatWorkspace, FusedActivation, WeightOnlyConfig, WeightOnlyError, WeightOnlyLinear,
-    argmax_rows,
+    FloatMlp, FusedActivation, LayerError, LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear, argmax_rows,
 };
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
@@ -48,7 +47,7 @@ fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<
 
 /// Logits of `x`, `batch` rows at a time, with activations of type `F` between the layers.
 fn logits<F: Float>(layers: &[WeightOnlyLinear], x: &[f32], batch: usize, threads: Threads<'_>) -> Vec<f32> {
-    let mut workspace = Workspace::new();
+    let mut workspace = LinearWorkspace::new();
     let mut logits = Vec::new();
     for rows in x.chunks(batch * PIXELS) {
         let m = rows.len() / PIXELS;
@@ -73,7 +72,7 @@ fn models_with_quantized_weights_decide_as_the_f32_models_do() {
         let float = FloatMlp::load(file(name)).unwrap();
         let mut expected = vec![0.0; test.len() * CLASSES];
         let out = MatMut::new(&mut expected, test.len(), CLASSES).unwrap();
-        float.forward(images, out, Threads::Serial, &mut FloatWorkspace::new()).unwrap();
+        float.forward(images, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
         let right =
             |logits: &[f32]| test.correct(argmax_rows(MatRef::new(logits, test.len(), CLASSES).unwrap()));
         for kernel in Kernel::available() {
@@ -130,7 +129,7 @@ fn a_layer_is_the_float_layer_of_its_unpacked_weights() {
                 x[p] = 1.0;
                 let mut y = vec![0.0f32; n];
                 let (x, out) = (MatRef::new(&x, 1, k).unwrap(), MatMut::new(&mut y, 1, n).unwrap());
-                layer.forward(x, out, Threads::Serial, &mut Workspace::new()).unwrap();
+                layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
                 assert_eq!(y, (0..n).map(|j| restored[j * k + p]).collect::<Vec<_>>(), "{kernel}");
             }
             assert!(layer.bytes() > n * k && layer.bytes() < 4 * n * k);
@@ -146,21 +145,24 @@ fn bad_weights_are_refused_with_numbers() {
     let new = |weight: &[f32], n, k, bias: Option<&[f32]>, config: &WeightOnlyConfig| {
         WeightOnlyLinear::new(weight, n, k, bias, config, kernel).unwrap_err()
     };
-    assert_eq!(new(&[], 0, 3, None, &config), WeightOnlyError::Empty { n: 0, k: 3 });
+    assert_eq!(new(&[], 0, 3, None, &config), LayerError::Empty { n: 0, k: 3 });
     assert_eq!(new(&[1.0; 5], 2, 3, None, &config).to_string(), "the groups have 6 elements, the data 5");
     let error = new(&[1.0, f32::NAN], 1, 2, None, &config);
     assert_eq!(error.to_string(), "group 0: value NaN at index 1 is not finite");
     let error = new(&[1.0; 6], 2, 3, Some(&[1.0]), &config);
-    assert_eq!(error, WeightOnlyError::BiasLength { n: 2, len: 1 });
-    assert!(matches!(new(&[1.0; 2], 1, 2, Some(&[f32::INFINITY]), &config), WeightOnlyError::Bias(_)));
+    assert_eq!(error, LayerError::Length { tensor: "the bias", n: 2, len: 1 });
+    assert!(matches!(
+        new(&[1.0; 2], 1, 2, Some(&[f32::INFINITY]), &config),
+        LayerError::Bias { channel: 0, .. }
+    ));
     let odd = WeightOnlyConfig { group_len: Some(5), ..config };
     assert_eq!(
         new(&[1.0; 40], 1, 40, None, &odd),
-        WeightOnlyError::Scale(ScaleError::GroupLength { group_len: 5 })
+        LayerError::Scale(ScaleError::GroupLength { group_len: 5 })
     );
     let unsigned = WeightOnlyConfig { scheme: Scheme::activations_u8(), ..config };
-    assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), WeightOnlyError::Quantize(_)));
+    assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), LayerError::Group(_)));
     let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
     let distant = WeightOnlyConfig { scheme: Scheme { kind, ..affine() }, ..config };
-    assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), WeightOnlyError::ZeroPoint { group: 0, .. }));
+    assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), LayerError::GroupZeroPoint { group: 0, .. }));
 }

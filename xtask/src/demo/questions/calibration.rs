@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use qcore::agreement;
 use qkernels::{MatMut, MatRef, Threads};
-use qnn::{FloatMlp, QuantConfig, QuantWorkspace};
+use qnn::{FloatMlp, LinearWorkspace, QuantConfig};
 
 use crate::dataset::CLASSES;
 use crate::demo::float_model::{self, MLP_256};
@@ -75,7 +75,7 @@ fn int8_logits(model: &FloatMlp, samples: MatRef<'_, f32>, x: MatRef<'_, f32>) -
     let quantized = model.calibrate([samples])?.quantize(&QuantConfig::default())?;
     let (m, n) = (x.rows(), model.outputs());
     let mut logits = vec![0.0; m * n];
-    quantized.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut QuantWorkspace::new())?;
+    quantized.forward(x, MatMut::new(&mut logits, m, n)?, Threads::Serial, &mut LinearWorkspace::new())?;
     Ok(logits)
 }
 

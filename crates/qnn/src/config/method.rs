@@ -1,0 +1,87 @@
+//! What a layer can become, and the choices that go with it.
+
+use qcore::Scheme;
+use qkernels::Dynamic;
+
+use super::form::Form;
+use super::observer::ObserverChoice;
+use super::weights::{WeightConfig, WeightOnlyConfig};
+
+/// What becomes of a layer.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Method {
+    /// It stays in f32.
+    Float,
+    /// It becomes a [`StaticLinear`](crate::StaticLinear): integers are multiplied, and scales are
+    /// calibrated.
+    Static(StaticConfig),
+    /// It becomes a [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the
+    /// input's scales come from the values at hand.
+    Dynamic(DynamicConfig),
+    /// It becomes a [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in
+    /// registers, and activations are floats.
+    WeightOnly(WeightOnlyConfig),
+}
+
+impl Method {
+    /// The form that this gives a layer.
+    pub fn form(&self) -> Form {
+        match self {
+            Method::Float => Form::Float,
+            Method::Static(_) => Form::Static,
+            Method::Dynamic(_) => Form::Dynamic,
+            Method::WeightOnly(_) => Form::WeightOnly,
+        }
+    }
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method::Static(StaticConfig::default())
+    }
+}
+
+/// How a layer becomes static.
+#[derive(Clone, Copy, Debug)]
+pub struct StaticConfig {
+    /// How the observed range of the input becomes scale and zero point. The default is
+    /// [`Scheme::activations_u8`].
+    pub activations: Scheme,
+    /// How weights become codes.
+    pub weights: WeightConfig,
+    /// The observer that finds the range.
+    pub observer: ObserverChoice,
+}
+
+impl Default for StaticConfig {
+    fn default() -> Self {
+        Self {
+            activations: Scheme::activations_u8(),
+            weights: WeightConfig::default(),
+            observer: ObserverChoice::default(),
+        }
+    }
+}
+
+impl StaticConfig {
+    /// Whether an observer for this form gives the same range as one for `other`: it must be the
+    /// same observer, and the codes must be the same if the observer depends on them.
+    pub(crate) fn sees_as(&self, other: &StaticConfig) -> bool {
+        match (self.observer, other.observer) {
+            (ObserverChoice::MinMax, ObserverChoice::MinMax) => true,
+            (ObserverChoice::MovingAverage(a), ObserverChoice::MovingAverage(b)) => a == b,
+            (a, b) => a.is(b) && self.activations == other.activations,
+        }
+    }
+}
+
+/// How a layer becomes dynamic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DynamicConfig {
+    /// How the values at hand become codes, and which of them share a scale. The default is
+    /// symmetric i8 with a scale for each token.
+    pub activations: Dynamic,
+    /// How weights become codes.
+    pub weights: WeightConfig,
+}

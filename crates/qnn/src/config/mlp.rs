@@ -1,0 +1,23 @@
+//! The choices of a quantized MLP.
+
+use qkernels::Kernel;
+
+use super::activation_codes::ActivationCodes;
+use super::weights::WeightGranularity;
+
+/// How a [`FloatMlp`](crate::FloatMlp) becomes a [`QuantMlp`](crate::QuantMlp).
+///
+/// ```
+/// use qnn::{ActivationCodes, QuantConfig, WeightGranularity};
+/// let config = QuantConfig { activations: ActivationCodes::I8, ..QuantConfig::default() };
+/// assert_eq!(config.weights, WeightGranularity::PerChannel);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuantConfig {
+    /// Codes of the input of every layer.
+    pub activations: ActivationCodes,
+    /// Which weights share a scale.
+    pub weights: WeightGranularity,
+    /// The kernel to pack for; `None` is [`Kernel::select`].
+    pub kernel: Option<Kernel>,
+}

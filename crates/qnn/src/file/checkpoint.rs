@@ -1,0 +1,224 @@
+//! Reads trained models from safetensors files: layers with PyTorch's names in f32, f16 or bf16,
+//! and, in `int8_layout.rs`, the int-quantized layout of compressed-tensors.
+
+use safetensors::Dtype;
+
+use super::checkpoint_error::CheckpointError;
+use super::names::natural_order;
+use super::shards::{self, ShardIndex};
+use super::tensors::{Tensor, TensorFile, TensorFileError};
+use crate::layer::float::{FloatLinear, FloatLinearError};
+
+/// The tensors of a trained model. Layers are taken out of it by name. The caller owns the bytes,
+/// read or mapped. They are not trusted.
+///
+/// Large models come in several files, and a layer may have tensors in two of them. One such file
+/// looks like a whole checkpoint: if a bias or a zero point is in another file, the layer seems to
+/// have none, which [`finish`](Self::finish) cannot notice. So read several files as one, with
+/// [`parse_indexed`](Self::parse_indexed) if there is an index, else with
+/// [`parse_shards`](Self::parse_shards).
+///
+/// If a layer cannot be taken as asked, everything stays as it was, so that it can be taken in
+/// another way.
+///
+/// ```
+/// use safetensors::{Dtype, tensor::TensorView};
+/// let weight = [0x00, 0x3c, 0x00, 0xc0]; // 1.0 and -2.0 in f16
+/// let weight = TensorView::new(Dtype::F16, vec![1, 2], &weight)?;
+/// let bytes = safetensors::serialize([("lm_head.weight", weight)], None)?;
+/// let mut checkpoint = qnn::Checkpoint::parse(&bytes)?;
+/// assert_eq!(checkpoint.layers(), ["lm_head"]);
+/// assert_eq!(checkpoint.take_float("lm_head")?.weight(), [1.0, -2.0]);
+/// checkpoint.finish()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint<'d> {
+    pub(crate) file: TensorFile<'d>,
+}
+
+/// Tensors of layouts that this does not read: the last part of the name, and whose layout it is.
+const OTHER_LAYOUTS: [(&str, &str); 6] = [
+    ("weight_packed", "compressed-tensors' packed weights"),
+    ("qweight", "GPTQ or AWQ"),
+    ("qzeros", "GPTQ or AWQ"),
+    ("scales", "GPTQ or AWQ"),
+    ("weight_scale_inv", "FP8 in blocks"),
+    ("SCB", "bitsandbytes' LLM.int8()"),
+];
+
+impl<'d> Checkpoint<'d> {
+    /// Reads the header of a checkpoint that is one file. No tensor is copied.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the bytes are no safetensors file.
+    pub fn parse(bytes: &'d [u8]) -> Result<Self, CheckpointError> {
+        Ok(Self { file: TensorFile::parse(bytes)? })
+    }
+
+    /// Reads the headers of all files of a checkpoint, in any order. A missing file is not noticed.
+    ///
+    /// ```
+    /// use safetensors::{Dtype, tensor::TensorView};
+    /// let (weight, bias) = ([0x00, 0x3c, 0x00, 0xc0], [0x00, 0x3c]); // 1.0 and -2.0, and 1.0, in f16
+    /// let weight = TensorView::new(Dtype::F16, vec![1, 2], &weight)?;
+    /// let bias = TensorView::new(Dtype::F16, vec![1], &bias)?;
+    /// let one = safetensors::serialize([("fc.weight", weight)], None)?;
+    /// let two = safetensors::serialize([("fc.bias", bias)], None)?;
+    /// let mut checkpoint = qnn::Checkpoint::parse_shards([&one[..], &two])?;
+    /// assert_eq!(checkpoint.take_float("fc")?.bias(), Some(&[1.0][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if there are no files, one is no safetensors file, or two have a tensor
+    /// of the same name.
+    pub fn parse_shards(shards: impl IntoIterator<Item = &'d [u8]>) -> Result<Self, CheckpointError> {
+        Ok(Self { file: shards::merge(shards)? })
+    }
+
+    /// Reads the headers of the files that `index` names. Each file is given with its name.
+    ///
+    /// ```
+    /// use safetensors::{Dtype, tensor::TensorView};
+    /// let weight = [0x00, 0x3c, 0x00, 0xc0]; // 1.0 and -2.0 in f16
+    /// let weight = TensorView::new(Dtype::F16, vec![1, 2], &weight)?;
+    /// let shard = safetensors::serialize([("fc.weight", weight)], None)?;
+    /// let index = qnn::ShardIndex::parse(br#"{"weight_map": {"fc.weight": "model-00001-of-00001.safetensors"}}"#)?;
+    /// let read = |_name: &str| &shard[..]; // or from the folder of the index
+    /// let shards = index.shards().map(|name| (name, read(name)));
+    /// let mut checkpoint = qnn::Checkpoint::parse_indexed(&index, shards)?;
+    /// assert_eq!(checkpoint.take_float("fc")?.weight(), [1.0, -2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a file is missing, not in the index, given twice, or no safetensors
+    /// file; or if a tensor is in two files, in another file than the index says, in no file, or
+    /// not in the index.
+    pub fn parse_indexed<N: Into<String>>(
+        index: &ShardIndex,
+        shards: impl IntoIterator<Item = (N, &'d [u8])>,
+    ) -> Result<Self, CheckpointError> {
+        Ok(Self { file: index.merge(shards)? })
+    }
+
+    /// The names X of all matrices `X.weight` that are left, in the natural order (`fc2` before
+    /// `fc10`). Embeddings are among them, because their names and shapes are no different.
+    pub fn layers(&self) -> Vec<String> {
+        let matrices = self.file.tensors.iter().filter(|(_, tensor)| tensor.shape.len() == 2);
+        let names = matrices.filter_map(|(name, _)| name.strip_suffix(".weight"));
+        let mut names: Vec<_> = names.map(str::to_owned).collect();
+        names.sort_by(|a, b| natural_order(a, b));
+        names
+    }
+
+    /// The names of all tensors that are left.
+    pub fn tensors(&self) -> impl Iterator<Item = &str> {
+        self.file.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether the weights of layer `name` are int8 codes.
+    pub fn is_int8(&self, name: &str) -> bool {
+        self.file.tensors.get(&format!("{name}.weight")).is_some_and(|tensor| tensor.dtype == Dtype::I8)
+    }
+
+    /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each
+    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.)
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or if
+    /// the layer has another tensor.
+    pub fn take_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
+        let layer = self.read_float(name);
+        self.file.settle(layer)
+    }
+
+    /// Checks that nothing is left.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] that names the first tensor left.
+    pub fn finish(&self) -> Result<(), CheckpointError> {
+        Ok(self.file.check_empty()?)
+    }
+
+    fn read_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
+        let weight =
+            self.take_weight(name, &["weight", "bias"], |tensor, weight| match weight.is_float() {
+                true => Ok(()),
+                false => Err(TensorFileError::NotFloat { tensor, got: weight.dtype }),
+            })?;
+        let (n, k) = (weight.shape[0], weight.shape[1]);
+        if n == 0 || k == 0 {
+            return Err(FloatLinearError::Empty { layer: name.to_owned(), n, k }.into());
+        }
+        let bias = self.take_bias(name, n)?;
+        let weight = weight.floats().unwrap_or_default();
+        Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
+    }
+
+    /// Takes the matrix `name.weight` of a layer, and checks that the names of all its tensors end
+    /// in one of `known`.
+    pub(crate) fn take_weight(
+        &mut self,
+        name: &str,
+        known: &[&str],
+        check_type: impl FnOnce(String, &Tensor<'d>) -> Result<(), TensorFileError>,
+    ) -> Result<Tensor<'d>, CheckpointError> {
+        let tensor = format!("{name}.weight");
+        let weight = match self.file.take_any(&tensor) {
+            Err(missing @ TensorFileError::Missing { .. }) => {
+                // A tensor that is there instead may say why.
+                let other =
+                    self.own_tensors(name).find_map(|(tensor, part)| other_layout(name, tensor, part));
+                return Err(other.unwrap_or(missing.into()));
+            }
+            found => found?,
+        };
+        check_type(tensor.clone(), &weight)?;
+        if weight.shape.len() != 2 {
+            return Err(TensorFileError::Rank { tensor, expected: 2, got: weight.shape }.into());
+        }
+        match self.own_tensors(name).find(|(_, part)| !known.contains(part)) {
+            None => Ok(weight),
+            Some((tensor, part)) => Err(other_layout(name, tensor, part)
+                .unwrap_or(TensorFileError::Unexpected { tensor: tensor.to_owned() }.into())),
+        }
+    }
+
+    /// The tensors of layer `name`, without those of layers inside it, and the last parts of their
+    /// names.
+    fn own_tensors(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let prefix = format!("{name}.");
+        let from_here = self.file.tensors.range(prefix.clone()..).map(|(tensor, _)| tensor.as_str());
+        let parts = from_here.map_while(move |tensor| Some((tensor, tensor.strip_prefix(&prefix)?)));
+        // Tensors below `weight`, such as `weight.absmax`, say how to read it.
+        parts.filter(|(_, part)| !part.contains('.') || part.starts_with("weight."))
+    }
+
+    pub(crate) fn take_bias(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let tensor = format!("{name}.bias");
+        if !self.file.tensors.contains_key(&tensor) {
+            return Ok(None);
+        }
+        let found = self.file.take_any(&tensor)?;
+        let dtype = found.dtype;
+        if found.integers().is_none() && !found.is_float() {
+            return Err(TensorFileError::NotFloat { tensor, got: dtype }.into());
+        }
+        if found.shape != [n] {
+            return Err(TensorFileError::Shape { tensor, expected: vec![n], got: found.shape }.into());
+        }
+        let nonzero = found.integers().and_then(|values| values.enumerate().find(|&(_, value)| value != 0));
+        match nonzero {
+            None => Ok(Some(found.floats().unwrap_or_else(|| vec![0.0; n]))),
+            Some((index, value)) => Err(CheckpointError::IntegerBias { tensor, dtype, index, value }),
+        }
+    }
+}
+
+/// An error if `tensor` of layer `name` belongs to a layout that this does not read.
+fn other_layout(name: &str, tensor: &str, part: &str) -> Option<CheckpointError> {
+    let (_, layout) = OTHER_LAYOUTS.into_iter().find(|&(other, _)| other == part)?;
+    Some(CheckpointError::Layout { layer: name.to_owned(), layout, tensor: tensor.to_owned() })
+}

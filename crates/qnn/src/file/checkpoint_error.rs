@@ -1,0 +1,164 @@
+//! Why a layer could not be taken from a checkpoint.
+
+use qcore::{BiasError, ParamError};
+use qkernels::GROUP_STEP;
+use safetensors::Dtype;
+
+use super::shards::ShardError;
+use super::tensors::TensorFileError;
+use crate::layer::float::FloatLinearError;
+use crate::layer::layer_error::LayerError;
+use crate::tree::chain::ChainError;
+
+/// Why a layer could not be taken from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file, or one of its tensors, is wrong.
+    #[error(transparent)]
+    File(#[from] TensorFileError),
+    /// Shards do not make a checkpoint.
+    #[error(transparent)]
+    Shards(#[from] ShardError),
+    /// The layer is stored in a layout that this does not read.
+    #[error(
+        "layer {layer:?} is in the layout of {layout}, as tensor {tensor:?} says, which is not supported yet"
+    )]
+    Layout {
+        /// The layer.
+        layer: String,
+        /// Whose layout it is.
+        layout: &'static str,
+        /// The tensor that only this layout has.
+        tensor: String,
+    },
+    /// Scales or zero points are neither one for each channel nor one for all.
+    #[error("tensor {tensor:?} has shape {got:?}, expected one value, or n = {n}")]
+    Scales {
+        /// The tensor.
+        tensor: String,
+        /// Outputs of the layer.
+        n: usize,
+        /// The shape it has.
+        got: Vec<usize>,
+    },
+    /// Each output has several scales, and the caller did not say how many weights share one.
+    #[error(
+        "tensor {tensor:?} has shape {got:?}: {} scales for each output; \
+         how many of the k = {k} weights share one must be stated, a file does not say it", got[1]
+    )]
+    GroupsUnstated {
+        /// The tensor.
+        tensor: String,
+        /// Inputs of the layer.
+        k: usize,
+        /// The shape it has, (n, groups).
+        got: Vec<usize>,
+    },
+    /// The stated length gives a different number of groups than the file has.
+    #[error(
+        "tensor {tensor:?} has shape {got:?}, expected {expected:?}: \
+         k = {k} in groups of {group} is {} of them", expected[1]
+    )]
+    Groups {
+        /// The tensor.
+        tensor: String,
+        /// Inputs of the layer.
+        k: usize,
+        /// The length stated.
+        group: usize,
+        /// The shape wanted, (n, groups).
+        expected: Vec<usize>,
+        /// The shape it has.
+        got: Vec<usize>,
+    },
+    /// No kernel multiplies groups of this length.
+    #[error(
+        "layer {layer:?}: groups of {group} along k = {k} are not supported; lengths are multiples of {GROUP_STEP} \
+         (16, 32, 64, 128 and so on), or k and more for a single group"
+    )]
+    GroupLength {
+        /// The layer.
+        layer: String,
+        /// Inputs of the layer.
+        k: usize,
+        /// The length stated.
+        group: usize,
+    },
+    /// A zero point is no code of i8.
+    #[error("tensor {tensor:?} has {value} at index {index}; zero points of i8 codes are -128 to 127")]
+    ZeroPoint {
+        /// The tensor.
+        tensor: String,
+        /// Its index in the row-major data.
+        index: usize,
+        /// The zero point.
+        value: i128,
+    },
+    /// A zero point has an unsigned type, so it belongs to codes from 0 up, but these are i8.
+    #[error(
+        "tensor {tensor:?} is {dtype} and has {value} at index {index}: zero points of unsigned codes, but codes are I8"
+    )]
+    UnsignedZeroPoint {
+        /// The tensor.
+        tensor: String,
+        /// The type it has.
+        dtype: Dtype,
+        /// Its index in the row-major data.
+        index: usize,
+        /// The zero point.
+        value: i128,
+    },
+    /// A bias of integers is not all 0, and nothing says in which unit it is.
+    #[error(
+        "tensor {tensor:?} is {dtype} and has {value} at index {index}; nothing says in which unit, so only 0 is taken"
+    )]
+    IntegerBias {
+        /// The tensor.
+        tensor: String,
+        /// The type it has.
+        dtype: Dtype,
+        /// The output channel.
+        index: usize,
+        /// The bias.
+        value: i128,
+    },
+    /// Scale or zero point of a layer's input are out of range.
+    #[error("input of layer {layer:?}: {source}")]
+    Input {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: ParamError,
+    },
+    /// A bias has no int32 form.
+    #[error("layer {layer:?}, channel {channel}: {source}")]
+    Bias {
+        /// The layer.
+        layer: String,
+        /// The output channel.
+        channel: usize,
+        /// Why.
+        source: BiasError,
+    },
+    /// The layers do not fit each other, or there are none.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Floats do not make a layer.
+    #[error(transparent)]
+    Float(#[from] FloatLinearError),
+    /// Codes and scales do not make a layer.
+    #[error("layer {layer:?}: {source}")]
+    Layer {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: LayerError,
+    },
+}
+
+impl CheckpointError {
+    pub(crate) fn of_layer(name: &str, error: impl Into<LayerError>) -> Self {
+        CheckpointError::Layer { layer: name.to_owned(), source: error.into() }
+    }
+}

@@ -1,0 +1,207 @@
+//! The description of a model in its file: everything that the tensors do not say, as JSON under
+//! one key of the safetensors metadata.
+
+use std::collections::BTreeMap;
+
+use qcore::QParams;
+use qkernels::Dynamic;
+use serde::{Deserialize, Serialize};
+
+use super::checksum::checksum;
+use super::error::{LoadError, SaveError};
+use super::scheme::{ORDERS, ROUNDINGS, SchemeDescription, code_range, name_of, named, number, number_text};
+use super::tensors::Tensor;
+
+/// The name of the format.
+const FORMAT: &str = "qnn.layers";
+/// The version of the format.
+const VERSION: u32 = 2;
+/// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
+/// `input_scale * weight_scale / output_scale`.
+const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
+
+/// Everything that the tensors do not say.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description {
+    format: String,
+    version: u32,
+    requantize: String,
+    pub(crate) layers: Vec<LayerDescription>,
+    /// The checksum of all tensors and of this description with an empty checksum, in eight
+    /// lower-case hexadecimal digits.
+    checksum: String,
+}
+
+/// A layer, in the order of the model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LayerDescription {
+    pub(crate) name: String,
+    /// `float`, `static`, `dynamic` or `weight_only`.
+    pub(crate) form: String,
+    /// `none` or `relu`.
+    pub(crate) activation: String,
+    /// Only static layers have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) input: Option<InputDescription>,
+    /// Only dynamic layers have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dynamic: Option<DynamicDescription>,
+    /// How many consecutive k share a scale. Only weight-only layers with groups have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<usize>,
+}
+
+/// How the input of a static layer becomes codes, beside its scale and zero point.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InputDescription {
+    /// Smallest and largest code.
+    codes: [i32; 2],
+    order: String,
+    rounding: String,
+    /// The scale before it is rounded to f32, if rounding changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scale_f64: Option<String>,
+    /// The divisor of values, if it is not the scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    divisor: Option<String>,
+    /// `distant`, if the zero point is none of the codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zero_point: Option<String>,
+}
+
+/// How the input of a dynamic layer becomes codes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DynamicDescription {
+    /// `token` or `tensor`.
+    per: String,
+    scheme: SchemeDescription,
+}
+
+/// The name of a zero point that is none of the codes.
+const DISTANT: &str = "distant";
+
+/// The fields that must be known before the rest can be read.
+#[derive(Deserialize)]
+struct Identity {
+    format: String,
+    version: u32,
+}
+
+impl Description {
+    pub(crate) fn new(
+        layers: Vec<LayerDescription>,
+        tensors: &BTreeMap<String, Tensor<'_>>,
+    ) -> Result<Self, serde_json::Error> {
+        let mut description = Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            requantize: REQUANTIZE.to_owned(),
+            layers,
+            checksum: String::new(),
+        };
+        description.checksum = description.checksum_with(tensors)?;
+        Ok(description)
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, LoadError> {
+        let parsed: Result<Self, _> = serde_json::from_str(text);
+        let identity = match &parsed {
+            Ok(description) => Identity { format: description.format.clone(), version: description.version },
+            // If only another version knows a field, the version is the error to report.
+            Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
+        };
+        named("format", &[(FORMAT, ())], identity.format)?;
+        if identity.version != VERSION {
+            return Err(LoadError::Version { expected: VERSION, got: identity.version });
+        }
+        let description = parsed.map_err(LoadError::Description)?;
+        named("requantize", &[(REQUANTIZE, ())], description.requantize.clone())?;
+        Ok(description)
+    }
+
+    /// Checks that the checksum is that of `tensors` and of this description.
+    pub(crate) fn check(&mut self, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<(), LoadError> {
+        let got = self.checksum_with(tensors).map_err(LoadError::Description)?;
+        let expected = self.checksum.clone();
+        if expected == got { Ok(()) } else { Err(LoadError::Checksum { expected, got }) }
+    }
+
+    fn checksum_with(&mut self, tensors: &BTreeMap<String, Tensor<'_>>) -> Result<String, serde_json::Error> {
+        let stated = core::mem::take(&mut self.checksum);
+        let text = serde_json::to_string(self)?;
+        self.checksum = stated;
+        Ok(format!("{:08x}", checksum(tensors, &text)))
+    }
+}
+
+impl InputDescription {
+    pub(crate) fn of(layer: &str, params: &QParams) -> Result<Self, SaveError> {
+        let (codes, scale) = (params.codes(), params.scale());
+        let order = name_of(layer, &ORDERS, params.order())?;
+        let rounding = name_of(layer, &ROUNDINGS, params.rounding())?;
+        let distant = !codes.contains(params.zero_point());
+        Ok(Self {
+            codes: [codes.min(), codes.max()],
+            order,
+            rounding,
+            scale_f64: (params.scale_f64() != f64::from(scale)).then(|| number_text(params.scale_f64())),
+            divisor: (params.divisor() != scale).then(|| number_text(params.divisor())),
+            zero_point: distant.then(|| DISTANT.to_owned()),
+        })
+    }
+
+    /// The parameters with this scale and zero point.
+    pub(crate) fn params(self, layer: &str, scale: f32, zero_point: i32) -> Result<QParams, LoadError> {
+        let codes = code_range(self.codes)?;
+        let exact = match self.scale_f64 {
+            None => scale.into(),
+            Some(got) => {
+                let exact: f64 = number("scale_f64", &got)?;
+                if exact as f32 != scale {
+                    let expected = format!("a number that f32 rounds to the scale {scale:e}");
+                    return Err(LoadError::Unknown { field: "scale_f64", expected, got });
+                }
+                exact
+            }
+        };
+        let distant = self.zero_point.map(|got| named("zero_point", &[(DISTANT, ())], got)).transpose()?;
+        let params = match (distant, self.divisor) {
+            (None, None) => QParams::with_f64_scale(exact, zero_point, codes),
+            (None, Some(divisor)) => {
+                QParams::with_divisor(exact, number("divisor", &divisor)?, zero_point, codes)
+            }
+            (Some(()), None) => QParams::with_distant_zero_point(exact, zero_point, codes),
+            (Some(()), Some(got)) => {
+                let expected = "none beside a distant zero point".to_owned();
+                return Err(LoadError::Unknown { field: "divisor", expected, got });
+            }
+        };
+        let params = params.map_err(|source| LoadError::Input { layer: layer.to_owned(), source })?;
+        let order = named("order", &ORDERS, self.order)?;
+        Ok(params.with_order(order).with_rounding(named("rounding", &ROUNDINGS, self.rounding)?))
+    }
+}
+
+impl DynamicDescription {
+    pub(crate) fn of(layer: &str, dynamic: &Dynamic) -> Result<Self, SaveError> {
+        let (per, scheme) = match dynamic {
+            Dynamic::PerTensor(scheme) => ("tensor", scheme),
+            Dynamic::PerToken(scheme) => ("token", scheme),
+            _ => return Err(SaveError::Unnamed { layer: layer.to_owned(), what: format!("{dynamic:?}") }),
+        };
+        Ok(Self { per: per.to_owned(), scheme: SchemeDescription::of(layer, scheme)? })
+    }
+
+    pub(crate) fn dynamic(self) -> Result<Dynamic, LoadError> {
+        let scheme = self.scheme.scheme()?;
+        named(
+            "per",
+            &[("tensor", Dynamic::PerTensor(scheme)), ("token", Dynamic::PerToken(scheme))],
+            self.per,
+        )
+    }
+}

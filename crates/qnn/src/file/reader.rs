@@ -1,0 +1,188 @@
+//! Reads models from files of this library, which `writer.rs` writes: one safetensors file whose
+//! layout does not depend on kernels.
+//!
+//! Each layer X has `X.weight` (n, k), `X.bias` (n) if it has one, and by its form:
+//!
+//! - `float`: both F32.
+//! - `static`: weights I8, `X.weight_scale` F32 (n), `X.weight_zero_point` I8 (n) unless all are 0,
+//!   bias I32, `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
+//! - `dynamic`: as `static`, but bias F32 and nothing of the input.
+//! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into
+//!   groups.
+//!
+//! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the
+//! JSON of `Description`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use qkernels::{Kernel, MatRef};
+use safetensors::Dtype;
+
+use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
+use super::error::{KEY, LoadError};
+use super::scheme::named;
+use super::tensors::TensorFile;
+use crate::config::form::Form;
+use crate::config::fused::FusedActivation;
+use crate::layer::float::FloatLinear;
+use crate::layer::layer_error::LayerError;
+use crate::layer::linear::Linear;
+use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::tree::chain::check_names;
+
+/// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
+/// hand straight from the bytes.
+///
+/// The bytes are the caller's: read into memory, or mapped. They are not trusted; whatever they
+/// are, the result is layers whose every check has passed, or an error. (They must not change
+/// meanwhile, which is why mapping a file is a promise that only the caller can make.)
+#[derive(Debug)]
+pub struct LayerFile<'d> {
+    file: TensorFile<'d>,
+    names: Vec<String>,
+    layers: BTreeMap<String, LayerDescription>,
+}
+
+impl<'d> LayerFile<'d> {
+    /// Reads the header and verifies the checksum. No tensor is copied.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the bytes are not what [`layers_to_bytes`](crate::layers_to_bytes) makes;
+    /// any change of a single byte is noticed.
+    pub fn parse(bytes: &'d [u8]) -> Result<Self, LoadError> {
+        let mut file = TensorFile::parse(bytes)?;
+        check_white_space(file.header)?;
+        let mut description = take_description(&mut file.metadata)?;
+        description.check(&file.tensors)?;
+        let names: Vec<_> = description.layers.iter().map(|layer| layer.name.clone()).collect();
+        check_names(names.iter().map(String::as_str))?;
+        let layers = description.layers.into_iter().map(|layer| (layer.name.clone(), layer)).collect();
+        Ok(Self { file, names, layers })
+    }
+
+    /// The names of all layers, in the order in which they were saved.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`]. One that cannot be read
+    /// stays.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such layer (any more), its tensors do not make a layer, or no
+    /// kernel can be selected.
+    pub fn take(&mut self, name: &str, kernel: Option<Kernel>) -> Result<Linear, LoadError> {
+        let no_layer = || LoadError::NoLayer { layer: name.to_owned() };
+        let described = self.layers.get(name).cloned().ok_or_else(no_layer)?;
+        let kernel = match kernel {
+            Some(kernel) => kernel,
+            None => Kernel::select()?,
+        };
+        let layer = self.read(described, kernel);
+        let layer = self.file.settle(layer)?;
+        self.layers.remove(name);
+        Ok(layer)
+    }
+
+    /// Checks that every layer was taken and no tensor is left.
+    ///
+    /// # Errors
+    /// [`LoadError`] that names the first one left.
+    pub fn finish(self) -> Result<(), LoadError> {
+        if let Some(name) = self.layers.into_keys().next() {
+            return Err(LoadError::NotTaken { layer: name });
+        }
+        Ok(self.file.check_empty()?)
+    }
+
+    fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
+        let LayerDescription { name, form, activation, input, dynamic, group } = described;
+        let activations = FusedActivation::ALL.map(|activation| (activation.name(), activation));
+        let activation = named("activation", &activations, activation)?;
+        let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
+        let fields = [
+            ("input", input.is_some(), form == Form::Static),
+            ("dynamic", dynamic.is_some(), form == Form::Dynamic),
+            ("group", group.is_some(), form == Form::WeightOnly && group.is_some()),
+        ];
+        if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
+        {
+            return Err(LoadError::Field { layer: name, form, field, expected });
+        }
+        if form == Form::Float {
+            return self.take_float(name, activation);
+        }
+        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        if n == 0 || k == 0 {
+            return Err(LoadError::Layer { layer: name, source: LayerError::Empty { n, k } });
+        }
+        let shape = match group {
+            Some(group) => vec![n, k.div_ceil(group.max(1))],
+            None => vec![n],
+        };
+        let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?;
+        let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
+        let rest = self.read_rest(&name, n, input, dynamic, group)?;
+        let build = || {
+            let stored = StoredLayer {
+                name: name.clone(),
+                weight: MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?,
+                weight_scales: scales.to_f32(),
+                weight_zero_points: zero_points.map(|codes| bytemuck::cast_slice(&codes.data).to_vec()),
+                activation,
+            };
+            stored.layer(rest, kernel)
+        };
+        build().map_err(|source| LoadError::Layer { layer: name, source })
+    }
+
+    /// What only layers of one form have: by `input` a static one, by `dynamic` a dynamic one.
+    fn read_rest(
+        &mut self,
+        name: &str,
+        n: usize,
+        input: Option<InputDescription>,
+        dynamic: Option<DynamicDescription>,
+        group: Option<usize>,
+    ) -> Result<StoredForm, LoadError> {
+        let bias_type = if input.is_some() { Dtype::I32 } else { Dtype::F32 };
+        let bias = self.file.take_if_there(&format!("{name}.bias"), bias_type, &[n])?;
+        let Some(input) = input else {
+            let bias = bias.map(|bias| bias.to_f32());
+            return Ok(match dynamic {
+                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()? },
+                None => StoredForm::WeightOnly { bias, group },
+            });
+        };
+        let scale = self.file.take_shaped(&format!("{name}.input_scale"), Dtype::F32, &[])?.to_f32();
+        let zero_point =
+            self.file.take_shaped(&format!("{name}.input_zero_point"), Dtype::I32, &[])?.to_i32();
+        // Each has one element, by its shape.
+        let input = input.params(name, scale.iter().sum(), zero_point.iter().sum())?;
+        Ok(StoredForm::Static { bias: bias.map(|bias| bias.to_i32()), input })
+    }
+
+    fn take_float(&mut self, name: String, activation: FusedActivation) -> Result<Linear, LoadError> {
+        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::F32)?;
+        let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::F32, &[n])?;
+        let bias = bias.map(|bias| bias.to_f32());
+        Ok(FloatLinear::from_parts(name, n, k, weight.to_f32(), bias)?.with_activation(activation).into())
+    }
+}
+
+/// JSON allows white space that the checksum would not see. Headers of this format have no other
+/// than spaces.
+fn check_white_space(header: &[u8]) -> Result<(), LoadError> {
+    match header.iter().position(|byte| matches!(byte, b'\t' | b'\n' | b'\r')) {
+        None => Ok(()),
+        Some(index) => Err(LoadError::HeaderByte { at: 8 + index, byte: header[index] }),
+    }
+}
+
+fn take_description(metadata: &mut HashMap<String, String>) -> Result<Description, LoadError> {
+    let text = metadata.remove(KEY).ok_or(LoadError::NoDescription)?;
+    match metadata.keys().min() {
+        None => Description::parse(&text),
+        Some(key) => Err(LoadError::UnexpectedMetadata { key: key.clone() }),
+    }
+}

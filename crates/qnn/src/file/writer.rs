@@ -1,0 +1,177 @@
+//! Writes models to files, in the layout that `reader.rs` describes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use qkernels::PackedWeights;
+
+use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
+use super::error::{KEY, SaveError};
+use super::tensors::Tensor;
+use crate::config::form::Form;
+use crate::config::fused::FusedActivation;
+use crate::layer::dynamic::DynamicLinear;
+use crate::layer::float::FloatLinear;
+use crate::layer::linear::Linear;
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::weight_only::WeightOnlyLinear;
+use crate::tree::chain::check_names;
+use crate::tree::layers::Layers;
+
+/// Writes the linear layers of `model` as a file's bytes. The same layers make the same bytes,
+/// whatever the kernel.
+///
+/// The output parameters of static layers ([`StaticLinear::set_output`]) are not in the file. They
+/// are those of the next layer's input, so whoever knows which layer comes next links them, as
+/// [`Mlp`](crate::Mlp) does.
+///
+/// ```
+/// use qnn::{FloatLinear, Form, LayerFile, Linear, layers_to_bytes};
+/// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![0.5, 1.0])?);
+/// let bytes = layers_to_bytes(&layer)?; // or map a file that `save_layers` wrote
+/// let mut file = LayerFile::parse(&bytes)?;
+/// let restored = file.take("lm_head", None)?;
+/// assert_eq!((restored.n(), restored.k(), restored.form()), (1, 2, Form::Float));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`SaveError`] if names are not unique or too long.
+pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveError> {
+    let mut writer = Writer::default();
+    let mut failed = None;
+    model.visit(&mut |layer| {
+        let added = match layer {
+            Linear::Float(layer) => writer.add_float(layer),
+            Linear::Static(layer) => writer.add_static(layer),
+            Linear::Dynamic(layer) => writer.add_dynamic(layer),
+            Linear::WeightOnly(layer) => writer.add_weight_only(layer),
+        };
+        failed = failed.take().or(added.err());
+    });
+    failed.map_or_else(|| writer.finish(), Err)
+}
+
+/// Writes the linear layers of `model` to `path`. They are written to a temporary file beside it,
+/// which is then renamed, so there is never half a model.
+///
+/// # Errors
+/// As [`layers_to_bytes`], or if the file cannot be written.
+pub fn save_layers<M: Layers + ?Sized>(model: &M, path: impl AsRef<Path>) -> Result<(), SaveError> {
+    write_file(path.as_ref(), &layers_to_bytes(model)?)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut builder = tempfile::Builder::new();
+        // Temporary files are for their owner only. This one gets the permissions of any new file,
+        // to which the process's mask applies.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| SaveError::Write { path: path.to_owned(), source })
+}
+
+/// The tensors and the description of a file that is being written.
+#[derive(Default)]
+struct Writer {
+    tensors: BTreeMap<String, Tensor<'static>>,
+    layers: Vec<LayerDescription>,
+}
+
+impl Writer {
+    fn describe(&mut self, name: &str, form: Form, activation: FusedActivation) -> &mut LayerDescription {
+        let (name, activation) = (name.to_owned(), activation.name().to_owned());
+        let described = LayerDescription {
+            name,
+            form: form.name().to_owned(),
+            activation,
+            input: None,
+            dynamic: None,
+            group: None,
+        };
+        self.layers.push(described);
+        let last = self.layers.len() - 1;
+        &mut self.layers[last]
+    }
+
+    fn add_tensor(&mut self, layer: &str, kind: &str, tensor: Tensor<'static>) {
+        self.tensors.insert(format!("{layer}.{kind}"), tensor);
+    }
+
+    fn add_float(&mut self, layer: &FloatLinear) -> Result<(), SaveError> {
+        let (name, n, k) = (layer.name(), layer.n(), layer.k());
+        self.describe(name, Form::Float, layer.activation());
+        self.add_tensor(name, "weight", Tensor::of_f32(vec![n, k], layer.weight()));
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
+        }
+        Ok(())
+    }
+
+    fn add_static(&mut self, layer: &StaticLinear) -> Result<(), SaveError> {
+        let (name, n, input) = (layer.name(), layer.n(), layer.input());
+        self.describe(name, Form::Static, layer.activation()).input =
+            Some(InputDescription::of(name, input)?);
+        self.add_weights(name, layer.weights(), layer.weight_scales());
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_i32(vec![n], bias));
+        }
+        self.add_tensor(name, "input_scale", Tensor::of_f32(vec![], &[input.scale()]));
+        self.add_tensor(name, "input_zero_point", Tensor::of_i32(vec![], &[input.zero_point()]));
+        Ok(())
+    }
+
+    fn add_dynamic(&mut self, layer: &DynamicLinear) -> Result<(), SaveError> {
+        let (name, n) = (layer.name(), layer.n());
+        let dynamic = DynamicDescription::of(name, layer.activations())?;
+        self.describe(name, Form::Dynamic, layer.activation()).dynamic = Some(dynamic);
+        self.add_weights(name, layer.weights(), layer.weight_scales());
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
+        }
+        Ok(())
+    }
+
+    fn add_weight_only(&mut self, layer: &WeightOnlyLinear) -> Result<(), SaveError> {
+        let (name, n, k, weights) = (layer.name(), layer.n(), layer.k(), layer.weights());
+        let grouped = weights.group_len() < k;
+        self.describe(name, Form::WeightOnly, layer.activation()).group =
+            grouped.then(|| weights.group_len());
+        let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
+        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.weights().unpack()));
+        self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
+        if let Some(zero_points) = weights.zero_points() {
+            self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));
+        }
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
+        }
+        Ok(())
+    }
+
+    fn add_weights(&mut self, name: &str, weights: &PackedWeights, scales: &[f32]) {
+        let (n, k) = (weights.n(), weights.k());
+        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.unpack()));
+        self.add_tensor(name, "weight_scale", Tensor::of_f32(vec![n], scales));
+        if !weights.zero_points().is_empty() {
+            // The weights are i8, so their zero points are too.
+            let zero_points = weights.zero_points().iter().map(|&z| z as i8).collect();
+            self.add_tensor(name, "weight_zero_point", Tensor::of_i8(vec![n], zero_points));
+        }
+    }
+
+    fn finish(self) -> Result<Vec<u8>, SaveError> {
+        check_names(self.layers.iter().map(|layer| &layer.name[..]))?;
+        let description = Description::new(self.layers, &self.tensors)?;
+        let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&description)?)]);
+        Ok(safetensors::serialize(&self.tensors, Some(metadata))?)
+    }
+}

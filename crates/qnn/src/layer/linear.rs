@@ -1,0 +1,158 @@
+//! A linear layer in any form: the place in a model where the quantize pass puts one form instead
+//! of another.
+
+use qkernels::{MatMut, MatRef, Threads};
+
+use super::dynamic::DynamicLinear;
+use super::float::FloatLinear;
+use super::forward_error::ForwardError;
+use super::head::Head;
+use super::static_linear::build::StaticLinear;
+use super::storage::Storage;
+use super::weight_only::WeightOnlyLinear;
+use super::workspace::LinearWorkspace;
+use crate::config::form::Form;
+use crate::config::fused::FusedActivation;
+
+/// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and
+/// after the quantize pass.
+///
+/// In any form, a layer has at least one output and one input: all constructors refuse n = 0 and k
+/// = 0, although the products of `qkernels` take them. An input without rows is fine.
+///
+/// ```
+/// use qkernels::{MatMut, MatRef, Threads};
+/// use qnn::{FloatLinear, Form, Linear, LinearWorkspace};
+/// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![2.0, 3.0])?);
+/// let mut y = [0.0];
+/// let (x, out) = (MatRef::new(&[1.0, 1.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
+/// assert_eq!((y, layer.form()), ([5.0], Form::Float));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Linear {
+    /// f32, as trained. Its inputs are watched while the pass calibrates.
+    Float(FloatLinear),
+    /// int8 with calibrated scales.
+    Static(StaticLinear),
+    /// int8 with the scales of the values at hand.
+    Dynamic(DynamicLinear),
+    /// int8 weights, float activations and sums.
+    WeightOnly(WeightOnlyLinear),
+}
+
+impl From<FloatLinear> for Linear {
+    fn from(layer: FloatLinear) -> Self {
+        Linear::Float(layer)
+    }
+}
+
+impl From<StaticLinear> for Linear {
+    fn from(layer: StaticLinear) -> Self {
+        Linear::Static(layer)
+    }
+}
+
+impl From<DynamicLinear> for Linear {
+    fn from(layer: DynamicLinear) -> Self {
+        Linear::Dynamic(layer)
+    }
+}
+
+impl From<WeightOnlyLinear> for Linear {
+    fn from(layer: WeightOnlyLinear) -> Self {
+        Linear::WeightOnly(layer)
+    }
+}
+
+impl Linear {
+    pub(crate) fn head(&self) -> &Head {
+        match self {
+            Linear::Float(layer) => &layer.head,
+            Linear::Static(layer) => &layer.head,
+            Linear::Dynamic(layer) => &layer.head,
+            Linear::WeightOnly(layer) => &layer.head,
+        }
+    }
+
+    /// The name, unique in its model.
+    pub fn name(&self) -> &str {
+        &self.head().name
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        self.head().n
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        self.head().k
+    }
+
+    /// The activation function that follows.
+    pub fn activation(&self) -> FusedActivation {
+        self.head().activation
+    }
+
+    /// Whether there is a bias.
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Linear::Float(layer) => layer.bias().is_some(),
+            Linear::Static(layer) => layer.bias().is_some(),
+            Linear::Dynamic(layer) => layer.bias().is_some(),
+            Linear::WeightOnly(layer) => layer.bias().is_some(),
+        }
+    }
+
+    /// The form that the layer has.
+    pub fn form(&self) -> Form {
+        match self {
+            Linear::Float(_) => Form::Float,
+            Linear::Static(_) => Form::Static,
+            Linear::Dynamic(_) => Form::Dynamic,
+            Linear::WeightOnly(_) => Form::WeightOnly,
+        }
+    }
+
+    /// Bytes of the layer in f32: weights and bias.
+    pub fn float_bytes(&self) -> usize {
+        let weights = self.n().saturating_mul(self.k());
+        weights.saturating_add(if self.has_bias() { self.n() } else { 0 }).saturating_mul(4)
+    }
+
+    /// Bytes that must be stored for the layer in its form.
+    pub fn storage(&self) -> Storage {
+        match self {
+            Linear::Float(layer) => layer.storage(),
+            Linear::Static(layer) => layer.storage(),
+            Linear::Dynamic(layer) => layer.storage(),
+            Linear::WeightOnly(layer) => layer.storage(),
+        }
+    }
+
+    /// Computes `out` (m, n) of `x` (m, k).
+    ///
+    /// Integer forms give the same bits whatever the kernel, the threads and the batch, and with a
+    /// kept workspace allocate nothing.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, or a value is not finite that an integer form has to
+    /// quantize. Nothing is written then.
+    pub fn forward(
+        &self,
+        x: MatRef<'_, f32>,
+        out: MatMut<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        match self {
+            Linear::Float(layer) => layer.forward(x, out, threads),
+            Linear::Static(layer) => layer.forward(x, out, threads, workspace),
+            Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
+            Linear::WeightOnly(layer) => layer.forward(x, out, threads, workspace),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! How a [`StaticLinear`] runs: it takes floats or codes, gives floats, codes or sums, and computes
+//! all columns or some.
+
+use core::ops::Range;
+
+use qcore::Float;
+use qkernels::{
+    Activation, Activations, DequantizeTo, FloatActivations, Int32, Left, MatMut, MatRef, Requantize, Scales,
+    StoredFloat, Threads, Workspace, gemm, gemm_columns,
+};
+
+use super::build::StaticLinear;
+use crate::config::activation_codes::ActivationCodes;
+use crate::config::fused::FusedActivation;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::check_finite;
+use crate::layer::rows::{check_input, check_output};
+use crate::layer::workspace::LinearWorkspace;
+
+impl StaticLinear {
+    /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
+    /// (m, n). Rows are quantized while they are packed for the kernel. Input and output may each
+    /// be f32, f16 or bf16.
+    ///
+    /// A row has the same bits whatever the batch, the threads and the kernel. With a kept
+    /// workspace nothing is allocated.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
+    pub fn forward<F: Float, T: StoredFloat>(
+        &self,
+        x: MatRef<'_, F>,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_output(&out, x.rows(), self.n())?;
+        check_finite(&x, &mut workspace.row)?;
+        self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
+    }
+
+    /// Like [`forward`](Self::forward), for some output channels and on the calling thread. Engines
+    /// use it to spread a layer over threads of their own. `columns` is best taken from
+    /// [`PackedWeights::column_ranges`](qkernels::PackedWeights::column_ranges) of
+    /// [`weights`](Self::weights); `out` is (m, `columns.len()`). (To spread rows, call `forward`
+    /// on some rows of `x` and of the output.)
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if `columns` are not whole panels of the packed weights.
+    pub fn forward_columns<F: Float, T: StoredFloat>(
+        &self,
+        x: MatRef<'_, F>,
+        columns: Range<usize>,
+        out: MatMut<'_, T>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        check_input(&x, self.k())?;
+        check_output(&out, x.rows(), columns.len())?;
+        // An output without columns fits any number of rows, and an input with a stride of 0 may
+        // claim any number: too many to look at.
+        if !columns.is_empty() {
+            check_finite(&x, &mut workspace.row)?;
+        }
+        let stage = self.value_stage::<T>()?;
+        let x = self.quantized(x)?;
+        Ok(gemm_columns(x, self.weights(), columns, &stage, out, &mut workspace.gemm)?)
+    }
+
+    /// The left operand that `x` is. Its codes are made while the product reads them.
+    pub(crate) fn quantized<'a, F: Float>(
+        &self,
+        x: MatRef<'a, F>,
+    ) -> Result<FloatActivations<'a, F>, ForwardError> {
+        Ok(FloatActivations::new(x, *self.input())?)
+    }
+
+    /// Multiplies codes (m, k), applies the activation function, and writes codes (m, n) with the
+    /// parameters [`output`](Self::output).
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, or `C` or `D` is
+    /// not the type of the input's or the output's codes.
+    pub fn forward_codes<C: Activation, D: Activation>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, D>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        self.codes(self.activations(x)?, out, threads, &mut workspace.gemm)
+    }
+
+    /// Multiplies codes (m, k), applies the activation function, and writes real values (m, n).
+    ///
+    /// # Errors
+    /// [`ForwardError`] if a shape is wrong, or `C` is not the type of the input's codes.
+    pub fn forward_values<C: Activation, T: StoredFloat>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        self.values(self.activations(x)?, out, threads, &mut workspace.gemm)
+    }
+
+    /// Multiplies codes (m, k) and writes the int32 sums (m, n) with the bias, before any scale.
+    /// This is for tests, and for callers that have output stages of their own.
+    ///
+    /// # Errors
+    /// As [`forward_values`](Self::forward_values).
+    pub fn forward_sums<C: Activation>(
+        &self,
+        x: MatRef<'_, C>,
+        out: MatMut<'_, i32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<(), ForwardError> {
+        let stage = match self.bias() {
+            Some(bias) => Int32::new().with_bias(bias),
+            None => Int32::new(),
+        };
+        Ok(gemm(self.activations(x)?, self.weights(), &stage, out, threads, &mut workspace.gemm)?)
+    }
+
+    /// Multiplies any left operand and writes codes.
+    pub(crate) fn codes<D: Activation>(
+        &self,
+        x: impl Left,
+        out: MatMut<'_, D>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        let (output, codes) = self.output_codes().ok_or(ForwardError::NoOutputScale)?;
+        check_codes::<D>("output", codes)?;
+        let [low, high, zero_point] =
+            [output.codes().min(), output.codes().max(), output.zero_point()].map(D::from_clamped);
+        let mut stage = Requantize::<D>::new(Scales::PerChannel(self.multipliers()))?
+            .with_zero_point(zero_point)
+            .with_clamp(low, high)?;
+        if let Some(bias) = self.bias() {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation() == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(gemm(x, self.weights(), &stage, out, threads, workspace)?)
+    }
+
+    /// Multiplies any left operand and writes real values.
+    pub(crate) fn values<T: StoredFloat>(
+        &self,
+        x: impl Left,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut Workspace,
+    ) -> Result<(), ForwardError> {
+        Ok(gemm(x, self.weights(), &self.value_stage::<T>()?, out, threads, workspace)?)
+    }
+
+    fn value_stage<T: Float>(&self) -> Result<DequantizeTo<'_, T>, ForwardError> {
+        let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(self.factors()))?;
+        if let Some(bias) = self.bias() {
+            stage = stage.with_bias(bias);
+        }
+        if self.activation() == FusedActivation::Relu {
+            stage = stage.with_relu();
+        }
+        Ok(stage)
+    }
+
+    /// The left operand that the codes `x` are.
+    pub(crate) fn activations<'a, C: Activation>(
+        &self,
+        x: MatRef<'a, C>,
+    ) -> Result<Activations<'a, C>, ForwardError> {
+        check_codes::<C>("input", self.input_codes())?;
+        Ok(Activations::new(x, self.input().zero_point()))
+    }
+}
+
+/// Checks that `C` is the type of `codes`.
+fn check_codes<C: Activation>(operand: &'static str, codes: ActivationCodes) -> Result<(), ForwardError> {
+    if codes.range() == C::RANGE { Ok(()) } else { Err(ForwardError::CodeType { operand, expected: codes }) }
+}

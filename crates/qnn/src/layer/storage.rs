@@ -1,0 +1,49 @@
+//! How many bytes a layer takes, by what they are for.
+
+use core::iter::Sum;
+use core::ops::Add;
+
+/// The bytes that must be stored for a layer or a model, without padding and without what can be
+/// computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Weights.
+    pub weights: usize,
+    /// Scales, of weights and of the input.
+    pub scales: usize,
+    /// Zero points, of weights and of the input.
+    pub zero_points: usize,
+    /// Bias.
+    pub bias: usize,
+}
+
+impl Storage {
+    /// The sum of all four.
+    ///
+    /// ```
+    /// let storage = qnn::Storage { weights: 10, scales: 4, zero_points: 0, bias: 8 };
+    /// assert_eq!(storage.total(), 22);
+    /// ```
+    pub fn total(&self) -> usize {
+        self.weights + self.scales + self.zero_points + self.bias
+    }
+}
+
+impl Add for Storage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            weights: self.weights + other.weights,
+            scales: self.scales + other.scales,
+            zero_points: self.zero_points + other.zero_points,
+            bias: self.bias + other.bias,
+        }
+    }
+}
+
+impl Sum for Storage {
+    fn sum<I: Iterator<Item = Self>>(storages: I) -> Self {
+        storages.fold(Self::default(), Self::add)
+    }
+}

@@ -1,0 +1,187 @@
+//! Runs both models on the same rows, layer by layer, and counts what a report says.
+
+use core::ops::Range;
+
+use qcore::{Agreement, SqnrAboutMean, clipped_fraction, dequantize_acc, first_non_finite, requantize};
+use qkernels::{Activation, MatMut, MatRef, Threads};
+
+use super::float::FloatMlp;
+use super::quant::QuantMlp;
+use crate::config::fused::FusedActivation;
+use crate::evidence::warning::ChannelPeaks;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::grown;
+use crate::layer::rows::{blocks, gather};
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::workspace::LinearWorkspace;
+
+/// How many rows go through both models together. This bounds the memory.
+const BLOCK_ROWS: usize = 256;
+
+/// A share that is counted: some of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Share {
+    some: u64,
+    all: u64,
+}
+
+impl Share {
+    fn count(&mut self, is: impl Iterator<Item = bool>) {
+        for is in is {
+            self.some += u64::from(is);
+            self.all += 1;
+        }
+    }
+
+    /// Counts this share of `all`.
+    fn count_share(&mut self, share: f64, all: usize) {
+        self.some += (share * all as f64).round() as u64;
+        self.all += all as u64;
+    }
+
+    pub(crate) fn share(self) -> f64 {
+        self.some as f64 / self.all.max(1) as f64
+    }
+}
+
+/// What is counted for a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    /// Inputs without a code of their own.
+    pub(crate) clipped: Share,
+    /// Output codes that were clamped from above; `None` for the last layer.
+    pub(crate) saturated: Option<Share>,
+    /// SQNR of the output.
+    pub(crate) sqnr: SqnrAboutMean,
+    /// The largest inputs of each channel.
+    pub(crate) peaks: ChannelPeaks,
+}
+
+impl Tally {
+    fn new(n: usize) -> Self {
+        let (clipped, peaks) = (Share::default(), ChannelPeaks::default());
+        Self { clipped, saturated: None, sqnr: SqnrAboutMean::new(n), peaks }
+    }
+}
+
+/// What is counted for a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Tallies {
+    pub(crate) layers: Vec<Tally>,
+    /// Rows whose largest logit is the same one in both models.
+    pub(crate) agreement: Agreement,
+}
+
+/// Runs both models on one block of rows after the other.
+pub(crate) struct Comparison<'m, C> {
+    layers: Vec<&'m StaticLinear>,
+    float: &'m FloatMlp,
+    tallies: Tallies,
+    /// The f32 inputs of all layers for one block, then the logits.
+    float_values: Vec<Vec<f32>>,
+    codes: Vec<C>,
+    sums: Vec<i32>,
+    values: Vec<f32>,
+    workspace: LinearWorkspace,
+}
+
+impl<'m, C: Activation> Comparison<'m, C> {
+    pub(crate) fn new(quantized: &'m QuantMlp, float: &'m FloatMlp) -> Self {
+        let inputs = float.layers().len() + 1;
+        Self {
+            layers: quantized.layers().collect(),
+            float,
+            tallies: Tallies {
+                layers: float.layers().iter().map(|layer| Tally::new(layer.n())).collect(),
+                agreement: Agreement::default(),
+            },
+            float_values: vec![Vec::new(); inputs],
+            codes: Vec::new(),
+            sums: Vec::new(),
+            values: Vec::new(),
+            workspace: LinearWorkspace::new(),
+        }
+    }
+
+    pub(crate) fn run(mut self, x: MatRef<'_, f32>) -> Result<Tallies, ForwardError> {
+        for rows in blocks(x.rows(), BLOCK_ROWS) {
+            let m = rows.len();
+            self.read_block(&x, rows)?;
+            let input = self.layers.first().map(|first| *first.input());
+            if let Some(input) = input {
+                self.codes.clear();
+                self.codes.extend(self.float_values[0].iter().map(|&v| C::from_clamped(input.quantize(v))));
+            }
+            for index in 0..self.float.layers().len() {
+                self.compare_layer(index, m)?;
+            }
+            self.compare_classes()?;
+        }
+        Ok(self.tallies)
+    }
+
+    /// Fills `float_values` for a block of rows.
+    fn read_block(&mut self, x: &MatRef<'_, f32>, rows: Range<usize>) -> Result<(), ForwardError> {
+        let (m, k) = (rows.len(), x.cols());
+        let (input, outputs) = match &mut self.float_values[..] {
+            [input, outputs @ ..] => (input, outputs),
+            [] => return Ok(()),
+        };
+        input.clear();
+        let Some(block) = x.row_range(rows.clone()) else { return Ok(()) };
+        if let Some((index, value)) = first_non_finite(gather(&block, input)?) {
+            return Err(ForwardError::NonFinite { row: rows.start + index / k, col: index % k, value });
+        }
+        outputs.iter_mut().for_each(Vec::clear);
+        self.float.trace(MatRef::new(input, m, k)?, Threads::Serial, &mut self.workspace, |output| {
+            if let Some(values) = outputs.get_mut(output.layer) {
+                values.extend_from_slice(output.values);
+            }
+        })
+    }
+
+    /// Runs layer `index` on the codes of its input, counts, and leaves the codes of its output for
+    /// the next layer.
+    fn compare_layer(&mut self, index: usize, m: usize) -> Result<(), ForwardError> {
+        let layer = self.layers[index];
+        let next = self.layers.get(index + 1).map(|next| *next.input());
+        let tally = &mut self.tallies.layers[index];
+        let (input, output) = (&self.float_values[index], &self.float_values[index + 1]);
+        tally.clipped.count_share(clipped_fraction(input, layer.input()), input.len());
+        tally.peaks.add(input, layer.k());
+
+        let all_sums = grown(&mut self.sums, m, layer.n())?;
+        let x = MatRef::new(&self.codes, m, layer.k())?;
+        let sums = MatMut::new(&mut *all_sums, m, layer.n())?;
+        layer.forward_sums(x, sums, Threads::Serial, &mut self.workspace)?;
+
+        let factors = if next.is_some() { layer.multipliers() } else { layer.factors() };
+        let sums = || all_sums.iter().zip(factors.iter().cycle());
+        self.values.clear();
+        if let Some(next) = next {
+            let (zero_point, high) = (next.zero_point(), next.codes().max());
+            let low = match layer.activation() {
+                FusedActivation::Relu => next.codes().min().max(zero_point),
+                FusedActivation::None => next.codes().min(),
+            };
+            let saturated = tally.saturated.get_or_insert_default();
+            saturated.count(
+                sums().map(|(&sum, &factor)| requantize(sum, factor, zero_point, low, i32::MAX) > high),
+            );
+            self.codes.clear();
+            let code = |(&sum, &factor)| C::from_clamped(requantize(sum, factor, zero_point, low, high));
+            self.codes.extend(sums().map(code));
+            self.values.extend(self.codes.iter().map(|code| next.dequantize(code.widen())));
+        } else {
+            let value = |(&sum, &factor)| layer.activation().apply(dequantize_acc(sum, factor));
+            self.values.extend(sums().map(value));
+        }
+        Ok(tally.sqnr.add(output, &self.values)?)
+    }
+
+    /// Counts the rows whose largest logit is the same one.
+    fn compare_classes(&mut self) -> Result<(), ForwardError> {
+        let Some(logits) = self.float_values.last() else { return Ok(()) };
+        Ok(self.tallies.agreement.add(logits, &self.values, self.float.outputs())?)
+    }
+}

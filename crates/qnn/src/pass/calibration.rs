@@ -1,0 +1,239 @@
+//! Calibration of any model: batches run through it while its layers are watched.
+
+use core::fmt;
+
+use qkernels::Kernel;
+
+use super::error::{PassError, Refusal};
+use super::plan::{Planned, plan};
+use super::report::{Decision, PassLayer, PassReport};
+use crate::config::method::Method;
+use crate::config::pass::PassConfig;
+use crate::evidence::warning::Warning;
+use crate::layer::linear::Linear;
+use crate::layer::watch::SharedWatch;
+use crate::tree::exchange::{or_undo, put_back, put_in};
+use crate::tree::layers::Layers;
+use crate::tree::shape::{LayerShape, Walk, check_layers};
+
+/// How far calibration has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CalibrationProgress {
+    /// Batches that have run.
+    pub done: usize,
+    /// How many batches there are, if the iterator knows.
+    pub total: Option<usize>,
+}
+
+/// What calibration saw of a model's layers, and what will become of them. [`calibrate_model`]
+/// makes it. With it the model can be quantized ([`quantize`](Self::quantize)), and the cost of
+/// that can be found out ([`analyze_sensitivity`](crate::analyze_sensitivity)).
+pub struct Calibration {
+    pub(crate) planned: Vec<Planned>,
+    pub(crate) kernel: Kernel,
+    batches: usize,
+    require_integer: bool,
+}
+
+/// Runs `batches` through `model` and observes the input of every layer that `config` quantizes.
+/// `run` runs the model on a batch, which may be anything, and `progress` is called after each
+/// batch. Batches are taken one at a time. Only the observers' counts and
+/// [`PassConfig::evidence_rows`] rows for each layer are kept, so memory does not grow with the
+/// number of batches.
+///
+/// When this returns, the model has the layers that it had before and nothing watches them. That is
+/// also so if the caller's code panics (the batches, `run`, `progress`, an observer, the model
+/// itself): layers are restored before the panic goes on. A watch that another calibration left on
+/// a layer, as on a clone made meanwhile, is taken off.
+///
+/// ```
+/// use qkernels::MatRef;
+/// use qnn::{FloatLinear, FloatMlp, Mlp, PassConfig, calibrate_model};
+/// let mut model = Mlp::from(FloatMlp::new(vec![FloatLinear::new("fc1", 1, 2, vec![1.0, -0.5], vec![0.25])?])?);
+/// let batches = [[0.0, 1.0, 0.5, 0.5], [2.0, 0.5, 1.0, 0.0]];
+/// let batches = batches.iter().map(|x| MatRef::new(x, 2, 2)).collect::<Result<Vec<_>, _>>()?;
+/// let calibration = calibrate_model(&mut model, &PassConfig::default(), batches, Mlp::run_batch, |at| {
+///     println!("{} of {:?} batches", at.done, at.total);
+/// })?;
+/// println!("{}", calibration.quantize(&mut model)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`PassError`] if names are not unique, the model's [`visit`](Layers::visit) and
+/// [`visit_mut`](Layers::visit_mut) show different layers or a different order, a rule matches
+/// nothing, an observer's setting is out of range, `run` fails, or layers need a batch and there is
+/// none.
+pub fn calibrate_model<M: Layers + ?Sized, B, E>(
+    model: &mut M,
+    config: &PassConfig,
+    batches: impl IntoIterator<Item = B>,
+    run: impl FnMut(&M, B) -> Result<(), E>,
+    progress: impl FnMut(CalibrationProgress),
+) -> Result<Calibration, PassError<E>> {
+    let kernel = match config.kernel {
+        Some(kernel) => kernel,
+        None => Kernel::select().map_err(PassError::Kernel)?,
+    };
+    let mut planned = plan(model, config)?;
+    check_layers(model, &shapes(&planned)).map_err(Refusal::from)?;
+    let watches = watches(&planned, config)?;
+    let batches = or_undo(
+        &mut { model },
+        |model| {
+            watch(*model, &planned, &watches)?;
+            let batches = run_batches(&**model, batches, run, progress)?;
+            unwatch(*model);
+            Ok::<_, PassError<E>>(batches)
+        },
+        |model| unwatch(*model),
+    )?;
+    if batches == 0
+        && let Some(planned) = planned.iter().find(|planned| planned.observes())
+    {
+        return Err(PassError::NoBatches { layer: planned.shape.name.clone() });
+    }
+    planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch.take());
+    Ok(Calibration { planned, kernel, batches, require_integer: config.require_integer })
+}
+
+fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
+    planned.iter().map(|planned| planned.shape.clone()).collect()
+}
+
+/// Makes a watch for every layer. Layers that stay as they are do not use theirs.
+fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
+    let watch = |planned: &Planned| match planned.observer() {
+        Ok(observer) => Ok(SharedWatch::new(observer, config.evidence_rows)),
+        Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source: source.into() }),
+    };
+    planned.iter().map(watch).collect()
+}
+
+/// Takes off all watches that another calibration left, and puts its watch on every layer that will
+/// be quantized.
+fn watch<M: Layers + ?Sized>(
+    model: &mut M,
+    planned: &[Planned],
+    watches: &[SharedWatch],
+) -> Result<(), Refusal> {
+    unwatch(model);
+    let shapes = shapes(planned);
+    let mut walk = Walk::visit_mut(&shapes);
+    model.visit_mut(&mut |slot| {
+        let Some(at) = walk.next(slot) else { return };
+        if let (Linear::Float(layer), false) = (slot, matches!(planned[at].method, Method::Float)) {
+            layer.set_watch(Some(watches[at].clone()));
+        }
+    });
+    Ok(walk.finish()?)
+}
+
+/// Takes the watches off all layers of `model`.
+fn unwatch<M: Layers + ?Sized>(model: &mut M) {
+    model.visit_mut(&mut |slot| {
+        if let Linear::Float(layer) = slot {
+            layer.set_watch(None);
+        }
+    });
+}
+
+/// Runs all batches and counts them.
+fn run_batches<M: ?Sized, B, E>(
+    model: &M,
+    batches: impl IntoIterator<Item = B>,
+    mut run: impl FnMut(&M, B) -> Result<(), E>,
+    mut progress: impl FnMut(CalibrationProgress),
+) -> Result<usize, PassError<E>> {
+    let batches = batches.into_iter();
+    let total = batches.size_hint().1;
+    let mut done = 0;
+    for batch in batches {
+        run(model, batch).map_err(|source| PassError::Run { batch: done, source })?;
+        done += 1;
+        progress(CalibrationProgress { done, total });
+    }
+    Ok(done)
+}
+
+impl Calibration {
+    /// Replaces the layers of `model`, which must be the one that was calibrated, and reports what
+    /// became of each layer and what that cost.
+    ///
+    /// # Errors
+    /// [`Refusal`] if a layer cannot be quantized as asked and may not stay in f32, or the model
+    /// shows layers with other names or shapes, or in another order, than those that were
+    /// calibrated. The model then has the layers that it had before. That is also so if the model's
+    /// code panics.
+    pub fn quantize<M: Layers + ?Sized>(&self, model: &mut M) -> Result<PassReport, Refusal> {
+        let shapes = self.check(model)?;
+        let (mut replacements, mut layers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut walk, mut refused) = (Walk::visit(&shapes), None);
+        model.visit(&mut |layer| {
+            let Some(at) = walk.next(layer).filter(|_| refused.is_none()) else { return };
+            match self.replacement(&self.planned[at], layer) {
+                Ok((replacement, report, of_layer)) => {
+                    replacements.push(replacement);
+                    layers.push(report);
+                    warnings.extend(of_layer);
+                }
+                Err(refusal) => refused = Some(refusal),
+            }
+        });
+        if let Some(refusal) = refused {
+            return Err(refusal);
+        }
+        walk.finish()?;
+        or_undo(
+            &mut (model, replacements),
+            |(model, replacements)| {
+                put_in(*model, &shapes, replacements)?;
+                model.replaced();
+                Ok::<_, Refusal>(())
+            },
+            |(model, replacements)| put_back(*model, replacements.iter_mut().flatten()),
+        )?;
+        Ok(PassReport { layers, batches: self.batches, kernel: self.kernel.name(), warnings })
+    }
+
+    /// Takes off all watches, checks that `model` shows exactly the layers that were calibrated,
+    /// and gives their shapes.
+    pub(crate) fn check<M: Layers + ?Sized>(&self, model: &mut M) -> Result<Vec<LayerShape>, Refusal> {
+        let shapes = shapes(&self.planned);
+        unwatch(model);
+        check_layers(model, &shapes)?;
+        Ok(shapes)
+    }
+
+    /// The layer that replaces `layer`, if one does, its entry in the report, and its warnings.
+    fn replacement(&self, planned: &Planned, layer: &Linear) -> Result<Replacement, Refusal> {
+        let unchanged = |decision| (None, PassLayer::unchanged(layer, decision), Vec::new());
+        let Linear::Float(float) = layer else { return Ok(unchanged(Decision::Already)) };
+        if matches!(planned.method, Method::Float) {
+            return Ok(unchanged(planned.decision.clone()));
+        }
+        let quantized = planned.quantize(float, &planned.method, self.kernel);
+        let quantized = quantized.and_then(|quantized| {
+            let (report, warnings) = planned.measure(float, &quantized)?;
+            Ok((Some(quantized), report, warnings))
+        });
+        match quantized {
+            Ok(quantized) => Ok(quantized),
+            Err(source) if self.require_integer => Err(Refusal { layer: planned.shape.name.clone(), source }),
+            Err(source) => Ok(unchanged(Decision::Fallback(source))),
+        }
+    }
+}
+
+type Replacement = (Option<Linear>, PassLayer, Vec<Warning>);
+
+impl fmt::Debug for Calibration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers: Vec<_> = self.planned.iter().map(|planned| &planned.shape.name).collect();
+        f.debug_struct("Calibration")
+            .field("layers", &layers)
+            .field("batches", &self.batches)
+            .finish_non_exhaustive()
+    }
+}

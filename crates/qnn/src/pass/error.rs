@@ -1,0 +1,109 @@
+//! Why the quantize pass failed.
+
+use qcore::{ObserverError, SchemeError, SettingError};
+use qkernels::SelectError;
+
+use crate::config::form::Form;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::layer_error::LayerError;
+use crate::tree::chain::ChainError;
+use crate::tree::shape::{LayerMismatch, LayerShape};
+
+/// Why a model could not be quantized. Its layers are those that it had before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError<E> {
+    /// There are no layers, or two have the same name.
+    #[error(transparent)]
+    Layers(ChainError),
+    /// A rule matches no layer.
+    #[error("the rule for {pattern:?} matches no layer")]
+    UnusedRule {
+        /// The rule's pattern.
+        pattern: String,
+    },
+    /// Layers need calibration, and there was no batch.
+    #[error("layer {layer:?} and perhaps others need calibration, and there is no batch")]
+    NoBatches {
+        /// The first such layer.
+        layer: String,
+    },
+    /// The model could not be run on a batch.
+    #[error("batch {batch}: {source}")]
+    Run {
+        /// Index of the batch.
+        batch: usize,
+        /// What the caller's function says.
+        source: E,
+    },
+    /// A layer cannot be quantized as asked, and
+    /// [`PassConfig::require_integer`](crate::PassConfig::require_integer) does not let it stay in
+    /// f32.
+    #[error(transparent)]
+    Layer(#[from] Refusal),
+    /// No kernel could be selected.
+    #[error(transparent)]
+    Kernel(SelectError),
+}
+
+/// A layer that cannot be quantized as asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("layer {layer:?}: {source}")]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The layer.
+    pub layer: String,
+    /// Why.
+    pub source: PassLayerError,
+}
+
+impl From<LayerMismatch> for Refusal {
+    fn from(source: LayerMismatch) -> Self {
+        let name = |layer: &LayerShape| layer.name.clone();
+        // A mismatch has at least one of the two layers.
+        let layer = source.expected.as_ref().or(source.found.as_ref()).map_or_else(String::new, name);
+        Self { layer, source: PassLayerError::Mismatch(Box::new(source)) }
+    }
+}
+
+/// Why a layer cannot be quantized as asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassLayerError {
+    /// A setting of the observer is out of range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The model shows other layers than those that were planned or calibrated.
+    #[error(transparent)]
+    Mismatch(Box<LayerMismatch>),
+    /// No row of any batch reached the layer, so its input has no range.
+    #[error("the layer did not run during calibration, so its input has no range")]
+    DidNotRun,
+    /// A static form was asked for that is not the planned one, and the range that it needs was not
+    /// watched.
+    #[error(
+        "calibration watched its input for the {planned} form that was planned, which does not tell the range of this static form: \
+         another observer, or one for other codes; calibrate with it as the plan"
+    )]
+    NotWatched {
+        /// The form that was planned.
+        planned: Form,
+    },
+    /// The observer has no range, because the layer saw no finite value.
+    #[error("its input in {rows} rows of calibration: {source}")]
+    Observer {
+        /// Rows that the layer saw.
+        rows: u64,
+        /// Why.
+        source: ObserverError,
+    },
+    /// The observed range has no parameters.
+    #[error("its input: {0}")]
+    Input(#[from] SchemeError),
+    /// Codes and scales do not make a layer.
+    #[error(transparent)]
+    Quantize(#[from] LayerError),
+    /// The quantized layer could not be run. This is a defect.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}

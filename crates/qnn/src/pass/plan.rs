@@ -1,0 +1,155 @@
+//! The plan: which form each layer will have, how the layer gets it, and what that costs.
+
+use qcore::{Observer, ObserverError, Range, SettingError, SqnrAboutMean, clipped_fraction};
+use qkernels::{Kernel, MatMut, MatRef, Threads};
+
+use super::error::{PassError, PassLayerError};
+use super::report::{Decision, PassLayer};
+use crate::config::method::{Method, StaticConfig};
+use crate::config::pass::{PassConfig, Rule};
+use crate::evidence::warning::{ChannelPeaks, Warning};
+use crate::layer::dynamic::DynamicLinear;
+use crate::layer::float::FloatLinear;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::linear::Linear;
+use crate::layer::rows::grown;
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::watch::Watch;
+use crate::layer::weight_only::WeightOnlyLinear;
+use crate::layer::workspace::LinearWorkspace;
+use crate::tree::chain::{ChainError, check_names};
+use crate::tree::layers::Layers;
+use crate::tree::shape::LayerShape;
+
+/// What will become of a layer, and what calibration saw of it.
+pub(crate) struct Planned {
+    pub(crate) shape: LayerShape,
+    pub(crate) method: Method,
+    pub(crate) decision: Decision,
+    pub(crate) watch: Watch,
+}
+
+/// What `config` says about each layer.
+pub(crate) fn plan<M: Layers + ?Sized, E>(
+    model: &M,
+    config: &PassConfig,
+) -> Result<Vec<Planned>, PassError<E>> {
+    let mut layers: Vec<(LayerShape, bool)> = Vec::new();
+    model.visit(&mut |layer| {
+        layers.push((LayerShape::of(layer), matches!(layer, Linear::Float(_))));
+    });
+    if layers.is_empty() {
+        return Err(PassError::Layers(ChainError::NoLayers));
+    }
+    check_names(layers.iter().map(|(shape, _)| &shape.name[..])).map_err(PassError::Layers)?;
+    let unused = |rule: &&Rule| !layers.iter().any(|(shape, _)| rule.matches(&shape.name));
+    if let Some(rule) = config.rules.iter().find(unused) {
+        return Err(PassError::UnusedRule { pattern: rule.pattern.clone() });
+    }
+    let last = layers.len() - 1;
+    let decide = |(index, (shape, is_float)): (usize, (LayerShape, bool))| {
+        let rule = config.rules.iter().find(|rule| rule.matches(&shape.name));
+        let weights = shape.n.saturating_mul(shape.k);
+        let (method, decision) = match rule {
+            _ if !is_float => (Method::Float, Decision::Already),
+            Some(rule) => (rule.method, Decision::Rule(rule.pattern.clone())),
+            None if config.first_in_float && index == 0 => (Method::Float, Decision::First),
+            None if config.last_in_float && index == last => (Method::Float, Decision::Last),
+            None if weights < config.min_weights => (Method::Float, Decision::TooSmall),
+            None => (config.method, Decision::Default),
+        };
+        Planned { shape, method, decision, watch: Watch::default() }
+    };
+    Ok(layers.into_iter().enumerate().map(decide).collect())
+}
+
+/// The static form of `float` for inputs in `range`.
+pub(crate) fn static_form(
+    float: &FloatLinear,
+    range: Range,
+    config: &StaticConfig,
+    kernel: Kernel,
+) -> Result<StaticLinear, PassLayerError> {
+    let input = config.activations.choose(range)?;
+    Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?)
+}
+
+impl Planned {
+    /// Whether the method needs a range of the layer's input.
+    pub(crate) fn observes(&self) -> bool {
+        matches!(self.method, Method::Static(_))
+    }
+
+    pub(crate) fn observer(&self) -> Result<Option<Box<dyn Observer + Send>>, SettingError> {
+        match &self.method {
+            Method::Static(config) => config.observer.observer(&config.activations).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// `float` in the form that `method` asks for.
+    pub(crate) fn quantize(
+        &self,
+        float: &FloatLinear,
+        method: &Method,
+        kernel: Kernel,
+    ) -> Result<Linear, PassLayerError> {
+        match method {
+            Method::Float => Ok(float.clone().into()),
+            Method::Static(config) => {
+                let rows = self.watch.rows;
+                if rows == 0 {
+                    return Err(PassLayerError::DidNotRun);
+                }
+                if !matches!(&self.method, Method::Static(planned) if planned.sees_as(config)) {
+                    return Err(PassLayerError::NotWatched { planned: self.method.form() });
+                }
+                let range = self.watch.observer.as_ref().map(|observer| observer.range());
+                let range = range.unwrap_or(Err(ObserverError::NoData { non_finite: 0 }));
+                let range = range.map_err(|source| PassLayerError::Observer { rows, source })?;
+                Ok(static_form(float, range, config, kernel)?.into())
+            }
+            Method::Dynamic(config) => {
+                Ok(DynamicLinear::quantize(float, config.activations, &config.weights, kernel)?.into())
+            }
+            Method::WeightOnly(config) => Ok(WeightOnlyLinear::quantize(float, config, kernel)?.into()),
+        }
+    }
+
+    /// Runs both forms of the layer on the rows that were kept, and gives the figures and warnings.
+    pub(crate) fn measure(
+        &self,
+        float: &FloatLinear,
+        quantized: &Linear,
+    ) -> Result<(PassLayer, Vec<Warning>), PassLayerError> {
+        let (x, m) = self.watch.sample.concat();
+        let mut report = PassLayer::unchanged(quantized, self.decision.clone());
+        let mut warnings = Vec::new();
+        report.rows = self.watch.rows;
+        report.non_finite = self.watch.observer.as_ref().map_or(0, |observer| observer.non_finite());
+        if let Linear::Static(layer) = quantized {
+            report.input = Some(*layer.input());
+            report.clipped = (m > 0).then(|| clipped_fraction(&x, layer.input()));
+        }
+        if m > 0 {
+            let (n, k) = (float.n(), float.k());
+            let (mut expected, mut got, mut sqnr) = (Vec::new(), Vec::new(), SqnrAboutMean::new(n));
+            let (expected, got) = (grown(&mut expected, m, n)?, grown(&mut got, m, n)?);
+            let rows = MatRef::new(&x, m, k).map_err(ForwardError::from)?;
+            let out = MatMut::new(&mut *expected, m, n).map_err(ForwardError::from)?;
+            float.forward(rows, out, Threads::Serial)?;
+            let out = MatMut::new(&mut *got, m, n).map_err(ForwardError::from)?;
+            quantized.forward(rows, out, Threads::Serial, &mut LinearWorkspace::new())?;
+            sqnr.add(expected, got).map_err(ForwardError::from)?;
+            report.sqnr_db = Some(sqnr.sqnr_db());
+            report.sqnr_about_mean_db = sqnr.db();
+            warnings.extend(Warning::of_output(&self.shape.name, quantized.form(), &sqnr));
+            if matches!(quantized, Linear::Static(_) | Linear::Dynamic(_)) {
+                let mut peaks = ChannelPeaks::default();
+                peaks.add(&x, k);
+                warnings.extend(peaks.warning(&self.shape.name));
+            }
+        }
+        Ok((report, warnings))
+    }
+}
