@@ -1,6 +1,6 @@
-//! `cargo bench --bench elementwise [-- --test]`: quantize, dequantize and min/max of a slice larger than the caches, on every
-//! vector level of this CPU, against the machine's own rates of copying and reading memory, measured in alternation. Rates
-//! count the bytes read and written.
+//! `cargo bench --bench elementwise [-- --test]`: quantize, dequantize and min/max of a slice
+//! larger than the caches, on every vector level of this CPU, against the machine's own rates of
+//! copying and reading memory, measured in alternation. Rates count the bytes read and written.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let share = 100.0 * rate / memory;
             println!("{:18} {what:12} {rate:8.2} {memory:8.2} {share:7.1}%", kernel.name());
         };
-        // Each slice of work is timed between two slices of the memory rate that bounds it; the better of those counts.
+        // Each slice of work is timed between two slices of the memory rate that bounds it; the
+        // better of those counts.
         let copying = |x: &[f32], copy: &mut [f32]| {
             gigabytes(8 * len, fastest(budget, || copy.copy_from_slice(black_box(x))))
         };

@@ -1,5 +1,5 @@
-//! `cargo bench --bench mlp`: whole forward passes of the MNIST networks, f32 beside int8, at batch 1, 32 and 256, one
-//! thread. Throughput is in images.
+//! `cargo bench --bench mlp`: whole forward passes of the MNIST networks, f32 beside int8, at batch
+//! 1, 32 and 256, one thread. Throughput is in images.
 
 use std::path::Path;
 

@@ -1,8 +1,10 @@
-//! `cargo bench --bench proven [-- --test]`: products with weights that are proven at pack time to fit narrow sums, beside the
-//! same product without the proof. The larger the weights and the activations, the fewer products are summed in 16 bits.
+//! `cargo bench --bench proven [-- --test]`: products with weights that are proven at pack time to
+//! fit narrow sums, beside the same product without the proof. The larger the weights and the
+//! activations, the fewer products are summed in 16 bits.
 //!
-//! Both alternate, round after round, one thread, int32 results, which are verified first. The times are the
-//! fastest of each, the peak is that of the instructions of the kernel that the panels run on, measured in the same rounds.
+//! Both alternate, round after round, one thread, int32 results, which are verified first. The
+//! times are the fastest of each, the peak is that of the instructions of the kernel that the
+//! panels run on, measured in the same rounds.
 
 use std::time::Duration;
 

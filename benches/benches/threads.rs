@@ -1,7 +1,8 @@
-//! `cargo bench --bench threads [-- FILTER] [--test]`: int32 products on all threads of a pool beside one thread, called from outside the pool
-//! and from one of its threads.
+//! `cargo bench --bench threads [-- FILTER] [--test]`: int32 products on all threads of a pool
+//! beside one thread, called from outside the pool and from one of its threads.
 //!
-//! The three alternate, round after round, and are verified first; the times are the fastest of each.
+//! The three alternate, round after round, and are verified first; the times are the fastest of
+//! each.
 
 use std::thread::available_parallelism;
 use std::time::Duration;

@@ -1,7 +1,9 @@
-//! `cargo bench --bench weight_only [-- --test]`: weight-only products beside the int8 product and the f32 product of the
-//! same shape, one thread. Few rows take turns with so many copies of the weights that none is left in a cache.
+//! `cargo bench --bench weight_only [-- --test]`: weight-only products beside the int8 product and
+//! the f32 product of the same shape, one thread. Few rows take turns with so many copies of the
+//! weights that none is left in a cache.
 //!
-//! The contenders alternate, round after round; the time is the fastest round's, the ratio the median of all rounds' ratios.
+//! The contenders alternate, round after round; the time is the fastest round's, the ratio the
+//! median of all rounds' ratios.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,8 @@ const SHAPES: &[(usize, usize, usize)] =
 /// Rows up to which a product is bound by memory, and weights are taken from there.
 const FEW_ROWS: usize = 16;
 
-/// Bytes of all copies of weights: more than twice the L3 of the machine that the documents' figures are from.
+/// Bytes of all copies of weights: more than twice the L3 of the machine that the documents'
+/// figures are from.
 const COLD_BYTES: usize = 80 << 20;
 
 fn main() -> Result<()> {

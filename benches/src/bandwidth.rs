@@ -11,8 +11,8 @@ pub const BEYOND_CACHES: usize = 256 << 20;
 /// What one step reads of a stream: four cache lines, enough for eight accumulators of 256 bits.
 type Block = [u64; 32];
 
-/// GB/s of reading `bytes` of memory on one core: the best over several numbers of parallel streams, as the one stream that
-/// a plain loop makes keeps too few lines in flight on most CPUs.
+/// GB/s of reading `bytes` of memory on one core: the best over several numbers of parallel
+/// streams, as the one stream that a plain loop makes keeps too few lines in flight on most CPUs.
 pub fn read_rate(bytes: usize, budget: Duration) -> f64 {
     // Not zeros, which an operating system may map to one page.
     let memory = vec![1u64; bytes / size_of::<u64>()];
@@ -47,7 +47,8 @@ struct Read<'m, const STREAMS: usize> {
 impl<const STREAMS: usize> pulp::NullaryFnOnce for Read<'_, STREAMS> {
     type Output = u64;
 
-    // Inlined into pulp's functions with target features, where the compiler vectorizes it with the widest loads.
+    // Inlined into pulp's functions with target features, where the compiler vectorizes it with the
+    // widest loads.
     #[inline(always)]
     fn call(self) -> u64 {
         let mut acc = [0u64; 32];

@@ -1,4 +1,5 @@
-//! What the benches share: the table of shapes, operands, verification, the clock, and what a measurement is.
+//! What the benches share: the table of shapes, operands, verification, the clock, and what a
+//! measurement is.
 
 #![forbid(unsafe_code)]
 
@@ -69,7 +70,8 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Whether `y` is the product, in 64 rows and columns spread over it (all of it where it is smaller).
+/// Whether `y` is the product, in 64 rows and columns spread over it (all of it where it is
+/// smaller).
 pub fn is_product<A: Activation + Into<i64>>(a: MatRef<'_, A>, w: MatRef<'_, i8>, y: &[i32]) -> bool {
     let n = w.rows();
     let spread = |total: usize| (0..total.min(64)).map(move |i| i * total / total.min(64));

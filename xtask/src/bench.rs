@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a table and a picture.
+//! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a
+//! table and a picture.
 
 mod labels;
 mod markdown;
@@ -17,7 +18,7 @@ use crate::cargo;
 use crate::flags::Bench;
 use crate::machine::Machine;
 
-/// The bench uses one thread for everybody.
+/// The bench uses one thread for every contender.
 const THREADS: usize = 1;
 
 pub(crate) fn run(flags: &Bench) -> Result<()> {
@@ -26,7 +27,7 @@ pub(crate) fn run(flags: &Bench) -> Result<()> {
     let count = shapes().iter().filter(|shape| shape.to_string().contains(filter)).count();
     ensure!(count > 0, "no shape contains {filter:?}");
 
-    // Before anything is measured: what cannot be written should not cost minutes.
+    // A file that cannot be written is found before minutes of measuring.
     let file = |extension| flags.out.join(format!("{}.{extension}", machine.stem()));
     fs::create_dir_all(&flags.out).with_context(|| format!("cannot write to {}", flags.out.display()))?;
     let mut csv = create(&file("csv"))?;
@@ -60,7 +61,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     create(path)?.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Runs the bench, with the records to `csv` as they come.
+/// Runs the bench, and writes each record to `csv` when it arrives.
 fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Result<Vec<Record>> {
     let mut command = cargo::command();
     command.args(["bench", "--package", "qbenches", "--bench", "roofline"]);
@@ -68,7 +69,7 @@ fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Re
         command.args(["--features", "tract"]);
     }
     command.args(["--", "--csv", "-"]).args(&flags.filter);
-    // What cargo says while it builds stays visible; the bar appears with the first line of the bench.
+    // The output of cargo's build stays visible. The bar appears with the first line of the bench.
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo bench")?;
     let output = child.stdout.take().context("cargo bench has no output")?;
 
@@ -86,7 +87,7 @@ fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Re
         }
         let record: Record = line.parse()?;
         writeln!(csv, "{},{},{THREADS},{line}", machine.cpu, machine.date)?;
-        // A shape's lines come together, when all contenders were measured on it.
+        // The lines of a shape arrive together, after all contenders were measured on it.
         if record.kind != Kind::Memory && records.last().map(Record::shape) != Some(record.shape()) {
             bar.inc(1);
             bar.set_message(record.shape());

@@ -31,38 +31,45 @@ pub(crate) enum Command {
     },
     /// Run all demonstrations; write their figures and one HTML report that needs nothing else.
     ///
-    /// Writes DIR/report.html and DIR/figures. With `--out docs` the pictures of the documentation are made again.
+    /// Writes DIR/report.html and DIR/figures. With `--out docs` the pictures of the documentation
+    /// are made again.
     Repro(Repro),
-    /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline picture.
+    /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline
+    /// picture.
     ///
-    /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run of the same day on the
-    /// same CPU overwrites them.
+    /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run
+    /// of the same day on the same CPU overwrites them.
     Bench(Bench),
     /// List the kernels, whether this CPU has them, and which one runs.
     ///
     /// QKERNELS_ISA=avx2 (or another family or name in the list) forces a kernel.
     Kernels(Kernels),
-    /// List the public API of the libraries in docs/api, one line for each item, out of rustdoc's pages.
+    /// List the public API of the libraries in docs/api, one line for each item, read from
+    /// rustdoc's pages.
     ///
-    /// A change of the API is a change of these files, which a review sees and CHANGELOG.md tells of.
+    /// A change of the API changes these files, so a review sees it and CHANGELOG.md describes it.
     Api(Api),
-    /// Check what the compiler does not: where unsafe is, file lengths, names, links.
+    /// Check what the compiler does not: where unsafe is, the order of rooms, file lengths, names,
+    /// the width of comments, links.
     Tidy,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Api {
-    /// Instead of writing the files, fail if they are not what would be written, and show how they differ.
+    /// Instead of writing the files, fail if they are not what would be written, and show how they
+    /// differ.
     #[arg(long)]
     pub(crate) check: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Kernels {
-    /// Instead, count what the inner loop of each kernel executes for 64 products, in the compiler's assembly.
+    /// Instead, count what the inner loop of each kernel executes for 64 products, in the
+    /// compiler's assembly.
     #[arg(long)]
     pub(crate) cost: bool,
-    /// The target to count for. Its standard library must be there (`rustup target add TRIPLE`); its CPU need not.
+    /// The target to count for. Its standard library must be there (`rustup target add TRIPLE`);
+    /// its CPU need not.
     #[arg(long, value_name = "TRIPLE", requires = "cost")]
     pub(crate) target: Option<String>,
 }
@@ -81,7 +88,8 @@ pub(crate) struct Bench {
     /// Where to write; made if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,
-    /// Also measure tract-linalg. Needs a C compiler, which assembles it, and about a minute more to build.
+    /// Also measure tract-linalg. Needs a C compiler, which assembles it, and about a minute more
+    /// to build.
     #[arg(long)]
     pub(crate) tract: bool,
 }
@@ -90,12 +98,13 @@ pub(crate) struct Bench {
 pub(crate) enum Demo {
     /// Quantize a trained MNIST network and compare it with its f32 original.
     ///
-    /// Calibrates on 500 images, turns the network into an integer-only model, saves and loads it, runs 2,500 test images
-    /// through both, and prints accuracy, agreement, error, size and speed.
+    /// Calibrates on 500 images, turns the network into an integer-only model, saves and loads it,
+    /// runs 2,500 test images through both, and prints accuracy, agreement, error, size and speed.
     Mnist(Mnist),
-    /// Quantize a 5x5 tensor to a few bits and restore it, and compare the codes with those that are expected.
+    /// Quantize a 5x5 tensor to a few bits and restore it, and compare the codes with the expected
+    /// ones.
     LinearQuantize(LinearQuantize),
-    /// Compute a fully-connected layer in 2 bits, and compare the codes with those that are expected.
+    /// Compute a fully-connected layer in 2 bits, and compare the codes with the expected ones.
     QuantizedFc(Plain),
     /// Show what quantization does to the weights of every layer of a trained network.
     WeightHistograms(WeightHistograms),
@@ -109,9 +118,10 @@ pub(crate) enum Demo {
     Linear(Plain),
     /// Compare the trained 784-512-512-10 network in f32 and in int8: bytes, errors, accuracy.
     Mlp(Plain),
-    /// Answer five questions by computing and measuring: memory, error, calibration, load time, speed.
+    /// Answer five questions by computing and measuring: memory, error, calibration, load time,
+    /// speed.
     Questions(Plain),
-    /// Show which layer of a network bears how few bits.
+    /// Show how few bits each layer of a network tolerates.
     Sensitivity(Plain),
 }
 

@@ -1,26 +1,26 @@
-//! Which machine was measured, and when.
+//! The machine that was measured, and the date.
 
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
-/// What stands beside every figure.
+/// What is stated beside every figure.
 pub(crate) struct Machine {
     /// The CPU's model name, without commas.
     pub(crate) cpu: String,
-    /// The day in UTC, as 2026-01-31.
+    /// The date in UTC, such as 2026-01-31.
     pub(crate) date: String,
 }
 
 impl Machine {
-    /// This one, today.
+    /// This machine, today.
     pub(crate) fn of_today() -> Self {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let cpu = model_name().unwrap_or_else(|| format!("unknown {}", env::consts::ARCH));
         Self { cpu: cpu.replace(',', " "), date: date(seconds / 86_400) }
     }
 
-    /// The name of this run's files: letters, digits and dashes.
+    /// The name of the files of this run: letters, digits and dashes.
     pub(crate) fn stem(&self) -> String {
         let words = self.cpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         let cpu: Vec<String> = words.map(str::to_ascii_lowercase).collect();
@@ -28,7 +28,7 @@ impl Machine {
     }
 }
 
-/// As Linux on x86 and macOS tell it.
+/// The model name as reported by Linux on x86 and by macOS.
 fn model_name() -> Option<String> {
     if let Ok(text) = fs::read_to_string("/proc/cpuinfo") {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
@@ -39,7 +39,7 @@ fn model_name() -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The civil date of a day after 1970-01-01.
+/// The civil date of a number of days after 1970-01-01.
 fn date(mut days: u64) -> String {
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;

@@ -5,7 +5,7 @@
 mod api;
 mod bench;
 mod cargo;
-#[path = "../../crates/qnn/tests/dataset/mod.rs"]
+#[path = "../../crates/qnn/tests/all/dataset.rs"]
 mod dataset;
 mod demo;
 mod figure;
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // `| head` has read what it wanted.
+        // A reader such as `head` has read all it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", one_line(&error));
@@ -76,8 +76,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes, each thing said once: no cause that an earlier message already contains, and no file that the
-/// cause names itself, as in `could not read FILE: ...`.
+/// The error and its causes without repetition: a cause that an earlier message already contains is
+/// dropped, and so is a file that the cause names itself, as in `could not read FILE: ...`.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! What a demo found, for the terminal and for the report.
+//! The findings of a demo, for the terminal and for the report.
 
 use std::env;
 use std::fs;
@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) enum Part {
-    /// Lines for the console.
+    /// Lines for the terminal.
     Text(String),
     Table(Table),
     Figure(Figure),
@@ -44,7 +44,7 @@ impl Outcome {
         self.parts.push(Part::Figure(figure));
     }
 
-    /// What the terminal shows, without pictures.
+    /// The text for the terminal, without pictures.
     pub(crate) fn console(&self) -> String {
         let shown = self.parts.iter().map(|part| match part {
             Part::Text(text) => format!("{}\n", text.trim_end()),
@@ -67,7 +67,8 @@ impl Outcome {
     }
 }
 
-/// Runs a demo from the command line: what cannot be written to is found before anything is computed.
+/// Runs a demo from the command line. A folder that cannot be written to is found before anything
+/// is computed.
 pub(crate) fn show(folder: &Path, demo: impl FnOnce() -> Result<Outcome>) -> Result<()> {
     make_folder(folder)?;
     let outcome = demo()?;
@@ -78,7 +79,7 @@ pub(crate) fn show(folder: &Path, demo: impl FnOnce() -> Result<Outcome>) -> Res
     Ok(())
 }
 
-/// Makes the folder, if need be, and finds out whether files can be made in it.
+/// Creates the folder if necessary, and checks that files can be created in it.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     let cannot = || format!("cannot write to {}", folder.display());
     fs::create_dir_all(folder).with_context(cannot)?;
@@ -86,7 +87,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path as seen from the current folder, if it is below that.
+/// The path relative to the current folder, if it is below that.
 pub(crate) fn from_here(path: &Path) -> String {
     let here = env::current_dir().and_then(|here| here.canonicalize());
     match (here, path.canonicalize()) {

@@ -1,22 +1,23 @@
-//! The clock of the demos: two ways to do one thing, timed in alternation, so that what disturbs the machine disturbs both.
+//! The clock of the demos. Two ways to do the same thing are timed in alternation, so that any
+//! disturbance affects both.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Pairs of slices that are timed.
+/// The number of pairs of slices that are timed.
 pub(crate) const ROUNDS: usize = 11;
 
-/// How long a slice lasts at least.
+/// The minimum duration of a slice.
 const SLICE: Duration = Duration::from_millis(15);
 
-/// What [`compare`] found.
+/// The result of [`compare`].
 pub(crate) struct Pace {
-    /// Seconds of the first call, in its fastest slice.
+    /// The seconds of one first call, in its fastest slice.
     pub(crate) first: f64,
-    /// Seconds of the second call, in its fastest slice.
+    /// The seconds of one second call, in its fastest slice.
     pub(crate) second: f64,
-    /// Median over the rounds of first / second.
+    /// The median over the rounds of first / second.
     pub(crate) ratio: f64,
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn compare(
     Ok(Pace { first: fastest(|t| t.0), second: fastest(|t| t.1), ratio: ratios[ROUNDS / 2] })
 }
 
-/// How many calls fill a slice; warms up on the way.
+/// How many calls fill a slice. This also warms up.
 fn calls_per_slice(call: &mut impl FnMut() -> Result<()>) -> Result<u32> {
     let mut calls = 1;
     loop {
@@ -54,7 +55,7 @@ fn calls_per_slice(call: &mut impl FnMut() -> Result<()>) -> Result<u32> {
     }
 }
 
-/// Seconds of one call.
+/// The seconds of one call.
 fn slice(call: &mut impl FnMut() -> Result<()>, calls: u32) -> Result<f64> {
     let started = Instant::now();
     for _ in 0..calls {

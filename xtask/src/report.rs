@@ -1,4 +1,4 @@
-//! One HTML file with everything in it: no network, no script.
+//! The report: one HTML file that contains everything, with no network and no script.
 
 use std::env::consts;
 use std::fmt::Write;
@@ -51,7 +51,7 @@ pub(crate) fn html(machine: &Machine, outcomes: &[Outcome], figures: &Path) -> R
     Ok(html + "</main>\n</body>\n</html>\n")
 }
 
-/// What was measured, and on what.
+/// What was measured, and on which machine.
 fn described(machine: &Machine) -> Result<Table> {
     let selection = qkernels::report()?;
     let cores = thread::available_parallelism().map_or_else(|_| "unknown".into(), |count| count.to_string());

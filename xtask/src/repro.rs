@@ -1,4 +1,4 @@
-//! `cargo xtask repro`: every demonstration, its pictures, and one report of all.
+//! `cargo xtask repro`: runs every demonstration, writes its pictures, and makes one report of all.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -14,10 +14,10 @@ use crate::machine::Machine;
 use crate::outcome::{Outcome, from_here, make_folder};
 use crate::report;
 
-/// A demonstration; it calls the function at each of its steps.
+/// A demonstration. It calls the function at each of its steps.
 type Demo = fn(&dyn Fn()) -> Result<Outcome>;
 
-/// The name of each, its steps for the progress bar, and how to run it.
+/// The name of each demonstration, its number of steps for the progress bar, and how to run it.
 const DEMOS: [(&str, u64, Demo); 14] = [
     ("linear-quantize", 0, |_| demo::linear_quantize::outcome(2)),
     ("quantized-fc", 0, |_| demo::quantized_fc::outcome()),

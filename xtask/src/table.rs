@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-/// A table: the first column aligned left, the others right.
+/// A table. The first column is aligned left, the others right.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) head: Vec<String>,
@@ -50,7 +50,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// For HTML, between tags and in attributes.
+/// Escapes text for HTML, between tags and in attributes.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

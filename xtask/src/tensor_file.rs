@@ -1,4 +1,5 @@
-//! Reads tensors of safetensors files: trained weights, and the reference numbers of qcore's tests.
+//! Reads tensors from safetensors files: trained weights, and the reference numbers of qcore's
+//! tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,10 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-/// Where the reference numbers are.
+/// The folder of the reference numbers.
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/qcore/tests/fixtures");
 
-/// The bytes of a file that was found to be safetensors.
+/// The bytes of a file that has been checked to be safetensors.
 pub(crate) struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -41,7 +42,8 @@ impl TensorFile {
         &self.path
     }
 
-    /// The names and shapes of the tensors of real numbers with two axes or more, conv2 before conv10.
+    /// The names and shapes of the floating-point tensors with at least two axes, with conv2 before
+    /// conv10.
     pub(crate) fn weights(&self) -> Result<Vec<(String, Vec<usize>)>> {
         let file = SafeTensors::deserialize(&self.bytes)?;
         let mut weights: Vec<(String, Vec<usize>)> = file
@@ -98,7 +100,7 @@ impl TensorFile {
     }
 }
 
-/// Orders runs of digits as numbers.
+/// A sort key that orders runs of digits as numbers.
 fn natural(name: &str) -> Vec<(String, u64)> {
     let mut parts = vec![(String::new(), 0_u64)];
     let mut in_number = false;

@@ -1,4 +1,4 @@
-//! `docs/adding-a-kernel.md`, followed step by step on a copy of the workspace.
+//! Follows `docs/adding-a-kernel.md` step by step on a copy of the workspace.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 const GUIDE: &str = include_str!("../../docs/adding-a-kernel.md");
 
-/// A block of the guide: the whole of a file, or lines of one to exchange.
+/// A code block of the guide: a whole file, or lines of one to exchange.
 #[derive(Debug)]
 enum Step {
     File(String),
@@ -53,7 +53,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Makes `folder` a workspace of qcore and qkernels with the toy kernel in it.
+/// Makes `folder` a workspace of qcore and qkernels that includes the toy kernel.
 fn add_the_kernel(folder: &Path) {
     for part in ["crates/qcore", "crates/qkernels", "Cargo.lock"] {
         let to = folder.join(part);
@@ -91,22 +91,23 @@ fn the_steps_can_be_followed() {
 
 #[test]
 fn the_kernel_passes_the_conformance_tests() {
-    // Always the same folder, and the target folder of this build: what the crates depend on is compiled already.
+    // The folder is always the same, and inside the target folder of this build, so that
+    // dependencies are already compiled.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join("adding-a-kernel");
     if folder.exists() {
         fs::remove_dir_all(&folder).expect("the last run's folder goes");
     }
     add_the_kernel(&folder);
+    let modules = ["differential::", "extremes::", "forced::", "stages::"];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let tests = ["differential", "extremes", "forced", "stages"].map(|test| ["--test", test]).concat();
     let output = Command::new(cargo)
         .current_dir(&folder)
-        .args(["test", "--offline", "--package", "qkernels"])
-        .args(tests)
-        .args(["--", "--nocapture"])
+        .args(["test", "--offline", "--package", "qkernels", "--test", "all", "--", "--nocapture"])
+        .args(modules)
         .env("CARGO_TARGET_DIR", target.parent().expect("a target folder"))
-        // The sources are copied anew each time: there is nothing to build on, and an interrupted run leaves nothing behind.
+        // The sources are copied anew each time. There is nothing to build on incrementally, and an
+        // interrupted run leaves nothing behind.
         .env("CARGO_INCREMENTAL", "0")
         .env("QKERNELS_ISA", "toy")
         .output()
@@ -115,4 +116,7 @@ fn the_kernel_passes_the_conformance_tests() {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     assert!(text.contains("runs: toy_2x3 ("), "{text}");
+    for module in modules {
+        assert!(text.contains(&format!("test {module}")), "no test of {module} ran: {text}");
+    }
 }

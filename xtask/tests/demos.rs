@@ -1,4 +1,5 @@
-//! The demonstrations as a user runs them: what they print, what they write, and what they say when that cannot be.
+//! Runs the demonstrations as a user does, and checks what they print, what they write, and how
+//! they fail.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +11,12 @@ fn xtask(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("xtask starts")
 }
 
-/// Pictures that depend on nothing but arithmetic in a fixed order: those of the documentation are what the demos draw.
+/// Pictures that depend only on arithmetic in a fixed order. The demos must draw exactly the
+/// pictures of the documentation.
 const EXACT: [&str; 5] = ["linear-quantize", "symmetric", "symmetric-bits", "asymmetric", "per-channel"];
 
-/// Runs a demo that writes to a folder of its own, and returns its console output without the lines that name files.
+/// Runs a demo that writes to a folder of its own, and returns its output without the lines that
+/// name files.
 fn demo(arguments: &[&str], stems: &[&str]) -> String {
     let folder = TempDir::new().expect("a folder");
     let out = folder.path().to_str().expect("a path in UTF-8");
@@ -38,7 +41,7 @@ fn check_picture(path: &Path) {
     assert!(bytes.starts_with(start) && bytes.len() > 2000, "{}: {} bytes", path.display(), bytes.len());
 }
 
-/// The one line that a failing command prints.
+/// The single line that a failing command prints.
 fn error(arguments: &[&str]) -> String {
     let output = xtask(arguments);
     let text = String::from_utf8(output.stderr).expect("UTF-8");

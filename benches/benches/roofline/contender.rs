@@ -50,7 +50,8 @@ pub(crate) trait Contender {
     /// What it multiplies.
     fn operands(&self) -> Operands;
 
-    /// Packs what it can pack before the clock starts. None where it has nothing to say about the shape.
+    /// Packs what it can pack before the clock starts. None where it has nothing to say about the
+    /// shape.
     fn prepare<'d>(&self, problem: &Problem<'d>) -> Result<Option<Box<dyn Prepared + 'd>>>;
 
     /// Gop/s of its instruction alone, where that is known.

@@ -8,7 +8,8 @@ use crate::contender::{Contender, Operands, Prepared, Problem, Result};
 /// Weights packed once, which gemmkit allows only for a column-major output.
 pub(crate) struct Gemmkit;
 
-/// Weights packed in each call, which is all there is for a row-major output and the only way to its matrix-vector product.
+/// Weights packed in each call, which is all there is for a row-major output and the only way to
+/// its matrix-vector product.
 pub(crate) struct GemmkitUnpacked;
 
 struct Multiply<'d> {

@@ -1,5 +1,6 @@
-//! `cargo bench --bench roofline [-- [--test] [--csv FILE] [FILTER]]`: every kernel of this CPU beside rten-gemm, gemmkit,
-//! tract-linalg (`--features tract`) and the f32 product, on every shape, one thread. `-- --help` says more.
+//! `cargo bench --bench roofline [-- [--test] [--csv FILE] [FILTER]]`: every kernel of this CPU
+//! beside rten-gemm, gemmkit, tract-linalg (`--features tract`) and the f32 product, on every
+//! shape, one thread. `-- --help` says more.
 
 mod contender;
 mod flags;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<()> {
-    // One thread for everybody: a pool whose only worker is this thread adds no way between threads to small products.
+    // One thread for everybody: a pool whose only worker is this thread adds no way between threads
+    // to small products.
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
 
     let chosen = |shape: &Shape| {
@@ -94,7 +96,8 @@ struct Entry<'c, 'd> {
     peak: Option<f64>,
 }
 
-/// Times all contenders on one shape, in turns, so that what disturbs the machine disturbs all of them.
+/// Times all contenders on one shape, in turns, so that what disturbs the machine disturbs all of
+/// them.
 fn compare(contenders: &[Box<dyn Contender>], shape: Shape, budget: Duration) -> Result<Vec<Record>> {
     let a = bytes(shape.m * shape.k, 1);
     let a_i8: Vec<i8> = a.iter().map(|&byte| byte as i8).collect();

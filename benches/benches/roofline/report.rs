@@ -16,7 +16,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Opens `csv` before anything is measured, so that a name that cannot be written costs no time.
+    /// Opens `csv` before anything is measured, so that a name that cannot be written costs no
+    /// time.
     pub(crate) fn new(csv: Option<&Path>) -> Result<Self> {
         let to_stdout = csv.is_some_and(|path| path.as_os_str() == "-");
         let csv: Option<Box<dyn Write>> = match csv {

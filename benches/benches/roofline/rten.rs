@@ -1,4 +1,5 @@
-//! rten-gemm: u8 x i8 -> int32. It has no argument for threads: main sizes rayon's pool, which it runs on, to one.
+//! rten-gemm: u8 x i8 -> int32. It has no argument for threads: main sizes rayon's pool, which it
+//! runs on, to one.
 
 use qbenches::Kind;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};

@@ -1,5 +1,5 @@
-//! tract-linalg: i8 x i8 -> int32, through its own choice of kernel. Weights are the operand that tract packs once, on the
-//! left as in tract's own plans; activations are packed in each call.
+//! tract-linalg: i8 x i8 -> int32, through its own choice of kernel. Weights are the operand that
+//! tract packs once, on the left as in tract's own plans; activations are packed in each call.
 
 use qbenches::{Kind, Shape};
 use tract_data::prelude::{DatumType, Tensor};
@@ -43,7 +43,8 @@ impl Contender for Tract {
         let Some((kernel, packing, None)) = MmmDispatch::native().pick(&query) else { return Ok(None) };
         let a = Tensor::from_shape(&[m, k], problem.a_i8)?;
         let w = kernel.packings()[packing].0.prepare_one(&Tensor::from_shape(&[n, k], problem.w)?, 1, 0)?;
-        // SAFETY: has no precondition of its own; the scratch space is used with the kernel that made it.
+        // SAFETY: has no precondition of its own; the scratch space is used with the kernel that
+        // made it.
         let scratch = unsafe { kernel.allocate_scratch_space() };
         let y = Tensor::zero::<i32>(&[m, n])?;
         Ok(Some(Box::new(Multiply { shape: problem.shape, kernel, packing, a, w, y, scratch })))
@@ -63,7 +64,8 @@ impl Prepared for Multiply {
             b: AsInputValue::Borrowed(&*a),
             packing: self.packing,
         };
-        // SAFETY: both operands were packed by this kernel's pair of forms, with n and m panels of the same k.
+        // SAFETY: both operands were packed by this kernel's pair of forms, with n and m panels of
+        // the same k.
         unsafe {
             self.kernel.run_with_scratch_space(
                 n,

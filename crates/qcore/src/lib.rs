@@ -10,16 +10,20 @@
 //!
 //! The path of a tensor through this crate:
 //!
-//! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find what values there are;
-//! 2. a [`Scheme`] turns the range into [`QParams`]: scale, zero point, [`CodeRange`];
-//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] make codes, [`dequantize_slice`] and its
-//!    kin values again, [`pack_codes`] bytes of narrow codes; any [`Float`] will do;
-//! 4. a kernel (not here) multiplies codes into int32 accumulators; [`fold_zero_points`], [`compensate`] and
-//!    [`quantize_biases`] take care of zero points and bias in integers, [`check_accumulator`] of overflow,
-//!    [`WeightChannel`] of weight scales too small for their bias;
-//! 5. [`requantize`], or another [`RequantizeMode`], makes the next layer's codes of an accumulator, [`dequantize_acc`]
-//!    an f32;
-//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] say what it cost and what it saved.
+//! 1. [`Range::of`], [`channel_ranges`] or an [`Observer`] find the range of the values.
+//! 2. A [`Scheme`] turns the range into [`QParams`]: scale, zero point and [`CodeRange`].
+//! 3. [`quantize_slice`], [`quantize_per_channel`] and [`quantize_per_group`] turn values into
+//!    codes. [`dequantize_slice`] and its relatives turn codes back into values, and [`pack_codes`]
+//!    packs narrow codes into bytes. Values may be of any [`Float`] type.
+//! 4. A kernel, which is not part of this crate, multiplies codes into int32 accumulators.
+//!    [`fold_zero_points`], [`compensate`] and [`quantize_biases`] handle zero points and biases in
+//!    integers, [`check_accumulator`] proves that nothing overflows, and [`WeightChannel`] finds a
+//!    larger weight scale where a bias does not fit.
+//! 5. [`requantize`], or another [`RequantizeMode`], turns an accumulator into a code of the next
+//!    layer, and [`dequantize_acc`] turns it into an f32. An [`ActivationFunction`] is applied on
+//!    the way.
+//! 6. [`ErrorMetrics`], [`SqnrAboutMean`], [`clipped_fraction`] and [`WeightStorage`] measure what
+//!    quantization cost and what it saved.
 //!
 //! ```
 //! use qcore::{ErrorMetrics, QParams, Scheme, dequantize_slice, quantize_tensor};
@@ -36,93 +40,67 @@
 //!
 //! # Invariants
 //!
-//! - Rounding is to nearest, ties to even. A division by the scale is a division. Float steps are f32 in the order
-//!   written, never fused, unless a name says otherwise.
-//! - Every finite input has a defined result; so have NaN (the zero point), +inf (the largest code) and -inf (the
-//!   smallest). Strict forms report them instead. Nothing panics.
-//! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice has a name
-//!   ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`], [`ZeroPointOrder`], [`Rounding`],
-//!   [`RequantizeMode`]), each combination in use a preset ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`], ...).
-//!   Those of PyTorch, ONNX and the courses are tested against numbers that torch or numpy computed.
-//! - The per-value functions ([`QParams::quantize`], [`requantize`], ...) are always inlined and free of branches, so
-//!   that a loop around them in code compiled for some instruction set becomes vector code with these very results.
+//! - Rounding is to nearest, ties to even. A division by the scale is a real division. Float steps
+//!   are done in f32, in the order written and never fused, unless a name says otherwise.
+//! - Every finite input has a defined result. NaN becomes the zero point, +inf the largest code and
+//!   -inf the smallest; the strict forms report them as errors instead. Nothing panics.
+//! - The libraries of this field disagree on divisors, rounding and degenerate inputs. Each choice
+//!   has a name here ([`SymmetricDivisor`], [`AffineRange`], [`ScaleArithmetic`], [`ZeroScale`],
+//!   [`ZeroPointOrder`], [`Rounding`], [`RequantizeMode`]), and each combination in use is a preset
+//!   ([`Scheme::onnx_dynamic`], [`Scheme::pytorch_affine`] and others). The presets of PyTorch,
+//!   ONNX and the courses are tested against numbers that torch or numpy computed.
+//! - The per-value functions ([`QParams::quantize`], [`requantize`] and others) are always inlined
+//!   and free of branches. A loop around one, in code compiled for some instruction set, becomes
+//!   vector code with exactly these results.
 
 #![forbid(unsafe_code)]
 
-mod activation;
-mod bias;
-mod bias_scale;
-mod channel_error;
-mod channels;
-mod classes;
-mod clipped;
-mod codes;
-mod compensate;
-mod finite;
-mod fixed_point;
-mod float;
-mod groups;
-mod memory;
-mod metrics;
-mod observer;
-mod on_codes;
-mod pack_bits;
+// Rooms. Each names only those above it, which `cargo xtask tidy` checks.
+mod value;
+mod code;
 mod params;
-mod presets;
-mod quantize;
-mod range;
+mod tensor;
+mod sum;
+mod activation;
 mod requantize;
-mod requantizer;
-mod rounding;
-mod scheme;
-mod sqnr;
+mod observer;
+mod measure;
 
 pub use activation::{ActivationError, ActivationFunction, ActivationTable};
-pub use bias::{
-    BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
+pub use code::{
+    Code, CodeRange, CodeRangeError, PackError, WeightStorage, pack_codes, packed_bytes, unpack_codes,
 };
-pub use bias_scale::{FittedScale, NoFittingScale, WeightChannel};
-pub use channel_error::{AxisError, ChannelError};
-pub use channels::{
-    ChannelAxis, channel_params, channel_ranges, dequantize_per_channel, dequantize_per_channel_into,
-    fake_quantize_per_channel, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
-    quantize_per_channel_strict,
+pub use measure::{
+    Agreement, ErrorMetrics, MetricsError, Sqnr, SqnrAboutMean, agreement, argmax, clipped_fraction,
+    clipped_fraction_per_channel, sqnr_db,
 };
-pub use classes::{Agreement, agreement, argmax};
-pub use clipped::{clipped_fraction, clipped_fraction_per_channel};
-pub use codes::{Code, CodeRange, CodeRangeError};
-pub use compensate::{
-    AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
-    compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
-};
-pub use finite::first_non_finite;
-pub use fixed_point::{
-    MultiplierError, Q31Multiplier, requantize_double_rounding, requantize_power_of_two,
-    requantize_single_rounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
-};
-pub use float::Float;
-pub use groups::{GroupError, Groups, dequantize_per_group, group_params, quantize_per_group};
-pub use memory::{WeightStorage, packed_bytes};
-pub use metrics::{ErrorMetrics, MetricsError};
 pub use observer::{
     EntropyObserver, HistogramObserver, MergeObserver, MinMaxObserver, MovingAverageObserver, MseObserver,
-    Observer, ObserverError, PerChannelObserver, PercentileObserver, SettingError,
+    Observer, PerChannelObserver, PercentileObserver, SettingError,
 };
-pub use on_codes::{OnCodes, requantize_activation};
-pub use pack_bits::{PackError, pack_codes, unpack_codes};
-pub use params::{ParamError, QParams, Rounding, ZeroPointOrder};
-pub use quantize::{
-    LengthError, QuantizeError, TensorError, dequantize_into, dequantize_slice, fake_quantize_slice,
-    quantize_from, quantize_slice, quantize_slice_strict, quantize_tensor,
+pub use params::{
+    AffineRange, Kind, ParamError, QParams, Rounding, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor,
+    ZeroPointOrder, ZeroScale,
 };
-pub use range::{Range, RangeError};
 pub use requantize::{
-    dequantize_acc, dequantize_acc_bias, dequantize_acc_residual, output_multiplier, output_multiplier_f64,
-    requantize, requantize_add_then_round, requantize_add_then_round_f64, requantize_f64, requantize_real,
-    requantize_residual, requantize_scaled,
+    MultiplierError, OnCodes, Q31Multiplier, RequantizeError, RequantizeMode, Requantizer, dequantize_acc,
+    dequantize_acc_bias, dequantize_acc_residual, output_multiplier, output_multiplier_f64, requantize,
+    requantize_activation, requantize_add_then_round, requantize_add_then_round_f64,
+    requantize_double_rounding, requantize_f64, requantize_per_channel, requantize_power_of_two,
+    requantize_real, requantize_residual, requantize_scaled, requantize_single_rounding, requantize_slice,
+    rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
-pub use requantizer::{
-    RequantizeError, RequantizeMode, Requantizer, requantize_per_channel, requantize_slice,
+pub use sum::{
+    AccumulatorError, BiasError, BiasesError, CompensateError, FittedScale, FoldError, NoFittingScale,
+    WeightChannel, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum, compensate,
+    compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points, quantize_bias,
+    quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
 };
-pub use scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SchemeError, SymmetricDivisor, ZeroScale};
-pub use sqnr::{Sqnr, SqnrAboutMean, sqnr_db};
+pub use tensor::{
+    AxisError, ChannelAxis, ChannelError, GroupError, Groups, LengthError, QuantizeError, TensorError,
+    channel_params, channel_ranges, dequantize_into, dequantize_per_channel, dequantize_per_channel_into,
+    dequantize_per_group, dequantize_slice, fake_quantize_per_channel, fake_quantize_slice, group_params,
+    quantize_from, quantize_per_channel, quantize_per_channel_from, quantize_per_channel_in_f16,
+    quantize_per_channel_strict, quantize_per_group, quantize_slice, quantize_slice_strict, quantize_tensor,
+};
+pub use value::{Float, ObserverError, Range, RangeError, first_non_finite};

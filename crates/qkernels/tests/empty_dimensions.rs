@@ -1,9 +1,12 @@
 //! A dimension of 0 lets the other one be anything, as no element stands against it, and a stride of 0 does so with a single
 //! element. Whatever a shape says, a call returns at once and with the memory that there is: it does nothing, or it is refused.
 //!
-//! The tests run under limits on memory and time that a loop or a buffer of such a length would exceed.
+//! The tests run under limits on memory and time that a loop or a buffer of such a length would
+//! exceed. The limits hold for the whole process and other tests need more, so these tests are a
+//! program of their own.
 #![cfg(unix)]
 
+#[path = "all/oracle/mod.rs"]
 mod oracle;
 
 use std::sync::{LazyLock, Once};

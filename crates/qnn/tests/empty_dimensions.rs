@@ -1,6 +1,9 @@
 //! Dimensions of 0 beside ones that no memory holds, and views that claim any number of rows: a result or a typed error, at
 //! once. All of it runs under a limit of memory and time, so that an attempt at such a size ends the test and not the machine.
+//! The limit holds for the whole process and other tests need more, so these tests are a program of
+//! their own.
 
+#[path = "all/small.rs"]
 mod small;
 
 use std::sync::Once;

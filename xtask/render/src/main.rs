@@ -1,5 +1,5 @@
-//! `render FILE.svg ...` writes FILE.png beside each picture, with a font that comes along, so that a
-//! picture looks the same on every machine. `cargo xtask` runs it for the commands that draw.
+//! `render FILE.svg ...` writes FILE.png beside each picture, with a font that comes along, so that
+//! a picture looks the same on every machine. `cargo xtask` runs it for the commands that draw.
 
 #![forbid(unsafe_code)]
 

@@ -1,32 +1,33 @@
-//! Text out of rustdoc's HTML. No parser: rustdoc writes each of the few things that are looked for here in one way.
+//! Extracts text from rustdoc's HTML. There is no parser, because rustdoc writes each of the few
+//! things needed here in only one way.
 
-/// What is between the first `start` and the `end` that follows it.
+/// The text between the first `start` and the `end` that follows it.
 pub(super) fn between<'a>(html: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = html.split_once(start)?;
     rest.split_once(end).map(|(inner, _)| inner)
 }
 
-/// A signature as one line: without tags and entities, spaced as if there were room for all of it. (Where rustdoc breaks a
-/// long line is its own affair and changes with its version.)
+/// A signature on one line, without tags and entities, spaced as if the line were long enough.
+/// (Where rustdoc breaks long lines changes with its version.)
 pub(super) fn text(html: &str) -> String {
     let mut plain = String::new();
     let mut parts = html.split('<');
     plain.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let (tag, after) = part.split_once('>').unwrap_or((part, ""));
-        // Links and colours are inside of words; attributes and `where` are blocks of their own.
+        // Links and colours are inside words; attributes and `where` are blocks of their own.
         if ["div", "/div", "br"].contains(&tag.split(' ').next().unwrap_or_default()) {
             plain.push(' ');
         }
         plain.push_str(after);
     }
-    // `&amp;` is last: what it makes is no entity.
+    // `&amp;` comes last, because the `&` it becomes does not start an entity.
     for (entity, meant) in
         [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&")]
     {
         plain = plain.replace(entity, meant);
     }
-    // The mark of a type that is a notable trait's.
+    // The mark of a type that implements a notable trait.
     let plain = plain.replace('ⓘ', " ");
     let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace("( ", "(").replace(", )", ")").trim_end_matches([',', ';']).to_owned()

@@ -1,4 +1,4 @@
-//! The listing of a crate, and how two of them differ.
+//! The listing of a crate, and the difference of two listings.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::page::Item;
 
-/// Lines of a difference that are shown.
+/// How many lines of a difference are shown.
 const MOST_LINES: usize = 30;
 
 /// The listing of a crate whose pages `read` returns.
@@ -36,12 +36,12 @@ pub(super) fn of(name: &str, read: &dyn Fn(&str) -> Result<String>) -> Result<St
     Ok(listing)
 }
 
-/// The lines that went (-) and came (+), in order, if any did.
+/// The lines that were removed (-) and added (+), in order; `None` if there are none.
 pub(super) fn difference(old: &str, new: &str) -> Option<String> {
     let [old, new] = [old, new].map(|text| text.lines().collect::<BTreeSet<_>>());
     let mut changes: Vec<(&str, char)> = old.difference(&new).map(|line| (*line, '-')).collect();
     changes.extend(new.difference(&old).map(|line| (*line, '+')));
-    // Of one item, what it was comes before what it is.
+    // The old line of an item comes before the new one.
     changes.sort_by_key(|(line, sign)| (line.split(": ").next(), *sign == '+', *line));
     let mut shown: Vec<String> =
         changes.iter().take(MOST_LINES).map(|(line, sign)| format!("{sign} {line}")).collect();

@@ -1,7 +1,9 @@
-//! `cargo xtask api`: the public API of each library as a text file in `docs/api`, so that a change of it is seen in review.
+//! `cargo xtask api`: writes the public API of each library to a text file in `docs/api`, so that a
+//! review sees every change of it.
 //!
-//! It is read out of what rustdoc writes, which knows what is public better than any search of the sources does, and which
-//! the stable compiler comes with. (rustdoc's JSON would be easier to read, but needs a nightly one.)
+//! The API is read from the pages that rustdoc writes. rustdoc knows what is public better than a
+//! search of the sources would, and comes with the stable compiler. (rustdoc's JSON would be easier
+//! to read, but needs nightly Rust.)
 
 mod html;
 mod listing;
@@ -16,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 use crate::flags::Api;
 
-/// The crates that others depend on.
+/// The crates that users depend on.
 const CRATES: [&str; 3] = ["qcore", "qkernels", "qnn"];
 
 pub(crate) fn run(flags: &Api) -> Result<()> {
@@ -49,8 +51,8 @@ pub(crate) fn run(flags: &Api) -> Result<()> {
     Ok(())
 }
 
-/// Has rustdoc describe the crates, unless it has already. The flags are those of `.ci/run`: with others, all would be made
-/// anew.
+/// Runs rustdoc on the crates if its pages are not up to date. The flags are those of `.ci/run`;
+/// other flags would rebuild everything.
 fn document() -> Result<()> {
     let mut command = cargo::command();
     command.args(["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");

@@ -1,4 +1,4 @@
-//! The lines for one item, out of its page.
+//! The lines for one item, read from its page.
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,7 +15,7 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// From the name of the page, such as `float/fn.matmul.html`.
+    /// Parses the name of the page, such as `float/fn.matmul.html`.
     pub(super) fn from_file(file: &'a str) -> Option<Self> {
         let (modules, page) = file.rsplit_once('/').map_or(("", file), |(modules, page)| (modules, page));
         let (kind, name) = page.strip_suffix(".html")?.split_once('.')?;
@@ -23,10 +23,12 @@ impl<'a> Item<'a> {
         Some(Self { kind, name, path: path.collect::<Vec<_>>().join("::") })
     }
 
-    /// The item itself; its fields, variants, functions and constants; the traits that it implements.
+    /// The lines of the item itself, of its fields, variants, functions and constants, and of the
+    /// traits that it implements.
     pub(super) fn lines(&self, page: &str) -> Result<Vec<String>> {
         let (_, page) = page.split_once("id=\"main-content\"").context("no main content")?;
-        // What every type implements says nothing about this one; what an alias stands for has a page of its own.
+        // Traits that every type implements say nothing about this one, and the target of an alias
+        // has a page of its own.
         let page = ["id=\"blanket-implementations\"", "id=\"aliased-type\""]
             .iter()
             .fold(page, |page, end| page.split(end).next().unwrap_or_default());
@@ -48,8 +50,9 @@ impl<'a> Item<'a> {
         Ok(lines)
     }
 
-    /// The declaration without what has lines of its own. Whether there are private fields is public: with them, nobody else
-    /// can make or take apart the struct.
+    /// The declaration without the parts that have lines of their own. Whether there are private
+    /// fields is part of the API: if there are, other crates can neither build nor take apart the
+    /// struct.
     fn head(&self, declaration: &str) -> String {
         if !["struct", "enum", "union", "trait"].contains(&self.kind) {
             return declaration.to_owned();
@@ -60,7 +63,7 @@ impl<'a> Item<'a> {
         if body.contains(private) { format!("{head} {{ {private} }}") } else { head.to_owned() }
     }
 
-    /// Named fields, of a struct or of variants. (Those without names are part of the declaration.)
+    /// The named fields of a struct or of variants. (Unnamed fields are part of the declaration.)
     fn fields(&self, page: &str, lines: &mut Vec<String>) -> Result<()> {
         for part in page.split("<span id=\"").skip(1) {
             let id = part.split('"').next().unwrap_or_default();
@@ -79,7 +82,7 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Variants, functions, associated types and constants, and what they are in: `impl` blocks.
+    /// Variants, functions, associated types and constants, and the `impl` blocks that they are in.
     fn sections(&self, page: &str, lines: &mut Vec<String>) -> Result<()> {
         let mut block = String::new();
         for part in page.split("<section ").skip(1) {
@@ -99,7 +102,7 @@ impl<'a> Item<'a> {
                 "associatedtype trait-impl" => {
                     lines.push(format!("{} {{ {} }}", self.implementation(&block), header(part)?));
                 }
-                // The trait says what these are.
+                // The page of the trait describes these.
                 _ if class.ends_with("trait-impl") => {}
                 _ => {
                     let role = match (self.kind, kind) {
@@ -107,7 +110,7 @@ impl<'a> Item<'a> {
                         ("trait", "method") => "provided ",
                         _ => "",
                     };
-                    // The parameters of the block, if it has any.
+                    // The generic parameters of the block, if it has any.
                     let of = if block.starts_with("impl<") { format!(" in {block}") } else { String::new() };
                     lines.push(format!("{}::{name}: {role}{}{of}", self.path, header(part)?));
                 }
@@ -116,7 +119,7 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// An implementation stands with its type, whichever page it is on.
+    /// An implementation is listed with its type, whichever page it is on.
     fn implementation(&self, header: &str) -> String {
         let bare = header.split(" where ").next().unwrap_or_default();
         let of = bare.rsplit(" for ").next().unwrap_or_default();

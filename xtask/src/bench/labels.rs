@@ -1,4 +1,4 @@
-//! Where the labels of a picture fit: beside their points, over nothing else.
+//! Finds places for the labels of a picture: beside their points, and over nothing else.
 
 /// A rectangle in pixels.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ impl Area {
     }
 }
 
-/// Places labels one after the other: who comes first gets the room.
+/// Places labels one after the other. Earlier ones have first choice.
 pub(crate) struct Labels {
     frame: Area,
     taken: Vec<Area>,
@@ -39,14 +39,14 @@ pub(crate) struct Labels {
 }
 
 impl Labels {
-    /// Labels inside `frame`, over none of `taken`, in a font of `size` pixels.
+    /// Labels that stay inside `frame` and cover none of `taken`, in a font of `size` pixels.
     pub(crate) fn new(frame: Area, taken: Vec<Area>, size: i32) -> Self {
         Self { frame, taken, height: size }
     }
 
-    /// The top left corner for a label of the point, if there is room anywhere beside it.
+    /// The top left corner of a label for the point, if there is room anywhere beside it.
     pub(crate) fn place(&mut self, (x, y): (i32, i32), text: &str) -> Option<(i32, i32)> {
-        // Digits and letters of a sans-serif font are about 0.6 of its size wide.
+        // Digits and letters of a sans-serif font are about 0.6 times its size wide.
         let (width, height) = (text.chars().count() as i32 * self.height * 6 / 10, self.height);
         let gap = 8;
         let corners = [

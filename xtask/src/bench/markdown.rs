@@ -1,4 +1,4 @@
-//! The table: a row for each shape, a column for each contender.
+//! The table of results: a row for each shape, a column for each contender.
 
 use std::fmt::Write;
 
@@ -55,7 +55,7 @@ pub(crate) fn table(machine: &Machine, records: &[Record]) -> String {
     text
 }
 
-/// Gop/s, the share of the peak, and what is the matter if something is.
+/// Gop/s, the share of the peak, and a remark if something is wrong.
 fn cell(record: &Record) -> String {
     let gops = record.gops;
     let mut cell = if gops < 1.0 {

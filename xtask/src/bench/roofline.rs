@@ -1,4 +1,5 @@
-//! The picture: arithmetic intensity against Gop/s, under the ceilings that were measured in the same run.
+//! The picture of results: arithmetic intensity against Gop/s, below the ceilings measured in the
+//! same run.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -10,13 +11,14 @@ use crate::machine::Machine;
 
 const SIZE: (u32, u32) = (1120, 680);
 
-/// Where the column on the right begins.
+/// The x of the column on the right.
 const LEGEND: i32 = 860;
 
-/// Pixels of a label's font.
+/// The size of a label's font in pixels.
 const LABEL: i32 = 12;
 
-/// Fewer operations than this measure the call, not the product, and would squeeze all other points into a corner.
+/// Shapes with fewer operations measure the call rather than the product, and would squeeze all
+/// other points into a corner.
 const LEAST_OPERATIONS: f64 = 1e5;
 
 /// The best rate at which memory was read, in GB/s.
@@ -25,7 +27,7 @@ pub(crate) fn memory_rate(records: &[Record]) -> f64 {
     memory.map(|record| record.gigabytes).fold(0.0, f64::max)
 }
 
-/// Each kernel and the best peak that was seen of it.
+/// Each kernel and the best peak measured for it.
 pub(crate) fn peaks(records: &[Record]) -> Vec<(&str, f64)> {
     let mut peaks: Vec<(&str, f64)> = Vec::new();
     for record in records {
@@ -51,13 +53,13 @@ fn draw(canvas: &Canvas<'_>, machine: &Machine, records: &[Record]) -> Drawn {
     let (memory, peaks) = (memory_rate(records), peaks(records));
     let operations = |record: &Record| 2.0 * record.m as f64 * record.n as f64 * record.k as f64;
     let all = || records.iter().filter(|record| record.kind == Kind::Kernel);
-    // Small shapes alone are better shown than nothing.
+    // If there are only small shapes, they are shown.
     let only_small = all().all(|record| operations(record) < LEAST_OPERATIONS);
     let points: Vec<&Record> =
         all().filter(|record| only_small || operations(record) >= LEAST_OPERATIONS).collect();
     let highest = peaks.iter().map(|(_, peak)| *peak).fold(0.0, f64::max);
 
-    // The ridge, where the ceilings meet, is always in sight.
+    // The ridge, where the ceilings meet, is always visible.
     let x = range(points.iter().map(|point| point.intensity()).chain([highest / memory]), 1.6);
     let y = range(points.iter().map(|point| point.gops).chain([highest]), 1.6);
 
@@ -98,7 +100,8 @@ fn draw(canvas: &Canvas<'_>, machine: &Machine, records: &[Record]) -> Drawn {
     let (left, top) = at(x.0, y.1);
     let (right, bottom) = at(x.1, y.0);
     let mut labels = Labels::new(Area { left, top, right, bottom }, taken, LABEL);
-    // The fastest kernel's points alone, the slowest first: there is no room for all.
+    // Only the points of the fastest kernel, starting with the slowest point, because there is not
+    // room for all.
     let fastest = peaks.iter().max_by(|x, y| x.1.total_cmp(&y.1)).map(|(kernel, _)| *kernel);
     let mut labelled: Vec<&&Record> =
         points.iter().filter(|point| Some(point.contender.as_str()) == fastest).collect();
@@ -122,7 +125,7 @@ fn range(values: impl Iterator<Item = f64>, room: f64) -> (f64, f64) {
     if least > most { (0.1, 10.0) } else { (least / room, most * room) }
 }
 
-/// Draws the memory's slope and each kernel's peak, and returns the places that they take.
+/// Draws the slope of the memory and the peak of each kernel, and returns the areas that they take.
 fn ceilings(
     canvas: &Canvas<'_>,
     at: &impl Fn(f64, f64) -> (i32, i32),
@@ -151,7 +154,7 @@ fn ceilings(
     Ok(taken)
 }
 
-/// A kernel's mark.
+/// The mark of a kernel.
 fn mark(canvas: &Canvas<'_>, kernel: usize, (x, y): (i32, i32)) -> Drawn {
     let style = PALETTE[kernel % PALETTE.len()].filled();
     match kernel % 4 {
@@ -201,7 +204,7 @@ fn text(canvas: &Canvas<'_>, text: &str, corner: (i32, i32), size: i32, colour: 
     Ok(())
 }
 
-/// A tick without needless digits.
+/// The text of a tick, without needless digits.
 fn number(x: f64) -> String {
     if x >= 1.0 { format!("{x:.0}") } else { format!("{}", (x * 1000.0).round() / 1000.0) }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask demo asymmetric`: part 2 of the tutorial: a zero point, so that values of one sign use every code.
+//! `cargo xtask demo asymmetric`: part 2 of the tutorial. With a zero point, values of one sign use
+//! every code.
 
 use anyhow::{Result, ensure};
 use qcore::{CodeRange, Scheme};

@@ -1,4 +1,4 @@
-//! The trained f32 models with some weights in n bits, and what that does to their logits.
+//! The trained f32 models with some weights in n bits, and how that changes their logits.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::flags::DATA;
 pub(crate) const MLP_256: &str = "mnist_mlp_784_256_128_10.safetensors";
 pub(crate) const MLP_512: &str = "mnist_mlp_784_512_512_10.safetensors";
 
-/// A trained model.
+/// Loads a trained model.
 pub(crate) fn load(file: &str) -> Result<FloatMlp> {
     let path = Path::new(DATA).join(file);
     FloatMlp::load(&path).with_context(|| path.display().to_string())
 }
 
-/// Images and what they show.
+/// Images and the digits they show.
 pub(crate) fn digits(file: &str) -> Result<Digits> {
     Digits::read(&Path::new(DATA).join(file)).map_err(|error| anyhow!(error))
 }
 
-/// Those that nobody trained or calibrated on.
+/// The images that no model was trained or calibrated on.
 pub(crate) fn test_digits() -> Result<Digits> {
     digits("mnist_test_2500.safetensors")
 }
@@ -34,20 +34,20 @@ pub(crate) fn calibration_digits() -> Result<Digits> {
     digits("mnist_calib_500.safetensors")
 }
 
-/// The images as the models take them.
+/// The images in the form that the models take.
 pub(crate) fn matrix(digits: &Digits) -> Result<MatRef<'_, f32>> {
     Ok(MatRef::new(&digits.inputs, digits.len(), PIXELS)?)
 }
 
-/// Widths of the layers, `784-256-128-10`.
+/// The widths of the layers, such as `784-256-128-10`.
 pub(crate) fn layout(model: &FloatMlp) -> String {
     let mut widths = vec![model.inputs().to_string()];
     widths.extend(model.layers().iter().map(|layer| layer.n().to_string()));
     widths.join("-")
 }
 
-/// The model with the weights of the layers that `is_quantized` names rounded to codes of one scale for each output
-/// channel. It still computes in f32.
+/// The model with the weights of some layers, chosen by `is_quantized`, rounded to codes with one
+/// scale per output channel. It still computes in f32.
 pub(crate) fn with_codes(
     model: &FloatMlp,
     codes: CodeRange,

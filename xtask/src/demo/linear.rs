@@ -1,4 +1,5 @@
-//! `cargo xtask demo linear`: one layer, 512 inputs and 256 outputs, in f32, with int8 weights, and in int8 throughout.
+//! `cargo xtask demo linear`: one layer of 512 inputs and 256 outputs in f32, with int8 weights,
+//! and entirely in int8.
 
 use anyhow::Result;
 use qcore::{
@@ -69,7 +70,8 @@ fn float_layer(x: &Tensor<f32>, weight: &[f32], bias: &[f32]) -> Result<Vec<f32>
     Ok(y)
 }
 
-/// The same in integers: activations quantized by their own range, sums in int32, one multiplication at the end.
+/// The same in integers: activations are quantized by their own range, sums are in int32, and there
+/// is one multiplication at the end.
 fn int8_layer(x: &Tensor<f32>, codes: &[i8], scales: &[f32], bias: &[f32]) -> Result<Vec<f32>> {
     let (m, k, n) = (x.shape[0], x.shape[1], bias.len());
     let input = Scheme::activations_u8().choose(Range::of(&x.values)?)?;
@@ -107,7 +109,7 @@ fn picture(bytes: [u64; 2], y: &[f32], outputs: [&[f32]; 2], errors: &[ErrorMetr
         title: String::new(),
         x: Axis::linear("output in f32", (f64::from(-reach), f64::from(reach)), 8),
         y: Axis::linear("error, f32 \u{2212} int8", (-1.1 * worst, 1.1 * worst), 6),
-        // The larger cloud first, so that the smaller one can be seen.
+        // The larger cloud first, so that the smaller one stays visible.
         lines: vec![
             line("int8 weights and activations", outputs[1], 0),
             line("int8 weights, f32 activations", outputs[0], 4),

@@ -1,5 +1,5 @@
-//! `cargo xtask demo linear-quantize`: a 5x5 tensor in few bits and back, beside the codes that the course which made it
-//! up expects.
+//! `cargo xtask demo linear-quantize`: quantizes a 5x5 tensor to few bits and restores it, and
+//! compares the codes with those that the source course expects.
 
 use anyhow::Result;
 use qcore::{ErrorMetrics, Range, Scheme, dequantize_slice, quantize_slice};
@@ -61,7 +61,7 @@ pub(crate) fn outcome(bits: u32) -> Result<Outcome> {
             let text = |value| signed(value, digits);
             cells(title, note, values, &text, reach).draw(canvas, (place, top))?;
         }
-        // A code has the colour of the value that it stands for.
+        // A code has the colour of its value.
         let text = |value: f64| signed(value / scale + f64::from(zero_point), 0);
         cells("quantized", &range, &centred, &text, reach).draw(canvas, (places[1], top))?;
         arrow(canvas, places[0] + WIDE, places[1], top, ["÷ scale", "round", "+ zero"])?;
@@ -73,7 +73,7 @@ pub(crate) fn outcome(bits: u32) -> Result<Outcome> {
 
 const CELL: (i32, i32) = (64, 44);
 
-/// Pixels of a matrix from left to right.
+/// The width of a matrix in pixels.
 const WIDE: i32 = 5 * CELL.0;
 
 fn cells<'m>(
@@ -87,7 +87,7 @@ fn cells<'m>(
     Matrix { title, note, values, columns: 5, text, shades, rows: &[], heads: &[], cell: CELL }
 }
 
-/// From one matrix to the next, with what happens on the way.
+/// The arrow from one matrix to the next, with the steps between them.
 fn arrow(canvas: &Canvas<'_>, from: i32, to: i32, top: i32, steps: [&str; 3]) -> Drawn {
     let middle = (from + to) / 2;
     let y = top + 5 * CELL.1 / 2;

@@ -1,4 +1,5 @@
-//! `cargo xtask demo mlp`: the trained 784-512-512-10 network in f32, with int8 weights, and in int8 throughout.
+//! `cargo xtask demo mlp`: the trained 784-512-512-10 network in f32, with int8 weights, and
+//! entirely in int8.
 
 use anyhow::Result;
 use qcore::{CodeRange, ErrorMetrics, WeightStorage, agreement};
@@ -30,7 +31,7 @@ pub(crate) fn outcome() -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Calibrated on the images that are there for it, and run in integers.
+/// The logits of the int8 model, calibrated on the calibration images.
 fn int8_logits(model: &FloatMlp, x: MatRef<'_, f32>) -> Result<Vec<f32>> {
     let calibration = float_model::calibration_digits()?;
     let calibrated = model.calibrate([float_model::matrix(&calibration)?])?;
@@ -41,7 +42,7 @@ fn int8_logits(model: &FloatMlp, x: MatRef<'_, f32>) -> Result<Vec<f32>> {
     Ok(logits)
 }
 
-/// Bytes of each layer and of all, as a table and as bars, and how many times fewer they are.
+/// The bytes of each layer and of all layers, as a table and as bars, and the factor saved.
 fn memory(model: &FloatMlp) -> (Table, Vec<Bar>, f64) {
     let mut table = Table::new(["layer", "inputs", "outputs", "f32", "int8", "compression"]);
     let (mut bars, mut totals) = (Vec::new(), (0, 0));
@@ -96,7 +97,7 @@ fn quality(reference: &[f32], others: [&[f32]; 2], test: &Digits) -> Result<Tabl
 }
 
 fn picture(layout: &str, bars: &[Bar], ratio: f64, reference: &[f32], integer: &[f32]) -> Result<Figure> {
-    // Every seventh logit: enough to see, few enough for a small file.
+    // Every seventh logit is enough to see, and keeps the file small.
     let points = reference.iter().zip(integer).step_by(7).map(|(&y, &q)| (f64::from(y), f64::from(y - q)));
     let points: Vec<(f64, f64)> = points.collect();
     let worst = points.iter().map(|point| point.1.abs()).fold(0.0, f64::max);

@@ -1,5 +1,5 @@
-//! `cargo xtask demo mnist`: a trained network, calibrated on real images, becomes an integer model; what that costs and
-//! saves, on images that nobody trained on.
+//! `cargo xtask demo mnist`: turns a trained network, calibrated on real images, into an integer
+//! model, and shows what that costs and saves on images it was not trained on.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::flags::{Codes, Mnist, Model};
 use crate::outcome::Outcome;
 use crate::pace::{self, Pace};
 
-/// Images that go through the models together when speed is measured.
+/// How many images go through the models together when speed is measured.
 const BATCHES: [usize; 3] = [1, 32, 256];
 
-/// Speed is measured under a progress bar of its own, if it is `shown`.
+/// Runs the demo. If it is `shown`, a progress bar covers the measuring of speed.
 pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
     let file = match flags.model {
         Model::Mlp256 => float_model::MLP_256,
@@ -48,7 +48,7 @@ pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
         kernel: Some(selection.kernel),
     };
     let quantized = float.calibrate([matrix(&calibration)?])?.quantize(&config)?;
-    // What runs from here on went through a file, as it would in an engine.
+    // The model used from here on went through a file, as it would in an engine.
     let bytes = quantized.to_bytes()?;
     let quantized = QuantMlp::from_bytes(&bytes, config.kernel)?;
 
@@ -98,10 +98,10 @@ impl Logits {
         Ok(Self { n, float: float_logits, int8: int8_logits })
     }
 
-    /// Rows for which both models decide alike.
+    /// The number of rows for which both models choose the same class.
     fn same_class(&self) -> u64 {
         let mut agreement = Agreement::default();
-        // Both have as many logits.
+        // Both have the same number of logits.
         agreement.add(&self.float, &self.int8, self.n).unwrap_or_default();
         agreement.same()
     }

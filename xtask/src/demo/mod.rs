@@ -1,4 +1,4 @@
-//! The demonstrations, a file each.
+//! The demonstrations, one file each.
 
 pub(crate) mod asymmetric;
 mod float_model;
@@ -17,13 +17,13 @@ pub(crate) mod weight_histograms;
 use anyhow::{Result, ensure};
 use qcore::CodeRange;
 
-/// The signed codes of so many bits.
+/// The signed codes of this many bits.
 fn signed_codes(bits: u32) -> Result<CodeRange> {
     ensure!((2..=8).contains(&bits), "bitwidth {bits}: expected 2 to 8");
     Ok(CodeRange::signed(bits)?)
 }
 
-/// Fails at the first element that is not as expected.
+/// Fails at the first element that differs from what is expected.
 fn expect_equal<T: PartialEq + std::fmt::Display>(what: &str, got: &[T], expected: &[T]) -> Result<()> {
     ensure!(got.len() == expected.len(), "{what}: expected {} elements, got {}", expected.len(), got.len());
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {

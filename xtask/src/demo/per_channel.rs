@@ -1,5 +1,5 @@
-//! `cargo xtask demo per-channel`: part 3 of the tutorial: channels of very different size, with one scale and with a scale
-//! each.
+//! `cargo xtask demo per-channel`: part 3 of the tutorial. Channels of very different size, with
+//! one scale for all and with one scale each.
 
 use anyhow::Result;
 use qcore::{ChannelAxis, CodeRange, ErrorMetrics, Scheme, channel_params, fake_quantize_per_channel};

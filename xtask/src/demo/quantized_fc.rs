@@ -1,5 +1,6 @@
-//! `cargo xtask demo quantized-fc`: a fully-connected layer whose input, weights and output have two bits each, computed
-//! in integers, beside the codes that the course which made it up expects.
+//! `cargo xtask demo quantized-fc`: a fully-connected layer whose input, weights and output have
+//! two bits each, computed in integers. The codes are compared with those that the source course
+//! expects.
 
 use anyhow::Result;
 use qcore::{
@@ -73,14 +74,14 @@ struct Layer<'l> {
     bias: &'l [f32],
 }
 
-/// What came out.
+/// The results.
 struct Run {
-    /// In f32.
+    /// The output in f32.
     y: Vec<f32>,
-    /// The sums in int32, bias included.
+    /// The int32 sums, bias included.
     acc: Vec<i32>,
     codes: Vec<i8>,
-    /// Of the codes.
+    /// The parameters of the codes.
     params: QParams,
     restored: Vec<f32>,
 }

@@ -1,4 +1,5 @@
-//! A tensor through a scheme and back, with what it costs: the common part of the tutorial's demos.
+//! A tensor is quantized by a scheme and restored, and the errors are measured. The common part of
+//! the tutorial's demos.
 
 use anyhow::Result;
 use qcore::{ErrorMetrics, QParams, Range, Scheme};
@@ -6,10 +7,10 @@ use qcore::{ErrorMetrics, QParams, Range, Scheme};
 use super::expect_equal;
 use crate::tensor_file::TensorFile;
 
-/// The bit widths that are compared with each other.
+/// The bit widths that are compared.
 pub(crate) const WIDTHS: [u32; 7] = [2, 3, 4, 5, 6, 7, 8];
 
-/// A tensor in codes and back.
+/// A tensor, its codes, and the values restored from them.
 pub(crate) struct Trip {
     pub(crate) params: QParams,
     pub(crate) codes: Vec<i32>,
@@ -26,14 +27,14 @@ impl Trip {
         Ok(Self { params, codes, restored, error })
     }
 
-    /// Fails if codes or restored values are not those of a case of the reference numbers.
+    /// Fails if the codes or the restored values differ from a case of the reference numbers.
     pub(crate) fn expect(&self, file: &TensorFile, case: &str) -> Result<()> {
         let codes: Vec<i64> = self.codes.iter().map(|&q| q.into()).collect();
         expect_equal("codes", &codes, &file.integer(&format!("{case}/q"))?.values)?;
         expect_equal("restored values", &self.restored, &file.real(&format!("{case}/dequantized"))?.values)
     }
 
-    /// Scale, zero point and errors, indented lines.
+    /// Scale, zero point and errors, as indented lines.
     pub(crate) fn lines(&self) -> String {
         let Self { params, error, .. } = self;
         format!(

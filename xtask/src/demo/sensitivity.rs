@@ -1,4 +1,4 @@
-//! `cargo xtask demo sensitivity`: which layer of a model bears how few bits.
+//! `cargo xtask demo sensitivity`: how few bits each layer of a model tolerates.
 
 use anyhow::Result;
 use qcore::{agreement, sqnr_db};
@@ -11,14 +11,15 @@ use crate::figure::{Figure, Matrix, Shades, Words};
 use crate::outcome::Outcome;
 use crate::table::Table;
 
-/// One model: for each layer, and for all of them at once, a figure for each number of bits.
+/// The figures of one model: for each layer, and for all layers together, one for each number of
+/// bits.
 struct Sensitivity {
     layout: String,
-    /// Names of the rows.
+    /// The names of the rows.
     rows: Vec<String>,
-    /// SQNR of the logits in dB, row by row.
+    /// The SQNR of the logits in dB, row by row.
     sqnr: Vec<f64>,
-    /// Share of images with the same prediction as f32, in %.
+    /// The share of images with the same prediction as in f32, in %.
     agreement: Vec<f64>,
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn outcome(tick: &dyn Fn()) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// How many models are run, for progress bars.
+/// The number of models that are run, for progress bars.
 pub(crate) const STEPS: u64 = 2 * 4 * WIDTHS.len() as u64;
 
 fn picture(found: &[Sensitivity]) -> Result<Figure> {

@@ -1,4 +1,4 @@
-//! `cargo xtask demo symmetric`: part 1 of the tutorial: one scale, zero in the middle.
+//! `cargo xtask demo symmetric`: part 1 of the tutorial. One scale, with zero in the middle.
 
 use anyhow::Result;
 use qcore::Scheme;

@@ -1,4 +1,5 @@
-//! `cargo xtask demo weight-histograms`: what quantization does to the weights of every layer of a trained network.
+//! `cargo xtask demo weight-histograms`: shows what quantization does to the weights of every layer
+//! of a trained network.
 
 use std::path::Path;
 
@@ -14,13 +15,13 @@ use crate::outcome::{Outcome, from_here};
 use crate::table::Table;
 use crate::tensor_file::{Tensor, TensorFile};
 
-/// Bars of an f32 histogram.
+/// The number of bars of an f32 histogram.
 const BINS: usize = 64;
 
-/// Panels side by side.
+/// How many panels are side by side.
 const COLUMNS: usize = 3;
 
-/// More layers than this make no picture that anyone could read.
+/// With more layers than this the picture would be unreadable.
 const MOST_LAYERS: usize = 60;
 
 pub(crate) fn outcome(model: &Path, bits: u32) -> Result<Outcome> {
@@ -101,7 +102,7 @@ fn shape(weights: &Tensor<f32>) -> String {
     weights.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// The layer's name without what all weights are called.
+/// The name of the layer, without the suffix that all weights share.
 fn layer(name: &str) -> &str {
     name.strip_suffix(".weight").unwrap_or(name)
 }
@@ -127,7 +128,7 @@ fn of_values(name: &str, weights: &Tensor<f32>, table: &mut Table) -> Result<His
         format!("{deviation:.4}"),
     ]);
     let note = format!("{}: {count} weights, deviation {deviation:.3}", shape(weights));
-    // A constant tensor still has a width to be drawn on.
+    // A constant tensor is given a width to be drawn on.
     let range = if min < max { (min, max) } else { (min - 0.5, max + 0.5) };
     Ok(Histogram { title: layer(name).into(), note, counts, range, fill: 1.0, colour: 6 })
 }
@@ -155,11 +156,11 @@ fn of_codes(name: &str, weights: &Tensor<f32>, codes: CodeRange, table: &mut Tab
     Ok(Histogram { title: layer(name).into(), note, counts, range, fill, colour: 0 })
 }
 
-/// A tensor's codes and what they cost.
+/// The codes of a tensor and their errors.
 struct Codes {
-    /// For each code, per channel.
+    /// The count of each code, with per-channel scales.
     counts: Vec<u64>,
-    /// SQNR in dB with one scale for the tensor, and with one for each output channel.
+    /// The SQNR in dB, with one scale for the tensor and with one for each output channel.
     per_tensor: f64,
     per_channel: f64,
 }

@@ -1,4 +1,4 @@
-//! Horizontal bars, each with its name before it and its figure behind it.
+//! Horizontal bars, with the name before each and its figure after it.
 
 use plotters::prelude::*;
 
@@ -9,30 +9,30 @@ use super::{Canvas, Drawn, GREY, PALETTE};
 pub(crate) struct Bar {
     pub(crate) name: String,
     pub(crate) value: f64,
-    /// Behind the bar.
+    /// The text after the bar.
     pub(crate) text: String,
-    /// Index of its colour.
+    /// The index of its colour.
     pub(crate) colour: usize,
 }
 
 /// Bars below each other, on one scale that begins at 0.
 pub(crate) struct Bars<'b> {
-    /// Above them, with the unit.
+    /// The title above the bars, with the unit.
     pub(crate) title: &'b str,
     pub(crate) bars: &'b [Bar],
-    /// Left, top and right, names and figures included.
+    /// Left, top and right, including names and figures.
     pub(crate) area: (i32, i32, i32),
-    /// Pixels for the names and for the figures.
+    /// The pixels for the names and for the figures.
     pub(crate) margins: (i32, i32),
-    /// A dashed vertical line at this value, with its name.
+    /// A dashed vertical line at a value, and its name.
     pub(crate) mark: Option<(f64, &'b str)>,
 }
 
 impl Bars<'_> {
-    /// Pixels from one bar to the next.
+    /// The pixels from one bar to the next.
     const STEP: i32 = 32;
 
-    /// Pixels of `count` bars from top to bottom, title included.
+    /// The height of `count` bars in pixels, including the title.
     pub(crate) const fn height(count: usize) -> i32 {
         34 + Self::STEP * count as i32
     }
@@ -59,7 +59,7 @@ impl Bars<'_> {
                 colour.filled(),
             ))?;
             let (end, wide) = (at(bar.value), 8 * bar.text.chars().count() as i32);
-            // Not across the dashed line.
+            // Text does not cross the dashed line.
             let crosses = mark.is_some_and(|mark| (end - 4..end + 8 + wide).contains(&mark));
             match mark {
                 Some(_) if crosses && end - start > wide + 20 => {

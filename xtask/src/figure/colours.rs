@@ -1,4 +1,5 @@
-//! The colours of all pictures. All kinds of colour vision tell them apart, and nothing is said by colour alone.
+//! The colours of all pictures. They can be told apart with any kind of colour vision, and nothing
+//! is expressed by colour alone.
 
 use plotters::style::RGBColor;
 
@@ -16,22 +17,22 @@ pub(crate) const PALETTE: [RGBColor; 7] = [
 /// Text and frames.
 pub(crate) const INK: RGBColor = RGBColor(33, 37, 41);
 
-/// Text of second rank.
+/// Secondary text.
 pub(crate) const GREY: RGBColor = RGBColor(95, 99, 104);
 
-/// Lines behind the data: every labelled one, and those between.
+/// The lines behind the data: the labelled ones, and those between.
 pub(crate) const GRID: [RGBColor; 2] = [RGBColor(218, 220, 224), RGBColor(240, 241, 243)];
 
-/// How a number becomes the colour of a cell.
+/// How a number is turned into the colour of a cell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shades {
-    /// Orange below 0, white at 0, blue above; full at this magnitude.
+    /// Orange below 0, white at 0, blue above. The colour is full at this magnitude.
     Diverging(f64),
-    /// White at the first, blue at the second.
+    /// White at the first value, blue at the second.
     Sequential(f64, f64),
 }
 
-/// The ends of [`Shades`]; light enough for dark numbers upon them.
+/// The ends of [`Shades`], which are light enough for dark numbers on top.
 const LOW: RGBColor = RGBColor(233, 142, 72);
 const HIGH: RGBColor = RGBColor(76, 156, 212);
 
@@ -52,7 +53,7 @@ impl Shades {
 mod tests {
     use super::*;
 
-    /// Relative luminance, 0 to 1, as the web's rules for contrast define it.
+    /// The relative luminance, 0 to 1, as the web's rules for contrast define it.
     fn luminance(RGBColor(red, green, blue): RGBColor) -> f64 {
         let linear = |channel: u8| {
             let c = f64::from(channel) / 255.0;

@@ -1,4 +1,4 @@
-//! Curves: points joined by lines, with a band around them where there is a spread.
+//! Curves: points joined by lines, with a band around them if there is a spread.
 
 use plotters::prelude::*;
 
@@ -9,19 +9,19 @@ use super::{Canvas, Drawn, GREY};
 
 /// A line of the chart.
 pub(crate) struct Line {
-    /// In the legend.
+    /// The name in the legend.
     pub(crate) name: String,
     pub(crate) points: Vec<(f64, f64)>,
     /// The lowest and highest y at each point; may be empty.
     pub(crate) band: Vec<(f64, f64)>,
-    /// Small dots that nothing joins.
+    /// Whether the points are small dots that are not joined.
     pub(crate) dots: bool,
-    /// Index of its colour; its place among the lines if `None`.
+    /// The index of its colour; `None` uses its place among the lines.
     pub(crate) colour: Option<usize>,
 }
 
 impl Line {
-    /// A line that has no points yet.
+    /// A line without points.
     pub(crate) fn named(name: &str) -> Self {
         Self { name: name.into(), points: Vec::new(), band: Vec::new(), dots: false, colour: None }
     }
@@ -30,7 +30,7 @@ impl Line {
         PALETTE[self.colour.unwrap_or(place) % PALETTE.len()]
     }
 
-    /// Its mark and name in the legend.
+    /// Draws its mark and name in the legend.
     fn explain(&self, canvas: &Canvas<'_>, place: usize, (x, y): (i32, i32)) -> Drawn {
         let colour = self.colour(place);
         if self.dots {
@@ -50,13 +50,13 @@ impl Line {
 
 /// A chart of curves in a rectangle of pixels.
 pub(crate) struct Curve {
-    /// Left, top, right and bottom, labels included.
+    /// Left, top, right and bottom, including labels.
     pub(crate) area: (i32, i32, i32, i32),
     pub(crate) title: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) lines: Vec<Line>,
-    /// Dashed horizontal lines with their names.
+    /// Dashed horizontal lines and their names.
     pub(crate) levels: Vec<(f64, String)>,
 }
 
@@ -109,7 +109,7 @@ impl Curve {
     }
 }
 
-/// Each line has its shape, too.
+/// Draws the mark of a line. Each line also has a shape of its own.
 fn mark(canvas: &Canvas<'_>, line: usize, colour: RGBColor, (x, y): (i32, i32)) -> Drawn {
     let style = colour.filled();
     match line % 4 {
@@ -121,7 +121,7 @@ fn mark(canvas: &Canvas<'_>, line: usize, colour: RGBColor, (x, y): (i32, i32)) 
     Ok(())
 }
 
-/// A horizontal dashed line.
+/// Draws a horizontal dashed line.
 fn dashed(canvas: &Canvas<'_>, (left, y): (i32, i32), right: i32) -> Drawn {
     for start in (left..right).step_by(9) {
         let dash = vec![(start, y), ((start + 5).min(right), y)];

@@ -1,4 +1,4 @@
-//! Two values for each row, as dots on a line: what changed, and by how much.
+//! Two values for each row, as dots on a line, to show what changed and by how much.
 
 use plotters::prelude::*;
 
@@ -11,18 +11,18 @@ use super::{Canvas, Drawn};
 pub(crate) struct Pair {
     pub(crate) name: String,
     pub(crate) values: (f64, f64),
-    /// On the right.
+    /// The text on the right.
     pub(crate) text: String,
 }
 
 /// Rows below each other, on one axis.
 pub(crate) struct Dumbbell<'d> {
     pub(crate) title: &'d str,
-    /// Left, top and right, names and texts included.
+    /// Left, top and right, including names and texts.
     pub(crate) area: (i32, i32, i32),
-    /// Pixels for the names and for the texts.
+    /// The pixels for the names and for the texts.
     pub(crate) margins: (i32, i32),
-    /// What the two values are.
+    /// The names of the two values.
     pub(crate) names: (&'d str, &'d str),
     pub(crate) x: Axis,
     pub(crate) pairs: &'d [Pair],

@@ -1,4 +1,4 @@
-//! The axes around data: from values to pixels, ticks at round numbers, labels.
+//! The axes around data: the mapping from values to pixels, ticks at round numbers, and labels.
 
 use plotters::prelude::*;
 
@@ -9,42 +9,42 @@ use super::{Canvas, Drawn};
 /// One axis.
 #[derive(Clone)]
 pub(crate) struct Axis {
-    /// What it measures, with the unit; may be empty.
+    /// What the axis measures, with the unit; may be empty.
     pub(crate) label: String,
-    /// Its ends.
+    /// The values at its ends.
     pub(crate) range: (f64, f64),
-    /// Whether equal steps are equal factors.
+    /// Whether the axis is logarithmic.
     pub(crate) log: bool,
-    /// Where its ticks are.
+    /// The values of its ticks.
     pub(crate) ticks: Vec<f64>,
 }
 
 impl Axis {
-    /// From `min` to `max`, with about `count` ticks.
+    /// An axis from `min` to `max` with about `count` ticks.
     pub(crate) fn linear(label: impl Into<String>, (min, max): (f64, f64), count: usize) -> Self {
         Self { label: label.into(), range: (min, max), log: false, ticks: round_ticks(min, max, count) }
     }
 
-    /// From `min` to `max`, both greater than 0, with ticks at powers of ten.
+    /// An axis from `min` to `max`, both greater than 0, with ticks at powers of ten.
     pub(crate) fn log(label: impl Into<String>, (min, max): (f64, f64)) -> Self {
         let (low, high) = (min.log10().ceil() as i32, max.log10().floor() as i32);
         let ticks = (low..=high).map(|power| 10_f64.powi(power)).collect();
         Self { label: label.into(), range: (min, max), log: true, ticks }
     }
 
-    /// With these ticks.
+    /// The axis with these ticks.
     pub(crate) fn with_ticks(self, ticks: &[f64]) -> Self {
         Self { ticks: ticks.to_vec(), ..self }
     }
 
-    /// Where `value` is, 0 to 1 inside the axis.
+    /// The position of `value` on the axis, 0 to 1 if it is inside.
     fn share(&self, value: f64) -> f64 {
         let (min, max) = self.range;
         let on = |v: f64| if self.log { v.max(f64::MIN_POSITIVE).log10() } else { v };
         (on(value) - on(min)) / (on(max) - on(min))
     }
 
-    /// The texts of the ticks, all with as many digits as the one that needs most.
+    /// The texts of the ticks. All have as many digits as the one that needs most.
     fn texts(&self) -> Vec<String> {
         let step = self.ticks.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(f64::INFINITY, f64::min);
         let digits =
@@ -63,7 +63,7 @@ fn round_ticks(min: f64, max: f64, count: usize) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// With thousands apart and a real minus.
+/// The number with separated thousands and a real minus sign.
 fn number(value: f64, digits: usize) -> String {
     let text = format!("{:.digits$}", value.abs());
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -101,7 +101,7 @@ impl Frame {
         )
     }
 
-    /// Draws grid, ticks and labels; the data comes upon it.
+    /// Draws grid, ticks and labels. The data is drawn on top.
     pub(crate) fn draw(&self, canvas: &Canvas<'_>) -> Drawn {
         let line = |from, to, colour: RGBColor| {
             canvas.draw(&PathElement::new(vec![from, to], colour.stroke_width(1)))

@@ -1,4 +1,4 @@
-//! Histograms side by side, a panel each, with counts on a log axis.
+//! Histograms side by side, one per panel, with counts on a log axis.
 
 use plotters::prelude::*;
 
@@ -6,16 +6,17 @@ use super::frame::{Axis, Frame};
 use super::words::Words;
 use super::{Canvas, Drawn, GREY, PALETTE};
 
-/// One panel: bars from `range.0` to `range.1`, all of one width.
+/// One panel: bars of equal width from `range.0` to `range.1`.
 pub(crate) struct Histogram {
     pub(crate) title: String,
-    /// Below the title; may be empty.
+    /// A note below the title; may be empty.
     pub(crate) note: String,
     pub(crate) counts: Vec<u64>,
     pub(crate) range: (f64, f64),
-    /// The share of a bar's room that it fills: less than 1 for codes, which are apart.
+    /// The share of the available width that a bar fills. It is less than 1 for codes, which are
+    /// separate.
     pub(crate) fill: f64,
-    /// Index of the colour.
+    /// The index of the colour.
     pub(crate) colour: usize,
 }
 
@@ -27,20 +28,20 @@ pub(crate) struct Panels<'p> {
     pub(crate) x: &'p str,
     /// What is counted.
     pub(crate) y: &'p str,
-    /// Where the ticks of x are; round numbers if empty.
+    /// The ticks of x; round numbers if empty.
     pub(crate) ticks: &'p [f64],
 }
 
 impl Panels<'_> {
-    /// Pixels of a panel, labels included.
+    /// The size of a panel in pixels, including labels.
     pub(crate) const SIZE: (i32, i32) = (372, 250);
 
-    /// Rows of the panels.
+    /// The number of rows of panels.
     pub(crate) fn rows(&self) -> i32 {
         self.panels.len().div_ceil(self.columns) as i32
     }
 
-    /// Draws them from `top` down.
+    /// Draws the panels from `top` down.
     pub(crate) fn draw(&self, canvas: &Canvas<'_>, top: i32) -> Drawn {
         for (i, panel) in self.panels.iter().enumerate() {
             let (column, row) = ((i % self.columns) as i32, (i / self.columns) as i32);
@@ -61,7 +62,7 @@ impl Panels<'_> {
             right: left + Self::SIZE.0 - 14,
             bottom: top + Self::SIZE.1 - 54,
             x,
-            // A count of 1 is still a bar.
+            // A count of 1 is still a visible bar.
             y: Axis::log(self.y, (0.6, (most * 1.3).max(12.0))),
         };
         Words::PANEL.write(canvas, &panel.title, (frame.left, top + 8))?;

@@ -6,22 +6,22 @@ use super::colours::{GRID, Shades};
 use super::words::{Anchor, Words};
 use super::{Canvas, Drawn, GREY};
 
-/// A matrix: what colours its cells, what stands in them, and what stands around it.
+/// A matrix: the values that colour its cells, the text in them, and the text around it.
 pub(crate) struct Matrix<'m> {
-    /// Above it.
+    /// The title above it.
     pub(crate) title: &'m str,
-    /// Below it; may be empty.
+    /// A note below it; may be empty.
     pub(crate) note: &'m str,
-    /// Row-major.
+    /// The values, row-major.
     pub(crate) values: &'m [f64],
     pub(crate) columns: usize,
     /// A cell's text.
     pub(crate) text: &'m dyn Fn(f64) -> String,
     pub(crate) shades: Shades,
-    /// Names of the rows, on the left, and of the columns, above; may be empty.
+    /// The names of the rows, on the left, and of the columns, above; may be empty.
     pub(crate) rows: &'m [String],
     pub(crate) heads: &'m [String],
-    /// Pixels of a cell.
+    /// The size of a cell in pixels.
     pub(crate) cell: (i32, i32),
 }
 
@@ -43,7 +43,7 @@ impl Matrix<'_> {
             let y = top + i as i32 * height + height / 2;
             names.at(Anchor::Right).write(canvas, row, (left - 10, y))?;
         }
-        // As large as the longest number allows.
+        // The font is as large as the longest number allows.
         let texts: Vec<String> = self.values.iter().map(|&value| (self.text)(value)).collect();
         let longest = texts.iter().map(|text| text.chars().count()).max().unwrap_or(1).max(1);
         let size = (f64::from(width - 10) / (0.6 * longest as f64)).min(15.0);

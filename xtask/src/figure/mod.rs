@@ -1,5 +1,5 @@
-//! Pictures: drawn once, as SVG; the PNGs are rendered from those by a program apart (`xtask/render`), which is compiled
-//! when a command draws for the first time.
+//! Pictures are drawn once, as SVG. A separate program (`xtask/render`) renders the PNGs from
+//! these; it is compiled when a command draws for the first time.
 
 mod bars;
 mod colours;
@@ -30,15 +30,15 @@ pub(crate) use matrix::Matrix;
 pub(crate) use round_trip::RoundTrip;
 pub(crate) use words::{Anchor, Words};
 
-/// What is drawn on.
+/// The surface that is drawn on.
 pub(crate) type Canvas<'b> = DrawingArea<SVGBackend<'b>, Shift>;
 
-/// What drawing gives.
+/// The result of drawing.
 pub(crate) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// A finished picture.
 pub(crate) struct Figure {
-    /// Name of its files, without extension.
+    /// The name of its files, without extension.
     pub(crate) stem: String,
     /// What it shows, in a sentence.
     pub(crate) caption: String,
@@ -62,13 +62,13 @@ impl Figure {
         Ok(Self { stem: stem.into(), caption: caption.into(), svg })
     }
 
-    /// Where its PNG and its SVG are in a folder.
+    /// The paths of its PNG and its SVG in a folder.
     pub(crate) fn files(&self, folder: &Path) -> [PathBuf; 2] {
         ["png", "svg"].map(|extension| folder.join(format!("{}.{extension}", self.stem)))
     }
 }
 
-/// Writes STEM.png and STEM.svg of each picture to the folder, which exists.
+/// Writes STEM.png and STEM.svg of each picture to the folder, which must exist.
 pub(crate) fn save<'f>(figures: impl Iterator<Item = &'f Figure>, folder: &Path) -> Result<Vec<PathBuf>> {
     let (mut files, mut pictures) = (Vec::new(), Vec::new());
     for figure in figures {
@@ -83,11 +83,11 @@ pub(crate) fn save<'f>(figures: impl Iterator<Item = &'f Figure>, folder: &Path)
     Ok(files)
 }
 
-/// Has a PNG made of each SVG, beside it.
+/// Renders a PNG beside each SVG.
 fn render(pictures: &[PathBuf]) -> Result<()> {
     let mut command = cargo::command();
     command.args(["run", "--quiet", "--package", "render"]);
-    // As this program was compiled, so that tests do not compile for release.
+    // Uses the profile of this program, so that tests do not compile for release.
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
@@ -96,7 +96,7 @@ fn render(pictures: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// A number with a real minus, and none before 0.
+/// A number with a real minus sign, and none before 0.
 pub(crate) fn signed(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     match text.strip_prefix('-') {

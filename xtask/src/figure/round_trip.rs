@@ -1,4 +1,4 @@
-//! A tensor on its way: original, quantized, reconstructed, and what was lost.
+//! A tensor at each step: original, quantized, reconstructed, and the error.
 
 use anyhow::Result;
 use qcore::QParams;
@@ -14,16 +14,16 @@ pub(crate) struct RoundTrip<'t> {
     pub(crate) original: &'t [f32],
     pub(crate) codes: &'t [i32],
     pub(crate) restored: &'t [f32],
-    /// Of the codes.
+    /// The parameters of the codes.
     pub(crate) params: QParams,
-    /// Decimals of the values.
+    /// The number of decimals of the values.
     pub(crate) digits: usize,
-    /// Names of rows and columns; may be empty.
+    /// The names of rows and columns; may be empty.
     pub(crate) rows: Vec<String>,
     pub(crate) heads: Vec<String>,
-    /// Matrices side by side.
+    /// How many matrices are side by side.
     pub(crate) across: i32,
-    /// Pixels of a cell.
+    /// The size of a cell in pixels.
     pub(crate) cell: (i32, i32),
 }
 
@@ -31,17 +31,17 @@ impl RoundTrip<'_> {
     const LEFT: i32 = 28;
     const TOP: i32 = 76;
 
-    /// Pixels between two matrices side by side.
+    /// The pixels between two matrices side by side.
     fn gap(&self) -> i32 {
         if self.rows.is_empty() { 28 } else { 90 }
     }
 
-    /// Pixels above the cells.
+    /// The pixels above the cells.
     fn head(&self) -> i32 {
         if self.heads.is_empty() { 40 } else { 62 }
     }
 
-    /// Pixels from one matrix to the next, to the right and down.
+    /// The pixels from one matrix to the next, to the right and down.
     fn step(&self) -> (i32, i32) {
         let rows = self.original.len().div_ceil(self.columns) as i32;
         (self.columns as i32 * self.cell.0 + self.gap(), self.head() + rows * self.cell.1 + 48)
@@ -62,7 +62,7 @@ impl RoundTrip<'_> {
         let (scale, zero) = (self.params.scale_f64(), f64::from(self.params.zero_point()));
         let widened = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
         let (original, restored) = (widened(self.original), widened(self.restored));
-        // A code has the colour of the value that it stands for.
+        // A code has the colour of its value.
         let codes: Vec<f64> = self.codes.iter().map(|&q| (f64::from(q) - zero) * scale).collect();
         let errors: Vec<f64> = original.iter().zip(&restored).map(|(x, r)| x - r).collect();
         let worst = errors.iter().fold(0.0, |worst: f64, error| worst.max(error.abs()));

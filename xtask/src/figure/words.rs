@@ -10,7 +10,7 @@ use super::{Canvas, Drawn};
 /// The SVG backend divides a font's size by this.
 const BACKEND: f64 = 1.24;
 
-/// Which point of the text its place names. Vertically, that is the middle of the line.
+/// The point of the text that its place refers to. Vertically it is the middle of the line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Anchor {
     Left,
@@ -29,16 +29,16 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// A picture's title.
+    /// The title of a picture.
     pub(crate) const TITLE: Words = Words { bold: true, ..Words::new(19.0) };
-    /// What stands below the title.
+    /// The line below the title.
     pub(crate) const SUBTITLE: Words = Words { colour: GREY, ..Words::new(13.5) };
-    /// A panel's title.
+    /// The title of a panel.
     pub(crate) const PANEL: Words = Words { bold: true, ..Words::new(14.5) };
     /// Notes and legends.
     pub(crate) const NOTE: Words = Words::new(13.0);
 
-    /// Plain text of so many pixels.
+    /// Plain text of this many pixels.
     pub(crate) const fn new(size: f64) -> Self {
         Self { size, bold: false, colour: INK, anchor: Anchor::Left, upwards: false }
     }
@@ -51,21 +51,22 @@ impl Words {
         Self { anchor, ..self }
     }
 
-    /// Turned to read from bottom to top.
+    /// The same, turned to read from bottom to top.
     pub(crate) const fn upwards(self) -> Self {
         Self { upwards: true, ..self }
     }
 
     /// Writes `text` at a place.
     pub(crate) fn write(self, canvas: &Canvas<'_>, text: &str, (x, y): (i32, i32)) -> Drawn {
-        // The backend sets the middle of lower-case letters on the line; digits and capitals are a tenth higher.
+        // The backend puts the middle of lower-case letters on the line. Digits and capitals are a
+        // tenth higher.
         let down = (0.1 * self.size).round() as i32;
         let place = if self.upwards { (x + down, y) } else { (x, y + down) };
         canvas.draw_text(text, &self.style(), place)?;
         Ok(())
     }
 
-    /// As plotters wants it, for the labels of axes.
+    /// The style as plotters takes it, for the labels of axes.
     pub(crate) fn style(self) -> TextStyle<'static> {
         let weight = if self.bold { FontStyle::Bold } else { FontStyle::Normal };
         let font = FontDesc::new(FontFamily::SansSerif, self.size * BACKEND, weight);

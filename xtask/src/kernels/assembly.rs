@@ -1,21 +1,22 @@
-//! Reads the loops out of a compiler's assembly, as far as kernels need: x86-64 in AT&T syntax, and aarch64.
+//! Reads the loops from the assembly of a compiler, as far as kernels need: x86-64 in AT&T syntax,
+//! and aarch64.
 
 use std::collections::HashMap;
 
-/// Instructions of an innermost loop.
+/// The instructions of an innermost loop.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Loop {
-    /// Mangled name of the function.
+    /// The mangled name of the function.
     pub(crate) function: String,
-    /// Those that multiply integers, whether they also add the products up or not.
+    /// How many multiply integers, whether or not they also add the products.
     pub(crate) multiplies: usize,
-    /// Products that they make.
+    /// How many products these compute.
     pub(crate) products: usize,
-    /// Those that only add vectors up.
+    /// How many only add vectors.
     pub(crate) adds: usize,
-    /// Vector registers loaded, and vector operands in memory.
+    /// The vector registers loaded, plus the vector operands in memory.
     pub(crate) loads: usize,
-    /// All.
+    /// All instructions.
     pub(crate) instructions: usize,
 }
 
@@ -49,7 +50,8 @@ pub(crate) fn inner_loops(assembly: &str) -> Vec<Loop> {
             continue;
         };
         instructions.push(instruction);
-        // A jump back to a label ends a loop. No other label lies between in an innermost one.
+        // A backward jump to a label ends a loop. In an innermost loop there is no other label in
+        // between.
         let target = instruction.rsplit(['\t', ' ']).next().and_then(|target| labels.get(target));
         if let Some(&start) = target
             && labels.values().all(|&label| label <= start)
@@ -62,13 +64,13 @@ pub(crate) fn inner_loops(assembly: &str) -> Vec<Loop> {
     loops
 }
 
-/// Mnemonic and operands. What asks for an encoding, `{vex}`, is left out.
+/// Splits into mnemonic and operands. A request for an encoding, `{vex}`, is dropped.
 fn split(instruction: &str) -> (&str, &str) {
     let instruction = instruction.strip_prefix("{vex}\t").unwrap_or(instruction);
     instruction.split_once('\t').unwrap_or((instruction, ""))
 }
 
-/// Integer products that an instruction makes.
+/// The number of integer products that an instruction computes.
 fn products(mnemonic: &str, operands: &str) -> usize {
     let bytes = if operands.contains("zmm") {
         64
@@ -84,7 +86,8 @@ fn products(mnemonic: &str, operands: &str) -> usize {
         "smull" | "smull2" | "smlal" | "smlal2" if operands.contains(".4s,") => 4,
         "vpdpbusd" => bytes,
         "vpmaddwd" => bytes / 2,
-        // Only where the compiler vectorizes a loop of single products: beside each it multiplies by zero.
+        // This occurs only if the compiler vectorizes a loop of single products, where every other
+        // product is by zero.
         "pmaddwd" => bytes / 4,
         _ => 0,
     }
@@ -98,7 +101,8 @@ fn is_vector_add(mnemonic: &str, operands: &str) -> bool {
     }
 }
 
-/// Vector registers that an instruction loads, or vector operands that it takes from memory.
+/// The vector registers that an instruction loads, or the vector operands that it takes from
+/// memory.
 fn vector_loads(mnemonic: &str, operands: &str) -> usize {
     if operands.contains("%xmm") || operands.contains("%ymm") || operands.contains("%zmm") {
         return usize::from(operands.contains('('));

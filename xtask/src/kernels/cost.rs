@@ -1,5 +1,5 @@
-//! `cargo xtask kernels --cost`: what the inner loop of each kernel executes for 64 products, counted in the assembly that
-//! the compiler makes of it. It needs no CPU that could run the kernel.
+//! `cargo xtask kernels --cost`: what the inner loop of each kernel executes for 64 products,
+//! counted in the assembly that the compiler generates. No CPU that could run the kernel is needed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::assembly::{Loop, inner_loops};
 use crate::cargo;
 
-/// Products that the counts are stated for: as many as `vpdpbusd` of 512 bits makes at once.
+/// The number of products that the counts refer to, which is what one 512-bit `vpdpbusd` computes.
 const PRODUCTS: f64 = 64.0;
 
 pub(crate) fn run(target: Option<&str>) -> Result<()> {
@@ -29,13 +29,13 @@ pub(crate) fn run(target: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The inner loop of each kernel's full tile. Of all its loops that one has the fewest loads for its products: smaller tiles
-/// share what they load less.
+/// The inner loop of the full tile of each kernel. Of all its loops it has the fewest loads per
+/// product, because smaller tiles share their loads less.
 fn full_tiles(assembly: &str) -> BTreeMap<String, Loop> {
     let mut best: BTreeMap<String, Loop> = BTreeMap::new();
     for found in inner_loops(assembly) {
         let Some(family) = family(&found.function) else { continue };
-        // Loops of the multiply instruction alone, which measure a CPU's peak, load nothing.
+        // Loops that only multiply, which measure the peak of a CPU, load nothing.
         if found.products == 0 || found.loads == 0 {
             continue;
         }
@@ -48,8 +48,9 @@ fn full_tiles(assembly: &str) -> BTreeMap<String, Loop> {
     best
 }
 
-/// The file of `kernels/` that a function comes from, by the parts of its mangled name (each behind its length):
-/// `7kernels7aarch648neon_x4body` is `body` of `neon_x4`, `7kernels8portable3run` is `run` of `portable`.
+/// The file of `kernels/` that a function comes from, by the parts of its mangled name (each
+/// preceded by its length): `7kernels7aarch648neon_x4body` is `body` of `neon_x4`, and
+/// `7kernels8portable3run` is `run` of `portable`.
 fn family(function: &str) -> Option<&str> {
     const MODULE: &str = "7kernels";
     let mut rest = &function[function.find(MODULE)? + MODULE.len()..];
@@ -79,8 +80,8 @@ fn compile(target: Option<&str>) -> Result<String> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let path = fs::canonicalize(&folder)?.join(format!("{}.s", target.unwrap_or("host")));
     let mut command = cargo::command();
-    // Where the link optimizes, a library's assembly is only half way there: loops are not vectorized yet.
-    // More than one unit would be more than one file.
+    // With link-time optimization the assembly of a library is unfinished, and loops are not
+    // vectorized yet. More than one codegen unit would give more than one file.
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     command.args(["rustc", "--release", "--lib", "--package", "qkernels"]);
     if let Some(target) = target {

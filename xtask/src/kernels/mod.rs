@@ -1,4 +1,5 @@
-//! `cargo xtask kernels`: every kernel, whether this CPU has it, and which one runs and why; or what they cost.
+//! `cargo xtask kernels`: lists every kernel, whether this CPU supports it, and which one runs and
+//! why. With `--cost` it counts their instructions.
 
 use std::io::{Write, stdout};
 

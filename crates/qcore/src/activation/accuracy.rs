@@ -1,4 +1,5 @@
-//! The curves against their formulas in f64, and what they make of every kind of value.
+//! Compares the curves with their formulas in f64, and checks their results for every kind of
+//! value.
 
 use super::ActivationFunction::{Clamp, Gelu, GeluTanh, HardSwish, Identity, LeakyRelu, Relu, Silu};
 use super::{ActivationError, ActivationFunction};
@@ -6,11 +7,12 @@ use super::{ActivationError, ActivationFunction};
 const ALL: [ActivationFunction; 8] =
     [Identity, Relu, ActivationFunction::RELU6, LeakyRelu { slope: 0.01 }, Gelu, GeluTanh, Silu, HardSwish];
 
-/// The distribution function of the normal distribution at -a, for a >= 0, to about 1e-14 of itself.
+/// The distribution function of the normal distribution at -a for a >= 0, with a relative error of
+/// about 1e-14.
 fn phi_below(a: f64) -> f64 {
     let density = (-a * a / 2.0).exp() / core::f64::consts::TAU.sqrt();
     if a < 3.0 {
-        // 1/2 - density * (a + a^3 / 3 + a^5 / (3 * 5) + ...), all terms of one sign.
+        // 1/2 - density * (a + a^3 / 3 + a^5 / (3 * 5) + ...). All terms have one sign.
         let (mut term, mut sum, mut k) = (a, a, 1.0);
         while term > sum * 1e-18 {
             k += 2.0;
@@ -22,7 +24,8 @@ fn phi_below(a: f64) -> f64 {
     phi_far_below(a)
 }
 
-/// The same by the continued fraction 1 / (a + 1 / (a + 2 / (a + 3 / ...))), which converges where a is not small.
+/// The same by the continued fraction 1 / (a + 1 / (a + 2 / (a + 3 / ...))), which converges unless
+/// a is small.
 fn phi_far_below(a: f64) -> f64 {
     let density = (-a * a / 2.0).exp() / core::f64::consts::TAU.sqrt();
     density / (1..=150).rev().fold(a, |rest, k| a + f64::from(k) / rest)
@@ -45,15 +48,15 @@ fn exact(function: ActivationFunction, y: f32) -> f64 {
     }
 }
 
-/// The largest relative error for `y >= from`, and the largest absolute one for all other finite values, over every
-/// `step`th float of both signs and all exponents.
+/// The largest relative error for `y >= from`, and the largest absolute error of all other finite
+/// values. Tries every `step`th float of both signs and all exponents.
 fn worst(function: ActivationFunction, from: f32, step: usize) -> (f64, f64) {
     let (mut relative, mut absolute) = (0.0_f64, 0.0_f64);
     for bits in (0..0x7f80_0000_u32).step_by(step) {
         for y in [f32::from_bits(bits), -f32::from_bits(bits)] {
             let exact = exact(function, y);
             let error = (f64::from(function.apply(y)) - exact).abs();
-            // A subnormal result has fewer digits.
+            // A subnormal result has fewer digits, so only its absolute error counts.
             if y >= from && exact.abs() >= f64::from(f32::MIN_POSITIVE) {
                 relative = relative.max(error / exact.abs());
             } else {
@@ -71,12 +74,12 @@ fn both_forms_of_the_reference_agree() {
         let (near, far) = (phi_below(a - 1e-9), phi_far_below(a - 1e-9));
         assert!((near - far).abs() < 2e-13 * far, "{a}: {near:e} {far:e}");
     }
-    // 40 digits computed elsewhere.
+    // From a computation in 40 digits.
     assert!((phi_below(1.0) / 0.158_655_253_931_457_05 - 1.0).abs() < 1e-14);
     assert!((phi_below(10.0) / 7.619_853_024_160_527e-24 - 1.0).abs() < 1e-12);
 }
 
-/// The bounds that [`ActivationFunction`] states.
+/// The bounds that the documentation of [`ActivationFunction`] states.
 #[test]
 fn the_errors_of_the_curves_are_as_stated() {
     for (function, from, relative_bound, absolute_bound) in [
@@ -92,7 +95,7 @@ fn the_errors_of_the_curves_are_as_stated() {
     }
 }
 
-/// What a reader may take for granted, at every step of 1/64.
+/// A curve lies between 0 and y. Checked at every multiple of 1/64.
 #[test]
 fn curves_are_bounded_by_what_they_bend() {
     for i in -1280..1280 {
@@ -110,7 +113,7 @@ fn every_value_has_a_result() {
         assert!(function.apply(f32::NAN).is_nan(), "{function}");
         assert!(function.apply(f32::from_bits(0xff80_0001)).is_nan(), "{function}");
         let bits = |y: f32| function.apply(y).to_bits();
-        // A curve is linear where nothing else is left of it.
+        // 0 and -0.0 stay as they are.
         assert_eq!(bits(0.0), 0, "{function}");
         assert_eq!(bits(-0.0), (-0.0_f32).to_bits(), "{function}");
         if !matches!(function, Clamp { .. }) {

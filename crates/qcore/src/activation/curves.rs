@@ -1,46 +1,49 @@
-//! The activation functions themselves, each on one value.
+//! The activation functions, each applied to one value.
 //!
-//! They are f32 additions, multiplications, divisions and selections in the order written, so every CPU gives the same
-//! bits and a loop around one becomes vector code. Which NaN comes of a NaN is the CPU's choice.
+//! They consist of f32 additions, multiplications, divisions and selections in the order written.
+//! Every CPU therefore gives the same bits, and a loop around a function becomes vector code. Only
+//! the bits of a NaN depend on the CPU.
 
 use super::exponential::{LOWEST, exp_of_sum};
 
-/// `max(y, 0)`: 0 for values below 0, any other value as it is, NaN and -0.0 too.
+/// `max(y, 0)`: values below 0 become 0. All others, including NaN and -0.0, are returned
+/// unchanged.
 #[inline(always)]
 pub(super) fn relu(y: f32) -> f32 {
     if y < 0.0 { 0.0 } else { y }
 }
 
-/// `min` for values below it, `max` for values above it, any other value as it is, NaN too.
+/// Values below `min` become `min`, values above `max` become `max`. All others, including NaN, are
+/// returned unchanged.
 #[inline(always)]
 pub(super) fn clamp(y: f32, min: f32, max: f32) -> f32 {
     let y = if y < min { min } else { y };
     if y > max { max } else { y }
 }
 
-/// `y * slope` for values below 0, any other value as it is, NaN too.
+/// Values below 0 are multiplied by `slope`. All others, including NaN, are returned unchanged.
 ///
-/// A slope of 0 is [`relu`], and gives 0 for -inf as well.
+/// With a slope of 0 this is [`relu`], also for -inf.
 #[inline(always)]
 pub(super) fn leaky_relu(y: f32, slope: f32) -> f32 {
-    // The comparison of the slope leaves a loop.
+    // The compiler moves this comparison out of a loop.
     let below = if slope == 0.0 { 0.0 } else { y * slope };
     if y < 0.0 { below } else { y }
 }
 
-/// `y * Phi(y)` with the distribution function `Phi` of the normal distribution: GELU in its exact form,
-/// `y * (1 + erf(y / sqrt(2))) / 2`.
+/// `y * Phi(y)`, where `Phi` is the distribution function of the normal distribution. This is the
+/// exact form of GELU, `y * (1 + erf(y / sqrt(2))) / 2`.
 ///
-/// `Phi(-a)` is computed as `exp(-a^2 / 2)` times a polynomial, so that small results have small errors.
-/// +inf stays, -inf becomes -0.0, NaN stays NaN.
+/// `Phi(-a)` is computed as `exp(-a^2 / 2)` times a polynomial, so small results have small errors.
+/// +inf stays +inf, -inf becomes -0.0, NaN stays NaN.
 #[inline(always)]
 pub(super) fn gelu(y: f32) -> f32 {
-    /// Phi(-15) is 0 in f32.
+    /// Phi(-15) rounds to 0 in f32.
     const FAR: f32 = 15.0;
     let y = if y < -FAR { -FAR } else { y };
     let a = y.abs();
     let a = if a < FAR { a } else { FAR };
-    // a = high + low with twelve significant bits in the first, so that its square is exact.
+    // a = high + low. `high` has twelve significant bits, so its square is exact.
     let high = f32::from_bits(a.to_bits() & 0xffff_f000);
     let exp = exp_of_sum(-0.5 * (high * high), -0.5 * ((a - high) * (a + high)));
     let below = exp * mills(a);
@@ -51,8 +54,10 @@ pub(super) fn gelu(y: f32) -> f32 {
 /// `Phi(-a) * exp(a^2 / 2)` for a from 0 to 15.
 #[inline(always)]
 fn mills(a: f32) -> f32 {
-    /// In powers of `t = 3 / (3 + a)`, from the constant term up. Found by Remez's algorithm in 30 digits: the least
-    /// relative error of this degree, 1.1e-8 before rounding to f32. The 3 is the best of 2, 3, 4 and 5.
+    /// The coefficients of the powers of `t = 3 / (3 + a)`, starting with the constant. They were
+    /// found by Remez's algorithm in 30 digits, and have the least relative error of any polynomial
+    /// of this degree: 1.1e-8 before they are rounded to f32. The constant 3 gave the smallest
+    /// error of 2, 3, 4 and 5.
     #[expect(clippy::excessive_precision, reason = "as the fit gave them")]
     const COEFFICIENTS: [f32; 10] = [
         4.980_933_68e-6,
@@ -71,15 +76,16 @@ fn mills(a: f32) -> f32 {
     rest.iter().rev().fold(last, |sum, c| sum * t + c)
 }
 
-/// GELU's approximation by tanh, `y * (1 + tanh(sqrt(2 / pi) * (y + 0.044715 * y^3))) / 2`, which is a function of its
-/// own: it differs from [`gelu`] by up to 4.8e-4. Computed as `y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3))`.
+/// GELU's approximation by tanh, `y * (1 + tanh(sqrt(2 / pi) * (y + 0.044715 * y^3))) / 2`. It is a
+/// function of its own, which differs from [`gelu`] by up to 4.8e-4. It is computed as
+/// `y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3))`.
 ///
-/// +inf stays, -inf becomes -0.0, NaN stays NaN.
+/// +inf stays +inf, -inf becomes -0.0, NaN stays NaN.
 #[inline(always)]
 pub(super) fn gelu_tanh(y: f32) -> f32 {
-    /// The sigmoid is 0 in f32 below -11, and 1 above.
+    /// In f32 the sigmoid rounds to 0 below -11 and to 1 above 11.
     const FAR: f32 = 11.0;
-    /// 2 * sqrt(2 / pi), and 0.044715 times that.
+    /// 2 * sqrt(2 / pi), and that times 0.044715.
     #[expect(clippy::excessive_precision, reason = "more digits than f32 has")]
     const LINEAR: f32 = 1.595_769_121_6;
     #[expect(clippy::excessive_precision, reason = "more digits than f32 has")]
@@ -92,7 +98,7 @@ pub(super) fn gelu_tanh(y: f32) -> f32 {
 
 /// `y * sigmoid(y) = y / (1 + exp(-y))`: SiLU, also called swish.
 ///
-/// +inf stays, -inf becomes -0.0, NaN stays NaN.
+/// +inf stays +inf, -inf becomes -0.0, NaN stays NaN.
 #[inline(always)]
 pub(super) fn silu(y: f32) -> f32 {
     let y = if y < LOWEST { LOWEST } else { y };
@@ -104,7 +110,8 @@ pub(super) fn silu(y: f32) -> f32 {
 /// `y * sigmoid(x)`, where x is `argument` with the sign of y.
 #[inline(always)]
 fn times_sigmoid(y: f32, argument: f32) -> f32 {
-    // Of exp(-x) and exp(x) always the small one: neither overflows, and small results keep their digits.
+    // Only the exponential of a negative number is needed. It does not overflow, and small results
+    // keep their digits.
     let exp = exp_of_sum(-argument, 0.0);
     let numerator = if y < 0.0 { exp } else { 1.0 };
     y * numerator / (1.0 + exp)
@@ -112,7 +119,7 @@ fn times_sigmoid(y: f32, argument: f32) -> f32 {
 
 /// `y * (min(max(y + 3, 0), 6) / 6)`: hard-swish.
 ///
-/// 0 up to -3, y itself from 3 on, also for infinities; NaN stays NaN.
+/// The result is 0 for y <= -3 and y itself for y >= 3, also for infinities. NaN stays NaN.
 #[inline(always)]
 pub(super) fn hard_swish(y: f32) -> f32 {
     let y = if y < -3.0 { -3.0 } else { y };

@@ -1,8 +1,8 @@
-//! Why a function of real values is refused.
+//! Why an activation function cannot be used.
 
 use thiserror::Error;
 
-use crate::quantize::QuantizeError;
+use crate::tensor::QuantizeError;
 
 /// Why an [`ActivationFunction`](crate::ActivationFunction) cannot be used.
 ///
@@ -16,7 +16,7 @@ use crate::quantize::QuantizeError;
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ActivationError {
-    /// A clamp's bound is NaN, or they are the wrong way around.
+    /// A bound of the clamp is NaN, or `min` is greater than `max`.
     #[error("a clamp from {min} to {max} leaves nothing")]
     Clamp {
         /// The lower bound.
@@ -33,7 +33,7 @@ pub enum ActivationError {
     /// There is no function of that name.
     #[error("there is no activation function {name:?}")]
     Name {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
     },
     /// The function takes another number of parameters.
@@ -43,7 +43,7 @@ pub enum ActivationError {
         function: &'static str,
         /// How many parameters it takes.
         expected: usize,
-        /// How many there were.
+        /// How many were given.
         got: usize,
     },
     /// The codes of a table do not fit the types that store them.

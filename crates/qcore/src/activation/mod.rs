@@ -1,4 +1,4 @@
-//! Activation functions: one definition of each, on real values.
+//! Activation functions, each defined once, on real values.
 
 #[cfg(test)]
 mod accuracy;
@@ -35,9 +35,10 @@ use core::fmt;
 ///
 /// # Errors of the curves
 ///
-/// The first four and hard-swish are the formula, each step rounded to f32. The other three are computed without a
-/// library, in f32 additions, multiplications, divisions and selections, so their bits are the same on every CPU. The
-/// distance from the formula in exact arithmetic, over all finite y:
+/// The first four functions and hard-swish are computed by their formula, each step rounded to f32.
+/// The other three are computed without a math library, by f32 additions, multiplications,
+/// divisions and selections, so their bits are the same on every CPU. This is how far they are from
+/// the exact formula, over all finite y:
 ///
 /// | function | relative error | from | absolute error elsewhere |
 /// | --- | --- | --- | --- |
@@ -47,40 +48,43 @@ use core::fmt;
 /// | `Silu` | at most 2.5e-7 | y >= -85 | at most 2e-42 |
 /// | `HardSwish` | at most 2e-7 | y >= -3 | exact |
 ///
-/// 6e-8 is half a unit in the last place of a float just above a power of two. A result below 2^-126 is subnormal, and
-/// counts as elsewhere.
+/// For comparison, rounding to f32 alone has a relative error of up to 6e-8. The last column also
+/// covers results below 2^-126, which are subnormal and have fewer digits.
 ///
 /// # Values that are not finite
 ///
-/// NaN stays a NaN; which one is the CPU's choice. +inf stays, or becomes `max`. -inf becomes `min` of a clamp, 0 of
-/// ReLU, -inf of leaky ReLU (0 if the slope is 0), and -0.0 of the four curves.
+/// NaN stays a NaN, whose bits depend on the CPU. +inf stays +inf, or becomes `max` of a clamp.
+/// -inf becomes `min` of a clamp, 0 with ReLU, -0.0 with the four curves, and an infinity with
+/// leaky ReLU (0 if the slope is 0).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum ActivationFunction {
     /// y itself.
     #[default]
     Identity,
-    /// 0 for values below 0, others as they are, -0.0 too.
+    /// Values below 0 become 0; all others, including -0.0, stay as they are.
     Relu,
-    /// The nearest value from `min` to `max`, either of which may be infinite.
+    /// The nearest value in `min..=max`. Either bound may be infinite.
     Clamp {
         /// What smaller values become.
         min: f32,
         /// What larger values become.
         max: f32,
     },
-    /// Values below 0 times `slope`, others as they are.
+    /// Values below 0 are multiplied by `slope`; all others stay as they are.
     LeakyRelu {
-        /// The factor of values below 0; ONNX and PyTorch have 0.01 by default.
+        /// The factor for values below 0. PyTorch and ONNX use 0.01 by default.
         slope: f32,
     },
-    /// GELU by the error function: PyTorch's `gelu`, ONNX's `Gelu`.
+    /// GELU by the error function: PyTorch's `gelu` and ONNX's `Gelu`.
     Gelu,
-    /// GELU's approximation by tanh, up to 4.8e-4 off the exact one: PyTorch's and ONNX's `approximate="tanh"`.
+    /// GELU approximated by tanh, which differs from the exact form by up to 4.8e-4. PyTorch and
+    /// ONNX call it `approximate="tanh"`.
     GeluTanh,
     /// SiLU, also called swish.
     Silu,
-    /// Hard-swish. The factor `min(max(y + 3, 0), 6) / 6` is computed first, so that no large y overflows.
+    /// Hard-swish. The factor `min(max(y + 3, 0), 6) / 6` is computed first, so a large y does not
+    /// overflow.
     HardSwish,
 }
 
@@ -96,8 +100,9 @@ impl ActivationFunction {
 
     /// `f(y)`.
     ///
-    /// Each function is free of branches. In a loop the choice of the function leaves the loop where the compiler knows
-    /// that it does not change, so a loop of this becomes vector code; [`apply_slice`](Self::apply_slice) makes sure of it.
+    /// Each function is free of branches, so a loop around it becomes vector code if the choice of
+    /// the function is made outside the loop. The compiler often moves it there by itself;
+    /// [`apply_slice`](Self::apply_slice) guarantees it.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -121,7 +126,7 @@ impl ActivationFunction {
         }
     }
 
-    /// [`apply`](Self::apply) of every value, in place: one loop for each function.
+    /// [`apply`](Self::apply) to every value in place, with one loop for each function.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -148,7 +153,7 @@ impl ActivationFunction {
         }
     }
 
-    /// This function, if its parameters make sense.
+    /// Returns the function if its parameters are valid.
     ///
     /// # Errors
     /// When a bound of a clamp is NaN or `min` is greater than `max`, or a slope is not finite.
@@ -172,7 +177,7 @@ impl ActivationFunction {
         }
     }
 
-    /// The function's name, as PyTorch and ONNX have it.
+    /// The name of the function, as in PyTorch and ONNX.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -194,7 +199,8 @@ impl ActivationFunction {
         }
     }
 
-    /// The function's parameters in the order of its fields: two for a clamp, one for leaky ReLU, otherwise none.
+    /// The parameters of the function in the order of its fields: two for a clamp, one for leaky
+    /// ReLU, none for the others.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -211,10 +217,12 @@ impl ActivationFunction {
         parameters.into_iter().flatten()
     }
 
-    /// The function of a [`name`](Self::name) and its [`parameters`](Self::parameters), as a file may have them.
+    /// The function with this [`name`](Self::name) and these [`parameters`](Self::parameters),
+    /// which may come from a file.
     ///
     /// # Errors
-    /// When there is no such name, it takes another number of parameters, or [`check`](Self::check) refuses them.
+    /// When no function has this name, the number of parameters is wrong, or [`check`](Self::check)
+    /// refuses them.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -252,7 +260,7 @@ impl ActivationFunction {
     }
 }
 
-/// The name, and the parameters in parentheses: `clamp(0, 6)`.
+/// The name, followed by the parameters in parentheses: `clamp(0, 6)`.
 impl fmt::Display for ActivationFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;

@@ -1,13 +1,14 @@
-//! A function from codes to codes, as a table of all of them.
+//! An activation function from codes to codes, as a table.
 
 use super::{ActivationError, ActivationFunction};
-use crate::codes::Code;
+use crate::code::Code;
 use crate::params::QParams;
-use crate::quantize::{LengthError, check_codes};
+use crate::tensor::{LengthError, check_codes};
 
-/// What a function makes of each code of type `C`, as codes of type `D`: `quantize(f(dequantize(q)))` for all 256.
+/// An activation function as a table from codes of type `C` to codes of type `D`: entry `q` is
+/// `quantize(f(dequantize(q)))`.
 ///
-/// For operators between two quantized tensors whose parameters are known beforehand.
+/// For operators between two quantized tensors whose parameters are both known in advance.
 ///
 /// ```
 /// use qcore::{ActivationFunction, ActivationTable, CodeRange, QParams};
@@ -24,18 +25,18 @@ use crate::quantize::{LengthError, check_codes};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationTable<C, D> {
-    /// Indexed by the code's byte.
+    /// Indexed by the byte of the code.
     entries: [D; 256],
     code: core::marker::PhantomData<C>,
 }
 
 impl<C: Code, D: Code> ActivationTable<C, D> {
-    /// The table of `function` from codes with parameters `from` to codes with parameters `to`.
+    /// The table of `function` for inputs with parameters `from` and outputs with parameters `to`.
     ///
-    /// Bytes beyond the codes of `from` are dequantized by the same formula.
+    /// Values of `C` that are outside the codes of `from` are dequantized by the same formula.
     ///
     /// # Errors
-    /// When [`ActivationFunction::check`] refuses the function, or codes do not fit their type.
+    /// When [`ActivationFunction::check`] refuses the function, or the codes do not fit their type.
     ///
     /// ```
     /// use qcore::{ActivationFunction, ActivationTable, CodeRange, QParams};
@@ -58,7 +59,7 @@ impl<C: Code, D: Code> ActivationTable<C, D> {
         Ok(Self { entries, code: core::marker::PhantomData })
     }
 
-    /// What becomes of `code`.
+    /// The output code for `code`.
     ///
     /// ```
     /// use qcore::{ActivationFunction, ActivationTable, CodeRange, QParams};
@@ -96,7 +97,7 @@ impl<C: Code, D: Code> ActivationTable<C, D> {
     }
 }
 
-/// The byte of a code of eight bits, signed or not, as an index.
+/// The byte of a signed or unsigned code, as an index.
 #[inline(always)]
 fn byte(code: i32) -> usize {
     usize::from(code as u8)
@@ -105,7 +106,7 @@ fn byte(code: i32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codes::CodeRange;
+    use crate::code::CodeRange;
 
     fn check<C: Code, D: Code>(from: &QParams, to: &QParams) {
         for function in [

@@ -1,42 +1,48 @@
-//! The range that keeps the distribution: least Kullback-Leibler divergence.
+//! The range whose codes keep the distribution of the values: the least Kullback-Leibler
+//! divergence.
 
-use crate::codes::CodeRange;
-use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
-use crate::range::Range;
+use super::float_counts::{Bin, FloatCounts};
+use super::{MergeObserver, MinMaxObserver, Observer};
+use crate::code::CodeRange;
+use crate::value::{ObserverError, Range};
 
-/// The bins of the magnitudes' histogram, TensorRT's number.
+/// The number of bins of the histogram of magnitudes, as in TensorRT.
 const BINS: usize = 2048;
 
-/// What an empty bin of `Q` counts.
+/// The count given to an empty bin of `Q`.
 const EMPTY: f64 = 1e-4;
 
-/// The largest share of the values, zeros aside, that a threshold may cut off. Of bells and heavy tails the least
-/// divergence cuts 3 % at most.
+/// The largest share of the values, zeros aside, that a threshold may cut off. For bell-shaped and
+/// heavy-tailed values the least divergence cuts off at most 3 %.
 const MOST_CUT: f64 = 0.1;
 
-/// The threshold that keeps most of the distribution of magnitudes: TensorRT's entropy calibration.
+/// Finds the threshold that keeps most of the distribution of magnitudes: TensorRT's entropy
+/// calibration.
 ///
-/// The magnitudes stand in 2048 bins of equal width. For each number of bins that could be kept, `P` is their
-/// distribution with all larger values added to the last, `Q` the same bins without them, merged into as many levels as
-/// there are codes for magnitudes and spread out again over the bins that are not empty (an empty one counts 1e-4, as
-/// in MXNet, lest a lone outlier make the divergence infinite). The threshold with the least `KL(P || Q)` is taken, of
-/// equals the smallest, and the observed range cut to it. The bin at 0 counts as much as its neighbour, as in NVIDIA's
-/// tools: a ReLU's zeros cost nothing.
+/// The magnitudes are counted in 2048 bins of equal width. For each number of bins that could be
+/// kept there are two distributions. `P` has these bins, with all larger values added to the last.
+/// `Q` has them without the larger values, merged into as many levels as there are codes for
+/// magnitudes and then spread out again over the bins that are not empty. (An empty bin counts
+/// 1e-4, as in MXNet, so that a single outlier does not make the divergence infinite.) The
+/// threshold with the least `KL(P || Q)` wins, the smallest one if several are equal, and the
+/// observed range is cut to it. The bin at 0 counts as much as its neighbour, as in NVIDIA's tools,
+/// so the zeros of a ReLU cost nothing.
 ///
-/// It is made for values that thin out away from 0. A value that many share elsewhere than at 0, such as the background of
-/// normalised pixels, counts as any other, and the least divergence may then cut up to a tenth of the values.
+/// This works for values that become rarer away from 0. A value other than 0 that occurs often,
+/// such as the background of normalised pixels, has no special treatment, and the least divergence
+/// may then cut off up to a tenth of the values.
 ///
-/// Two bounds keep that from losing what is no outlier, where TensorRT's rule alone would:
+/// Two rules keep it from cutting off values that are not outliers, as TensorRT's rule alone would:
 ///
-/// - A threshold that cuts off more than a tenth of the values, zeros aside, is not considered. (Where `Q` has one bin
-///   that is not empty, or none, its divergence from `P` is 0, however much lies beyond.)
-/// - Where fewer values occur than there are codes (pixels of 17 grey levels, a mask of 0 and 1), each stands in one bin,
-///   and what lies beyond a threshold stays where it is in `P` and meets empty bins of `Q`: the last value kept does not
-///   stand for it.
+/// - A threshold that cuts off more than a tenth of the values, zeros aside, is not considered. (If
+///   `Q` has at most one bin that is not empty, its divergence from `P` is 0, however many values
+///   lie beyond.)
+/// - If there are fewer distinct values than codes (pixels of 17 grey levels, a mask of 0 and 1),
+///   each is in one bin, and the values beyond a threshold stay where they are in `P`, against
+///   empty bins of `Q`. They are not added to the last value that is kept.
 ///
-/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and
-/// merging equals one pass.
+/// Values are counted in bins of 2^-8 of their size. Any order and any size of batches gives the
+/// same result, and merging two observers equals one pass.
 ///
 /// ```
 /// use qcore::{CodeRange, EntropyObserver, Observer};
@@ -56,7 +62,8 @@ pub struct EntropyObserver {
 }
 
 impl EntropyObserver {
-    /// An observer for values that become `codes`: 128 levels of magnitude for eight bits, signed or not.
+    /// An observer for values that will be quantized to `codes`. Eight bits give 128 levels of
+    /// magnitude, signed or not.
     ///
     /// ```
     /// use qcore::{CodeRange, EntropyObserver};
@@ -94,7 +101,7 @@ impl Observer for EntropyObserver {
         let kept = kept_bins(&histogram, self.levels, spread);
         let threshold = (largest * kept as f64 / BINS as f64) as f32;
         let (min, max) = (range.min().max(-threshold), range.max().min(threshold));
-        // All values beyond the threshold on one side: nothing to cut there.
+        // All values of one side are beyond the threshold, so that side is not cut.
         Ok(Range::new(min, max).unwrap_or(range))
     }
 
@@ -107,21 +114,22 @@ impl Observer for EntropyObserver {
     }
 }
 
-/// How the values lie.
+/// How the values are distributed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Spread {
-    /// Everywhere: neighbours in the histogram stand for each other.
+    /// There are many distinct values, so neighbouring bins stand for each other.
     Dense,
-    /// On fewer places than there are codes.
+    /// There are fewer distinct values than codes.
     Few,
 }
 
-/// Counts of magnitudes in bins of equal width from 0 to `largest`. Each source bin is spread evenly over what it covers, or
-/// where values are few counted where it ends: a threshold that keeps it keeps all of it, also far from 0, where source bins are
-/// wider than those of the histogram.
+/// The counts of magnitudes in bins of equal width from 0 to `largest`. A source bin is spread
+/// evenly over what it covers. If there are few distinct values it is counted at its upper end
+/// instead, so that a threshold keeps all of it or nothing, even far from 0, where source bins are
+/// wider than bins of the histogram.
 fn magnitudes(bins: &[Bin], largest: f64, spread: Spread) -> Vec<f64> {
     let mut histogram = vec![0.0; BINS];
-    // A width of 0 makes the positions NaN, and `as` makes those 0.
+    // If the width is 0 the positions are NaN, which `as` turns into 0.
     let position = |v: f32| (f64::from(v.abs()) / largest * BINS as f64).min(BINS as f64);
     for bin in bins {
         let (a, b) = (position(bin.low), position(bin.high));
@@ -139,7 +147,7 @@ fn magnitudes(bins: &[Bin], largest: f64, spread: Spread) -> Vec<f64> {
     histogram
 }
 
-/// How many bins the threshold with the least divergence keeps.
+/// The number of bins that the threshold with the least divergence keeps.
 fn kept_bins(histogram: &[f64], levels: usize, spread: Spread) -> usize {
     let total: f64 = histogram.iter().sum();
     let mut inside: f64 = histogram[..levels].iter().sum();
@@ -159,7 +167,7 @@ fn kept_bins(histogram: &[f64], levels: usize, spread: Spread) -> usize {
     best
 }
 
-/// `KL(P || Q)` of the first `kept` bins, and of what lies beyond them.
+/// `KL(P || Q)` for the first `kept` bins, including what lies beyond them.
 fn divergence(histogram: &[f64], kept: usize, levels: usize, spread: Spread) -> f64 {
     let (kept, beyond) = histogram.split_at(kept);
     let (inside, outliers): (f64, f64) = (kept.iter().sum(), beyond.iter().sum());
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_tail_of_a_bell_is_cut_and_an_even_spread_is_not() {
-        // Sums of twelve: nearly normal, deviation 1.
+        // Sums of twelve uniform values: nearly normal, with deviation 1.
         let mut state = 1_u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -212,7 +220,7 @@ mod tests {
         assert_eq!(observe(&values[3000..]).merge(observe(&values[..3000])), observe(&values));
     }
 
-    /// The observed share of the whole range.
+    /// The observed range as a share of the whole range.
     fn share(values: &[f32], codes: CodeRange) -> f32 {
         let mut observer = EntropyObserver::new(codes);
         observer.observe(values);
@@ -224,7 +232,8 @@ mod tests {
         for levels in (2..=20_usize).chain([33, 34, 65, 129, 254, 255]) {
             let even = (0..20_000).map(|i| (i % levels) as f32 / (levels - 1) as f32);
             let signed = even.clone().map(|v| 2.0 * v - 1.0);
-            // Each next value half as often, in steps that are no power of two.
+            // Each value occurs half as often as the one before, at a distance that is not a power
+            // of two.
             let rare = (1..20_000_u32).map(|i| (i.trailing_zeros() as usize).min(levels - 1) as f32 * 0.3);
             for values in [even.collect::<Vec<_>>(), signed.collect(), rare.collect()] {
                 for scale in [1.0, 255.0] {
@@ -234,7 +243,8 @@ mod tests {
                 }
             }
         }
-        // With fewer codes than values, neighbours share a code, and the range is still theirs.
+        // With fewer codes than values, neighbours share a code, but the range is still that of the
+        // values.
         for levels in [17, 33, 65, 257] {
             let values: Vec<f32> = (0..20_000).map(|i| (i % levels) as f32).collect();
             let share = share(&values, CodeRange::signed(4).unwrap());

@@ -1,22 +1,23 @@
-//! How often values occur, by sign, exponent and leading mantissa bits.
+//! Counts values by sign, exponent and leading mantissa bits.
 //!
-//! Bins that follow the floats themselves need no range to be known in advance and are never moved: batches may come in
-//! any order and any size, two observers merge by adding, and neither 1e38 beside 1e-38 nor a range of zero is a
-//! special case. A bin is at most 2^-8 of its value wide, down to the subnormals; 0 has a bin of its own. Memory is
-//! bounded by the number of floats' exponents, and used for those that occur.
+//! These bins do not depend on a range, so none has to be known in advance and no bin is ever
+//! moved. Batches may come in any order and any size, two observers are merged by adding their
+//! counts, and neither 1e38 beside 1e-38 nor a range of zero needs special treatment. A bin is at
+//! most 2^-8 of its value wide, down to the subnormals, and 0 has a bin of its own. Memory is used
+//! only for exponents that occur.
 
-use crate::range::Range;
+use crate::value::Range;
 
-/// Leading mantissa bits that tell bins apart.
+/// The number of leading mantissa bits that tell bins apart.
 const MANTISSA_BITS: u32 = 8;
 
-/// The bits of an f32 that one bin does not tell apart.
+/// The number of trailing bits of an f32 that one bin does not tell apart.
 const DROPPED_BITS: u32 = f32::MANTISSA_DIGITS - 1 - MANTISSA_BITS;
 
-/// Bins of one sign and exponent.
+/// The bins of one sign and exponent.
 type Binade = [u64; 1 << MANTISSA_BITS];
 
-/// One bin that is not empty: its closed range of values, and how many were in it.
+/// A bin that is not empty: its closed range of values, and their count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bin {
     pub(crate) low: f32,
@@ -27,9 +28,11 @@ pub(crate) struct Bin {
 /// Counts of finite values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FloatCounts {
-    /// 0 and -0. Most values are zeros after a ReLU, and none of them may pass for a subnormal.
+    /// The count of 0 and -0. Most values after a ReLU are zeros, and they must not count as
+    /// subnormals.
     zeros: u64,
-    /// All others, by sign and exponent: grown on demand to at most 512, each allocated when it is met.
+    /// The counts of all other values, by sign and exponent. The vector grows on demand to at most
+    /// 512 entries, and each entry is allocated when it is first needed.
     binades: Vec<Option<Box<Binade>>>,
 }
 
@@ -50,7 +53,7 @@ impl FloatCounts {
         }
     }
 
-    /// Adds another's counts.
+    /// Adds the counts of another.
     pub(crate) fn merge(&mut self, other: FloatCounts) {
         self.zeros += other.zeros;
         if self.binades.len() < other.binades.len() {
@@ -67,14 +70,15 @@ impl FloatCounts {
         }
     }
 
-    /// The bins that are not empty, in ascending order of their values, cut to `range`.
+    /// The bins that are not empty, cut to `range`, in ascending order of their values.
     pub(crate) fn bins(&self, range: Range) -> Vec<Bin> {
         let half = 1 << (31 - DROPPED_BITS);
         let zeros = (self.zeros > 0).then_some(Bin { low: 0.0, high: 0.0, count: self.zeros });
         let bin = |key: usize| -> Option<Bin> {
             let count = self.binades.get(key >> MANTISSA_BITS)?.as_ref()?[key % (1 << MANTISSA_BITS)];
             let first_bits = (key as u32) << DROPPED_BITS;
-            // The smallest magnitudes share a bin; it begins behind 0.
+            // The bin of the smallest magnitudes would contain 0, which has a bin of its own, so it
+            // begins just above 0.
             let first = f32::from_bits(if key.is_multiple_of(half) { first_bits + 1 } else { first_bits });
             let last = f32::from_bits(first_bits | ((1 << DROPPED_BITS) - 1));
             let (low, high) = (first.min(last).max(range.min()), first.max(last).min(range.max()));

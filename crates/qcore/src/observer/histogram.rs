@@ -1,23 +1,25 @@
-//! PyTorch's histogram observer: the range with the least squared error, found on a histogram.
+//! PyTorch's histogram observer: the range with the least squared error, searched on a histogram.
 
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::{MergeObserver, MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
-/// Into so many parts a bin is split when the range grows.
+/// The number of parts that a bin is split into when the range grows.
 const PARTS: usize = 16;
 
-/// How much of the distribution one step of the search leaves out at an end.
+/// The share of the distribution that one step of the search leaves out at an end.
 const STEP: f64 = 1e-5;
 
-/// A histogram over the observed range, and the range within it that loses least: PyTorch's `HistogramObserver`.
+/// A histogram over the observed range, and the part of that range that loses least: PyTorch's
+/// `HistogramObserver`.
 ///
-/// When a batch widens the range, each bin is split into 16 parts that go to the new bins by their midpoints; so the
-/// histogram depends a little on the order of the batches. The search then narrows the range from both ends, always at
-/// the end where more bins hold the next 1e-5 of the values, until the L2 norm of the error grows. The norm is of
-/// values spread evenly within each bin, rounded to the middle of one of `levels` target bins.
+/// When a batch widens the range, each bin is split into 16 parts, which go to the new bins by
+/// their midpoints. The histogram therefore depends a little on the order of the batches. The
+/// search then narrows the range, always at the end where more bins hold the next 1e-5 of the
+/// values, until the L2 norm of the error grows. The norm assumes values spread evenly within each
+/// bin and rounded to the middle of one of `levels` target bins.
 ///
-/// Where PyTorch computes in f32 this computes in f64, which takes any finite range; a value at the edge of a bin may
-/// then fall to its other side.
+/// PyTorch computes this in f32. Here it is f64, which can handle any finite range, so a value at
+/// the edge of a bin may be counted on its other side.
 ///
 /// ```
 /// use qcore::{HistogramObserver, Observer};
@@ -33,12 +35,13 @@ const STEP: f64 = 1e-5;
 pub struct HistogramObserver {
     levels: u32,
     seen: MinMaxObserver,
-    /// Counts over the observed range. Parts of a split bin are sixteenths, exact in f64.
+    /// The counts over the observed range. Parts of a split bin are sixteenths, which are exact in
+    /// f64.
     bins: Vec<f64>,
 }
 
 impl HistogramObserver {
-    /// An observer with this many bins, for codes of this many levels: PyTorch has 2048 and 256.
+    /// An observer with this many bins, for codes with this many levels. PyTorch uses 2048 and 256.
     ///
     /// # Errors
     /// Unless `bins` is 1 to 65 536 and `levels` 2 to 65 536.
@@ -62,7 +65,8 @@ impl HistogramObserver {
         Ok(HistogramObserver { levels, seen: MinMaxObserver::default(), bins: vec![0.0; bins] })
     }
 
-    /// The counts over the observed range, in bins of equal width. Before anything finite was observed, all are 0.
+    /// The counts over the observed range, in bins of equal width. All are 0 until something finite
+    /// was observed.
     ///
     /// ```
     /// use qcore::{HistogramObserver, Observer};
@@ -77,7 +81,8 @@ impl HistogramObserver {
         &self.bins
     }
 
-    /// Makes the histogram one over a range that holds `range` too. Only the counts change, not what was seen.
+    /// Widens the histogram to a range that also contains `range`. Only the counts change, not the
+    /// observed extremes.
     fn widen(&mut self, range: Range) {
         if let Ok(mine) = self.seen.range()
             && mine.merge(range) != mine
@@ -90,14 +95,15 @@ impl HistogramObserver {
 }
 
 impl Default for HistogramObserver {
-    /// PyTorch's: 2048 bins, 256 levels.
+    /// PyTorch's default: 2048 bins, 256 levels.
     fn default() -> HistogramObserver {
         HistogramObserver { levels: 256, seen: MinMaxObserver::default(), bins: vec![0.0; 2048] }
     }
 }
 
 impl MergeObserver for HistogramObserver {
-    /// As with batches, neither order nor grouping is exact: the counts' total is, and so are the extremes.
+    /// Like the order of batches, the order of merging changes the result a little. The total of
+    /// the counts and the extremes are exact.
     fn merge(mut self, other: HistogramObserver) -> HistogramObserver {
         if let Ok(theirs) = other.seen.range() {
             self.widen(theirs);
@@ -150,22 +156,22 @@ struct Edges {
 }
 
 impl Edges {
-    /// As `torch.histc`: a range of width 0 is taken one wider on either side.
+    /// As in `torch.histc`, a range of width 0 is widened by one on either side.
     fn of(range: Range, bins: usize) -> Edges {
         let (low, high) = (f64::from(range.min()), f64::from(range.max()));
         let (low, high) = if low == high { (low - 1.0, high + 1.0) } else { (low, high) };
         Edges { low, width: high - low, bins }
     }
 
-    /// The last bin is closed. Values beyond the ends count to the bins there.
+    /// The last bin includes its upper edge. Values beyond an end count in the bin there.
     #[inline]
     fn bin_of(&self, v: f64) -> usize {
-        // Saturates below 0; NaN (0 / 0, a huge constant) becomes 0.
+        // The cast saturates below 0 and turns NaN (0 / 0, for a huge constant) into 0.
         (((v - self.low) / self.width * self.bins as f64) as usize).min(self.bins - 1)
     }
 }
 
-/// Adds the counts of `old`, over `from`, to `new`, over `to`, which holds `from`.
+/// Adds the counts of `old`, which cover `from`, to `new`, which cover `to`. `to` contains `from`.
 fn rebin(old: &[f64], from: Range, new: &mut [f64], to: Range) {
     let edges = Edges::of(to, new.len());
     if from == to && old.len() == new.len() {
@@ -185,7 +191,7 @@ fn rebin(old: &[f64], from: Range, new: &mut [f64], to: Range) {
     }
 }
 
-/// The search for the bins to keep, `NonlinearQuantizationParamsSearch` of PyTorch.
+/// The search for the bins to keep: PyTorch's `NonlinearQuantizationParamsSearch`.
 struct Search<'a> {
     bins: &'a [f64],
     levels: f64,
@@ -233,14 +239,15 @@ impl Search<'_> {
         (start, end)
     }
 
-    /// The squared error of all values, each bin's evenly spread, if bins `start..=end` are divided into `levels`.
+    /// The squared error of all values, spread evenly within their bins, if the bins `start..=end`
+    /// are divided into `levels`.
     fn norm(&self, start: usize, end: usize) -> f64 {
         let target = self.width * (end - start + 1) as f64 / self.levels;
         if target == 0.0 {
             return 0.0;
         }
         let last = self.levels - 1.0;
-        // The integral of x^2 between two distances from a target bin's centre.
+        // The integral of x^2 between two distances from the centre of a target bin.
         let integral = |begin: f64, end: f64| (end * end * end - begin * begin * begin) / 3.0;
         let half = target / 2.0;
         let of_bin = |(bin, &count): (usize, &f64)| {
@@ -290,7 +297,7 @@ mod tests {
             assert_eq!(merged.seen, whole.seen);
             assert_eq!(merged.bins.iter().sum::<f64>(), whole.bins.iter().sum::<f64>());
         }
-        // In one range there is nothing to rebin.
+        // Both have the same range, so nothing is rebinned.
         let (a, b) = ([0.0, 1.0, 5.0, 8.0], [0.0, 8.0, 7.0]);
         assert_eq!(observe(&a).merge(observe(&b)), observe(&[&a[..], &b[..]].concat()));
     }

@@ -1,13 +1,15 @@
 //! Minimum and maximum, averaged over batches.
 
-use crate::observer::{MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::{MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
-/// The extremes of each batch, averaged: the first batch's, then `v + c * (v_batch - v)` in f32 for each that follows.
-/// PyTorch's `MovingAverageMinMaxObserver`; an exponential moving average, so that one wild batch does little.
+/// The extremes of each batch, averaged. It starts with the first batch and then moves by
+/// `v + c * (v_batch - v)` in f32 for each further one. This is PyTorch's
+/// `MovingAverageMinMaxObserver`, an exponential moving average, so a single unusual batch has
+/// little effect.
 ///
-/// The result depends on the order of the batches and on their sizes, by definition; hence no merge. A batch without
-/// a finite value changes nothing.
+/// The result depends on the order and the sizes of the batches by definition, so two observers
+/// cannot be merged. A batch without finite values changes nothing.
 ///
 /// ```
 /// use qcore::{MovingAverageObserver, Observer, Range};
@@ -58,7 +60,7 @@ impl MovingAverageObserver {
         if moved.is_finite() {
             return moved;
         }
-        // Extremes more than `f32::MAX` apart: the difference needs a wider type, the average does not.
+        // The difference can exceed `f32::MAX` and needs a wider type. The average cannot.
         let (from, to) = (f64::from(from), f64::from(to));
         (from + f64::from(self.averaging_constant) * (to - from)) as f32
     }
@@ -82,7 +84,7 @@ impl Observer for MovingAverageObserver {
             Some(average) => {
                 let min = self.toward(average.min(), batch.min());
                 let max = self.toward(average.max(), batch.max());
-                // Rounding could put them in the wrong order, by an ulp.
+                // Rounding could put them in the wrong order by one ulp.
                 Range::new(min.min(max), max.max(min)).unwrap_or(average)
             }
         });

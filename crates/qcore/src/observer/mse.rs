@@ -1,23 +1,22 @@
 //! The range with the least mean squared error.
 
-use crate::observer::float_counts::{Bin, FloatCounts};
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError};
-use crate::params::QParams;
-use crate::range::Range;
-use crate::scheme::{Kind, Scheme};
+use super::float_counts::{Bin, FloatCounts};
+use super::{MergeObserver, MinMaxObserver, Observer};
+use crate::params::{Kind, QParams, Scheme};
+use crate::value::{ObserverError, Range};
 
-/// How many shrunken ranges are tried at a time: shares 1/100 to 100/100.
+/// The number of shrunken ranges that are tried at a time: 1/100 to 100/100 of the whole.
 const SHARES: u32 = 100;
 
-/// A bin's values are taken as so many, evenly spread.
+/// The number of evenly spaced points that stand for the values of a bin.
 const POINTS: u32 = 8;
 
-/// The range whose quantization by a scheme has the least mean squared error, found by trying: the observed range times
-/// 0.01, 0.02, ... 1, then the same for each end by itself (affine schemes). Never worse than the whole range, on the
-/// binned values.
+/// The range that a scheme quantizes with the least mean squared error. It is found by trying the
+/// observed range times 0.01, 0.02 and so on up to 1, and then the same for each end separately
+/// (affine schemes). On the binned values the result is never worse than the whole range.
 ///
-/// Values are counted in bins of 2^-8 of their size, so any order and size of batches gives the same result, and
-/// merging equals one pass.
+/// Values are counted in bins of 2^-8 of their size. Any order and any size of batches gives the
+/// same result, and merging two observers equals one pass.
 ///
 /// ```
 /// use qcore::{CodeRange, MseObserver, Observer, Scheme};
@@ -53,7 +52,7 @@ impl MseObserver {
         MseObserver { scheme, seen: MinMaxObserver::default(), counts: FloatCounts::default() }
     }
 
-    /// The best of `candidates`, and of equals the first.
+    /// The best of `candidates`; the first one if several are equal.
     fn best(&self, bins: &[Bin], candidates: impl Iterator<Item = Range>) -> Option<Range> {
         let scored = candidates.filter_map(|range| {
             let params = self.scheme.choose(range).ok()?;
@@ -80,7 +79,7 @@ impl Observer for MseObserver {
     fn range(&self) -> Result<Range, ObserverError> {
         let whole = self.seen.range()?;
         let bins = self.counts.bins(whole);
-        // The whole range first, so that it wins if nothing is gained.
+        // The whole range comes first, so that it wins if shrinking gains nothing.
         let shares = || (1..=SHARES).rev().map(|share| f64::from(share) / f64::from(SHARES));
         let part = |v: f32, share: f64| (f64::from(v) * share) as f32;
         let both = shares().filter_map(|s| Range::new(part(whole.min(), s), part(whole.max(), s)).ok());
@@ -103,7 +102,7 @@ impl Observer for MseObserver {
     }
 }
 
-/// The summed squared error of the values in the bins.
+/// The sum of the squared errors of the values in the bins.
 fn squared_error(bins: &[Bin], params: &QParams) -> f64 {
     let of_bin = |bin: &Bin| {
         let (low, width) = (f64::from(bin.low), f64::from(bin.high) - f64::from(bin.low));

@@ -1,12 +1,12 @@
 //! One observer for each channel.
 
-use crate::channel_error::ChannelError;
-use crate::channels::ChannelAxis;
-use crate::observer::{MergeObserver, Observer};
-use crate::range::Range;
+use super::{MergeObserver, Observer};
+use crate::tensor::{ChannelAxis, ChannelError};
+use crate::value::Range;
 
-/// An observer for each channel of a tensor, along any axis: with [`MinMaxObserver`](crate::MinMaxObserver), PyTorch's
-/// `PerChannelMinMaxObserver`; with [`MovingAverageObserver`](crate::MovingAverageObserver), its
+/// One observer for each channel of a tensor, along any axis. With
+/// [`MinMaxObserver`](crate::MinMaxObserver) it is PyTorch's `PerChannelMinMaxObserver`; with
+/// [`MovingAverageObserver`](crate::MovingAverageObserver) it is
 /// `MovingAveragePerChannelMinMaxObserver`.
 ///
 /// ```
@@ -21,13 +21,13 @@ use crate::range::Range;
 #[derive(Clone, Debug, PartialEq)]
 pub struct PerChannelObserver<O> {
     channels: Vec<O>,
-    /// The values of one channel of one batch, gathered.
+    /// The values of one channel of a batch, gathered.
     gathered: Vec<f32>,
 }
 
 impl<O: Observer + Clone> PerChannelObserver<O> {
-    /// `channels` copies of an observer, all of them made now: as with a `Vec` of so many, there must be memory for them. The
-    /// number should be that of a tensor that exists.
+    /// `channels` copies of an observer. All are made now and need memory, so the number should be
+    /// that of a tensor that exists.
     ///
     /// ```
     /// use qcore::{MinMaxObserver, PerChannelObserver};
@@ -42,11 +42,12 @@ impl<O: Observer + Clone> PerChannelObserver<O> {
 }
 
 impl<O: Observer> PerChannelObserver<O> {
-    /// Takes in a batch. The other dimensions may differ from batch to batch. Values that are not finite are counted
-    /// and skipped, as everywhere.
+    /// Observes a batch. Its other dimensions may differ from batch to batch. Values that are not
+    /// finite are counted and skipped.
     ///
     /// # Errors
-    /// When `values` has another length than the axis says, or another number of channels.
+    /// When the length of `values` does not match the axis, or the number of channels is not that
+    /// of this observer.
     ///
     /// ```
     /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver};
@@ -60,7 +61,8 @@ impl<O: Observer> PerChannelObserver<O> {
         axis.check_data(values.len())?;
         axis.check_params(self.channels.len())?;
         for (channel, observer) in self.channels.iter_mut().enumerate() {
-            // A batch is one call for each observer, whatever the axis: a moving average counts calls.
+            // Each observer is called once per batch, along any axis, because a moving average
+            // counts calls.
             self.gathered.clear();
             axis.channel_runs(values, channel).for_each(|run| self.gathered.extend_from_slice(run));
             observer.observe(&self.gathered);
@@ -71,7 +73,7 @@ impl<O: Observer> PerChannelObserver<O> {
     /// The range of each channel.
     ///
     /// # Errors
-    /// When a channel's observer has none: the error names the channel.
+    /// When the observer of a channel has no range. The error names the channel.
     ///
     /// ```
     /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver, Range};
@@ -106,10 +108,10 @@ impl<O: Observer> PerChannelObserver<O> {
 }
 
 impl<O: MergeObserver> PerChannelObserver<O> {
-    /// Channel by channel, [`MergeObserver::merge`].
+    /// Merges channel by channel with [`MergeObserver::merge`].
     ///
     /// # Errors
-    /// When the other has another number of channels.
+    /// When the other has a different number of channels.
     ///
     /// ```
     /// use qcore::{ChannelAxis, MinMaxObserver, PerChannelObserver, Range};

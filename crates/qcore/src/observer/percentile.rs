@@ -1,18 +1,19 @@
 //! Percentiles: a range that leaves out the tails.
 
-use crate::observer::float_counts::FloatCounts;
-use crate::observer::{MergeObserver, MinMaxObserver, Observer, ObserverError, SettingError};
-use crate::range::Range;
+use super::float_counts::FloatCounts;
+use super::{MergeObserver, MinMaxObserver, Observer, SettingError};
+use crate::value::{ObserverError, Range};
 
-/// Up to so many values are kept as they are.
+/// The largest number of values that are kept as they are.
 const KEPT: usize = 1 << 16;
 
 /// The range between two percentiles, so that rare outliers are clamped.
 ///
-/// Percentile `P` of `n` sorted values stands at position `(n - 1) * P / 100`, linear between neighbours, in f64:
-/// numpy's default. Exact for up to 65 536 values; beyond, they are counted in bins and a percentile is off by at most
-/// 2^-8 of its value (subnormals: of the smallest normal). The order of the batches does not matter, and merging equals
-/// one pass.
+/// Percentile `P` of `n` sorted values is at position `(n - 1) * P / 100`, interpolated linearly
+/// between neighbours in f64, which is numpy's default. It is exact for up to 65 536 values. More
+/// values are counted in bins, and a percentile is then off by at most 2^-8 of its value (for
+/// subnormals, of the smallest normal number). The order of the batches does not matter, and
+/// merging two observers equals one pass.
 ///
 /// ```
 /// use qcore::{Observer, PercentileObserver, Range};
@@ -28,7 +29,7 @@ pub struct PercentileObserver {
     percentile: f64,
     symmetric: bool,
     seen: MinMaxObserver,
-    /// All values, while there are at most [`KEPT`]; then none.
+    /// All values, as long as there are at most [`KEPT`]; then it is empty.
     kept: Vec<f32>,
     counts: FloatCounts,
 }
@@ -77,7 +78,7 @@ impl PercentileObserver {
         PercentileObserver::new(percentile).map(|observer| PercentileObserver { symmetric: true, ..observer })
     }
 
-    /// A percentile, 0 to 100, of what was observed: of the magnitudes, if the observer is
+    /// A percentile, 0 to 100, of the observed values, or of their magnitudes if the observer is
     /// [`symmetric`](PercentileObserver::symmetric).
     ///
     /// # Errors
@@ -100,7 +101,7 @@ impl PercentileObserver {
         Ok(low + (high - low) * (position - below as f64))
     }
 
-    /// The value at a rank, from 0.
+    /// The value at a rank, counted from 0.
     fn ranked(&self, rank: u64, range: Range) -> f64 {
         if self.finite() <= KEPT as u64 {
             let mut values = self.kept.clone();
@@ -123,7 +124,7 @@ impl PercentileObserver {
         let mut before = 0;
         for bin in bins {
             if rank < before + bin.count {
-                // The values of a bin, as if evenly spread.
+                // The values of a bin are assumed to be evenly spread.
                 let within = ((rank - before) as f64 + 0.5) / bin.count as f64;
                 return f64::from(bin.low) + (f64::from(bin.high) - f64::from(bin.low)) * within;
             }
@@ -161,7 +162,7 @@ impl Observer for PercentileObserver {
     fn range(&self) -> Result<Range, ObserverError> {
         let high = self.percentile(self.percentile)? as f32;
         let low = if self.symmetric { -high } else { self.percentile(100.0 - self.percentile)? as f32 };
-        // In order, since percentiles are; should rounding ever disagree, the high end counts.
+        // Percentiles are in order. If rounding ever disagreed, the upper end would win.
         Range::new(low.min(high), high).or(self.seen.range())
     }
 
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     fn values(n: usize) -> Vec<f32> {
-        // Neither sorted nor symmetric, over several binades.
+        // The values are neither sorted nor symmetric, and cover several binades.
         (0..n).map(|i| ((i * 7919 % n) as f32 / n as f32 * 9.0 - 4.0).exp() - 3.0).collect()
     }
 
@@ -242,7 +243,7 @@ mod tests {
             let mut tails = PercentileObserver::new(99.9).unwrap();
             tails.observe(&values);
             assert_eq!(tails.range().unwrap().min(), 0.0, "{n} values");
-            // Of negated values the zeros are the upper end.
+            // If the values are negated, the zeros are the upper end.
             let mut tails = PercentileObserver::new(99.9).unwrap();
             tails.observe(&values.iter().map(|v| -v).collect::<Vec<_>>());
             assert_eq!(tails.range().unwrap().max(), 0.0, "{n} values");

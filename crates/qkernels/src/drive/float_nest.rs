@@ -2,7 +2,7 @@
 //! as a tile's rows of floats stream from L2 fast enough. Blocks of panels in L3, blocks of rows in
 //! L2, then one panel after the other, tile by tile.
 
-use qcore::Float;
+use qcore::{ActivationFunction, Float};
 
 use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
@@ -86,7 +86,13 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                             return;
                         };
                         let bias = self.stage.bias.map(|bias| &bias[channels.clone()]);
-                        kernel.vectorize(StoreFloats { sums, columns, bias, relu: self.stage.relu, out });
+                        kernel.vectorize(StoreFloats {
+                            sums,
+                            columns,
+                            bias,
+                            function: self.stage.function,
+                            out,
+                        });
                     }
                 }
             }
@@ -153,7 +159,7 @@ struct StoreFloats<'t, Y> {
     sums: &'t mut [f32],
     columns: usize,
     bias: Option<&'t [f32]>,
-    relu: bool,
+    function: ActivationFunction,
     out: MatMut<'t, Y>,
 }
 
@@ -166,9 +172,7 @@ impl<Y: Float> Task for StoreFloats<'_, Y> {
             if let Some(bias) = self.bias {
                 sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
             }
-            if self.relu {
-                sums.iter_mut().for_each(|sum| *sum = if *sum < 0.0 { 0.0 } else { *sum });
-            }
+            self.function.apply_slice(sums);
             Y::narrow_slice(sums, self.out.row_mut(i).unwrap_or_default());
         }
     }

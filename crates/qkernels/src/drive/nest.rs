@@ -21,8 +21,9 @@ use crate::kernel::token::Kernel;
 use crate::left::rows::{self, Allowed, RowSums, Source};
 use crate::matrix::workspace::Arena;
 use crate::output::operands::{RowTerms, StageOperands};
-use crate::output::store::{Place, Store};
+use crate::output::store::Store;
 use crate::output::target::{Target, fits_registers};
+use crate::output::tile::Place;
 use crate::weights::packed::PackedWeights;
 
 /// What all parts of one product share.

@@ -2,9 +2,11 @@
 
 use crate::drive::nest::Product;
 use crate::left::rows::Source;
-use crate::output::operands::RowTerms;
-use crate::output::store::{Place, Store};
+use crate::output::operands::{RowTerms, StageOperands};
+use crate::output::store::Store;
 use crate::output::target::Target;
+use crate::output::tile::Place;
+use crate::weights::packed::PackedWeights;
 
 /// The most products (m * n * k) that are computed so: 1 takes a third of the time that it takes by a kernel, 4 take half of it and 16
 /// all (AMD Zen 4).
@@ -15,17 +17,43 @@ pub(crate) fn fits(m: usize, n: usize, k: usize) -> bool {
     m <= MOST && n <= MOST && k <= MOST && m * n * k.max(1) <= MOST
 }
 
-/// Computes `product`, which [fits], into the whole of `target`. The sums of its channels begin with `bias`; its offsets
-/// are not used.
+/// Computes `product`, which [fits], into the whole of `target`. The sums of its channels begin with
+/// `bias`; its offsets are not used.
 pub(crate) fn run<S: Source>(product: &Product<'_, S>, bias: Option<&[i32]>, target: &mut Target<'_>) {
-    let Product { a, w, first_channel, stage, row_terms } = product;
-    let (m, n, k) = (a.rows(), stage.channel_sums.len(), a.cols());
+    let Product { a, w, first_channel, stage, row_terms } = *product;
+    let mut codes = [[[0; 2]; MOST]; MOST];
+    for (i, row) in codes.iter_mut().enumerate().take(a.rows()) {
+        a.copy_words(i, &mut row[..a.cols()]);
+    }
+    let rows = Rows { codes: &codes[..a.rows()], k: a.cols(), zero_point: a.zero_point() };
+    multiply(rows, w, first_channel, bias, stage, row_terms, target);
+}
+
+/// The rows of a product, as words.
+struct Rows<'t> {
+    codes: &'t [[[u8; 2]; MOST]],
+    k: usize,
+    zero_point: i32,
+}
+
+/// Never inlined: [`run`] is compiled for each type of activations in each crate that uses it, and
+/// would take all output stages along.
+#[inline(never)]
+fn multiply(
+    rows: Rows<'_>,
+    w: &PackedWeights,
+    first_channel: usize,
+    bias: Option<&[i32]>,
+    stage: &StageOperands<'_>,
+    row_terms: RowTerms<'_>,
+    target: &mut Target<'_>,
+) {
+    let (m, n, k) = (rows.codes.len(), stage.channel_sums.len(), rows.k);
     let (mut acc, mut row_sums) = ([0; MOST], [0; MOST]);
-    for i in 0..m {
-        let mut codes = [[0; 2]; MOST];
-        a.copy_words(i, &mut codes[..k]);
-        // Wrapping, as everywhere: a total fits int32, but a zero point alone may be as far off as it likes beside weights of 0.
-        let distances = codes.map(|code| i32::from(i16::from_ne_bytes(code)).wrapping_sub(a.zero_point()));
+    for (i, codes) in rows.codes.iter().enumerate() {
+        // Wrapping, as everywhere: a total fits int32, but a zero point alone may be as far off as it
+        // likes beside weights of 0.
+        let distances = codes.map(|code| i32::from(i16::from_ne_bytes(code)).wrapping_sub(rows.zero_point));
         row_sums[i] = distances[..k].iter().fold(0i32, |sum, &distance| sum.wrapping_add(distance));
         for j in 0..n {
             let channel = first_channel + j;
@@ -36,8 +64,7 @@ pub(crate) fn run<S: Source>(product: &Product<'_, S>, bias: Option<&[i32]>, tar
         }
     }
     let row_sums = if stage.zero_points.is_empty() { &[] } else { &row_sums[..m] };
-    let row_terms = RowTerms { sums: row_sums, ..*row_terms };
-    let mut store =
-        Store { place: Place { stage, channels: 0..n, first_row: 0, row_terms, origin: (0, 0) }, target };
-    store.apply(0, &acc[..m * n], n);
+    let row_terms = RowTerms { sums: row_sums, ..row_terms };
+    let place = Place { stage, channels: 0..n, first_row: 0, row_terms, origin: (0, 0) };
+    Store { place, target }.apply(0, &acc[..m * n], n);
 }

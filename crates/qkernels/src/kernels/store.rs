@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use crate::matrix::view::MatMut;
-pub(super) use crate::output::store::Place;
+pub(super) use crate::output::tile::Place;
 
 /// The block once for each `$i` below `$bound`, a constant of at most 8.
 ///
@@ -95,7 +95,7 @@ macro_rules! store {
                     Some(bias) => $isa::load_f32s::<$V>(&bias[channels.clone()]),
                     None => [$isa::splat(-0.0); $V],
                 };
-                let floor = $isa::splat(if stage.relu { 0.0 } else { f32::NEG_INFINITY });
+                let floor = $isa::splat(if stage.relu() { 0.0 } else { f32::NEG_INFINITY });
                 if !row_terms.factors.is_empty() || !row_terms.zero_points.is_empty() {
                     let channel_sums = $isa::load_i32s::<$V>(&stage.channel_sums[channels.clone()]);
                     store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |i, v, sum| {
@@ -105,7 +105,7 @@ macro_rules! store {
                         let factor = $isa::multiply($isa::splat(row_factor), factors[v]);
                         $isa::floor($isa::dequantize(sum, factor, bias[v]), floor)
                     })
-                } else if stage.relu {
+                } else if stage.relu() {
                     store::each_vector!($isa, $sums, $M x $V from first, out at origin | scratch, store_f32s, |_i, v, sum| {
                         $isa::floor($isa::dequantize(sum, factors[v], bias[v]), floor)
                     })

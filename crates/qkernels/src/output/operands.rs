@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use qcore::{CodeRange, Q31Multiplier};
+use qcore::{ActivationFunction, CodeRange, Q31Multiplier};
 
 use crate::matrix::view::MatRef;
 
@@ -25,8 +25,11 @@ pub(crate) struct StageOperands<'p> {
     pub(crate) small_factors: bool,
     /// Added to the scaled sums.
     pub(crate) float_bias: Option<&'p [f32]>,
-    /// Whether negative f32 results become 0.
-    pub(crate) relu: bool,
+    /// What is applied to real results, or to codes before they are rounded where it is not among
+    /// their bounds.
+    pub(crate) function: ActivationFunction,
+    /// The scale of codes that are made of real results; `None` where the factors lead to codes.
+    pub(crate) output_scale: Option<f32>,
     /// The code for 0, the lowest and the highest code of requantized output.
     pub(crate) codes: Codes,
     /// Requantization in fixed point, in place of the factors.
@@ -36,6 +39,18 @@ pub(crate) struct StageOperands<'p> {
 }
 
 impl StageOperands<'_> {
+    /// Whether real results below 0 become 0.
+    pub(crate) fn relu(&self) -> bool {
+        self.function == ActivationFunction::Relu
+    }
+
+    /// Whether kernels can apply the function to their registers: ReLU, or nothing but the bounds
+    /// of codes.
+    pub(crate) fn function_fits_registers(&self) -> bool {
+        self.output_scale.is_none()
+            && matches!(self.function, ActivationFunction::Identity | ActivationFunction::Relu)
+    }
+
     /// Whether storing codes with saturation does for their upper bound: it is `highest`, that of their type, and sums times
     /// factors, at most 2^30 in magnitude, stay in int32 with the zero point added.
     pub(crate) fn saturates(&self, highest: i32) -> bool {

@@ -11,10 +11,11 @@ use crate::figure::{Axis, Curve, Figure, Line, Words};
 use crate::outcome::Outcome;
 use crate::table::Table;
 
-/// Numbers of images.
+/// The numbers of images that are tried.
 const SIZES: [usize; 9] = [1, 2, 5, 10, 20, 50, 100, 200, 500];
 
-/// How often images are drawn for each number: runs of neighbours, spread over the set.
+/// How many draws of images there are for each number. A draw is a run of neighbours; draws are
+/// spread over the set.
 const DRAWS: usize = 20;
 
 pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
@@ -78,7 +79,7 @@ fn int8_logits(model: &FloatMlp, samples: MatRef<'_, f32>, x: MatRef<'_, f32>) -
     Ok(logits)
 }
 
-/// What the draws of one size gave.
+/// The results of the draws of one size.
 struct Spread {
     least: f64,
     median: f64,
@@ -86,7 +87,7 @@ struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// The spread of at least one value.
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         Self { least: values[0], median: values[values.len() / 2], most: values[values.len() - 1] }

@@ -9,10 +9,10 @@ use crate::outcome::Outcome;
 use crate::pace;
 use crate::table::Table;
 
-/// Rows, columns and depth of the product.
+/// The number of rows, of columns, and the depth of the product.
 const SIZE: usize = 512;
 
-/// How many int8 take the place of one f32.
+/// How many int8 fit in the place of one f32.
 const LANES: usize = 4;
 
 pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {

@@ -17,7 +17,8 @@ use crate::outcome::Outcome;
 use crate::pace;
 use crate::table::Table;
 
-/// Width and layers of a model large enough to be read for a while: 16.8 million weights.
+/// The width and the layers of a model that is large enough to take a while to read: 16.8 million
+/// weights.
 const WIDTH: usize = 2048;
 const LAYERS: usize = 4;
 
@@ -84,7 +85,7 @@ pub(crate) fn answer(outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// A model, its file, and rows to calibrate it on.
+/// A model, its file, and rows to calibrate it with.
 type Model = (FloatMlp, PathBuf, Vec<f32>);
 
 fn trained() -> Result<Model> {
@@ -92,11 +93,11 @@ fn trained() -> Result<Model> {
     Ok((float_model::load(MLP_512)?, Path::new(DATA).join(MLP_512), inputs))
 }
 
-/// A model of made-up weights, written to `folder`.
+/// A model with generated weights, written to `folder`.
 fn large(folder: &Path) -> Result<Model> {
     let mut state = 1_u32;
     let mut next = || {
-        // A linear congruential generator: any weights that are not all alike will do.
+        // A linear congruential generator. Any weights will do that are not all equal.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (f64::from(state >> 8) / f64::from(1 << 24) - 0.5) as f32
     };

@@ -7,7 +7,7 @@ use crate::demo::float_model::{self, MLP_256};
 use crate::outcome::Outcome;
 use crate::table::Table;
 
-/// Codes alone, a byte for each parameter, as courses count.
+/// Codes alone, one byte for each parameter, as courses count.
 const CODES: WeightStorage =
     WeightStorage { bits: 8, group: None, scale_bytes: 0, zero_point_bytes: 0, bias_bytes: 1 };
 

@@ -1,4 +1,5 @@
-//! `cargo xtask demo questions`: the five questions that a course asks about quantization, answered by this machine.
+//! `cargo xtask demo questions`: answers the five questions that a course asks about quantization,
+//! on this machine.
 
 mod calibration;
 mod error;
@@ -10,13 +11,13 @@ use anyhow::Result;
 
 use crate::outcome::Outcome;
 
-/// What answers a question adds to the outcome.
+/// A function that adds the answer to a question to the outcome.
 type Answer = fn(&mut Outcome) -> Result<()>;
 
 const ANSWERS: [Answer; 5] =
     [memory::answer, error::answer, calibration::answer, loading::answer, lanes::answer];
 
-/// How many questions there are, for progress bars.
+/// The number of questions, for progress bars.
 pub(crate) const STEPS: u64 = ANSWERS.len() as u64;
 
 pub(crate) fn outcome(tick: &dyn Fn()) -> Result<Outcome> {

@@ -2,14 +2,14 @@
 
 use core::marker::PhantomData;
 
-use qcore::Float;
+use qcore::{ActivationFunction, Float};
 
-use super::{OutputStage, Scales, StageError, StoredFloat, check_finite, sealed};
+use super::{OutputStage, Scales, StageError, StoredFloat, check_finite, check_function, sealed};
 
 /// Real values in f32. See [`DequantizeTo`].
 pub type Dequantize<'a> = DequantizeTo<'a, f32>;
 
-/// Real values: `y = f32(acc + bias) * scale + float_bias`, then ReLU; each step in f32 ([`qcore::dequantize_acc`]), and in
+/// Real values: `y = f32(acc + bias) * scale + float_bias`, then the activation function; each step in f32 ([`qcore::dequantize_acc`]), and in
 /// the end rounded to `T`: f32, f16 or bf16.
 ///
 /// The scale of a product is `input_scale * weight_scale[channel]`.
@@ -26,7 +26,7 @@ pub struct DequantizeTo<'a, T> {
     scale: Scales<'a>,
     bias: Option<&'a [i32]>,
     float_bias: Option<&'a [f32]>,
-    relu: bool,
+    function: ActivationFunction,
     output: PhantomData<fn() -> T>,
 }
 
@@ -37,7 +37,13 @@ impl<'a, T: Float> DequantizeTo<'a, T> {
     /// [`StageError::NotFinite`] if a scale is NaN or infinite.
     pub fn new(scale: Scales<'a>) -> Result<Self, StageError> {
         scale.check_finite("scale")?;
-        Ok(Self { scale, bias: None, float_bias: None, relu: false, output: PhantomData })
+        Ok(Self {
+            scale,
+            bias: None,
+            float_bias: None,
+            function: ActivationFunction::Identity,
+            output: PhantomData,
+        })
     }
 
     /// Adds an int32 bias to the sums, one entry for each channel.
@@ -58,7 +64,15 @@ impl<'a, T: Float> DequantizeTo<'a, T> {
     /// Replaces negative results by 0.
     #[must_use]
     pub fn with_relu(self) -> Self {
-        Self { relu: true, ..self }
+        Self { function: ActivationFunction::Relu, ..self }
+    }
+
+    /// Applies `function` to each result, after the bias; it takes the place of an earlier one.
+    ///
+    /// # Errors
+    /// [`StageError::Activation`] if a bound or slope of it is unusable.
+    pub fn with_activation(self, function: ActivationFunction) -> Result<Self, StageError> {
+        Ok(Self { function: check_function(function)?, ..self })
     }
 }
 
@@ -79,7 +93,7 @@ impl<T: StoredFloat> sealed::Stage for DequantizeTo<'_, T> {
         self.float_bias
     }
 
-    fn relu(&self) -> bool {
-        self.relu
+    fn function(&self) -> ActivationFunction {
+        self.function
     }
 }

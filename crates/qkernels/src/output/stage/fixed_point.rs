@@ -1,6 +1,6 @@
 //! From sums to the codes of the next layer, in integers throughout.
 
-use qcore::{Code, Q31Multiplier};
+use qcore::{ActivationFunction, Code, OnCodes, Q31Multiplier};
 
 use super::output_codes::OutputCodes;
 use super::{OutputStage, StageError, StoredCode, sealed};
@@ -55,6 +55,23 @@ impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
     #[must_use]
     pub fn with_relu(self) -> Self {
         Self { codes: self.codes.with_relu(), ..self }
+    }
+
+    /// Applies a ReLU or a clamp to an output with the scale `output_scale`: bounds of the codes.
+    ///
+    /// # Errors
+    /// [`StageError::NeedsRealValues`] for any other function. [`StageError`] if `output_scale` is not
+    /// positive and finite, or a bound of `function` is unusable.
+    pub fn with_activation(
+        self,
+        function: ActivationFunction,
+        output_scale: f32,
+    ) -> Result<Self, StageError> {
+        if function.on_codes() != OnCodes::Bounds {
+            let (stage, instead) = ("RequantizeFixedPoint", "Requantize");
+            return Err(StageError::NeedsRealValues { function, stage, instead });
+        }
+        Ok(Self { codes: self.codes.with_activation(function, output_scale)?, ..self })
     }
 }
 

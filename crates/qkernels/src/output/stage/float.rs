@@ -1,8 +1,10 @@
 //! From the sums of weight-only products to real values.
 
-use super::{StageError, check_finite};
+use qcore::ActivationFunction;
 
-/// What becomes of the sums of a weight-only product: `y = sum + bias`, then ReLU, in f32.
+use super::{StageError, check_finite, check_function};
+
+/// What becomes of the sums of a weight-only product: `y = sum + bias`, then the activation function, in f32.
 ///
 /// ```
 /// use qkernels::FloatStage;
@@ -12,7 +14,7 @@ use super::{StageError, check_finite};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FloatStage<'a> {
     pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) relu: bool,
+    pub(crate) function: ActivationFunction,
 }
 
 impl<'a> FloatStage<'a> {
@@ -33,6 +35,14 @@ impl<'a> FloatStage<'a> {
     /// Replaces negative results by 0.
     #[must_use]
     pub fn with_relu(self) -> Self {
-        Self { relu: true, ..self }
+        Self { function: ActivationFunction::Relu, ..self }
+    }
+
+    /// Applies `function` to each result, after the bias; it takes the place of an earlier one.
+    ///
+    /// # Errors
+    /// [`StageError::Activation`] if a bound or slope of it is unusable.
+    pub fn with_activation(self, function: ActivationFunction) -> Result<Self, StageError> {
+        Ok(Self { function: check_function(function)?, ..self })
     }
 }

@@ -19,6 +19,7 @@ pub use requantize::Requantize;
 pub use residual::Residual;
 
 use half::{bf16, f16};
+use qcore::ActivationFunction;
 
 /// Why an output stage cannot be applied to a product.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -43,6 +44,28 @@ pub enum StageError {
         channel: usize,
         /// The value.
         value: f32,
+    },
+    /// A slope of the activation function is not finite, or its bounds leave nothing.
+    #[error("activation function {function} must have a finite slope, or bounds in order")]
+    Activation {
+        /// The function.
+        function: ActivationFunction,
+    },
+    /// The stage has no real values to apply the activation function to.
+    #[error("{function} needs real values, and {stage} has none: use {instead}")]
+    NeedsRealValues {
+        /// The function.
+        function: ActivationFunction,
+        /// The stage.
+        stage: &'static str,
+        /// A stage that has them.
+        instead: &'static str,
+    },
+    /// The scale of the output is not a positive, finite number.
+    #[error("output scale {scale} is not positive and finite")]
+    OutputScale {
+        /// The scale.
+        scale: f32,
     },
     /// The bounds of a clamp are out of order.
     #[error("clamp from {low} to {high} is empty")]
@@ -112,6 +135,11 @@ pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), 
         None => Ok(()),
         Some((channel, value)) => Err(StageError::NotFinite { operand, channel, value }),
     }
+}
+
+/// `function`, if its parameters make sense.
+fn check_function(function: ActivationFunction) -> Result<ActivationFunction, StageError> {
+    function.check().map_err(|_| StageError::Activation { function })
 }
 
 pub(crate) fn check_len(operand: &'static str, n: usize, len: usize) -> Result<(), StageError> {
@@ -193,7 +221,7 @@ impl StoredCode for u8 {}
 
 pub(crate) mod sealed {
     use half::{bf16, f16};
-    use qcore::Q31Multiplier;
+    use qcore::{ActivationFunction, Q31Multiplier};
 
     use super::Scales;
     use crate::matrix::view::{MatMut, MatRef};
@@ -219,9 +247,14 @@ pub(crate) mod sealed {
             None
         }
 
-        /// Whether negative f32 results become 0.
-        fn relu(&self) -> bool {
-            false
+        /// What is applied to real results, or to codes before they are rounded.
+        fn function(&self) -> ActivationFunction {
+            ActivationFunction::Identity
+        }
+
+        /// The scale of codes that are made of real results.
+        fn output_scale(&self) -> Option<f32> {
+            None
         }
 
         /// The integers of a requantization; `None` where it is none.

@@ -1,17 +1,19 @@
 //! The codes that a requantization may store.
 
-use qcore::Code;
+use qcore::{ActivationFunction, Code, OnCodes};
 
-use super::StageError;
+use super::{StageError, check_function};
 use crate::output::operands::Codes;
 
-/// The zero point and the bounds of requantized output.
+/// The zero point and the bounds of requantized output, and its activation function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutputCodes<C> {
     zero_point: C,
     low: C,
     high: C,
-    relu: bool,
+    function: ActivationFunction,
+    /// What a step is in real values, where the function asks for it.
+    scale: f32,
 }
 
 impl<C: Code> OutputCodes<C> {
@@ -19,7 +21,8 @@ impl<C: Code> OutputCodes<C> {
     pub(super) fn all() -> Self {
         let low = C::from_clamped(C::RANGE.min());
         let high = C::from_clamped(C::RANGE.max());
-        Self { zero_point: C::from_clamped(0), low, high, relu: false }
+        let function = ActivationFunction::Identity;
+        Self { zero_point: C::from_clamped(0), low, high, function, scale: 1.0 }
     }
 
     pub(super) fn with_zero_point(self, zero_point: C) -> Self {
@@ -34,14 +37,42 @@ impl<C: Code> OutputCodes<C> {
     }
 
     pub(super) fn with_relu(self) -> Self {
-        Self { relu: true, ..self }
+        Self { function: ActivationFunction::Relu, ..self }
     }
 
-    /// As integers, with ReLU as part of the lower bound.
+    pub(super) fn with_activation(
+        self,
+        function: ActivationFunction,
+        scale: f32,
+    ) -> Result<Self, StageError> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(StageError::OutputScale { scale });
+        }
+        Ok(Self { function: check_function(function)?, scale, ..self })
+    }
+
+    pub(super) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The function itself.
+    pub(super) fn whole_function(&self) -> ActivationFunction {
+        self.function
+    }
+
+    /// What is left of the function besides bounds.
+    pub(super) fn function(&self) -> ActivationFunction {
+        match self.function.on_codes() {
+            OnCodes::Bounds => ActivationFunction::Identity,
+            _ => self.function,
+        }
+    }
+
+    /// As integers, with ReLU and clamps among the bounds.
     pub(super) fn bounds(&self) -> Codes {
-        let (zero_point, high) = (self.zero_point.widen(), self.high.widen());
-        // A clamp above the zero point leaves nothing for ReLU to do, one below it leaves nothing else.
-        let low = if self.relu { self.low.widen().max(zero_point).min(high) } else { self.low.widen() };
+        let (zero_point, low, high) = (self.zero_point.widen(), self.low.widen(), self.high.widen());
+        let bounds = self.function.as_code_bounds(self.scale, zero_point, low, high);
+        let (low, high) = bounds.unwrap_or((low, high));
         Codes { zero_point, low, high }
     }
 }

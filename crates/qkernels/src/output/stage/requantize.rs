@@ -1,6 +1,6 @@
 //! From sums to the codes of the next layer, by an f32 multiplier.
 
-use qcore::Code;
+use qcore::{ActivationFunction, Code, OnCodes};
 
 use super::output_codes::OutputCodes;
 use super::{OutputStage, Residual, Scales, StageError, StoredCode, sealed};
@@ -22,6 +22,8 @@ pub struct Requantize<'a, C> {
     bias: Option<&'a [i32]>,
     codes: OutputCodes<C>,
     residual: Option<Residual<'a>>,
+    /// Whether the multiplier is a scale that leads to real values.
+    real: bool,
 }
 
 impl<'a, C: Code> Requantize<'a, C> {
@@ -31,7 +33,43 @@ impl<'a, C: Code> Requantize<'a, C> {
     /// [`StageError::NotFinite`] if a multiplier is NaN or infinite.
     pub fn new(multiplier: Scales<'a>) -> Result<Self, StageError> {
         multiplier.check_finite("multiplier")?;
-        Ok(Self { multiplier, bias: None, codes: OutputCodes::all(), residual: None })
+        Ok(Self { multiplier, bias: None, codes: OutputCodes::all(), residual: None, real: false })
+    }
+
+    /// Codes by way of real values, which GELU, SiLU and hard-swish need:
+    /// `q = clamp(round_ties_even(function(f32(acc + bias) * scale) / output_scale) + zero_point)`
+    /// ([`qcore::requantize_activation`]), each step in f32.
+    ///
+    /// The scale of a layer is `input_scale * weight_scale[channel]`, as for
+    /// [`Dequantize`](crate::Dequantize); a [residual](Self::with_residual) is added before the
+    /// function, with its own scale for a multiplier.
+    ///
+    /// ```
+    /// use qcore::ActivationFunction;
+    /// use qkernels::{
+    ///     Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales, Threads, Workspace, gemm,
+    /// };
+    /// let w = PackedWeights::from_nk(MatRef::new(&[1i8, -2, 3], 1, 3)?, Kernel::select()?)?;
+    /// let (x, mut y) = ([1u8, 4, 1], [0u8]);
+    /// let stage = Requantize::real(Scales::PerTensor(0.125), ActivationFunction::Silu, 0.05)?;
+    /// let stage = stage.with_zero_point(10);
+    /// let out = MatMut::new(&mut y, 1, 1)?;
+    /// gemm(MatRef::new(&x, 1, 3)?, &w, &stage, out, Threads::Serial, &mut Workspace::new())?;
+    /// assert_eq!(y, [6]); // silu(-4 * 0.125) = -0.189 is -4 steps
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StageError`] if a scale is NaN or infinite, `output_scale` is not positive and finite, or a
+    /// bound or slope of `function` is unusable.
+    pub fn real(
+        scale: Scales<'a>,
+        function: ActivationFunction,
+        output_scale: f32,
+    ) -> Result<Self, StageError> {
+        scale.check_finite("scale")?;
+        let codes = OutputCodes::all().with_activation(function, output_scale)?;
+        Ok(Self { multiplier: scale, bias: None, codes, residual: None, real: true })
     }
 
     /// Adds an int32 bias to the sums, one entry for each channel.
@@ -60,6 +98,26 @@ impl<'a, C: Code> Requantize<'a, C> {
         Self { codes: self.codes.with_relu(), ..self }
     }
 
+    /// Applies an activation function to the scaled sums, and their residual, of an output with the
+    /// scale `output_scale`; it takes the place of an earlier one. ReLU and clamps are bounds of the
+    /// codes, leaky ReLU is applied before rounding ([`qcore::OnCodes`] says which is which).
+    ///
+    /// # Errors
+    /// [`StageError::NeedsRealValues`] for a function that must see real values: see
+    /// [`real`](Self::real). [`StageError`] if `output_scale` is not positive and finite, or a bound
+    /// or slope of `function` is unusable.
+    pub fn with_activation(
+        self,
+        function: ActivationFunction,
+        output_scale: f32,
+    ) -> Result<Self, StageError> {
+        if !self.real && function.on_codes() == OnCodes::RealValues {
+            let (stage, instead) = ("Requantize::new", "Requantize::real");
+            return Err(StageError::NeedsRealValues { function, stage, instead });
+        }
+        Ok(Self { codes: self.codes.with_activation(function, output_scale)?, ..self })
+    }
+
     /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) * multiplier + f32(r - zero_point)
     /// * step) + output_zero_point)` ([`qcore::requantize_residual`]). A product is refused
     /// ([`StageError::ResidualRange`]) where both terms might be infinite.
@@ -83,7 +141,15 @@ impl<C: StoredCode> sealed::Stage for Requantize<'_, C> {
     }
 
     fn factor_name(&self) -> &'static str {
-        "multiplier"
+        if self.real { "scale" } else { "multiplier" }
+    }
+
+    fn function(&self) -> ActivationFunction {
+        if self.real { self.codes.whole_function() } else { self.codes.function() }
+    }
+
+    fn output_scale(&self) -> Option<f32> {
+        self.real.then(|| self.codes.scale())
     }
 
     #[expect(private_interfaces, reason = "sealed")]

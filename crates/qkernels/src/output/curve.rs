@@ -1,0 +1,88 @@
+//! Output stages with an activation function that is not among the bounds of codes: real values go
+//! through a buffer, where the function is applied. Inlined into every stage for every element type,
+//! eight functions would be most of this crate's code.
+
+use qcore::{Code, Float};
+
+use crate::matrix::view::MatMut;
+use crate::output::operands::{Codes, StageOperands};
+use crate::output::target::Target;
+use crate::output::tile::{Place, StoredTile};
+
+/// Columns that go through the buffer at a time: a panel of most kernels.
+const BUFFER: usize = 64;
+
+/// Stores a tile whose stage has a function.
+#[inline(always)]
+pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
+    let StoredTile { place, first, acc, stride } = *tile;
+    let mut buffer = [0.0; BUFFER];
+    for (row, acc) in (first..).zip(acc.chunks_exact(stride)) {
+        let mut column = 0;
+        while column < place.channels.len() {
+            let len = BUFFER.min(place.channels.len() - column);
+            let values = &mut buffer[..len];
+            let start = place.channels.start + column;
+            let place = Place { channels: start..start + len, ..place.clone() };
+            let part = StoredTile { place: &place, first: row, acc: &acc[column..column + len], stride: len };
+            scaled(&part, values);
+            place.stage.function.apply_slice(values);
+            let to = (place.origin.0 + row, place.origin.1 + column);
+            match target {
+                // Sums have no function.
+                Target::I32(_) => {}
+                Target::F32(out) => narrow(values, out, to),
+                Target::F16(out) => narrow(values, out, to),
+                Target::Bf16(out) => narrow(values, out, to),
+                Target::I8(out) => requantize(values, place.stage, out, to),
+                Target::U8(out) => requantize(values, place.stage, out, to),
+            }
+            column += len;
+        }
+    }
+}
+
+/// The scaled sums of a part of a row, with bias and residual: real values, or steps of the output.
+#[inline(always)]
+fn scaled(part: &StoredTile<'_>, values: &mut [f32]) {
+    let StageOperands { float_bias, residual, .. } = *part.place.stage;
+    let len = values.len();
+    let Ok(mut out) = MatMut::new(values, 1, len) else { return };
+    match (residual, float_bias) {
+        (Some(residual), _) => part.store_at(&mut out, (0, 0), |e| {
+            qcore::dequantize_acc_residual(e.sum, e.factor, e.residual, residual.multiplier)
+        }),
+        (None, Some(_)) => {
+            part.store_at(&mut out, (0, 0), |e| qcore::dequantize_acc_bias(e.sum, e.factor, e.bias));
+        }
+        (None, None) => part.store_at(&mut out, (0, 0), |e| qcore::dequantize_acc(e.sum, e.factor)),
+    }
+}
+
+/// Real values as they are stored.
+#[inline(always)]
+fn narrow<T: Float>(values: &[f32], out: &mut MatMut<'_, T>, (row, column): (usize, usize)) {
+    let to = out.row_mut(row).and_then(|row| row.get_mut(column..column + values.len()));
+    T::narrow_slice(values, to.unwrap_or_default());
+}
+
+/// The codes of real values, or of steps of the output.
+#[inline(always)]
+fn requantize<C: Code>(
+    values: &[f32],
+    stage: &StageOperands<'_>,
+    out: &mut MatMut<'_, C>,
+    (row, column): (usize, usize),
+) {
+    let StageOperands { codes: Codes { zero_point, low, high }, output_scale, .. } = *stage;
+    let to = out.row_mut(row).and_then(|row| row.get_mut(column..column + values.len()));
+    let pairs = to.unwrap_or_default().iter_mut().zip(values);
+    match output_scale {
+        Some(scale) => pairs.for_each(|(to, &y)| {
+            *to = C::from_clamped(qcore::requantize_real(y, scale, zero_point, low, high));
+        }),
+        None => pairs.for_each(|(to, &v)| {
+            *to = C::from_clamped(qcore::requantize_scaled(v, zero_point, low, high));
+        }),
+    }
+}

@@ -1,0 +1,32 @@
+//! The tests of the public API, in one program: several would each compile the loops of a product
+//! for every output stage. To run one file of them:
+//! `cargo test --package qkernels --test all stages::`.
+//!
+//! Beside it stands only what needs a process of its own.
+
+mod activations;
+mod bad_input;
+mod columns;
+mod differential;
+mod dynamic;
+mod elementwise;
+mod extremes;
+#[path = "../../../qcore/tests/all/fixture.rs"]
+mod fixture;
+mod fixtures;
+mod float_errors;
+mod float_product;
+mod forced;
+mod generic;
+mod guard_page;
+mod invariance;
+mod no_allocation;
+mod oracle;
+mod proven;
+mod ranges;
+mod stack;
+mod stages;
+mod stages_in_l1;
+mod weight_only;
+mod weight_only_errors;
+mod weights;

@@ -1,0 +1,29 @@
+//! The tests of the public API, in one program: several would each compile the same generic code.
+//! To run one file of them: `cargo test --package qnn --test all mnist::`.
+//!
+//! Beside it stands only what needs a process of its own.
+
+mod allocations;
+mod bad_files;
+mod bad_float_files;
+mod bad_input;
+mod batches;
+mod checkpoint;
+mod dataset;
+mod digest;
+mod evidence;
+#[path = "../../../qcore/tests/all/fixture.rs"]
+mod fixture;
+mod layer_files;
+mod layers;
+mod linear_scalar;
+mod mnist;
+mod odd_shapes;
+mod pass;
+mod restored;
+mod scalar;
+mod schemes_in_files;
+mod shards;
+mod small;
+mod tensor_files;
+mod weight_only;

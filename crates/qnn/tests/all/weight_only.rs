@@ -1,0 +1,168 @@
+//! Layers with quantized weights and float activations: trained models on digits that they have not seen, and their limits.
+
+use std::path::PathBuf;
+
+use half::{bf16, f16};
+use qcore::{AffineRange, CodeRange, Float, Kind, Scheme};
+use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads};
+use qnn::{
+    FloatMlp, FusedActivation, LayerError, LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear, argmax_rows,
+};
+
+use crate::dataset::{CLASSES, Digits, PIXELS};
+
+fn file(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "data/mnist", &format!("{name}.safetensors")].iter().collect()
+}
+
+/// Affine codes that use all of i8.
+fn affine() -> Scheme {
+    Scheme {
+        codes: CodeRange::I8,
+        kind: Kind::Affine { range: AffineRange::ExtendedToZero },
+        ..Scheme::weights_i8()
+    }
+}
+
+fn configs() -> [WeightOnlyConfig; 4] {
+    let symmetric = WeightOnlyConfig::default();
+    let grouped = WeightOnlyConfig { group_len: Some(64), ..symmetric };
+    [
+        symmetric,
+        grouped,
+        WeightOnlyConfig { scheme: affine(), ..symmetric },
+        WeightOnlyConfig { scheme: affine(), ..grouped },
+    ]
+}
+
+fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<WeightOnlyLinear> {
+    let last = model.layers().len() - 1;
+    let layers = model.layers().iter().enumerate().map(|(i, layer)| {
+        let (n, k) = (layer.n(), layer.k());
+        let layer = WeightOnlyLinear::new(layer.weight(), n, k, layer.bias(), config, kernel).unwrap();
+        if i == last { layer } else { layer.with_activation(FusedActivation::Relu) }
+    });
+    layers.collect()
+}
+
+/// Logits of `x`, `batch` rows at a time, with activations of type `F` between the layers.
+fn logits<F: Float>(layers: &[WeightOnlyLinear], x: &[f32], batch: usize, threads: Threads<'_>) -> Vec<f32> {
+    let mut workspace = LinearWorkspace::new();
+    let mut logits = Vec::new();
+    for rows in x.chunks(batch * PIXELS) {
+        let m = rows.len() / PIXELS;
+        let mut x: Vec<F> = rows.iter().map(|&x| F::narrow(x)).collect();
+        for layer in layers {
+            let mut y = vec![F::default(); m * layer.n()];
+            let out = MatMut::new(&mut y, m, layer.n()).unwrap();
+            layer.forward(MatRef::new(&x, m, layer.k()).unwrap(), out, threads, &mut workspace).unwrap();
+            x = y;
+        }
+        logits.extend(x.iter().map(|x| x.widen()));
+    }
+    logits
+}
+
+#[test]
+fn models_with_quantized_weights_decide_as_the_f32_models_do() {
+    let test = Digits::read(&file("mnist_test_2500")).unwrap();
+    let images = MatRef::new(&test.inputs, test.len(), PIXELS).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for name in ["mnist_mlp_784_256_128_10", "mnist_mlp_784_512_512_10"] {
+        let float = FloatMlp::load(file(name)).unwrap();
+        let mut expected = vec![0.0; test.len() * CLASSES];
+        let out = MatMut::new(&mut expected, test.len(), CLASSES).unwrap();
+        float.forward(images, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
+        let right =
+            |logits: &[f32]| test.correct(argmax_rows(MatRef::new(logits, test.len(), CLASSES).unwrap()));
+        for kernel in Kernel::available() {
+            for config in configs() {
+                let layers = quantize(&float, &config, kernel);
+                let y = logits::<f32>(&layers, &test.inputs, test.len(), Threads::Serial);
+                let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
+                let which = format!("{name} {kernel} {:?} {:?}", config.group_len, config.scheme.kind);
+                println!("{which}: {correct} right, logits SQNR {sqnr:.2} dB");
+                assert!(correct >= 2442 && sqnr >= 49.0, "{which}: {correct} {sqnr}");
+                if config.group_len.is_some() {
+                    continue;
+                }
+                // The same bits in any batch, on any number of threads.
+                assert!(
+                    y == logits::<f32>(&layers, &test.inputs, test.len(), Threads::Pool(&pool)),
+                    "{which}"
+                );
+                assert!(
+                    y[..100 * CLASSES]
+                        == logits::<f32>(&layers, &test.inputs[..100 * PIXELS], 1, Threads::Serial)
+                );
+            }
+            let layers = quantize(&float, &WeightOnlyConfig::default(), kernel);
+            for (y, least) in [
+                (logits::<f16>(&layers, &test.inputs, test.len(), Threads::Serial), 49.0),
+                (logits::<bf16>(&layers, &test.inputs, test.len(), Threads::Serial), 40.0), // eight bits of mantissa
+            ] {
+                let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
+                println!("{name} {kernel}, 16-bit activations: {correct} right, logits SQNR {sqnr:.2} dB");
+                assert!(correct >= 2440 && sqnr >= least, "{name} {kernel}: {correct} {sqnr}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_layer_is_the_float_layer_of_its_unpacked_weights() {
+    let (n, k) = (21, 100);
+    let weight: Vec<f32> = (0..n * k).map(|i| ((i * i) % 97) as f32 / 50.0 - 0.7).collect();
+    for kernel in Kernel::available() {
+        for config in configs() {
+            let layer = WeightOnlyLinear::new(&weight, n, k, None, &config, kernel).unwrap();
+            let restored = layer.unpack();
+            let groups = qcore::Groups::new(n, k, config.group_len.unwrap_or(k)).unwrap();
+            let params = qcore::group_params(&weight, groups, &config.scheme).unwrap();
+            for (i, (&w, restored)) in weight.iter().zip(&restored).enumerate() {
+                let group = i / k * groups.per_row() + i % k / config.group_len.unwrap_or(k);
+                assert_eq!(params[group].fake_quantize(w), *restored, "{kernel}");
+            }
+            // A row of the unit matrix reads a column of the weights.
+            for p in [0, 37, k - 1] {
+                let mut x = vec![0.0f32; k];
+                x[p] = 1.0;
+                let mut y = vec![0.0f32; n];
+                let (x, out) = (MatRef::new(&x, 1, k).unwrap(), MatMut::new(&mut y, 1, n).unwrap());
+                layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
+                assert_eq!(y, (0..n).map(|j| restored[j * k + p]).collect::<Vec<_>>(), "{kernel}");
+            }
+            assert!(layer.bytes() > n * k && layer.bytes() < 4 * n * k);
+            assert_eq!((layer.n(), layer.k(), layer.bias()), (n, k, None));
+        }
+    }
+}
+
+#[test]
+fn bad_weights_are_refused_with_numbers() {
+    let kernel = Kernel::select().unwrap();
+    let config = WeightOnlyConfig::default();
+    let new = |weight: &[f32], n, k, bias: Option<&[f32]>, config: &WeightOnlyConfig| {
+        WeightOnlyLinear::new(weight, n, k, bias, config, kernel).unwrap_err()
+    };
+    assert_eq!(new(&[], 0, 3, None, &config), LayerError::Empty { n: 0, k: 3 });
+    assert_eq!(new(&[1.0; 5], 2, 3, None, &config).to_string(), "the groups have 6 elements, the data 5");
+    let error = new(&[1.0, f32::NAN], 1, 2, None, &config);
+    assert_eq!(error.to_string(), "group 0: value NaN at index 1 is not finite");
+    let error = new(&[1.0; 6], 2, 3, Some(&[1.0]), &config);
+    assert_eq!(error, LayerError::Length { tensor: "the bias", n: 2, len: 1 });
+    assert!(matches!(
+        new(&[1.0; 2], 1, 2, Some(&[f32::INFINITY]), &config),
+        LayerError::Bias { channel: 0, .. }
+    ));
+    let odd = WeightOnlyConfig { group_len: Some(5), ..config };
+    assert_eq!(
+        new(&[1.0; 40], 1, 40, None, &odd),
+        LayerError::Scale(ScaleError::GroupLength { group_len: 5 })
+    );
+    let unsigned = WeightOnlyConfig { scheme: Scheme::activations_u8(), ..config };
+    assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), LayerError::Group(_)));
+    let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
+    let distant = WeightOnlyConfig { scheme: Scheme { kind, ..affine() }, ..config };
+    assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), LayerError::GroupZeroPoint { group: 0, .. }));
+}
