@@ -74,30 +74,14 @@
 
 #![forbid(unsafe_code)]
 
-// The rooms, in the order in which they depend on each other: a room imports only those above it.
-
-// What a caller chooses: forms, codes, observers, methods.
+// The rooms, along the way that data takes: each imports only those above it (`cargo xtask tidy`).
 mod config;
-
-// One linear layer in each of its forms.
 mod layer;
-
-// A model as a tree of layers.
 mod tree;
-
-// Bytes, warnings, tables.
 mod evidence;
-
-// The quantize pass: calibrate, plan, replace, report.
 mod pass;
-
-// The MLP in f32, in mixed forms, in integers only.
 mod mlp;
-
-// Models as files.
 mod file;
-
-// The layers that courses write: slow, to compare with.
 pub mod reference;
 
 pub use config::activation_codes::ActivationCodes;

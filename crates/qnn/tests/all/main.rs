@@ -14,6 +14,7 @@ mod digest;
 mod evidence;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;
+mod integer_models;
 mod layer_files;
 mod layers;
 mod linear_scalar;
