@@ -6,9 +6,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use qcore::Scheme;
+use qcore::{ActivationFunction, Scheme};
 use qkernels::Dynamic;
-use qnn::{Checkpoint, CheckpointError, FusedActivation, Int8Form, Linear, ShardIndex};
+use qnn::{Checkpoint, CheckpointError, Int8Form, Linear, ShardIndex};
 use qnn_fuzz::{check_saved, kernel, run};
 
 const FORMS: [Int8Form; 6] = [
@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
             let before = checkpoint.tensors().count();
             let layer = match form {
                 None => checkpoint.take_float(&name).map(Linear::from),
-                Some(form) => checkpoint.take_int8(&name, form, FusedActivation::Relu, kernel()),
+                Some(form) => checkpoint.take_int8(&name, form, ActivationFunction::Relu, kernel()),
             };
             match layer {
                 Ok(layer) => {

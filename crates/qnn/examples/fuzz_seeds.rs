@@ -4,11 +4,11 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-use qcore::{CodeRange, QParams, Scheme, ZeroScale};
+use qcore::{ActivationFunction, CodeRange, QParams, Scheme, ZeroScale};
 use qkernels::{Dynamic, Kernel, MatRef};
 use qnn::{
-    DynamicLinear, FloatLinear, FloatMlp, FusedActivation, Linear, QuantConfig, StaticLinear, StaticParts,
-    WeightConfig, WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+    DynamicLinear, FloatLinear, FloatMlp, Linear, QuantConfig, StaticLinear, StaticParts, WeightConfig,
+    WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -49,7 +49,7 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
                 weight_zero_points: Some(vec![1, -1]),
                 bias: Some(vec![7, -9]),
                 input,
-                activation: FusedActivation::Relu,
+                activation: ActivationFunction::Relu,
             },
             kernel,
         )

@@ -86,7 +86,6 @@ pub mod reference;
 
 pub use config::activation_codes::ActivationCodes;
 pub use config::form::Form;
-pub use config::fused::FusedActivation;
 pub use config::method::{DynamicConfig, Method, StaticConfig};
 pub use config::mlp::QuantConfig;
 pub use config::observer::ObserverChoice;

@@ -8,15 +8,14 @@ mod small;
 
 use std::sync::Once;
 
-use qcore::{QParams, Range, Scheme};
+use qcore::{ActivationFunction, QParams, Range, Scheme};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::reference::{Int8Linear, QuantizedLinear};
 use qnn::{
     CalibrateError, DynamicConfig, DynamicLinear, DynamicParts, FloatLinear, FloatLinearError, FloatMlp,
-    ForwardError, FusedActivation, LayerError, Layers, Linear, LinearWorkspace, Method, Mlp, ModelOutput,
-    PassConfig, PassError, QuantConfig, QuantMlp, ReportError, StaticLinear, StaticParts, WeightConfig,
-    WeightOnlyConfig, WeightOnlyLinear, analyze_model_sizes, analyze_sensitivity, argmax_rows,
-    calibrate_model, quantize_model,
+    ForwardError, LayerError, Layers, Linear, LinearWorkspace, Method, Mlp, ModelOutput, PassConfig,
+    PassError, QuantConfig, QuantMlp, ReportError, StaticLinear, StaticParts, WeightConfig, WeightOnlyConfig,
+    WeightOnlyLinear, analyze_model_sizes, analyze_sensitivity, argmax_rows, calibrate_model, quantize_model,
 };
 
 use small::{linear, quant_model, rows};
@@ -99,7 +98,7 @@ fn float_layers_need_all_dimensions() {
 #[test]
 fn integer_layers_need_all_dimensions() {
     limited();
-    let (weight, activation) = ([1_i8], FusedActivation::None);
+    let (weight, activation) = ([1_i8], ActivationFunction::Identity);
     for (n, k) in SIZES.into_iter().flat_map(|a| [(0, a), (a, 0)]) {
         for weight in [MatRef::new(&[], n, k).unwrap(), MatRef::with_strides(&weight, n, k, 0, 0).unwrap()] {
             let (name, weight_scales) = ("fc".to_owned(), vec![]);

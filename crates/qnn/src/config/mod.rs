@@ -2,7 +2,6 @@
 
 pub(crate) mod activation_codes;
 pub(crate) mod form;
-pub(crate) mod fused;
 pub(crate) mod method;
 pub(crate) mod mlp;
 pub(crate) mod observer;

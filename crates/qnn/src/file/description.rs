@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use qcore::QParams;
+use qcore::{ActivationFunction, QParams};
 use qkernels::Dynamic;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::checksum::checksum;
 use super::error::{LoadError, SaveError};
 use super::scheme::{ORDERS, ROUNDINGS, SchemeDescription, code_range, name_of, named, number, number_text};
 use super::tensors::Tensor;
+use crate::config::form::Form;
 
 /// The name of the format.
 const FORMAT: &str = "qnn.layers";
@@ -40,8 +41,11 @@ pub(crate) struct LayerDescription {
     pub(crate) name: String,
     /// `float`, `static`, `dynamic` or `weight_only`.
     pub(crate) form: String,
-    /// `none` or `relu`.
+    /// `none`, or the name of an activation function.
     pub(crate) activation: String,
+    /// The parameters of the activation function, if it has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) activation_parameters: Vec<String>,
     /// Only static layers have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<InputDescription>,
@@ -135,6 +139,54 @@ impl Description {
         let text = serde_json::to_string(self)?;
         self.checksum = stated;
         Ok(format!("{:08x}", checksum(tensors, &text)))
+    }
+}
+
+impl LayerDescription {
+    /// The description of a layer, without what only layers of its form have.
+    pub(crate) fn new(name: &str, form: Form, activation: ActivationFunction) -> Self {
+        Self {
+            name: name.to_owned(),
+            form: form.name().to_owned(),
+            activation: function_name(activation).to_owned(),
+            activation_parameters: activation.parameters().map(number_text).collect(),
+            input: None,
+            dynamic: None,
+            group: None,
+        }
+    }
+
+    pub(crate) fn function(&self) -> Result<ActivationFunction, LoadError> {
+        const PARAMETERS: &str = "activation_parameters";
+        let known = FUNCTIONS.map(|function| (function_name(function), function));
+        let known = named("activation", &known, self.activation.clone())?;
+        let parameters = self.activation_parameters.iter().map(|text| number(PARAMETERS, text));
+        let parameters = parameters.collect::<Result<Vec<f32>, _>>()?;
+        ActivationFunction::from_name(known.name(), &parameters).map_err(|error| LoadError::Unknown {
+            field: PARAMETERS,
+            expected: format!("those of {} ({error})", self.activation),
+            got: self.activation_parameters.join(", "),
+        })
+    }
+}
+
+/// One activation function of each name.
+const FUNCTIONS: [ActivationFunction; 8] = [
+    ActivationFunction::Identity,
+    ActivationFunction::Relu,
+    ActivationFunction::RELU6,
+    ActivationFunction::LeakyRelu { slope: 0.0 },
+    ActivationFunction::Gelu,
+    ActivationFunction::GeluTanh,
+    ActivationFunction::Silu,
+    ActivationFunction::HardSwish,
+];
+
+/// The name of an activation function in files.
+fn function_name(function: ActivationFunction) -> &'static str {
+    match function {
+        ActivationFunction::Identity => "none",
+        function => function.name(),
     }
 }
 

@@ -1,13 +1,12 @@
 //! The int-quantized layout of compressed-tensors.
 
-use qcore::{CodeRange, QParams, quantize_bias};
+use qcore::{ActivationFunction, CodeRange, QParams, quantize_bias};
 use qkernels::{Dynamic, GROUP_STEP, Kernel, MatRef};
 use safetensors::Dtype;
 
 use super::checkpoint::Checkpoint;
 use super::checkpoint_error::CheckpointError;
 use super::tensors::TensorFileError;
-use crate::config::fused::FusedActivation;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::stored::{StoredForm, StoredLayer};
@@ -72,7 +71,7 @@ impl Checkpoint<'_> {
         &mut self,
         name: &str,
         form: Int8Form,
-        activation: FusedActivation,
+        activation: ActivationFunction,
         kernel: Kernel,
     ) -> Result<Linear, CheckpointError> {
         let layer = self.read_int8(name, form, activation, kernel);
@@ -83,7 +82,7 @@ impl Checkpoint<'_> {
         &mut self,
         name: &str,
         form: Int8Form,
-        activation: FusedActivation,
+        activation: ActivationFunction,
         kernel: Kernel,
     ) -> Result<Linear, CheckpointError> {
         let weight = self.take_weight(name, form.parts(), |tensor, weight| match weight.dtype {

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use qcore::ActivationFunction;
 use qkernels::{Kernel, MatRef};
 use safetensors::Dtype;
 
@@ -23,7 +24,6 @@ use super::error::{KEY, LoadError};
 use super::scheme::named;
 use super::tensors::TensorFile;
 use crate::config::form::Form;
-use crate::config::fused::FusedActivation;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
@@ -96,9 +96,8 @@ impl<'d> LayerFile<'d> {
     }
 
     fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
-        let LayerDescription { name, form, activation, input, dynamic, group } = described;
-        let activations = FusedActivation::ALL.map(|activation| (activation.name(), activation));
-        let activation = named("activation", &activations, activation)?;
+        let activation = described.function()?;
+        let LayerDescription { name, form, input, dynamic, group, .. } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let fields = [
             ("input", input.is_some(), form == Form::Static),
@@ -162,7 +161,7 @@ impl<'d> LayerFile<'d> {
         Ok(StoredForm::Static { bias: bias.map(|bias| bias.to_i32()), input })
     }
 
-    fn take_float(&mut self, name: String, activation: FusedActivation) -> Result<Linear, LoadError> {
+    fn take_float(&mut self, name: String, activation: ActivationFunction) -> Result<Linear, LoadError> {
         let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::F32)?;
         let bias = self.file.take_if_there(&format!("{name}.bias"), Dtype::F32, &[n])?;
         let bias = bias.map(|bias| bias.to_f32());

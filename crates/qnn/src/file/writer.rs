@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
+use qcore::ActivationFunction;
 use qkernels::PackedWeights;
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, SaveError};
 use super::tensors::Tensor;
 use crate::config::form::Form;
-use crate::config::fused::FusedActivation;
 use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
 use crate::layer::linear::Linear;
@@ -87,17 +87,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn describe(&mut self, name: &str, form: Form, activation: FusedActivation) -> &mut LayerDescription {
-        let (name, activation) = (name.to_owned(), activation.name().to_owned());
-        let described = LayerDescription {
-            name,
-            form: form.name().to_owned(),
-            activation,
-            input: None,
-            dynamic: None,
-            group: None,
-        };
-        self.layers.push(described);
+    fn describe(&mut self, name: &str, form: Form, activation: ActivationFunction) -> &mut LayerDescription {
+        self.layers.push(LayerDescription::new(name, form, activation));
         let last = self.layers.len() - 1;
         &mut self.layers[last]
     }

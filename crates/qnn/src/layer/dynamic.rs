@@ -1,7 +1,7 @@
 //! The dynamic form (W8A8): floats are quantized by scales found in the values at hand, integers
 //! are multiplied, and floats come out.
 
-use qcore::{CodeRange, Float, Kind, QParams, first_non_finite};
+use qcore::{ActivationFunction, CodeRange, Float, Kind, QParams, first_non_finite};
 use qkernels::{
     DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, StoredFloat, Threads, gemm_dynamic,
 };
@@ -16,7 +16,6 @@ use super::static_linear::build::pack;
 use super::storage::Storage;
 use super::weight_codes::{codes, scheme_params, zero_points};
 use super::workspace::LinearWorkspace;
-use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightConfig;
 
 /// An int8 layer that needs no calibration: it finds a scale for each token, or one for all, in the
@@ -64,7 +63,7 @@ pub struct DynamicParts<'w> {
     /// fast as those of 8.
     pub activations: Dynamic,
     /// The activation function that follows.
-    pub activation: FusedActivation,
+    pub activation: ActivationFunction,
 }
 
 impl DynamicLinear {
@@ -95,6 +94,7 @@ impl DynamicLinear {
         if let Some((channel, bias)) = bias.as_ref().and_then(|bias| first_non_finite(bias)) {
             return Err(LayerError::Bias { channel, bias });
         }
+        let activation = activation.check()?;
         let largest_input = largest_input(&activations)?;
         let weights = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
         weights.check_accumulators(largest_input, None)?;
@@ -196,9 +196,7 @@ impl DynamicLinear {
         if let Some(bias) = &self.bias {
             stage = stage.with_float_bias(bias)?;
         }
-        if self.activation() == FusedActivation::Relu {
-            stage = stage.with_relu();
-        }
+        stage = stage.with_activation(self.activation())?;
         let gemm = &mut workspace.gemm;
         Ok(gemm_dynamic(x, self.activations, &self.weights, &stage, out, threads, gemm)?)
     }

@@ -1,5 +1,6 @@
 //! The f32 form of a layer: `y = x * w^T + bias`.
 
+use qcore::ActivationFunction;
 use qkernels::{MatMut, MatRef, Threads, float};
 
 use super::forward_error::ForwardError;
@@ -8,7 +9,6 @@ use super::rows::blocks;
 use super::rows::{check_input, check_output};
 use super::storage::Storage;
 use super::watch::SharedWatch;
-use crate::config::fused::FusedActivation;
 
 /// An f32 layer like PyTorch's `nn.Linear`, with weights (n, k) row-major and perhaps a bias (n),
 /// all finite. An activation function may follow.
@@ -125,7 +125,7 @@ impl FloatLinear {
                 return Err(FloatLinearError::NonFinite { tensor: tensor(), index, value });
             }
         }
-        let head = Head { name, n, k, activation: FusedActivation::None };
+        let head = Head { name, n, k, activation: ActivationFunction::Identity };
         Ok(Self { head, weight, bias, watch: None })
     }
 
@@ -138,9 +138,10 @@ impl FloatLinear {
         Ok(layer.with_activation(self.activation()))
     }
 
-    /// The same layer with an activation function after it.
+    /// The same layer with an activation function after it. If a bound or a slope is unusable
+    /// ([`ActivationFunction::check`]), the layer cannot be quantized, or read back from a file.
     #[must_use]
-    pub fn with_activation(mut self, activation: FusedActivation) -> Self {
+    pub fn with_activation(mut self, activation: ActivationFunction) -> Self {
         self.head.activation = activation;
         self
     }
@@ -232,7 +233,7 @@ impl FloatLinear {
             if let Some(bias) = &self.bias {
                 row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
-            row.iter_mut().for_each(|y| *y = self.head.activation.apply(*y));
+            self.head.activation.apply_slice(row);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What every layer has, whatever its form.
 
-use crate::config::fused::FusedActivation;
+use qcore::ActivationFunction;
 
 /// What every layer has, whatever its form.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +11,7 @@ pub(crate) struct Head {
     /// Inputs.
     pub(crate) k: usize,
     /// What the layer does to its outputs before it stores them.
-    pub(crate) activation: FusedActivation,
+    pub(crate) activation: ActivationFunction,
 }
 
 /// The methods that show a layer's `head`.
@@ -33,7 +33,7 @@ macro_rules! head_methods {
         }
 
         /// The activation function that follows.
-        pub fn activation(&self) -> FusedActivation {
+        pub fn activation(&self) -> ActivationFunction {
             self.head.activation
         }
     };

@@ -1,6 +1,8 @@
 //! Why a layer has no quantized form, whatever the form.
 
-use qcore::{AccumulatorError, BiasError, ChannelError, GroupError, NoFittingScale, ParamError};
+use qcore::{
+    AccumulatorError, ActivationError, BiasError, ChannelError, GroupError, NoFittingScale, ParamError,
+};
 use qkernels::{PackError, ScaleError, ViewError};
 
 /// Why codes and scales do not make a layer, or an f32 layer has no codes and scales.
@@ -112,6 +114,9 @@ pub enum LayerError {
         /// Scale of the next layer's input.
         output_scale: f32,
     },
+    /// A bound or the slope of the activation function is unusable.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// A bias is infinite or NaN.
     #[error("the bias of channel {channel} is {bias}; it must be finite")]
     Bias {

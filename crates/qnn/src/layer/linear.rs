@@ -1,6 +1,7 @@
 //! A linear layer in any form: the place in a model where the quantize pass puts one form instead
 //! of another.
 
+use qcore::ActivationFunction;
 use qkernels::{MatMut, MatRef, Threads};
 
 use super::dynamic::DynamicLinear;
@@ -12,7 +13,6 @@ use super::storage::Storage;
 use super::weight_only::WeightOnlyLinear;
 use super::workspace::LinearWorkspace;
 use crate::config::form::Form;
-use crate::config::fused::FusedActivation;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and
 /// after the quantize pass.
@@ -93,7 +93,7 @@ impl Linear {
     }
 
     /// The activation function that follows.
-    pub fn activation(&self) -> FusedActivation {
+    pub fn activation(&self) -> ActivationFunction {
         self.head().activation
     }
 

@@ -1,6 +1,6 @@
 //! Layers as files have them: codes and scales, and what only one form has.
 
-use qcore::QParams;
+use qcore::{ActivationFunction, QParams};
 use qkernels::{Dynamic, Kernel, MatRef};
 
 use super::dynamic::{DynamicLinear, DynamicParts};
@@ -8,7 +8,6 @@ use super::layer_error::LayerError;
 use super::linear::Linear;
 use super::static_linear::build::{StaticLinear, StaticParts};
 use super::weight_only::WeightOnlyLinear;
-use crate::config::fused::FusedActivation;
 
 /// What a file has of a quantized layer, whatever its form. Values have not been checked.
 pub(crate) struct StoredLayer<'w> {
@@ -19,7 +18,7 @@ pub(crate) struct StoredLayer<'w> {
     pub(crate) weight_scales: Vec<f32>,
     /// The zero point of each channel or group; `None` if all are 0.
     pub(crate) weight_zero_points: Option<Vec<i8>>,
-    pub(crate) activation: FusedActivation,
+    pub(crate) activation: ActivationFunction,
 }
 
 /// What a file has of a layer of one form only.

@@ -1,7 +1,7 @@
 //! The form in which only the weights are quantized: floats come in, weights are i8, floats come
 //! out.
 
-use qcore::{Float, Groups, first_non_finite, group_params, quantize_per_group};
+use qcore::{ActivationFunction, Float, Groups, first_non_finite, group_params, quantize_per_group};
 use qkernels::{
     FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, weight_only,
 };
@@ -13,7 +13,6 @@ use super::layer_error::LayerError;
 use super::rows::{check_input, check_output};
 use super::storage::Storage;
 use super::workspace::LinearWorkspace;
-use crate::config::fused::FusedActivation;
 use crate::config::weights::WeightOnlyConfig;
 
 /// A layer with i8 weights and float activations (W8A32 and W8A16): `y = x * dequantize(w)^T +
@@ -115,7 +114,7 @@ impl WeightOnlyLinear {
                 return Err(LayerError::Bias { channel, bias });
             }
         }
-        let head = Head { name: String::new(), n, k, activation: FusedActivation::None };
+        let head = Head { name: String::new(), n, k, activation: ActivationFunction::Identity };
         Ok(Self { head, weights, bias })
     }
 
@@ -139,9 +138,10 @@ impl WeightOnlyLinear {
         self
     }
 
-    /// The same layer with an activation function after it.
+    /// The same layer with an activation function after it. If a bound or a slope is unusable
+    /// ([`ActivationFunction::check`]), [`forward`](Self::forward) fails.
     #[must_use]
-    pub fn with_activation(mut self, activation: FusedActivation) -> Self {
+    pub fn with_activation(mut self, activation: ActivationFunction) -> Self {
         self.head.activation = activation;
         self
     }
@@ -198,10 +198,7 @@ impl WeightOnlyLinear {
             None => FloatStage::new(),
             Some(bias) => FloatStage::new().with_bias(bias)?,
         };
-        let stage = match self.activation() {
-            FusedActivation::Relu => stage.with_relu(),
-            FusedActivation::None => stage,
-        };
+        let stage = stage.with_activation(self.activation())?;
         Ok(weight_only(x, &self.weights, &stage, out, threads, &mut workspace.gemm)?)
     }
 }

@@ -2,12 +2,14 @@
 
 use core::ops::Range;
 
-use qcore::{Agreement, SqnrAboutMean, clipped_fraction, dequantize_acc, first_non_finite, requantize};
+use qcore::{
+    Agreement, OnCodes, SqnrAboutMean, clipped_fraction, dequantize_acc, first_non_finite,
+    requantize_activation, requantize_scaled,
+};
 use qkernels::{Activation, MatMut, MatRef, Threads};
 
 use super::float::FloatMlp;
 use super::quant::QuantMlp;
-use crate::config::fused::FusedActivation;
 use crate::evidence::warning::ChannelPeaks;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::grown;
@@ -155,26 +157,31 @@ impl<'m, C: Activation> Comparison<'m, C> {
         let sums = MatMut::new(&mut *all_sums, m, layer.n())?;
         layer.forward_sums(x, sums, Threads::Serial, &mut self.workspace)?;
 
-        let factors = if next.is_some() { layer.multipliers() } else { layer.factors() };
-        let sums = || all_sums.iter().zip(factors.iter().cycle());
+        let function = layer.activation();
+        let sums = || all_sums.iter().zip(layer.factors().iter().cycle());
         self.values.clear();
         if let Some(next) = next {
-            let (zero_point, high) = (next.zero_point(), next.codes().max());
-            let low = match layer.activation() {
-                FusedActivation::Relu => next.codes().min().max(zero_point),
-                FusedActivation::None => next.codes().min(),
+            let (scale, zero_point) = (next.scale(), next.zero_point());
+            let (lowest, high) = (next.codes().min(), next.codes().max());
+            // The code before it is clamped to the largest one.
+            let bounds = function.as_code_bounds(scale, zero_point, lowest, i32::MAX);
+            let (low, most) = bounds.unwrap_or((lowest, i32::MAX));
+            let unclamped = |((&sum, &factor), &multiplier): ((&i32, &f32), &f32)| match function.on_codes() {
+                OnCodes::RealValues => {
+                    requantize_activation(sum, factor, function, scale, zero_point, low, most)
+                }
+                _ => {
+                    let scaled = function.after_multiplier(sum as f32 * multiplier);
+                    requantize_scaled(scaled, zero_point, low, most)
+                }
             };
-            let saturated = tally.saturated.get_or_insert_default();
-            saturated.count(
-                sums().map(|(&sum, &factor)| requantize(sum, factor, zero_point, low, i32::MAX) > high),
-            );
+            let unclamped = || sums().zip(layer.multipliers().iter().cycle()).map(unclamped);
+            tally.saturated.get_or_insert_default().count(unclamped().map(|code| code > high));
             self.codes.clear();
-            let code = |(&sum, &factor)| C::from_clamped(requantize(sum, factor, zero_point, low, high));
-            self.codes.extend(sums().map(code));
+            self.codes.extend(unclamped().map(|code| C::from_clamped(code.min(high))));
             self.values.extend(self.codes.iter().map(|code| next.dequantize(code.widen())));
         } else {
-            let value = |(&sum, &factor)| layer.activation().apply(dequantize_acc(sum, factor));
-            self.values.extend(sums().map(value));
+            self.values.extend(sums().map(|(&sum, &factor)| function.apply(dequantize_acc(sum, factor))));
         }
         Ok(tally.sqnr.add(output, &self.values)?)
     }

@@ -3,9 +3,9 @@
 
 use core::ops::Range;
 
+use qcore::ActivationFunction;
 use qkernels::{MatMut, MatRef, Threads};
 
-use crate::config::fused::FusedActivation;
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::{block_rows, blocks};
@@ -57,7 +57,8 @@ impl FloatMlp {
         let heads: Vec<_> = layers.iter().map(|layer| &layer.head).collect();
         check_chain(&heads)?;
         let last = layers.len() - 1;
-        let activation = |index| if index == last { FusedActivation::None } else { FusedActivation::Relu };
+        let activation =
+            |index| if index == last { ActivationFunction::Identity } else { ActivationFunction::Relu };
         let layers = layers.into_iter().enumerate();
         Ok(Self { layers: layers.map(|(index, layer)| layer.with_activation(activation(index))).collect() })
     }

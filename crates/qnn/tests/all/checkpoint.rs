@@ -1,7 +1,8 @@
 //! Layers from files of other programs: the int-quantized layout of compressed-tensors, and whatever is wrong with one.
 
+use qcore::ActivationFunction;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
-use qnn::{Checkpoint, FusedActivation, Int8Form, Linear, LinearWorkspace};
+use qnn::{Checkpoint, Int8Form, Linear, LinearWorkspace};
 use safetensors::Dtype;
 
 use crate::tensor_files::{Tensors, bf16s, codes, f16s, f32s, file, i32s, i64s};
@@ -19,7 +20,7 @@ fn take(tensors: &Tensors, form: Int8Form) -> Result<Linear, String> {
     let bytes = file(tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).map_err(|error| error.to_string())?;
     let kernel = Kernel::select().unwrap();
-    let layer = checkpoint.take_int8("q", form, FusedActivation::None, kernel);
+    let layer = checkpoint.take_int8("q", form, ActivationFunction::Identity, kernel);
     let layer = layer.map_err(|error| error.to_string())?;
     checkpoint.finish().map_err(|error| error.to_string())?;
     Ok(layer)
@@ -371,7 +372,7 @@ fn a_tensor_of_the_layer_that_is_not_understood_is_refused_when_it_is_taken() {
             tensors.push((tensor, Dtype::I32, vec![1], vec![0; 4]));
             let bytes = file(&tensors);
             let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
-            let error = checkpoint.take_int8("q", form, FusedActivation::None, kernel).unwrap_err();
+            let error = checkpoint.take_int8("q", form, ActivationFunction::Identity, kernel).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
         let float = vec![
@@ -388,7 +389,7 @@ fn a_tensor_of_the_layer_that_is_not_understood_is_refused_when_it_is_taken() {
     }
     let bytes = file(&tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
-    assert!(checkpoint.take_int8("q", DYNAMIC, FusedActivation::None, kernel).is_ok());
+    assert!(checkpoint.take_int8("q", DYNAMIC, ActivationFunction::Identity, kernel).is_ok());
 }
 
 #[test]
@@ -434,7 +435,7 @@ fn what_was_taken_is_not_called_missing_and_what_failed_can_be_taken_otherwise()
     let bytes = file(&w8a8());
     let kernel = Kernel::select().unwrap();
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
-    let mut take = |form| checkpoint.take_int8("q", form, FusedActivation::None, kernel);
+    let mut take = |form| checkpoint.take_int8("q", form, ActivationFunction::Identity, kernel);
     assert_eq!(take(Int8Form::Static).unwrap_err().to_string(), "tensor \"q.input_scale\" is missing");
     assert!(take(DYNAMIC).is_ok());
     for form in FORMS {

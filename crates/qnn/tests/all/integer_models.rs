@@ -1,9 +1,9 @@
 //! Which MLPs compute with integers only, and what is said about those that do not.
 
-use qcore::{CodeRange, QParams, Scheme};
+use qcore::{ActivationFunction, CodeRange, QParams, Scheme};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    FusedActivation, LayerError, Linear, LinearWorkspace, Method, Mlp, PassConfig, PassLayerError, QuantMlp,
+    LayerError, Linear, LinearWorkspace, Method, Mlp, PassConfig, PassLayerError, QuantMlp,
     QuantizeModelError, StaticConfig, StaticLinear, StaticParts, layers_to_bytes, quantize_model,
 };
 
@@ -60,7 +60,7 @@ fn one_weight(name: &str, weight_scale: f32, input_scale: f32) -> Linear {
         weight_zero_points: None,
         bias: None,
         input: QParams::new(input_scale, 0, CodeRange::U8).unwrap(),
-        activation: FusedActivation::None,
+        activation: ActivationFunction::Identity,
     };
     StaticLinear::new(parts, Kernel::select().unwrap()).unwrap().into()
 }

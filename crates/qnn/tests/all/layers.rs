@@ -1,12 +1,10 @@
 //! The cases of the reference fixtures that describe layers, run on the layers.
 
 use half::f16;
-use qcore::{CodeRange, ErrorMetrics, QParams, Scheme};
+use qcore::{ActivationFunction, CodeRange, ErrorMetrics, QParams, Scheme};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::reference::{Int8Linear, QuantizedLinear};
-use qnn::{
-    DynamicLinear, FloatLinear, FusedActivation, LinearWorkspace, StaticLinear, StaticParts, WeightConfig,
-};
+use qnn::{DynamicLinear, FloatLinear, LinearWorkspace, StaticLinear, StaticParts, WeightConfig};
 
 use crate::fixture::{Case, Group};
 
@@ -54,7 +52,7 @@ fn static_linear_is_the_fully_quantized_layer() {
                         weight_zero_points: None,
                         bias: Some(case.get("q_bias")),
                         input,
-                        activation: FusedActivation::None,
+                        activation: ActivationFunction::Identity,
                     };
                     StaticLinear::new(parts, kernel).unwrap()
                 }
@@ -89,7 +87,7 @@ fn static_linear_takes_unsigned_codes() {
         weight_zero_points: None,
         bias: Some(case.get("q_bias")),
         input: QParams::new(1.0, case.int("x_zero_point_u8") as i32, CodeRange::U8).unwrap(),
-        activation: FusedActivation::None,
+        activation: ActivationFunction::Identity,
     };
     let layer = StaticLinear::new(parts, Kernel::select().unwrap()).unwrap();
     let (x, mut workspace) = (matrix(&codes, k), LinearWorkspace::new());
@@ -114,7 +112,7 @@ fn static_linear_takes_affine_weights() {
                     weight_zero_points: Some(zero_points.clone()),
                     bias: None,
                     input: QParams::new(1.0, case.int("za") as i32, CodeRange::I8).unwrap(),
-                    activation: FusedActivation::None,
+                    activation: ActivationFunction::Identity,
                 };
                 let layer = StaticLinear::new(parts, kernel).unwrap();
                 let mut workspace = LinearWorkspace::new();

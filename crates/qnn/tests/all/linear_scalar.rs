@@ -3,9 +3,9 @@
 
 use half::{bf16, f16};
 use proptest::prelude::*;
-use qcore::{QParams, Range, Scheme, dequantize_acc, dequantize_acc_bias};
+use qcore::{ActivationFunction, QParams, Range, Scheme, dequantize_acc, dequantize_acc_bias};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, StoredFloat, Threads};
-use qnn::{DynamicLinear, FloatLinear, FusedActivation, Linear, LinearWorkspace, StaticLinear, WeightConfig};
+use qnn::{DynamicLinear, FloatLinear, Linear, LinearWorkspace, StaticLinear, WeightConfig};
 
 /// `sum_k (codes[k] - zero_point) * (w[k] - w_zero_point)` of one row and all channels, in i64.
 fn sums(codes: &[i32], zero_point: i32, w: &[i8], w_zero_points: &[i32]) -> Vec<i32> {
@@ -20,8 +20,8 @@ fn sums(codes: &[i32], zero_point: i32, w: &[i8], w_zero_points: &[i32]) -> Vec<
     w.chunks_exact(codes.len()).enumerate().map(channel).collect()
 }
 
-fn relu(activation: FusedActivation, y: f32) -> f32 {
-    if activation == FusedActivation::Relu && y < 0.0 { 0.0 } else { y }
+fn relu(activation: ActivationFunction, y: f32) -> f32 {
+    if activation == ActivationFunction::Relu && y < 0.0 { 0.0 } else { y }
 }
 
 fn scalar_static(layer: &StaticLinear, x: &[f32]) -> Vec<f32> {
@@ -113,7 +113,7 @@ proptest! {
             true => FloatLinear::new("fc", n, k, weight, (0..n).map(|_| random()).collect()),
             false => FloatLinear::without_bias("fc", n, k, weight),
         };
-        let activation = if relu { FusedActivation::Relu } else { FusedActivation::None };
+        let activation = if relu { ActivationFunction::Relu } else { ActivationFunction::Identity };
         let float = float.unwrap().with_activation(activation);
         let x: Vec<f32> = (0..m * k).map(|_| random() * 1.5).collect();
         let weights = match affine_weights {

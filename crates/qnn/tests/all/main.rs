@@ -3,6 +3,7 @@
 //!
 //! Beside it stands only what needs a process of its own.
 
+mod activation_functions;
 mod allocations;
 mod bad_files;
 mod bad_float_files;

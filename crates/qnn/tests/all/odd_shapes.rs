@@ -1,9 +1,8 @@
 //! Tensors without elements may claim any dimensions beside their 0: no reader allocates for them, and no layer is made.
 
+use qcore::ActivationFunction;
 use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
-use qnn::{
-    Checkpoint, FloatMlp, FusedActivation, Int8Form, LayerError, LayerFile, Mlp, QuantMlp, WeightOnlyLinear,
-};
+use qnn::{Checkpoint, FloatMlp, Int8Form, LayerError, LayerFile, Mlp, QuantMlp, WeightOnlyLinear};
 use safetensors::Dtype;
 
 use crate::tensor_files::{Tensors, f32s, file, i32s, sealed};
@@ -44,7 +43,8 @@ fn checkpoints() {
                 let bytes = file(&tensors);
                 let kernel = Kernel::select().unwrap();
                 let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
-                let error = checkpoint.take_int8("q", form, FusedActivation::None, kernel).unwrap_err();
+                let error =
+                    checkpoint.take_int8("q", form, ActivationFunction::Identity, kernel).unwrap_err();
                 assert_eq!(error.to_string(), format!("layer \"q\": {}", message(n, k)));
             }
         }
@@ -70,7 +70,7 @@ fn checkpoints() {
             let bytes = file(&tensors);
             let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
             let kernel = Kernel::select().unwrap();
-            let layer = checkpoint.take_int8("q", Int8Form::Static, FusedActivation::None, kernel);
+            let layer = checkpoint.take_int8("q", Int8Form::Static, ActivationFunction::Identity, kernel);
             assert!(layer.unwrap_err().to_string().contains(&format!("{odd:?}")), "{name}");
         }
     }

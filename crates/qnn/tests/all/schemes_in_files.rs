@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use qcore::{
-    AffineRange, CodeRange, Kind, QParams, Range, Rounding, ScaleArithmetic, Scheme, SymmetricDivisor,
-    ZeroPointOrder, ZeroScale,
+    ActivationFunction, AffineRange, CodeRange, Kind, QParams, Range, Rounding, ScaleArithmetic, Scheme,
+    SymmetricDivisor, ZeroPointOrder, ZeroScale,
 };
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
-    DynamicLinear, DynamicParts, FloatLinear, FusedActivation, LayerError, LayerFile, Linear,
-    LinearWorkspace, LoadError, Mlp, StaticLinear, StaticParts, WeightConfig, WeightGranularity,
-    WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+    DynamicLinear, DynamicParts, FloatLinear, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp,
+    StaticLinear, StaticParts, WeightConfig, WeightGranularity, WeightOnlyConfig, WeightOnlyLinear,
+    layers_to_bytes,
 };
 use safetensors::SafeTensors;
 
@@ -101,7 +101,7 @@ fn static_layer(input: QParams) -> Option<Linear> {
         weight_zero_points: None,
         bias: Some(vec![5, -7]),
         input,
-        activation: FusedActivation::None,
+        activation: ActivationFunction::Identity,
     };
     StaticLinear::new(parts, kernel()).ok().map(Linear::from)
 }
@@ -114,7 +114,7 @@ fn dynamic_layer(activations: Dynamic) -> Linear {
         weight_zero_points: None,
         bias: None,
         activations,
-        activation: FusedActivation::Relu,
+        activation: ActivationFunction::Relu,
     };
     DynamicLinear::new(parts, kernel()).unwrap().into()
 }
@@ -209,7 +209,7 @@ fn a_distant_zero_point_is_no_output_of_codes() {
         weight_zero_points: None,
         bias: None,
         input: distant,
-        activation: FusedActivation::None,
+        activation: ActivationFunction::Identity,
     };
     let layers = ["a", "b"].map(|name| Linear::from(StaticLinear::new(parts(name), kernel()).unwrap()));
     let x = [-100.0, -30.5];

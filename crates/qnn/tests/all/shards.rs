@@ -1,7 +1,8 @@
 //! Checkpoints in several files: read as one, or refused with the names of tensor and file.
 
+use qcore::ActivationFunction;
 use qkernels::{Dynamic, Kernel};
-use qnn::{Checkpoint, FusedActivation, Int8Form, Linear, ShardIndex};
+use qnn::{Checkpoint, Int8Form, Linear, ShardIndex};
 use safetensors::Dtype;
 
 use crate::tensor_files::{codes, f32s, file, with_header};
@@ -45,7 +46,7 @@ fn a_layer_in_two_files_has_all_of_its_tensors() {
     ] {
         assert!(checkpoint.is_int8("q") && checkpoint.layers() == ["q"]);
         let kernel = Kernel::select().unwrap();
-        let layer = checkpoint.take_int8("q", DYNAMIC, FusedActivation::None, kernel).unwrap();
+        let layer = checkpoint.take_int8("q", DYNAMIC, ActivationFunction::Identity, kernel).unwrap();
         let Linear::Dynamic(layer) = layer else { panic!() };
         assert_eq!(layer.bias(), Some(&[1.0, -1.0][..]));
         assert_eq!(layer.weights().zero_points(), [3, -3]);

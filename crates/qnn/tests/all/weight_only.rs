@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use half::{bf16, f16};
-use qcore::{AffineRange, CodeRange, Float, Kind, Scheme};
+use qcore::{ActivationFunction, AffineRange, CodeRange, Float, Kind, Scheme};
 use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads};
-use qnn::{
-    FloatMlp, FusedActivation, LayerError, LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear, argmax_rows,
-};
+use qnn::{FloatMlp, LayerError, LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear, argmax_rows};
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
 
@@ -40,7 +38,7 @@ fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<
     let layers = model.layers().iter().enumerate().map(|(i, layer)| {
         let (n, k) = (layer.n(), layer.k());
         let layer = WeightOnlyLinear::new(layer.weight(), n, k, layer.bias(), config, kernel).unwrap();
-        if i == last { layer } else { layer.with_activation(FusedActivation::Relu) }
+        if i == last { layer } else { layer.with_activation(ActivationFunction::Relu) }
     });
     layers.collect()
 }

@@ -1,10 +1,9 @@
 //! What a `StaticLinear` is made of, and how it is checked.
 
-use qcore::{CodeRange, QParams, output_multiplier};
+use qcore::{ActivationFunction, CodeRange, QParams, output_multiplier};
 use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::activation_codes::ActivationCodes;
-use crate::config::fused::FusedActivation;
 use crate::layer::head::{Head, head_methods};
 use crate::layer::layer_error::LayerError;
 use crate::layer::storage::Storage;
@@ -20,7 +19,8 @@ use crate::layer::storage::Storage;
 /// ```
 /// use qcore::{CodeRange, QParams};
 /// use qkernels::{Kernel, MatMut, MatRef, Threads};
-/// use qnn::{FusedActivation, LinearWorkspace, StaticLinear, StaticParts};
+/// use qcore::ActivationFunction;
+/// use qnn::{LinearWorkspace, StaticLinear, StaticParts};
 /// let layer = StaticLinear::new(
 ///     StaticParts {
 ///         name: "fc1".to_owned(),
@@ -29,7 +29,7 @@ use crate::layer::storage::Storage;
 ///         weight_zero_points: None,
 ///         bias: Some(vec![0, 40]), // in units of 0.5 * 0.5
 ///         input: QParams::new(0.5, 10, CodeRange::U8)?,
-///         activation: FusedActivation::None,
+///         activation: ActivationFunction::Identity,
 ///     },
 ///     Kernel::select()?,
 /// )?;
@@ -70,7 +70,7 @@ pub struct StaticParts<'w> {
     /// Scale, zero point and codes of the input. The codes are in u8 or in i8.
     pub input: QParams,
     /// The activation function that follows.
-    pub activation: FusedActivation,
+    pub activation: ActivationFunction,
 }
 
 impl StaticLinear {
@@ -88,6 +88,7 @@ impl StaticLinear {
         }
         check_len("the weight scales", n, weight_scales.len())?;
         check_len("the bias", n, bias.as_ref().map_or(n, Vec::len))?;
+        let activation = activation.check()?;
         let input_codes = codes_of("input", &input)?;
         let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;

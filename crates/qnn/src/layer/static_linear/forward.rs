@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use qcore::Float;
+use qcore::{Float, OnCodes};
 use qkernels::{
     Activation, Activations, DequantizeTo, FloatActivations, Int32, Left, MatMut, MatRef, Requantize, Scales,
     StoredFloat, Threads, Workspace, gemm, gemm_columns,
@@ -11,7 +11,6 @@ use qkernels::{
 
 use super::build::StaticLinear;
 use crate::config::activation_codes::ActivationCodes;
-use crate::config::fused::FusedActivation;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::check_finite;
 use crate::layer::rows::{check_input, check_output};
@@ -136,14 +135,17 @@ impl StaticLinear {
         check_codes::<D>("output", codes)?;
         let [low, high, zero_point] =
             [output.codes().min(), output.codes().max(), output.zero_point()].map(D::from_clamped);
-        let mut stage = Requantize::<D>::new(Scales::PerChannel(self.multipliers()))?
-            .with_zero_point(zero_point)
-            .with_clamp(low, high)?;
+        let function = self.activation();
+        let stage = match function.on_codes() {
+            OnCodes::RealValues => {
+                Requantize::<D>::real(Scales::PerChannel(self.factors()), function, output.scale())?
+            }
+            _ => Requantize::<D>::new(Scales::PerChannel(self.multipliers()))?
+                .with_activation(function, output.scale())?,
+        };
+        let mut stage = stage.with_zero_point(zero_point).with_clamp(low, high)?;
         if let Some(bias) = self.bias() {
             stage = stage.with_bias(bias);
-        }
-        if self.activation() == FusedActivation::Relu {
-            stage = stage.with_relu();
         }
         Ok(gemm(x, self.weights(), &stage, out, threads, workspace)?)
     }
@@ -164,10 +166,7 @@ impl StaticLinear {
         if let Some(bias) = self.bias() {
             stage = stage.with_bias(bias);
         }
-        if self.activation() == FusedActivation::Relu {
-            stage = stage.with_relu();
-        }
-        Ok(stage)
+        Ok(stage.with_activation(self.activation())?)
     }
 
     /// The left operand that the codes `x` are.
