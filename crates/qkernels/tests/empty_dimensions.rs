@@ -1,5 +1,6 @@
-//! A dimension of 0 lets the other one be anything, as no element stands against it, and a stride of 0 does so with a single
-//! element. Whatever a shape says, a call returns at once and with the memory that there is: it does nothing, or it is refused.
+//! A dimension of 0 lets the other one be anything, as no element stands against it, and a stride
+//! of 0 does so with a single element. Whatever a shape says, a call returns at once and with the
+//! memory that there is: it does nothing, or it is refused.
 //!
 //! The tests run under limits on memory and time that a loop or a buffer of such a length would
 //! exceed. The limits hold for the whole process and other tests need more, so these tests are a
@@ -28,7 +29,8 @@ const LENGTHS: [usize; 6] = [0, 3, 1 << 33, 1 << 50, 1 << 62, usize::MAX];
 /// As long as any element: what a dimension says that no slice has.
 const LONG: usize = 1 << 33;
 
-/// A few GiB and five minutes of one CPU, which an emulated build of these tests does not need either.
+/// A few GiB and five minutes of one CPU, which an emulated build of these tests does not need
+/// either.
 fn limited() {
     static LIMITED: Once = Once::new();
     LIMITED.call_once(|| {

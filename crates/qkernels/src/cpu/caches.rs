@@ -11,7 +11,8 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// What cores of the last ten years have at least: for CPUs that do not say, and the floor for those that do.
+    /// What cores of the last ten years have at least: for CPUs that do not say, and the floor for
+    /// those that do.
     pub(crate) const TYPICAL: Caches = Caches { l1: 32 << 10, l2: 256 << 10, l3: 2 << 20 };
 
     /// The caches of the CPU that runs this, detected at the first call.
@@ -34,7 +35,8 @@ struct Description {
 
 #[cfg(target_arch = "x86_64")]
 impl Description {
-    /// From the registers of leaf 4 (Intel) or 0x8000_001D (AMD), which have one form; `None` after the last cache.
+    /// From the registers of leaf 4 (Intel) or 0x8000_001D (AMD), which have one form; `None` after
+    /// the last cache.
     fn from_registers(eax: u32, ebx: u32, ecx: u32) -> Option<Self> {
         let field = |register: u32, low: u32, bits: u32| (register >> low) & ((1 << bits) - 1);
         let kind = field(eax, 0, 5);
@@ -102,7 +104,8 @@ mod tests {
 
     #[test]
     fn registers_are_read_as_the_manuals_say() {
-        // An L1 data cache of 12 ways, 64 sets and 64-byte lines, shared by two threads; its instruction cache; the end.
+        // An L1 data cache of 12 ways, 64 sets and 64-byte lines, shared by two threads; its
+        // instruction cache; the end.
         let l1 = Description::from_registers(1 | 1 << 5 | 1 << 14, 63 | 11 << 22, 63).unwrap();
         assert_eq!((l1.level, l1.bytes, l1.shared_by, l1.holds_data), (1, 48 << 10, 2, true));
         assert!(!Description::from_registers(2 | 1 << 5, 63 | 7 << 22, 63).unwrap().holds_data);

@@ -110,7 +110,8 @@ impl FromIterator<Feature> for Features {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Features {
-    // Both detectors also ask the operating system (XCR0) whether it saves the registers. `cpufeatures` has no VNNI.
+    // Both detectors also ask the operating system (XCR0) whether it saves the registers.
+    // `cpufeatures` has no VNNI.
     cpufeatures::new!(avx2, "avx2");
     cpufeatures::new!(fma, "fma");
     cpufeatures::new!(avx512f, "avx512f");

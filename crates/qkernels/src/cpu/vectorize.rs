@@ -1,8 +1,9 @@
 //! Plain element-wise loops, compiled once per vector level.
 //!
-//! The formulas around the products (quantize, requantize, dequantize, copy and shift) are qcore's scalar functions. A
-//! [`Task`] is a loop over one of them whose body is always inlined, so [`Level::run`] makes the compiler emit that very
-//! loop with AVX2 or AVX-512 instructions. There is no second, vector form of a formula that could differ from the first.
+//! The formulas around the products (quantize, requantize, dequantize, copy and shift) are qcore's
+//! scalar functions. A [`Task`] is a loop over one of them whose body is always inlined, so
+//! [`Level::run`] makes the compiler emit that very loop with AVX2 or AVX-512 instructions. There
+//! is no second, vector form of a formula that could differ from the first.
 
 use crate::cpu::detect::Feature;
 
@@ -50,7 +51,8 @@ impl Level {
     #[inline]
     pub(crate) unsafe fn run<T: Task>(self, task: T) -> T::Output {
         match self {
-            // A function of its own like the others: without optimization, its frame would be on the stack beside theirs.
+            // A function of its own like the others: without optimization, its frame would be on
+            // the stack beside theirs.
             Level::Baseline => baseline(task),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: by precondition 1.

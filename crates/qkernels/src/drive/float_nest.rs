@@ -76,7 +76,8 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                         if groups > 0 {
                             kernel.run_float(tile);
                         } else {
-                            // Channels without depth have no groups of scales that a kernel could read.
+                            // Channels without depth have no groups of scales that a kernel could
+                            // read.
                             sums.fill(0.0);
                         }
                         let first_row = ic - part.rows.start;

@@ -47,7 +47,8 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
-        // The panels whose kernels read one form of rows, then those of the other, as far as there are any.
+        // The panels whose kernels read one form of rows, then those of the other, as far as there
+        // are any.
         let [any, proven] = self.w.kinds(part.panels.clone());
         if let Some(kernel) = any {
             self.run_kind(kernel, part, out, arena);
@@ -88,14 +89,16 @@ impl<S: Source> Product<'_, S> {
         // Kernels of one kind share their state as they share their features.
         let _set_up = kernel.set_up();
         let (allowed, pass) = (self.allowed(kernel, part), self.pass(kernel, part, out));
-        // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
+        // Sums wait in a slot for the next block of k; without one, a single slot does for all
+        // tiles.
         let slots =
             if pass.k_blocks == 1 { 1 } else { pass.block.rows.div_ceil(desc.mr) * pass.block.panels };
         let slot_len = desc.mr * desc.nr;
         if arena.acc.len() < slots * slot_len {
             arena.acc.resize(slots * slot_len, 0);
         }
-        // Loops that count for themselves: `step_by` would divide first, which tiny products should not pay for.
+        // Loops that count for themselves: `step_by` would divide first, which tiny products should
+        // not pay for.
         let mut jc = part.panels.start;
         while jc < part.panels.end {
             let panels = jc..(jc + pass.block.panels).min(part.panels.end);
@@ -120,7 +123,8 @@ impl<S: Source> Product<'_, S> {
         }
     }
 
-    /// How the panels of `part` that read rows in the same form as those of `kernel` are walked through.
+    /// How the panels of `part` that read rows in the same form as those of `kernel` are walked
+    /// through.
     fn pass<'n>(&self, kernel: Kernel, part: &'n Part, out: &Target<'_>) -> Pass<'n> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let extent = Extent {
@@ -198,8 +202,9 @@ impl<S: Source> Product<'_, S> {
     }
 }
 
-/// The most panels for which rows of i8 are shifted in registers, for each panel again; for more they are copied, shifted, once. In
-/// registers it was 1.11 times as fast for 3 panels (128^3), 1.015 for 21 (1000^3) and 0.992 for 64 (128, 3072, 768) (AMD Zen 4).
+/// The most panels for which rows of i8 are shifted in registers, for each panel again; for more
+/// they are copied, shifted, once. In registers it was 1.11 times as fast for 3 panels (128^3),
+/// 1.015 for 21 (1000^3) and 0.992 for 64 (128, 3072, 768) (AMD Zen 4).
 const MOST_SIGNED_PANELS: usize = 24;
 
 impl<S> Product<'_, S> {
@@ -214,17 +219,19 @@ impl<S> Product<'_, S> {
         let bytes = part.panels.len() * desc.nr * layout.padded_k();
         Allowed {
             signed: desc.signed_rows && part.panels.len() <= MOST_SIGNED_PANELS,
-            // The last rows are copied then, and take a pass over the panels of their own, which are better in L2.
+            // The last rows are copied then, and take a pass over the panels of their own, which
+            // are better in L2.
             ragged: part.rows.len() > desc.mr && bytes <= Caches::of_this_cpu().l2 / 2,
         }
     }
 }
 
-/// Loop 1: runs the kernel on a strip. Unless it `stores`, which is to apply the output stage itself, the strip has one panel,
-/// and it runs on a tile at a time, whose sums are then still in L1.
+/// Loop 1: runs the kernel on a strip. Unless it `stores`, which is to apply the output stage
+/// itself, the strip has one panel, and it runs on a tile at a time, whose sums are then still in
+/// L1.
 ///
-/// Never inlined: the loops around it are compiled for each type of activations in each crate that uses it, and would take
-/// all output stages along.
+/// Never inlined: the loops around it are compiled for each type of activations in each crate that
+/// uses it, and would take all output stages along.
 #[inline(never)]
 fn run_strip(kernel: Kernel, strip: &mut Strip<'_, '_>, stores: bool) {
     let store = if stores { None } else { strip.store.take() };

@@ -1,7 +1,8 @@
-//! Threads by argument: a product is cut into parts of rows and panels, and each part runs the serial loop nest.
+//! Threads by argument: a product is cut into parts of rows and panels, and each part runs the
+//! serial loop nest.
 //!
-//! Every output element is computed by one part from the same products in the same order, so the result does not depend on
-//! the cut.
+//! Every output element is computed by one part from the same products in the same order, so the
+//! result does not depend on the cut.
 
 use core::ops::Range;
 
@@ -12,10 +13,11 @@ use crate::output::target::Target;
 
 /// Who computes.
 ///
-/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and so do its parts on the
-/// threads of a pool. In a build without optimization allow 512 KiB (AVX2 takes less than 160): the output stages and the loops
-/// over vectors are one function each there, with a place of its own for every value between two steps. (A program's own debug
-/// build can have this crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
+/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and
+/// so do its parts on the threads of a pool. In a build without optimization allow 512 KiB (AVX2
+/// takes less than 160): the output stages and the loops over vectors are one function each there,
+/// with a place of its own for every value between two steps. (A program's own debug build can have
+/// this crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Threads<'p> {
@@ -31,9 +33,9 @@ pub enum Threads<'p> {
     Never(core::convert::Infallible, core::marker::PhantomData<&'p ()>),
 }
 
-/// Products (m * n * k) that a thread must have to itself before another one is woken for the rest. Waking and waiting
-/// cost 6 to 16 µs (AMD Zen 4, two cores): two threads took 1.7 times as long as one for 2 million products together, and
-/// were 1.2 times as fast for 8 million.
+/// Products (m * n * k) that a thread must have to itself before another one is woken for the rest.
+/// Waking and waiting cost 6 to 16 µs (AMD Zen 4, two cores): two threads took 1.7 times as long as
+/// one for 2 million products together, and were 1.2 times as fast for 8 million.
 #[cfg(feature = "rayon")]
 const PRODUCTS_PER_THREAD: usize = 4 << 20;
 
@@ -162,12 +164,14 @@ enum Middle {
     Panel(usize),
 }
 
-/// How much more a thread may have to do where the longer side is cut, of which the threads then share less, than where the
-/// shorter one is. (At 512^3, 11 panels of 48 columns: two threads 1.7 times as fast as one by panels, 1.9 by rows. AMD Zen 4.)
+/// How much more a thread may have to do where the longer side is cut, of which the threads then
+/// share less, than where the shorter one is. (At 512^3, 11 panels of 48 columns: two threads 1.7
+/// times as fast as one by panels, 1.9 by rows. AMD Zen 4.)
 const MOST_IMBALANCE: f64 = 1.0 / 32.0;
 
-/// Where to cut `rows` x `columns` for so many threads on each side: across the longer side, unless the parts are more even across
-/// the other. In whole tiles and panels, so that only the last part of all has a ragged edge.
+/// Where to cut `rows` x `columns` for so many threads on each side: across the longer side, unless
+/// the parts are more even across the other. In whole tiles and panels, so that only the last part
+/// of all has a ragged edge.
 fn middle(rows: usize, columns: usize, (mr, nr): (usize, usize), threads: (usize, usize)) -> Middle {
     let share = |steps: usize| steps * threads.0 / (threads.0 + threads.1);
     let (tile, panel) = (share(rows.div_ceil(mr)), share(columns.div_ceil(nr)));
@@ -216,7 +220,8 @@ mod tests {
         assert_eq!(middle_of(4096, 10, (1, 1)), Middle::Row(2048));
         // A little uneven, which is better than reading all weights twice.
         assert_eq!(middle_of(1024, 4080, (1, 1)), Middle::Panel(42));
-        // The shorter side, where the longer one has few panels or tiles, or a last panel of few columns.
+        // The shorter side, where the longer one has few panels or tiles, or a last panel of few
+        // columns.
         assert_eq!(middle_of(448, 512, (1, 1)), Middle::Row(224));
         assert_eq!(middle_of(440, 450, (1, 1)), Middle::Row(216));
         assert_eq!(middle_of(128, 144, (1, 1)), Middle::Row(64));

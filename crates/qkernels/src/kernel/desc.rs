@@ -9,9 +9,11 @@ use crate::kernel::strip::{Strip, TileShape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActivationForm {
-    /// u8. An i8 row is shifted by 128 on its way in, and `128 * sum of the weights` taken off again in int32.
+    /// u8. An i8 row is shifted by 128 on its way in, and `128 * sum of the weights` taken off
+    /// again in int32.
     U8,
-    /// i8. A u8 row is shifted by -128 on its way in, and `-128 * sum of the weights` taken off again in int32.
+    /// i8. A u8 row is shifted by -128 on its way in, and `-128 * sum of the weights` taken off
+    /// again in int32.
     I8,
     /// i16, holding u8 and i8 alike.
     I16,
@@ -36,10 +38,12 @@ impl ActivationForm {
     }
 }
 
-/// One kernel: its register tile, what it needs, and its body. Rows of this make up the table in [`crate::kernels`].
+/// One kernel: its register tile, what it needs, and its body. Rows of this make up the table in
+/// [`crate::kernels`].
 #[derive(Debug)]
 pub struct KernelDesc {
-    /// File stem and tile, for example `avx2_6x16`: the name in every report, test, bench and override.
+    /// File stem and tile, for example `avx2_6x16`: the name in every report, test, bench and
+    /// override.
     pub name: &'static str,
     /// The stem alone, which an override may also give: the first supported row of that family.
     pub family: &'static str,
@@ -49,21 +53,23 @@ pub struct KernelDesc {
     pub nr: usize,
     /// Columns of one vector: the last panel of a matrix is narrowed to a multiple of it.
     pub vector_columns: usize,
-    /// Consecutive k whose products one instruction sums, a power of two; packed weights are padded to a multiple of it with
-    /// zeros.
+    /// Consecutive k whose products one instruction sums, a power of two; packed weights are padded
+    /// to a multiple of it with zeros.
     pub kr: usize,
-    /// Groups whose products are summed in 16 bits before they are widened; 0 where all sums are int32, which are exact for
-    /// any weights.
+    /// Groups whose products are summed in 16 bits before they are widened; 0 where all sums are
+    /// int32, which are exact for any weights.
     pub narrow_groups: usize,
-    /// Kernels with such narrow sums for panels that are proven not to saturate them, fastest first. They have this one's
-    /// columns, and its features.
+    /// Kernels with such narrow sums for panels that are proven not to saturate them, fastest
+    /// first. They have this one's columns, and its features.
     pub proven: &'static [&'static KernelDesc],
     /// The form of `a`.
     pub form: ActivationForm,
-    /// Whether the body, of u8 form, also reads rows of i8 and shifts in registers (`Rows::signed`).
+    /// Whether the body, of u8 form, also reads rows of i8 and shifts in registers
+    /// (`Rows::signed`).
     pub signed_rows: bool,
-    /// Rows of `a` in a band, a power of two and a divisor of mr. The groups of a band's rows lie side by side, so that one load gets kr
-    /// elements of each; in a band of 1, a row lies as it is. A tile of a single row is that row as it is, whatever the band.
+    /// Rows of `a` in a band, a power of two and a divisor of mr. The groups of a band's rows lie
+    /// side by side, so that one load gets kr elements of each; in a band of 1, a row lies as it
+    /// is. A tile of a single row is that row as it is, whatever the band.
     pub band: usize,
     /// CPU features that the body and `level` are compiled for.
     pub features: &'static [Feature],
@@ -87,7 +93,8 @@ impl KernelDesc {
         self.kr * self.form.bytes()
     }
 
-    /// Groups of k elements, the last one padded. A shift: tiny products should not pay for a division.
+    /// Groups of k elements, the last one padded. A shift: tiny products should not pay for a
+    /// division.
     pub(crate) fn groups(&self, k: usize) -> usize {
         (k >> self.kr.trailing_zeros()) + usize::from(!self.whole_groups(k))
     }
@@ -112,13 +119,14 @@ impl KernelDesc {
         TileShape { mr: self.mr, kr: self.kr, band: self.band, group_bytes: self.group_bytes() }
     }
 
-    /// What k of packed weights is padded to a multiple of: a panel is whole groups of whichever kernel runs it.
+    /// What k of packed weights is padded to a multiple of: a panel is whole groups of whichever
+    /// kernel runs it.
     pub(crate) fn largest_kr(&self) -> usize {
         self.proven.iter().map(|proven| proven.kr).fold(self.kr, usize::max)
     }
 
-    /// The most groups that a kernel which may run a panel sums in 16 bits: blocks of k are multiples of them, so that such
-    /// sums begin in each block where the proof has them begin.
+    /// The most groups that a kernel which may run a panel sums in 16 bits: blocks of k are
+    /// multiples of them, so that such sums begin in each block where the proof has them begin.
     pub(crate) fn most_narrow_groups(&self) -> usize {
         self.proven.iter().map(|proven| proven.narrow_groups).fold(1, usize::max)
     }
@@ -128,7 +136,8 @@ impl KernelDesc {
         if rows == 1 { 1 } else { self.band }
     }
 
-    /// [`rows_together`](Self::rows_together) of the tile with row `first` of `rows` rows in its first band or a later one.
+    /// [`rows_together`](Self::rows_together) of the tile with row `first` of `rows` rows in its
+    /// first band or a later one.
     pub(crate) fn rows_together_from(&self, first: usize, rows: usize) -> usize {
         // Asked for each row, which a division would delay.
         if self.band == 1 { 1 } else { self.rows_together(self.mr.min(rows - first / self.mr * self.mr)) }
@@ -144,7 +153,8 @@ pub(crate) enum PanelKind {
     Proven,
 }
 
-/// A loop of a kernel's multiply instruction on independent registers, which nothing but the instruction itself limits.
+/// A loop of a kernel's multiply instruction on independent registers, which nothing but the
+/// instruction itself limits.
 #[derive(Debug)]
 pub(crate) struct PeakLoop {
     /// Operations (a multiplication and an addition are two) of one iteration.
@@ -153,8 +163,9 @@ pub(crate) struct PeakLoop {
     pub(crate) run: unsafe fn(u64) -> i32,
 }
 
-/// How a thread is made ready for a kernel that configures the CPU (tiles of AMX), and restored. Both
-/// are called once for the strips that a thread runs for one product, not for each strip or tile.
+/// How a thread is made ready for a kernel that configures the CPU (tiles of AMX), and restored.
+/// Both are called once for the strips that a thread runs for one product, not for each strip or
+/// tile.
 #[derive(Debug)]
 pub(crate) struct CpuState {
     /// Called before the first strip.
@@ -168,7 +179,8 @@ pub(crate) struct CpuState {
 pub(crate) struct FloatBody {
     /// Most rows of a tile.
     pub(crate) rows: usize,
-    /// What weights are multiplied by where they become f32, a power of two: activations come divided by it.
+    /// What weights are multiplied by where they become f32, a power of two: activations come
+    /// divided by it.
     pub(crate) unit: f32,
     /// Does what [`FloatTile`] says.
     pub(crate) run: unsafe fn(&mut FloatTile<'_>),

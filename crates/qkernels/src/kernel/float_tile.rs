@@ -1,16 +1,19 @@
-//! Weight-only products: what a kernel sees of one, and the body for kernels without one of their own.
+//! Weight-only products: what a kernel sees of one, and the body for kernels without one of their
+//! own.
 //!
-//! A weight becomes f32 in a register and is multiplied there. Products of neighbouring k go to sums of their own, as many
-//! as the panel's layout offers in one vector, so that no lane ever crosses to another before the end of a group. How many
-//! is part of the kernel, never of the tile: a row has the same bits whatever the rows beside it.
+//! A weight becomes f32 in a register and is multiplied there. Products of neighbouring k go to
+//! sums of their own, as many as the panel's layout offers in one vector, so that no lane ever
+//! crosses to another before the end of a group. How many is part of the kernel, never of the tile:
+//! a row has the same bits whatever the rows beside it.
 
 use crate::cpu::vectorize::Task;
 
-/// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over the scale groups q and
-/// the k of each, in f32.
+/// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over
+/// the scale groups q and the k of each, in f32.
 #[derive(Debug)]
 pub(crate) struct FloatTile<'t> {
-    /// Row i starts at element `i * a_stride`; as many are readable as `groups` have k. All are divided by the body's unit.
+    /// Row i starts at element `i * a_stride`; as many are readable as `groups` have k. All are
+    /// divided by the body's unit.
     pub(crate) a: &'t [f32],
     /// Elements between the starts of two rows.
     pub(crate) a_stride: usize,

@@ -1,9 +1,11 @@
-//! What a kernel is called with: the rows of a block against packed panels, cut into register tiles.
+//! What a kernel is called with: the rows of a block against packed panels, cut into register
+//! tiles.
 
 use crate::output::store::Store;
 
-/// Some rows in the form of a kernel, in bands as [`KernelDesc::band`](crate::KernelDesc::band) has them: band i starts at byte `i * stride`. In place
-/// of rows that the last band lacks there are zeros, unless its row is the only one of a tile.
+/// Some rows in the form of a kernel, in bands as [`KernelDesc::band`](crate::KernelDesc::band) has
+/// them: band i starts at byte `i * stride`. In place of rows that the last band lacks there are
+/// zeros, unless its row is the only one of a tile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'r> {
     pub(crate) bytes: &'r [u8],
@@ -23,7 +25,8 @@ impl Rows<'_> {
     }
 }
 
-/// The numbers of a kernel that cut a strip into tiles, as [`KernelDesc`](crate::KernelDesc) has them.
+/// The numbers of a kernel that cut a strip into tiles, as [`KernelDesc`](crate::KernelDesc) has
+/// them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TileShape {
     pub(crate) mr: usize,
@@ -32,7 +35,8 @@ pub(crate) struct TileShape {
     pub(crate) group_bytes: usize,
 }
 
-/// One call of a kernel: the rows of a block against panels that lie one behind the other, tile after tile.
+/// One call of a kernel: the rows of a block against panels that lie one behind the other, tile
+/// after tile.
 #[derive(Debug)]
 pub(crate) struct Strip<'t, 'o> {
     pub(crate) shape: TileShape,
@@ -50,9 +54,11 @@ pub(crate) struct Strip<'t, 'o> {
     pub(crate) groups: usize,
     /// Panels that are not done, at least 1: the one at hand and those behind it.
     pub(crate) panels: usize,
-    /// Columns of a panel, a multiple of the kernel's vector columns and at most nr; nr if there are several panels.
+    /// Columns of a panel, a multiple of the kernel's vector columns and at most nr; nr if there
+    /// are several panels.
     pub(crate) columns: usize,
-    /// The groups of the panel at hand (for each, for each column, kr weights) and what lies behind them.
+    /// The groups of the panel at hand (for each, for each column, kr weights) and what lies behind
+    /// them.
     pub(crate) b: &'t [i8],
     /// Bytes from a panel's groups to those of the next one.
     pub(crate) panel_stride: usize,
@@ -60,13 +66,13 @@ pub(crate) struct Strip<'t, 'o> {
     pub(crate) acc: &'t mut [i32],
     /// Entries from a tile's slot to the next one's; 0 where all use the same.
     pub(crate) slot_stride: usize,
-    /// What the sums begin with: an offset for each column from the panel at hand on that the matrix has (the last panel may
-    /// be padded), or `None` for what `acc` holds.
+    /// What the sums begin with: an offset for each column from the panel at hand on that the
+    /// matrix has (the last panel may be padded), or `None` for what `acc` holds.
     pub(crate) offsets: Option<&'t [i32]>,
     /// `sum_k w` of the same columns, of all k.
     pub(crate) channel_sums: &'t [i32],
-    /// What to do with the sums of the panels from the one at hand on instead of writing them to `acc`; only for kernels that
-    /// say `stores`.
+    /// What to do with the sums of the panels from the one at hand on instead of writing them to
+    /// `acc`; only for kernels that say `stores`.
     pub(crate) store: Option<Store<'t, 'o>>,
 }
 
@@ -134,7 +140,8 @@ impl<'s, 'o> Strip<'s, 'o> {
 #[derive(Debug)]
 #[allow(dead_code, reason = "the portable kernel does not need all of it")]
 pub(crate) struct Tile<'t, 's, 'o> {
-    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
+    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k,
+    /// the group of each of its rows.
     pub(crate) a: &'t [u8],
     /// Bytes between the starts of two bands.
     pub(crate) a_stride: usize,

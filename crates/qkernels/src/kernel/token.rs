@@ -20,8 +20,8 @@ pub enum KernelError {
         /// The first feature that the CPU lacks.
         missing: Feature,
     },
-    /// The kernel sums in 16 bits, which saturate for most weights. It runs panels that packing proves not to get there, and
-    /// comes along with the kernel that runs all others.
+    /// The kernel sums in 16 bits, which saturate for most weights. It runs panels that packing
+    /// proves not to get there, and comes along with the kernel that runs all others.
     #[error("kernel {name} is for panels of proven weights alone, which packing for {base} finds")]
     ProvenPanelsOnly {
         /// The kernel.
@@ -31,7 +31,8 @@ pub enum KernelError {
     },
 }
 
-/// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.
+/// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature
+/// was detected.
 ///
 /// ```
 /// let kernel = qkernels::Kernel::select()?;
@@ -76,8 +77,8 @@ impl Kernel {
 
     /// Runs the body on a strip, on a thread that is [set up](Self::set_up) for it.
     pub(crate) fn run(self, strip: &mut Strip<'_, '_>) {
-        // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
-        // exists only because `Kernel::supported` found all of them.
+        // SAFETY: `run` is a safe function but for its target features, which its row lists in
+        // `features`, and `self` exists only because `Kernel::supported` found all of them.
         unsafe { (self.0.run)(strip) }
     }
 
@@ -90,9 +91,9 @@ impl Kernel {
         }
     }
 
-    /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns the number of
-    /// operations done (2 for a product and its addition). Timed, it gives the peak of this CPU for this kernel, which
-    /// benches state beside every figure.
+    /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns
+    /// the number of operations done (2 for a product and its addition). Timed, it gives the peak
+    /// of this CPU for this kernel, which benches state beside every figure.
     pub fn run_peak_loop(self, iterations: u64) -> u64 {
         let _set_up = self.set_up();
         // SAFETY: as for `run`.
@@ -103,8 +104,8 @@ impl Kernel {
 
     /// Runs element-wise code compiled for this kernel's vector level.
     pub(crate) fn vectorize<T: Task>(self, task: T) -> T::Output {
-        // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists only because
-        // `Kernel::supported` found all of them.
+        // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists
+        // only because `Kernel::supported` found all of them.
         unsafe { self.0.level.run(task) }
     }
 }

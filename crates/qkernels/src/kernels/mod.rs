@@ -1,7 +1,7 @@
 //! The table of kernels: one row each, best first.
 //!
-//! Selection, the environment override, the conformance tests, the benches and the listing all read [`all`]; a new
-//! kernel is a new file and a new row (docs/adding-a-kernel.md).
+//! Selection, the environment override, the conformance tests, the benches and the listing all read
+//! [`all`]; a new kernel is a new file and a new row (docs/adding-a-kernel.md).
 
 use crate::kernel::desc::KernelDesc;
 
@@ -83,7 +83,8 @@ mod tests {
             for proven in desc.proven {
                 assert!(proven.proven.is_empty() && proven.narrow_groups > 0, "{}", proven.name);
                 assert_eq!(proven.name, format!("{}_{}x{}", proven.family, proven.mr, proven.nr));
-                // Their panels have the same columns, their tiles the same slots, and one copy of rows serves them all.
+                // Their panels have the same columns, their tiles the same slots, and one copy of
+                // rows serves them all.
                 let shape = |desc: &KernelDesc| (desc.mr, desc.nr, desc.vector_columns);
                 assert_eq!(shape(proven), shape(desc), "{}", proven.name);
                 let rows = |desc: &KernelDesc| (desc.kr, desc.form, desc.band);

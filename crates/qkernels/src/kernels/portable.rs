@@ -1,7 +1,8 @@
 //! Plain Rust for every CPU: the kernel of last resort, and the one to read first.
 //!
-//! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a dot product: the one
-//! form that compilers turn into vector multiply-adds on any target (`pmaddwd` on the x86-64 baseline).
+//! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a
+//! dot product: the one form that compilers turn into vector multiply-adds on any target (`pmaddwd`
+//! on the x86-64 baseline).
 
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};

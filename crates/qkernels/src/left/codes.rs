@@ -1,4 +1,5 @@
-//! The left operand: u8 or i8 activations with their zero point, or floats that are quantized on their way to the kernel.
+//! The left operand: u8 or i8 activations with their zero point, or floats that are quantized on
+//! their way to the kernel.
 
 use core::ops::Range;
 
@@ -49,7 +50,8 @@ impl Activation for i8 {
     }
 }
 
-/// Activations (m, k) and their zero point: the real value of an element q is `scale * (q - zero_point)`.
+/// Activations (m, k) and their zero point: the real value of an element q is
+/// `scale * (q - zero_point)`.
 ///
 /// A plain [`MatRef`] stands for activations with zero point 0.
 ///
@@ -89,8 +91,9 @@ impl<'a, A: Activation> Activations<'a, A> {
         Self { view, zero_point, codes: A::RANGE }
     }
 
-    /// As [`new`](Self::new), and all codes are of `codes`, as products with weights that are packed
-    /// [for such activations](crate::Weights::for_activations) ask for. Every code is looked at.
+    /// As [`new`](Self::new), and all codes are of `codes`, as products with weights that are
+    /// packed [for such activations](crate::Weights::for_activations) ask for. Every code is looked
+    /// at.
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -133,8 +136,8 @@ impl<'a, A: Activation> From<MatRef<'a, A>> for Activations<'a, A> {
     }
 }
 
-/// What a product takes on its left: codes ([`MatRef`] of u8 or i8, [`Activations`]) or floats that are quantized as they
-/// are read ([`FloatActivations`](crate::FloatActivations)). Sealed.
+/// What a product takes on its left: codes ([`MatRef`] of u8 or i8, [`Activations`]) or floats that
+/// are quantized as they are read ([`FloatActivations`](crate::FloatActivations)). Sealed.
 pub trait Left: sealed::Left {}
 
 impl<L: sealed::Left> Left for L {}

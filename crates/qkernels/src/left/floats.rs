@@ -1,5 +1,5 @@
-//! Floats on the left: quantized row by row on their way into the kernel's form, so that no matrix of codes is ever in
-//! memory.
+//! Floats on the left: quantized row by row on their way into the kernel's form, so that no matrix
+//! of codes is ever in memory.
 
 use core::ops::Range;
 
@@ -174,7 +174,8 @@ fn quantize_blocks<F: Float, T>(
 
 /// A row in f32, block after block; in one where it is f32 already.
 ///
-/// Not a function that takes a closure: that would be compiled apart, without the caller's instructions.
+/// Not a function that takes a closure: that would be compiled apart, without the caller's
+/// instructions.
 pub(crate) struct RowBlocks<'t, 'x, F> {
     x: &'t MatRef<'x, F>,
     i: usize,

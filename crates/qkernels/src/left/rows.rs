@@ -36,8 +36,8 @@ pub trait Source: Sync {
     /// The largest byte that a row may have in u8 form.
     fn largest_byte(&self) -> u8;
 
-    /// The first of `rows` where they lie, and how many of them `kernel` can read there: all, or those of whole tiles. `None`
-    /// if it can read none.
+    /// The first of `rows` where they lie, and how many of them `kernel` can read there: all, or
+    /// those of whole tiles. `None` if it can read none.
     #[expect(private_interfaces, reason = "sealed: only this crate names it")]
     fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)>;
 
@@ -48,8 +48,8 @@ pub trait Source: Sync {
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]);
 }
 
-/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are: where they lie, or all of them,
-/// copied to `buffer` and padded with zeros to whole groups of k.
+/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are: where
+/// they lie, or all of them, copied to `buffer` and padded with zeros to whole groups of k.
 pub(crate) fn load<'r, S: Source>(
     source: &'r S,
     rows: Range<usize>,
@@ -79,11 +79,13 @@ pub(crate) fn load<'r, S: Source>(
     (Rows { bytes: buffer, stride, band: desc.band, signed: false }, count)
 }
 
-/// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of 64-byte lines).
+/// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of
+/// 64-byte lines).
 const SET_SPAN: usize = 4096;
 const LINE: usize = 64;
 
-/// Whether `rows` rows `stride` bytes apart would evict each other from L1: most of them start in a few sets.
+/// Whether `rows` rows `stride` bytes apart would evict each other from L1: most of them start in a
+/// few sets.
 pub(crate) fn shares_cache_sets(stride: usize, rows: usize) -> bool {
     let offset = stride % SET_SPAN;
     rows > 2 && offset.min(SET_SPAN - offset) < LINE

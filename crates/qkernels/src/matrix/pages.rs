@@ -1,7 +1,9 @@
-//! Zeroed memory aligned to cache lines; large blocks on huge pages, where the system has them to give.
+//! Zeroed memory aligned to cache lines; large blocks on huge pages, where the system has them to
+//! give.
 //!
-//! One row multiplies each weight once, as fast as memory gives it, and hardware reads ahead within a page: weights from
-//! memory came at 31 GB/s on pages of 2 MiB and at 19 on pages of 4 KiB (AMD Zen 4, the int8 product of one row).
+//! One row multiplies each weight once, as fast as memory gives it, and hardware reads ahead within
+//! a page: weights from memory came at 31 GB/s on pages of 2 MiB and at 19 on pages of 4 KiB (AMD
+//! Zen 4, the int8 product of one row).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -86,7 +88,8 @@ mod huge {
             }
             let mapping = MmapMut::map_anon(len.checked_add(HUGE)?).ok()?;
             let start = mapping.as_ptr().align_offset(HUGE);
-            // Whole pages only: what is left over would take another. Systems without huge pages refuse, and keep small ones.
+            // Whole pages only: what is left over would take another. Systems without huge pages
+            // refuse, and keep small ones.
             mapping.advise_range(Advice::HugePage, start, len / HUGE * HUGE).ok();
             Some(Self { mapping, start, len })
         }

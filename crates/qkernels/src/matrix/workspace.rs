@@ -2,8 +2,9 @@
 
 use qcore::{Q31Multiplier, QParams};
 
-/// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a product that fits
-/// allocates nothing. One workspace serves any weights and shapes, one call at a time.
+/// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a
+/// product that fits allocates nothing. One workspace serves any weights and shapes, one call at a
+/// time.
 #[derive(Debug, Default)]
 pub struct Workspace {
     pub(crate) operands: Operands,

@@ -1,5 +1,5 @@
-//! Passes over the operands per channel of a product, to be compiled for a kernel's vector level: beside the products of one
-//! row they count.
+//! Passes over the operands per channel of a product, to be compiled for a kernel's vector level:
+//! beside the products of one row they count.
 
 use crate::cpu::vectorize::Task;
 
@@ -32,7 +32,8 @@ impl Task for Offsets<'_> {
     }
 }
 
-/// The bits that any of these has in its magnitude: together they bound all of them, and are found faster than the largest.
+/// The bits that any of these has in its magnitude: together they bound all of them, and are found
+/// faster than the largest.
 pub(crate) struct Bits<'t>(pub(crate) &'t [i32]);
 
 impl Task for Bits<'_> {
@@ -64,7 +65,8 @@ impl Task for Largest<'_> {
 
     #[inline(always)]
     fn run(self) -> f32 {
-        // Of positive floats, the larger one has the larger bits; and integers have a maximum that is vector code.
+        // Of positive floats, the larger one has the larger bits; and integers have a maximum that
+        // is vector code.
         f32::from_bits(self.0.iter().fold(0, |largest, value| largest.max(value.abs().to_bits())))
     }
 }

@@ -1,6 +1,6 @@
 //! Output stages with an activation function that is not among the bounds of codes: real values go
-//! through a buffer, where the function is applied. Inlined into every stage for every element type,
-//! eight functions would be most of this crate's code.
+//! through a buffer, where the function is applied. Inlined into every stage for every element
+//! type, eight functions would be most of this crate's code.
 
 use qcore::{Code, Float};
 

@@ -1,8 +1,10 @@
-//! The output stage as the driver and the kernels see it: operands per channel and per row, whatever the caller's types.
+//! The output stage as the driver and the kernels see it: operands per channel and per row,
+//! whatever the caller's types.
 //!
-//! A kernel may apply the common stages to its registers. Everything else is left in L1 as sums, to which `store.rs` applies
-//! qcore's scalar functions, compiled for the kernel's vector level. Both give the same bits (the differential tests run
-//! both), so which one runs is a matter of speed alone.
+//! A kernel may apply the common stages to its registers. Everything else is left in L1 as sums, to
+//! which `store.rs` applies qcore's scalar functions, compiled for the kernel's vector level. Both
+//! give the same bits (the differential tests run both), so which one runs is a matter of speed
+//! alone.
 
 use core::ops::Range;
 
@@ -10,10 +12,12 @@ use qcore::{ActivationFunction, CodeRange, Q31Multiplier};
 
 use crate::matrix::view::MatRef;
 
-/// What becomes of the sums. Operands per channel belong to the channels of the part of the product that is computed.
+/// What becomes of the sums. Operands per channel belong to the channels of the part of the product
+/// that is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StageOperands<'p> {
-    /// What the sums begin with: bias, zero point of the activations and shift, wrapping. One for each channel.
+    /// What the sums begin with: bias, zero point of the activations and shift, wrapping. One for
+    /// each channel.
     pub(crate) offsets: &'p [i32],
     /// `sum_k w` of each channel, for rows with zero points of their own.
     pub(crate) channel_sums: &'p [i32],
@@ -51,8 +55,9 @@ impl StageOperands<'_> {
             && matches!(self.function, ActivationFunction::Identity | ActivationFunction::Relu)
     }
 
-    /// Whether storing codes with saturation does for their upper bound: it is `highest`, that of their type, and sums times
-    /// factors, at most 2^30 in magnitude, stay in int32 with the zero point added.
+    /// Whether storing codes with saturation does for their upper bound: it is `highest`, that of
+    /// their type, and sums times factors, at most 2^30 in magnitude, stay in int32 with the zero
+    /// point added.
     pub(crate) fn saturates(&self, highest: i32) -> bool {
         self.small_factors && self.codes.high == highest
     }

@@ -13,7 +13,8 @@ use crate::output::operands::{
 #[derive(Clone, Debug)]
 pub(crate) struct Place<'t> {
     pub(crate) stage: &'t StageOperands<'t>,
-    /// In the operands per channel: those of the panel at hand and of what is behind it in the strip.
+    /// In the operands per channel: those of the panel at hand and of what is behind it in the
+    /// strip.
     pub(crate) channels: Range<usize>,
     /// The strip's first row in the whole output. (Its first column there is that of `channels`.)
     pub(crate) first_row: usize,
@@ -89,8 +90,8 @@ impl StoredTile<'_> {
     }
 
     /// Stores `step` of every element from a row and a column of `out` on. Channels go through in
-    /// chunks of fixed length, so that each step becomes whole vectors, also in the last columns of a
-    /// matrix.
+    /// chunks of fixed length, so that each step becomes whole vectors, also in the last columns of
+    /// a matrix.
     #[inline(always)]
     pub(crate) fn store_at<T: Copy>(
         &self,
@@ -168,7 +169,8 @@ impl StoredTile<'_> {
         }
     }
 
-    /// The residual's distances from its zero point beside row `i` from column `j` on; zeros where there is none.
+    /// The residual's distances from its zero point beside row `i` from column `j` on; zeros where
+    /// there is none.
     #[inline(always)]
     fn residual<const L: usize>(&self, i: usize, j: usize) -> [i32; L] {
         let Some(residual) = self.place.stage.residual else { return [0; L] };
@@ -186,7 +188,8 @@ fn distances<C: Code, const L: usize>(row: Option<&[C]>, column: usize, zero_poi
     codes.map(|code| code.widen().saturating_sub(zero_point))
 }
 
-/// Entries `first..first + L` of an operand; zeros where it has none because its stage does not use it.
+/// Entries `first..first + L` of an operand; zeros where it has none because its stage does not use
+/// it.
 #[inline(always)]
 fn entries<T: Copy + Default, const L: usize>(values: &[T], first: usize) -> [T; L] {
     values.get(first..).and_then(|values| values.first_chunk()).copied().unwrap_or([T::default(); L])

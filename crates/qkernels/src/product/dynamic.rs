@@ -1,5 +1,5 @@
-//! Dynamic quantization: the parameters of float activations are chosen from the values at hand, then their codes are made
-//! as the product reads them.
+//! Dynamic quantization: the parameters of float activations are chosen from the values at hand,
+//! then their codes are made as the product reads them.
 
 use qcore::{Float, QParams, Range, Scheme, SchemeError};
 
@@ -75,13 +75,15 @@ pub enum DynamicError {
     Gemm(#[from] GemmError),
 }
 
-/// A layer on floats through an integer product (W8A8, dynamic): `x` (m, k) is quantized as `how` says, multiplied exactly
-/// in int32, and restored by `x_scale * stage_scale[channel]` in one f32 multiplication, before bias and ReLU of the stage.
+/// A layer on floats through an integer product (W8A8, dynamic): `x` (m, k) is quantized as `how`
+/// says, multiplied exactly in int32, and restored by `x_scale * stage_scale[channel]` in one f32
+/// multiplication, before bias and ReLU of the stage.
 ///
-/// The scale of `stage` is that of the weights alone. Values that are not finite do not count for the range: NaN becomes
-/// the zero point, infinities saturate. A row's codes are made while it is copied for the kernel; no matrix of them exists.
-/// With a kept `workspace` a serial call allocates nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or
-/// channels no scale is chosen either.
+/// The scale of `stage` is that of the weights alone. Values that are not finite do not count for
+/// the range: NaN becomes the zero point, infinities saturate. A row's codes are made while it is
+/// copied for the kernel; no matrix of them exists. With a kept `workspace` a serial call allocates
+/// nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or channels no scale is
+/// chosen either.
 ///
 /// ```
 /// use qkernels::{Dequantize, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, Threads, Workspace, gemm_dynamic};
@@ -96,8 +98,9 @@ pub enum DynamicError {
 /// ```
 ///
 /// # Errors
-/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, the product of two scales is not finite,
-/// and for what [`gemm`](crate::gemm) refuses. Shapes are compared first of all.
+/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, the product
+/// of two scales is not finite, and for what [`gemm`](crate::gemm) refuses. Shapes are compared
+/// first of all.
 pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -143,9 +146,11 @@ fn choose(scheme: &Scheme, range: Option<Range>, row: usize) -> Result<QParams, 
     scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
 }
 
-/// An error where the scale of a row and that of a channel have no finite product: a sum of 0 times that is no number.
+/// An error where the scale of a row and that of a channel have no finite product: a sum of 0 times
+/// that is no number.
 ///
-/// Rounding keeps order, so that the largest product is the one of the largest scales, and one look at each scale does.
+/// Rounding keeps order, so that the largest product is the one of the largest scales, and one look
+/// at each scale does.
 fn check_scales<T: StoredFloat>(
     rows: &[f32],
     stage: &DequantizeTo<'_, T>,

@@ -1,9 +1,9 @@
-//! Weight-only products whose sums leave the range of f32 on their way: what meets an infinity stays infinite, or becomes NaN if
-//! it is the opposite one, whatever the result should be.
+//! Weight-only products whose sums leave the range of f32 on their way: what meets an infinity
+//! stays infinite, or becomes NaN if it is the opposite one, whatever the result should be.
 //!
-//! Hardly any activations are large enough for that, and one look at each of them says so. A row that is too large is computed
-//! by itself beforehand, to the very same bits, and what is infinite in it once more in f64, so that results which are right,
-//! infinities included, are never refused.
+//! Hardly any activations are large enough for that, and one look at each of them says so. A row
+//! that is too large is computed by itself beforehand, to the very same bits, and what is infinite
+//! in it once more in f64, so that results which are right, infinities included, are never refused.
 
 use qcore::Float;
 
@@ -18,7 +18,8 @@ use crate::output::stage::FloatStage;
 use crate::product::gemm::GemmError;
 use crate::weights::scaled::ScaledWeights;
 
-/// What of f32 is left to the roundings of a sum, which for 2^24 products may make it e times as large.
+/// What of f32 is left to the roundings of a sum, which for 2^24 products may make it e times as
+/// large.
 const MARGIN: f64 = 4.0;
 
 /// The largest distance of a weight from its zero point.
@@ -32,7 +33,8 @@ fn most(w: &ScaledWeights) -> f32 {
     ((f64::from(f32::MAX) / sums) as f32).next_down()
 }
 
-/// An error where a result of `a`, which has the depth of `w`, is not the finite one that it should be.
+/// An error where a result of `a`, which has the depth of `w`, is not the finite one that it should
+/// be.
 pub(crate) fn check<A: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,
@@ -57,7 +59,8 @@ pub(crate) fn check<A: Float>(
     Ok(())
 }
 
-/// The first channel whose sum for the single row `a` is not finite, though it should be, or no number.
+/// The first channel whose sum for the single row `a` is not finite, though it should be, or no
+/// number.
 fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
     let (n, panels) = (w.weights().n(), w.weights().layout().panels());
     let mut y = core::mem::take(&mut workspace.operands.results);

@@ -72,7 +72,8 @@ pub enum PackError {
 
 /// Element type of weights: i8 or u8. Sealed.
 ///
-/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`: the same value.
+/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`:
+/// the same value.
 pub trait Weight: Code + Pod + sealed::Sealed {
     /// What is taken off a weight and its zero point: 0 or 128.
     #[doc(hidden)]
@@ -147,7 +148,8 @@ impl ZeroPoints<'_> {
     }
 }
 
-/// Weights to be packed, and their zero points: the real value of an element q is `scale * (q - zero_point)`.
+/// Weights to be packed, and their zero points: the real value of an element q is
+/// `scale * (q - zero_point)`.
 ///
 /// A plain [`MatRef`] converts into weights with zero point 0.
 ///
@@ -173,10 +175,11 @@ impl<'a, W: Weight> Weights<'a, W> {
         Self { view, zero_points, largest_byte: u8::MAX }
     }
 
-    /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where they are of 7 bits, `avx2` needs
-    /// no further proof to multiply any weights in its faster form. Products take activations that are known not to
-    /// exceed the largest of these codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to
-    /// them), and refuse all others, whatever the kernel. (The proof needs no lower bound.)
+    /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where
+    /// they are of 7 bits, `avx2` needs no further proof to multiply any weights in its faster
+    /// form. Products take activations that are known not to exceed the largest of these codes
+    /// ([`Activations::within`](crate::Activations::within), or floats that are quantized to them),
+    /// and refuse all others, whatever the kernel. (The proof needs no lower bound.)
     ///
     /// ```
     /// use qcore::CodeRange;

@@ -8,8 +8,8 @@
 //! ...       a panel is contiguous, group after group; panels follow each other
 //! ```
 //!
-//! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on blocking: a block of k is a
-//! range of a panel's groups.
+//! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on
+//! blocking: a block of k is a range of a panel's groups.
 
 use core::ops::Range;
 
@@ -83,7 +83,8 @@ impl PanelLayout {
         self.panel(p).start + (group * self.columns(p) + column) * kr + at
     }
 
-    /// The bytes of the groups of panel `p` that hold `k`, whatever its kr: `k` begins and ends with groups.
+    /// The bytes of the groups of panel `p` that hold `k`, whatever its kr: `k` begins and ends
+    /// with groups.
     pub(crate) fn range(&self, p: usize, k: Range<usize>) -> Range<usize> {
         let (start, columns) = (p * self.nr * self.padded_k(), self.columns(p));
         start + k.start * columns..start + k.end * columns
@@ -109,7 +110,8 @@ impl Panels {
     }
 }
 
-/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros; compiled for the vector level of the caller.
+/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros; compiled for the
+/// vector level of the caller.
 #[inline(always)]
 pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &mut Panels) {
     let packed = panels.as_mut_slice();
@@ -122,8 +124,8 @@ pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &
     }
 }
 
-/// Groups of all panels that are written before the next ones are: few enough that what is read for one panel is still in
-/// the caches, and in the reach of the TLB, for the next.
+/// Groups of all panels that are written before the next ones are: few enough that what is read for
+/// one panel is still in the caches, and in the reach of the TLB, for the next.
 const BLOCK: usize = 64;
 
 /// All panels, in the order that their source lies in memory.
@@ -154,11 +156,12 @@ fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i
     }
 }
 
-/// Columns that are read side by side, so that what is written is adjacent: few enough that rows of the caller's which start
-/// in one cache set do not evict each other.
+/// Columns that are read side by side, so that what is written is adjacent: few enough that rows of
+/// the caller's which start in one cache set do not evict each other.
 const ABREAST: usize = 4;
 
-/// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they are.
+/// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they
+/// are.
 #[inline(always)]
 fn pack_rows<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
@@ -213,7 +216,8 @@ fn copy_groups<W: Weight, const KR: usize, const C: usize>(
     }
 }
 
-/// Groups of a panel whose rows `rows` are adjacent elements of `w` (k, n): kr of them are interleaved.
+/// Groups of a panel whose rows `rows` are adjacent elements of `w` (k, n): kr of them are
+/// interleaved.
 #[inline(always)]
 fn pack_columns<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
@@ -242,7 +246,8 @@ fn pack_columns<W: Weight, const KR: usize>(
     }
 }
 
-/// Groups of one element of each row. Four rows are words of 32 bits, whose shifts are vector code; bytes side by side are not.
+/// Groups of one element of each row. Four rows are words of 32 bits, whose shifts are vector code;
+/// bytes side by side are not.
 #[inline(always)]
 fn interleave<W: Weight, const KR: usize>(rows: &[&[W]; KR], to: &mut [[i8; KR]]) {
     let byte = |r: usize, column: usize| u32::from(rows[r][column].signed().cast_unsigned());

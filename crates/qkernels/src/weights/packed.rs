@@ -1,4 +1,5 @@
-//! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound need.
+//! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound
+//! need.
 
 use core::fmt;
 use core::ops::Range;
@@ -41,12 +42,14 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides. n and k may
-    /// be 0: a product without depth is the output stage of sums of 0, one without channels writes nothing.
+    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has
+    /// them. Any strides. n and k may be 0: a product without depth is the output stage of sums of
+    /// 0, one without channels writes nothing.
     ///
     /// # Errors
-    /// [`PackError`] if the packed size overflows or finds no memory, a channel's sums leave 32 bits, the zero points do not fit
-    /// the weights, or `kernel` is one of those that [`column_kernels`](Self::column_kernels) gives for proven panels.
+    /// [`PackError`] if the packed size overflows or finds no memory, a channel's sums leave 32
+    /// bits, the zero points do not fit the weights, or `kernel` is one of those that
+    /// [`column_kernels`](Self::column_kernels) gives for proven panels.
     pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
         kernel.check_any_weights()?;
         let w = w.into();
@@ -57,7 +60,8 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        // Weights that a stride of 0 repeats need memory here that the caller's do not, so this is asked for before any is read.
+        // Weights that a stride of 0 repeats need memory here that the caller's do not, so this is
+        // asked for before any is read.
         let no_memory = PackError::OutOfMemory { n, k };
         let mut packed = Self {
             kernel,
@@ -70,7 +74,8 @@ impl PackedWeights {
             zero_points: Vec::new(),
         };
         if n == 0 || k == 0 {
-            // The other dimension may be anything then, and none of the loops below would look at it twice.
+            // The other dimension may be anything then, and none of the loops below would look at
+            // it twice.
             packed.sums = Sums::zeroed(n).ok_or(no_memory)?;
             return Ok(packed);
         }
@@ -86,7 +91,8 @@ impl PackedWeights {
         Ok(packed)
     }
 
-    /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
+    /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them.
+    /// Any strides.
     ///
     /// # Errors
     /// As [`from_nk`](Self::from_nk).
@@ -104,15 +110,16 @@ impl PackedWeights {
         self.layout.k
     }
 
-    /// The kernel that these weights are packed for, and that every product with them runs on, but for the columns that
-    /// [`column_kernels`](Self::column_kernels) gives to a faster form of it.
+    /// The kernel that these weights are packed for, and that every product with them runs on, but
+    /// for the columns that [`column_kernels`](Self::column_kernels) gives to a faster form of it.
     pub fn kernel(&self) -> Kernel {
         self.kernel
     }
 
-    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum products in 16 bits: such a
-    /// one runs a panel if packing proves of its weights that no activations can make these sums saturate. (All results are
-    /// exact on any kernel; this is what the proof is for.)
+    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum
+    /// products in 16 bits: such a one runs a panel if packing proves of its weights that no
+    /// activations can make these sums saturate. (All results are exact on any kernel; this is what
+    /// the proof is for.)
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -145,7 +152,8 @@ impl PackedWeights {
         self.panel_runs().filter(|(_, kernel)| kernel.desc().narrow_groups > 0)
     }
 
-    /// How many of the n columns are proven: they run on a faster form of the kernel. 0 with kernels that have none.
+    /// How many of the n columns are proven: they run on a faster form of the kernel. 0 with
+    /// kernels that have none.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -174,8 +182,9 @@ impl PackedWeights {
         self.largest_abs_sum
     }
 
-    /// Whether the sums of every channel fit int32, by qcore's bound: `largest_input` is the largest distance of an activation
-    /// from its zero point, `bias` what is added to each channel's sums.
+    /// Whether the sums of every channel fit int32, by qcore's bound: `largest_input` is the
+    /// largest distance of an activation from its zero point, `bias` what is added to each
+    /// channel's sums.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -202,7 +211,8 @@ impl PackedWeights {
         largest_input: u32,
         bias: Option<&[i32]>,
     ) -> Result<(), AccumulatorError> {
-        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        // One test for all channels nearly always suffices; only its failure asks which channel it
+        // is.
         let bits = bias.map_or(0, |bias| self.kernel.vectorize(Bits(bias)));
         let bias = bias.unwrap_or_default();
         let suffices =
@@ -217,8 +227,8 @@ impl PackedWeights {
         Ok(())
     }
 
-    /// All columns, cut into at most `parts` ranges of about the same size, none of them empty, that
-    /// [`gemm_columns`](crate::gemm_columns) can compute on their own.
+    /// All columns, cut into at most `parts` ranges of about the same size, none of them empty,
+    /// that [`gemm_columns`](crate::gemm_columns) can compute on their own.
     pub fn column_ranges(&self, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (n, nr, panels) = (self.n(), self.kernel.desc().nr, self.layout.panels());
         let parts = parts.min(panels);
@@ -234,14 +244,14 @@ impl PackedWeights {
         self.panels.as_slice().len() + size_of_val(self.panel_kernels.as_slice()) + 4 * entries
     }
 
-    /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
-    /// empty where all are 0, and where k is.
+    /// The zero point of each output channel in the signed form that kernels multiply, 128 less
+    /// than given for u8 weights; empty where all are 0, and where k is.
     pub fn zero_points(&self) -> &[i32] {
         &self.zero_points
     }
 
-    /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128. Exact, so that nothing
-    /// else need be kept.
+    /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128.
+    /// Exact, so that nothing else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
         unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
     }
@@ -270,7 +280,8 @@ impl PackedWeights {
         self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
     }
 
-    /// The kernel of the first of `columns`, a panel's first, and where it stops being that of the columns behind it.
+    /// The kernel of the first of `columns`, a panel's first, and where it stops being that of the
+    /// columns behind it.
     pub(crate) fn kernel_of(&self, columns: Range<usize>) -> (usize, Kernel) {
         if self.panel_kernels.is_empty() {
             return (columns.end, self.kernel);
@@ -298,7 +309,8 @@ impl PackedWeights {
         kinds
     }
 
-    /// The panels from `first` on, before `end`, that have its kernel and its columns: where they end.
+    /// The panels from `first` on, before `end`, that have its kernel and its columns: where they
+    /// end.
     pub(crate) fn end_of_run(&self, first: usize, end: usize) -> usize {
         let columns = self.layout.columns(first);
         // Only the last panel may be narrower than the others.

@@ -11,7 +11,8 @@ type Pair = [i8; 2];
 /// The most columns of a panel.
 const MOST_COLUMNS: usize = crate::weights::proof::MOST_COLUMNS;
 
-/// Turns groups of two k of each of `columns` columns into groups of four. A panel's k is a multiple of 4.
+/// Turns groups of two k of each of `columns` columns into groups of four. A panel's k is a
+/// multiple of 4.
 #[inline(always)]
 pub(crate) fn quads_of_pairs(panel: &mut [i8], columns: usize) {
     let mut pairs = [Pair::default(); 2 * MOST_COLUMNS];

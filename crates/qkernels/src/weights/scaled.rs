@@ -45,8 +45,8 @@ pub enum ScaleError {
 /// The length of a group is a multiple of this, so that any kernel's step is in one group.
 pub const GROUP_STEP: usize = 16;
 
-/// The scales of an (n, k) matrix of weights, per output channel or per group of each channel's k, and their zero points if
-/// they have any.
+/// The scales of an (n, k) matrix of weights, per output channel or per group of each channel's k,
+/// and their zero points if they have any.
 ///
 /// ```
 /// use qkernels::WeightScales;
@@ -65,7 +65,8 @@ impl<'a> WeightScales<'a> {
         Self { scales, zero_points: None, group_len: None }
     }
 
-    /// `ceil(k / group_len)` scales for each of the n channels, row-major; the last group is as short as the rest of k.
+    /// `ceil(k / group_len)` scales for each of the n channels, row-major; the last group is as
+    /// short as the rest of k.
     pub fn per_group(scales: &'a [f32], group_len: usize) -> Self {
         Self { scales, zero_points: None, group_len: Some(group_len) }
     }
@@ -77,7 +78,8 @@ impl<'a> WeightScales<'a> {
     }
 }
 
-/// i8 weights whose real values are `scale * (w - zero_point)`, packed for one kernel: immutable, `Send + Sync`.
+/// i8 weights whose real values are `scale * (w - zero_point)`, packed for one kernel: immutable,
+/// `Send + Sync`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
@@ -100,11 +102,13 @@ pub struct ScaledWeights {
 }
 
 impl ScaledWeights {
-    /// Weights and their scales. Zero points per channel are those of the scales, or those that the weights were packed with.
+    /// Weights and their scales. Zero points per channel are those of the scales, or those that the
+    /// weights were packed with.
     ///
     /// # Errors
-    /// [`ScaleError`] if weights and scales both have zero points, there are too few or too many of either, a scale is not
-    /// finite, or groups are shorter than k and their length is 0 or no multiple of [`GROUP_STEP`].
+    /// [`ScaleError`] if weights and scales both have zero points, there are too few or too many of
+    /// either, a scale is not finite, or groups are shorter than k and their length is 0 or no
+    /// multiple of [`GROUP_STEP`].
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         let (n, k) = (weights.n(), weights.k());
         let WeightScales { scales, zero_points, group_len } = scales;
@@ -162,7 +166,8 @@ impl ScaledWeights {
         self.unpacked(&self.scales)
     }
 
-    /// The zero points (n, groups) of the packed codes, as they were given (or 128 less for u8 weights).
+    /// The zero points (n, groups) of the packed codes, as they were given (or 128 less for u8
+    /// weights).
     pub fn zero_points(&self) -> Option<Vec<i8>> {
         (!self.zero_points.is_empty()).then(|| self.unpacked(&self.zero_points))
     }
@@ -216,8 +221,8 @@ impl ScaledWeights {
     }
 }
 
-/// The entries (n, groups), panel by panel of nr channels and in it group by group, with zeros for channels that there are
-/// not.
+/// The entries (n, groups), panel by panel of nr channels and in it group by group, with zeros for
+/// channels that there are not.
 fn panels<T: Copy + Default>(entries: &[T], n: usize, groups: usize, nr: usize) -> Vec<T> {
     if entries.is_empty() {
         // No channels, or as many as you like without a group.

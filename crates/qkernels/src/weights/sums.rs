@@ -1,4 +1,5 @@
-//! What packing learns about each channel in passing: the sums that zero points and the overflow bound need.
+//! What packing learns about each channel in passing: the sums that zero points and the overflow
+//! bound need.
 
 use bytemuck::try_zeroed_vec;
 
@@ -12,8 +13,9 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Those of n channels without weights. They come from the allocator as zeros and are not written, so that channels which
-    /// there is nothing of cost addresses alone, be there as many as there may.
+    /// Those of n channels without weights. They come from the allocator as zeros and are not
+    /// written, so that channels which there is nothing of cost addresses alone, be there as many
+    /// as there may.
     pub(crate) fn zeroed(n: usize) -> Option<Self> {
         Some(Self { plain: try_zeroed_vec(n).ok()?, magnitudes: try_zeroed_vec(n).ok()? })
     }
@@ -52,7 +54,8 @@ impl Sums {
     }
 }
 
-/// Weights whose sums 32 bits hold for certain, and with them vector code: each is at most 255 from its zero point.
+/// Weights whose sums 32 bits hold for certain, and with them vector code: each is at most 255 from
+/// its zero point.
 const SUMMABLE: usize = 1 << 16;
 
 #[inline(always)]

@@ -19,7 +19,8 @@ fn refused<T: Error + PartialEq>(error: T, expected: T, message: &str) {
     assert_eq!(error.to_string(), message);
 }
 
-/// The error of a product of `a` (m, k) with weights of 1 (n, k) on every kernel, which must leave the output as it was.
+/// The error of a product of `a` (m, k) with weights of 1 (n, k) on every kernel, which must leave
+/// the output as it was.
 fn product_error<S: OutputStage>(
     a: Activations<'_, u8>,
     (n, k): (usize, usize),

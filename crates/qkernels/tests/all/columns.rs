@@ -1,4 +1,5 @@
-//! A product that is computed range by range of its columns is the whole product, whatever the output stage.
+//! A product that is computed range by range of its columns is the whole product, whatever the
+//! output stage.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -13,8 +14,8 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Noise, Right, TestCode, pack, product};
 
-/// The ranges of up to seven parts cover the columns, and their products, under the stage that each has, are those of the
-/// whole product.
+/// The ranges of up to seven parts cover the columns, and their products, under the stage that each
+/// has, are those of the whole product.
 fn check<S: OutputStage>(
     a: impl Left + Copy,
     m: usize,

@@ -358,7 +358,8 @@ fn any_case() -> impl Strategy<Value = Case> {
     let zero_points = (zero_point, w_zero_points);
     (shape, Layout::any(), Layout::any(), 0..20usize, zero_points, any::<bool>(), any::<u64>()).prop_map(
         |(shape, a, w, out_gap, (zero_point, w_zero_points), bias, seed)| {
-            // 84 weights as far as can be from their zero points, times 100_255, are the most that int32 holds.
+            // 84 weights as far as can be from their zero points, times 100_255, are the most that
+            // int32 holds.
             let zero_point = if shape.2 > 80 { zero_point.clamp(-512, 512) } else { zero_point };
             Case { shape, a, w, out_gap, zero_point, w_zero_points, bias, seed }
         },

@@ -1,5 +1,6 @@
-//! Floats on the left, quantized by known parameters or by those of their own rows, against the unfused steps: qcore's range,
-//! scheme and codes, sums in i64, and the scalar functions of the output stage, bit for bit.
+//! Floats on the left, quantized by known parameters or by those of their own rows, against the
+//! unfused steps: qcore's range, scheme and codes, sums in i64, and the scalar functions of the
+//! output stage, bit for bit.
 
 use std::fmt::Debug;
 
@@ -102,7 +103,8 @@ fn params<F: Float>(x: MatRef<'_, F>, how: Dynamic) -> Result<Vec<QParams>, Dyna
     }
 }
 
-/// `sum_k (code(x[i][k]) - zero_point[i]) * (w[j][k] - w_zero_point[j])`, with the row's parameters.
+/// `sum_k (code(x[i][k]) - zero_point[i]) * (w[j][k] - w_zero_point[j])`, with the row's
+/// parameters.
 fn code_sums<F: Float, W: TestCode>(x: MatRef<'_, F>, params: &[QParams], w: Right<'_, W>) -> Vec<i32> {
     let mut sums = Vec::new();
     for (i, params) in params.iter().enumerate() {
@@ -179,7 +181,8 @@ fn schemes() -> Vec<Scheme> {
     ]
 }
 
-/// Rows of every kind: noise of growing magnitude, and after it values that are not finite, constants, zeros, subnormals.
+/// Rows of every kind: noise of growing magnitude, and after it values that are not finite,
+/// constants, zeros, subnormals.
 fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
     let row = |i: usize| {
         let mut row = noise.floats(k, 0.1 * (1 + i) as f32);

@@ -1,5 +1,5 @@
-//! The ends of the ranges on every kernel of this machine: extreme codes, the largest k, sums that wrap on the way, zero
-//! points in and out of the codes.
+//! The ends of the ranges on every kernel of this machine: extreme codes, the largest k, sums that
+//! wrap on the way, zero points in and out of the codes.
 
 use qkernels::{GemmError, Int32, Kernel, MatMut, MatRef, Threads, Workspace, gemm};
 
@@ -90,7 +90,8 @@ fn at_the_largest_k_sums_reach_the_ends_of_int32_and_one_beyond_is_refused() {
 
 #[test]
 fn sums_that_wrap_on_the_way_come_back() {
-    // With activations shifted to u8, 127 becomes 255: 255 * -128 * 131071 is far outside of int32, the result is not.
+    // With activations shifted to u8, 127 becomes 255: 255 * -128 * 131071 is far outside of int32,
+    // the result is not.
     let k = 131_071;
     let (a, w) = (vec![127i8; k], vec![-128i8; k]);
     for kernel in Kernel::available() {

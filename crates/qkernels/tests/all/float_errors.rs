@@ -1,4 +1,5 @@
-//! What a product of floats refuses, with errors that have the numbers in them, and nothing is written.
+//! What a product of floats refuses, with errors that have the numbers in them, and nothing is
+//! written.
 
 use qcore::{AffineRange, CodeRange, Kind, QParams, Range, Scheme, SchemeError};
 use qkernels::{

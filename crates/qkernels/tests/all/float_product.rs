@@ -12,7 +12,8 @@ fn strides_of_a_single_row_or_column() {
     for (m, n, k) in
         [(1, 1, 1), (1, 4, 3), (4, 1, 3), (3, 4, 1), (1, 4, 1), (1, 1, 12), (4, 1, 1), (1, 12, 1)]
     {
-        // The strides of a (rows, cols) matrix without gaps, row-major and column-major, where there are any.
+        // The strides of a (rows, cols) matrix without gaps, row-major and column-major, where
+        // there are any.
         let views = |rows: usize, cols: usize, long| {
             let one = |count, stride| if count == 1 { long } else { stride };
             let view = |row_stride, col_stride| {

@@ -1,4 +1,5 @@
-//! `QKERNELS_ISA` is obeyed or refused, never ignored. Run with it set, these tests fail where that kernel cannot run.
+//! `QKERNELS_ISA` is obeyed or refused, never ignored. Run with it set, these tests fail where that
+//! kernel cannot run.
 
 use std::env;
 
@@ -9,8 +10,8 @@ use qkernels::{
 
 use crate::oracle::this_program;
 
-/// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that asked for it would
-/// otherwise pass without it.
+/// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that
+/// asked for it would otherwise pass without it.
 #[test]
 fn the_kernel_that_the_environment_names_is_selected() {
     let forced = env::var(ISA_VARIABLE).unwrap_or_default();
@@ -30,8 +31,8 @@ fn the_kernel_that_the_environment_names_is_selected() {
     }
 }
 
-/// A job on a CPU of a certain kind says in `QKERNELS_EXPECT` which family that CPU is to run, so that no other one can pass
-/// its tests in its place.
+/// A job on a CPU of a certain kind says in `QKERNELS_EXPECT` which family that CPU is to run, so
+/// that no other one can pass its tests in its place.
 #[test]
 fn the_kernel_that_the_job_expects_is_selected() {
     let expected = env::var("QKERNELS_EXPECT").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! No kernel reads or writes one byte outside of the caller's slices: they begin right behind a page that cannot be
-//! touched, or end right before one.
+//! No kernel reads or writes one byte outside of the caller's slices: they begin right behind a
+//! page that cannot be touched, or end right before one.
 #![cfg(unix)]
 
 use std::env;
@@ -65,8 +65,8 @@ impl<T: Pod> Guarded<T> {
     }
 
     fn slice(&self) -> &[T] {
-        // SAFETY: `new` placed `len` elements at `start` in accessible memory, any bytes are a T (Pod), and `self` owns
-        // the mapping, so a shared borrow of `self` is one of the elements.
+        // SAFETY: `new` placed `len` elements at `start` in accessible memory, any bytes are a T
+        // (Pod), and `self` owns the mapping, so a shared borrow of `self` is one of the elements.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
@@ -165,7 +165,8 @@ fn nothing_behind_the_slices_is_touched() {
     check_edges::<i8>(Place::Back);
 }
 
-/// Floats, weights with zero points and residual of a product of this shape between guard pages, on every kernel.
+/// Floats, weights with zero points and residual of a product of this shape between guard pages, on
+/// every kernel.
 fn check_floats(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
     let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
@@ -294,14 +295,16 @@ fn quantizing_stays_inside_of_its_slices() {
     }
 }
 
-/// The guard works: a process that reads past the end is killed by it. The test runs itself as that process.
+/// The guard works: a process that reads past the end is killed by it. The test runs itself as that
+/// process.
 #[test]
 fn a_read_past_the_end_is_fatal() {
     const TELL_TALE: &str = "QKERNELS_TEST_READS_PAST_THE_END";
     if env::var_os(TELL_TALE).is_some() {
         let guarded = Guarded::new(&[1u8; 5], Place::Back);
         let past_the_end = guarded.start.wrapping_add(5);
-        // SAFETY: volatile, of an address of this process that no Rust object has. It faults, which is what it is for.
+        // SAFETY: volatile, of an address of this process that no Rust object has. It faults, which
+        // is what it is for.
         let byte = unsafe { past_the_end.read_volatile() };
         unreachable!("read {byte}");
     }

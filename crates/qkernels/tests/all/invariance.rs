@@ -1,5 +1,5 @@
-//! The same row has the same bits whatever the kernel, the threads, the rows beside it, the strides and the type of the
-//! activations.
+//! The same row has the same bits whatever the kernel, the threads, the rows beside it, the strides
+//! and the type of the activations.
 
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
@@ -9,8 +9,8 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Noise, TestCode, pack, product, sums};
 
-/// The stages that end a layer, with another scale and bias for each channel, so that a part of the columns that took
-/// its neighbour's would show.
+/// The stages that end a layer, with another scale and bias for each channel, so that a part of the
+/// columns that took its neighbour's would show.
 struct Stages {
     scales: Vec<f32>,
     bias: Vec<i32>,

@@ -1,5 +1,6 @@
-//! Panels whose weights are proven to fit sums of 16 bits, beside panels whose are not: the kernels that packing gives them,
-//! and their products against the triple loop in i64. On kernels without such sums these are products like any other.
+//! Panels whose weights are proven to fit sums of 16 bits, beside panels whose are not: the kernels
+//! that packing gives them, and their products against the triple loop in i64. On kernels without
+//! such sums these are products like any other.
 
 use std::ops::Range;
 
@@ -12,10 +13,12 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
 
-/// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16 bits.
+/// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16
+/// bits.
 const BOUND: i32 = 128;
 
-/// The k of each word that `proven` sums: two neighbours in the first or the second half of each of its groups.
+/// The k of each word that `proven` sums: two neighbours in the first or the second half of each of
+/// its groups.
 fn words(proven: &KernelDesc, k: usize) -> impl Iterator<Item = Vec<usize>> {
     let (kr, groups) = (proven.kr, proven.narrow_groups);
     let firsts = (0..k).step_by(kr * groups).flat_map(move |step| (step..step + kr).step_by(2));
@@ -23,7 +26,8 @@ fn words(proven: &KernelDesc, k: usize) -> impl Iterator<Item = Vec<usize>> {
     firsts.map(move |first| word(first).filter(|&p| p < k).collect()).filter(|word: &Vec<_>| !word.is_empty())
 }
 
-/// A channel that is at the bound in all of its words: in some the positive weights, in some the negative ones, in most both.
+/// A channel that is at the bound in all of its words: in some the positive weights, in some the
+/// negative ones, in most both.
 fn at_the_bound(noise: &mut Noise, proven: &KernelDesc, k: usize) -> Vec<i8> {
     let mut w = vec![0i32; k];
     for word in words(proven, k) {
@@ -56,7 +60,8 @@ fn names(w: &PackedWeights) -> Vec<(Range<usize>, &'static str)> {
     w.column_kernels().map(|(columns, kernel)| (columns, kernel.name())).collect()
 }
 
-/// Rows that reach the largest and the smallest sums of some channels of `w` (n, k), then random ones.
+/// Rows that reach the largest and the smallest sums of some channels of `w` (n, k), then random
+/// ones.
 fn activations<A: TestCode>(noise: &mut Noise, m: usize, w: &[i8], k: usize) -> Vec<A> {
     let mut a = noise.codes::<A>(m * k);
     for (i, row) in a.chunks_mut(k).enumerate().take(4) {
@@ -111,7 +116,8 @@ fn sums_at_the_bound_are_exact_and_proven_and_one_more_is_not() {
     sweep::<i8>();
 }
 
-/// Weights (n, k) whose panels are as `forms` says: at the bound of a form, or of full range for none.
+/// Weights (n, k) whose panels are as `forms` says: at the bound of a form, or of full range for
+/// none.
 fn mixed(
     noise: &mut Noise,
     nr: usize,
@@ -307,7 +313,8 @@ fn each_column_says_what_it_runs_on() {
     }
 }
 
-/// Weight-only products are of one kernel for all columns: their bits do not depend on what is proven of the integers.
+/// Weight-only products are of one kernel for all columns: their bits do not depend on what is
+/// proven of the integers.
 #[test]
 fn floats_are_multiplied_alike_in_panels_of_all_kinds() {
     let mut noise = Noise::new(95);

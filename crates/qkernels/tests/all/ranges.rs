@@ -1,4 +1,5 @@
-//! Finite operands whose products leave the range of f32: what would then be NaN is refused, and nothing is written.
+//! Finite operands whose products leave the range of f32: what would then be NaN is refused, and
+//! nothing is written.
 
 use half::bf16;
 use qcore::{CodeRange, Scheme};
@@ -113,7 +114,8 @@ fn float_sums_that_leave_f32_on_their_way() {
         let x: Vec<f32> = x.into_iter().map(large).collect();
         let y = floats((&x, m), &w, &FloatStage::new()).unwrap();
         assert!(y[3 * n + 7].abs() < 1e32 && y[3 * n] == 3e34, "{kernel}: {}", y[3 * n + 7]);
-        // A sum that is beyond f32 is an infinity, as it ever was, and so is what infinities and NaN make of their row.
+        // A sum that is beyond f32 is an infinity, as it ever was, and so is what infinities and
+        // NaN make of their row.
         let y = floats((&vec![3e38; k], 1), &w, &FloatStage::new()).unwrap();
         assert_eq!((y[7], y[0]), (f32::INFINITY, 3e38), "{kernel}");
         for x in [[f32::INFINITY, f32::NEG_INFINITY].repeat(k / 2), [3e38, f32::NAN].repeat(k / 2)] {

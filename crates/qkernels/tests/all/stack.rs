@@ -11,8 +11,8 @@ use qkernels::{
     weight_only,
 };
 
-/// What `Threads` and docs/guides/threads.md promise to be enough where code is optimized, as it is in the tests of this
-/// workspace.
+/// What `Threads` and docs/guides/threads.md promise to be enough where code is optimized, as it is
+/// in the tests of this workspace.
 const STACK: usize = 64 << 10;
 
 /// On a thread with such a stack.

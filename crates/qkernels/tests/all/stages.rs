@@ -1,4 +1,5 @@
-//! Fused output stages against the unfused steps: the oracle's sums, then qcore's scalar functions, bit for bit.
+//! Fused output stages against the unfused steps: the oracle's sums, then qcore's scalar functions,
+//! bit for bit.
 
 use qkernels::{Dequantize, Int32, Kernel, MatRef, PackedWeights, Requantize, Scales, Workspace};
 
@@ -89,7 +90,8 @@ fn check_requantize<A: TestCode, W: TestCode, C: TestCode>(sums: &mut Sums<A, W>
     }
 }
 
-/// Every stage, with scales of this magnitude that are the same for all channels, and other ones for each.
+/// Every stage, with scales of this magnitude that are the same for all channels, and other ones
+/// for each.
 fn check_stages<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, noise: &mut Noise, magnitude: f32) {
     let n = sums.shape.1;
     let scales = noise.floats(n, magnitude);
@@ -128,7 +130,8 @@ fn every_stage_of_a_few_products() {
 fn every_number_of_channels_up_to_130() {
     let mut noise = Noise::new(21);
     for n in 1..=130 {
-        // Body and tail of a row round alike: all sums are ties between two codes, and ReLU cuts at them.
+        // Body and tail of a row round alike: all sums are ties between two codes, and ReLU cuts at
+        // them.
         let ties: Vec<_> = (0..n as i32).map(|j| 2 * j - 131).collect();
         let (mut sums, float_bias) = (Sums::<u8, i8>::given(&ties, 2), noise.floats(n, 7.5));
         check_dequantize(&mut sums, Scales::PerTensor(0.5), &float_bias);

@@ -1,5 +1,5 @@
-//! Output stages that no kernel applies to its registers, f16 and bf16, fixed point and residuals, against the oracle's
-//! sums and qcore's scalar functions, bit for bit.
+//! Output stages that no kernel applies to its registers, f16 and bf16, fixed point and residuals,
+//! against the oracle's sums and qcore's scalar functions, bit for bit.
 
 use std::fmt::Debug;
 

@@ -1,5 +1,5 @@
-//! Weight-only products on every kernel: within their bound of the f64 result, the same bits for the same row, nothing
-//! outside of the caller's slices, floats as IEEE 754 has them.
+//! Weight-only products on every kernel: within their bound of the f64 result, the same bits for
+//! the same row, nothing outside of the caller's slices, floats as IEEE 754 has them.
 
 use half::{bf16, f16};
 use qcore::Float;
@@ -167,7 +167,8 @@ fn every_shape_is_within_the_bound() {
 #[test]
 fn groups_have_their_own_scales_and_zero_points() {
     let (mut noise, mut workspace) = (Noise::new(61), Workspace::new());
-    // Whole groups, short last ones, one group longer than k, and lengths that no kernel's step divides then.
+    // Whole groups, short last ones, one group longer than k, and lengths that no kernel's step
+    // divides then.
     for (k, len) in [
         (64, 32),
         (96, 32),
@@ -279,7 +280,8 @@ fn a_row_does_not_depend_on_the_threads() {
 
 #[test]
 fn integers_are_exact() {
-    // Sums of integers below 2^24 are exact in f32 in any order, so the kernels agree bit for bit, with qcore too.
+    // Sums of integers below 2^24 are exact in f32 in any order, so the kernels agree bit for bit,
+    // with qcore too.
     let (mut noise, mut workspace) = (Noise::new(65), Workspace::new());
     let (m, n, k) = (5, 50, 500);
     let (codes, scales) = (noise.weights::<i8>(n, k), noise.floats(n, 0.01));

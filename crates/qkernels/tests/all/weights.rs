@@ -1,4 +1,5 @@
-//! Weights of both signs with zero points of their own, against the triple loop in i64, bit for bit.
+//! Weights of both signs with zero points of their own, against the triple loop in i64, bit for
+//! bit.
 
 use std::collections::BTreeSet;
 
@@ -237,7 +238,8 @@ fn unsigned_of_128(n: usize, k: usize) -> MatRef<'static, u8> {
     MatRef::with_strides(&[128], n, k, 0, 0).unwrap()
 }
 
-/// The sums that packing leaves, for weights in any order of memory, around the sizes of the blocks that are summed.
+/// The sums that packing leaves, for weights in any order of memory, around the sizes of the blocks
+/// that are summed.
 #[test]
 fn sums_of_each_channel() {
     fn check<W: TestCode>(noise: &mut Noise, kernel: Kernel, (n, k): (usize, usize)) {

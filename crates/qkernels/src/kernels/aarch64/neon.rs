@@ -1,13 +1,15 @@
-//! NEON as every aarch64 CPU has it: `smull` multiplies eight i8 x i8 into 16 bits, `sadalp` adds pairs of them to four int32
-//! lanes.
+//! NEON as every aarch64 CPU has it: `smull` multiplies eight i8 x i8 into 16 bits, `sadalp` adds
+//! pairs of them to four int32 lanes.
 //!
-//! Each product is widened before another is added to it: 2 * -128 * -128 is one more than 16 bits hold, so `smlal` into 16
-//! bits, which halves the additions elsewhere, is wrong for operands of full range.
+//! Each product is widened before another is added to it: 2 * -128 * -128 is one more than 16 bits
+//! hold, so `smlal` into 16 bits, which halves the additions elsewhere, is wrong for operands of
+//! full range.
 //!
-//! A vector of `a` is 16 k of one row, one of weights 16 k of one column, and nothing is spread over lanes; the four lanes of
-//! a sum are added up at the end. The tile is 5 rows by 4 columns: 20 accumulators, 4 vectors of weights and one of `a` leave
-//! 7 of the 32 registers to products, enough to hide their latency where instructions run in order; with 6 rows, accumulators
-//! leave their registers. One group of 16 k is 9 loads for 40 multiplications and as many additions.
+//! A vector of `a` is 16 k of one row, one of weights 16 k of one column, and nothing is spread
+//! over lanes; the four lanes of a sum are added up at the end. The tile is 5 rows by 4 columns: 20
+//! accumulators, 4 vectors of weights and one of `a` leave 7 of the 32 registers to products,
+//! enough to hide their latency where instructions run in order; with 6 rows, accumulators leave
+//! their registers. One group of 16 k is 9 loads for 40 multiplications and as many additions.
 
 use core::arch::aarch64::*;
 use core::ops::Range;

@@ -1,8 +1,9 @@
-//! FEAT_DotProd: `sdot` adds four i8 x i8 products to each of four int32 lanes, and takes its second operand by lane.
+//! FEAT_DotProd: `sdot` adds four i8 x i8 products to each of four int32 lanes, and takes its
+//! second operand by lane.
 //!
-//! A vector of `a` is four k of four rows, so that its lanes are rows and no instruction spreads them. The tile is 8 rows by
-//! 3 vectors: 24 accumulators, 2 vectors of `a` and 3 of weights in the 32 registers. One group of four k is 5 loads for 24
-//! products.
+//! A vector of `a` is four k of four rows, so that its lanes are rows and no instruction spreads
+//! them. The tile is 8 rows by 3 vectors: 24 accumulators, 2 vectors of `a` and 3 of weights in the
+//! 32 registers. One group of four k is 5 loads for 24 products.
 
 use core::arch::aarch64::*;
 use core::ops::Range;

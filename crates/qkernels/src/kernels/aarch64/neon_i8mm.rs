@@ -1,8 +1,9 @@
-//! FEAT_I8MM: `smmla` multiplies two rows by two columns of eight k each and adds to four int32 sums, 32 products.
+//! FEAT_I8MM: `smmla` multiplies two rows by two columns of eight k each and adds to four int32
+//! sums, 32 products.
 //!
-//! A vector of `a` is eight k of two rows, one of weights eight k of two columns. The tile is 8 rows by 12 columns: 4 by 6
-//! squares of sums are 24 accumulators, which leaves 4 registers to vectors of `a` and 4 to weights. One group of eight k is
-//! 10 loads for 24 products.
+//! A vector of `a` is eight k of two rows, one of weights eight k of two columns. The tile is 8
+//! rows by 12 columns: 4 by 6 squares of sums are 24 accumulators, which leaves 4 registers to
+//! vectors of `a` and 4 to weights. One group of eight k is 10 loads for 24 products.
 
 use core::arch::aarch64::*;
 use core::ops::Range;

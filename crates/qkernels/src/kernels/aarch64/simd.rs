@@ -1,5 +1,5 @@
-//! Loads and stores between arrays and vector registers, and the instructions that stable Rust has no intrinsic for: all
-//! pointers and all assembly of the aarch64 kernels.
+//! Loads and stores between arrays and vector registers, and the instructions that stable Rust has
+//! no intrinsic for: all pointers and all assembly of the aarch64 kernels.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -28,7 +28,8 @@ pub(super) fn store_i32x4(values: &mut [i32; 4], v: int32x4_t) {
     unsafe { vst1q_s32(values.as_mut_ptr(), v) }
 }
 
-/// Adds to each lane of `sums` the products of its four bytes of `w` and the four bytes of lane `LANE` of `x`.
+/// Adds to each lane of `sums` the products of its four bytes of `w` and the four bytes of lane
+/// `LANE` of `x`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn sdot<const LANE: u32>(mut sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
@@ -46,7 +47,8 @@ pub(super) fn sdot<const LANE: u32>(mut sums: int32x4_t, w: int8x16_t, x: int8x1
     sums
 }
 
-/// Adds the product of `x`, two rows of eight bytes, and `w`, two columns of eight bytes, to `sums`, two rows of two sums.
+/// Adds the product of `x`, two rows of eight bytes, and `w`, two columns of eight bytes, to
+/// `sums`, two rows of two sums.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 pub(super) fn smmla(mut sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {

@@ -108,7 +108,8 @@ pub(super) fn floor(y: float32x4_t, floor: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtq_f32(floor, y), floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper
+/// bound, to which stores saturate.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

@@ -1,8 +1,10 @@
-//! AVX2 for any weights: they are sign-extended to 16 bits as they are loaded, and `vpmaddwd` adds two i16 x i16 products.
+//! AVX2 for any weights: they are sign-extended to 16 bits as they are loaded, and `vpmaddwd` adds
+//! two i16 x i16 products.
 //!
-//! A product pair is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums into. (`vpmaddubsw`, which needs no
-//! extension, sums into 16 bits with saturation and is wrong for weights of full range: see `avx2_maddubs`.) The tile is 6
-//! rows by 2 vectors: 12 accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
+//! A product pair is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums into.
+//! (`vpmaddubsw`, which needs no extension, sums into 16 bits with saturation and is wrong for
+//! weights of full range: see `avx2_maddubs`.) The tile is 6 rows by 2 vectors: 12 accumulators, 2
+//! vectors of weights, the broadcast of `a` and one product fill the 16 registers.
 
 use core::arch::x86_64::*;
 

@@ -1,18 +1,21 @@
-//! AVX2 for panels of proven weights: `vpmaddubsw` adds two u8 x i8 products in 16 bits, with saturation that never occurs.
+//! AVX2 for panels of proven weights: `vpmaddubsw` adds two u8 x i8 products in 16 bits, with
+//! saturation that never occurs.
 //!
-//! Its sums still have to be widened, by `vpmaddwd` with ones, which uses the same units. So one group at a time costs as
-//! many multiplications as `avx2_madd`, and gains only what that spends on extending weights; where the proof covers D
-//! groups, their sums are added in 16 bits first, and widened once. Instructions for 4 D consecutive k, each vector of columns:
+//! Its sums still have to be widened, by `vpmaddwd` with ones, which uses the same units. So one
+//! group at a time costs as many multiplications as `avx2_madd`, and gains only what that spends on
+//! extending weights; where the proof covers D groups, their sums are added in 16 bits first, and
+//! widened once. Instructions for 4 D consecutive k, each vector of columns:
 //!
 //! | | multiply | add | extend |
 //! |---|---|---|---|
 //! | `avx2_madd` | 2 D | 2 D | 2 D / 6 |
 //! | here | D + 1 | D | |
 //!
-//! D = 8 would save a tenth of what D = 4 leaves, is proven for few weights, and has more in hand than 16 registers hold: it
-//! was slower. The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
-//! on the stack, 24 accesses in a loop of 176 instructions, which the multiplications hide. They would not with D = 1, whose
-//! instructions are written out (`maddubs_madd_add`).
+//! D = 8 would save a tenth of what D = 4 leaves, is proven for few weights, and has more in hand
+//! than 16 registers hold: it was slower. The tile is that of `avx2_madd`: 12 accumulators leave 4
+//! registers, so that with D = 4 some of the weights wait on the stack, 24 accesses in a loop of
+//! 176 instructions, which the multiplications hide. They would not with D = 1, whose instructions
+//! are written out (`maddubs_madd_add`).
 
 use core::arch::x86_64::*;
 
@@ -86,7 +89,8 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
         let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
         let (b_steps, _) = b.as_chunks::<D>().0.as_chunks::<U>();
         let steps = groups / (U * D);
-        // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+        // Loops, not `from_fn`: closures called from code without the target features are not
+        // inlined.
         let mut a: [&[[u8; 4]]; M] = [&[]; M];
         let mut a_steps: [&[[[[u8; 4]; D]; U]]; M] = [&[]; M];
         let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * groups);

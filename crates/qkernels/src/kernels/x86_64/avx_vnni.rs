@@ -1,6 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` in its VEX form, for client CPUs that have no AVX-512.
 //!
-//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of weights and the broadcast of `a` in 16 registers.
+//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of weights and the broadcast of `a`
+//! in 16 registers.
 
 use core::arch::x86_64::*;
 

@@ -1,8 +1,8 @@
 //! The body of weight-only products on 256-bit registers, for panels of two or four consecutive k.
 //!
-//! Adjacent bytes of a panel are sign-extended and converted as they lie: the lanes hold some columns, and of each its kr
-//! consecutive k, and kr activations repeated over the register meet them in one multiply-add. Lanes of a column are added
-//! at the end of a group of scales alone.
+//! Adjacent bytes of a panel are sign-extended and converted as they lie: the lanes hold some
+//! columns, and of each its kr consecutive k, and kr activations repeated over the register meet
+//! them in one multiply-add. Lanes of a column are added at the end of a group of scales alone.
 //!
 //! ```text
 //! weights      c0k0 c0k1 c0k2 c0k3 | c1k0 c1k1 c1k2 c1k3      extend, convert: 2 instructions for 8 weights
@@ -24,8 +24,8 @@ pub(super) const QUADS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<4
 /// Columns of a vector.
 const LANES: usize = 8;
 
-/// Registers of weights, and with them of sums, that four k of a vector of columns fill: enough of them to hide the latency
-/// of the products of a single row.
+/// Registers of weights, and with them of sums, that four k of a vector of columns fill: enough of
+/// them to hide the latency of the products of a single row.
 const QUARTERS: usize = 4;
 
 /// Bytes of weights between what is multiplied and what is asked for from memory.
@@ -169,8 +169,8 @@ fn weights<const AFFINE: bool>(codes: &[i8; LANES], zero_points: __m256i) -> __m
     _mm256_cvtepi32_ps(w)
 }
 
-/// The zero points of eight columns in the order of their weights: each `KR` times, and all of them for each group of a
-/// step.
+/// The zero points of eight columns in the order of their weights: each `KR` times, and all of them
+/// for each group of a step.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn spread<const KR: usize>(zero_points: &[i8; LANES]) -> [__m256i; QUARTERS] {
@@ -229,7 +229,8 @@ mod tests {
         weight_only,
     };
 
-    /// The kernel whose CPUs have `vpdpbusd` in 256 bits, for weight-only products alone: those any CPU with AVX2 can run.
+    /// The kernel whose CPUs have `vpdpbusd` in 256 bits, for weight-only products alone: those any
+    /// CPU with AVX2 can run.
     static QUAD_PANELS: KernelDesc =
         KernelDesc { kr: 4, form: ActivationForm::U8, float: Some(QUADS), ..avx2_madd::KERNEL };
     static PAIR_PANELS: KernelDesc = avx2_madd::KERNEL;

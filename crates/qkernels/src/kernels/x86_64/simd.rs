@@ -1,4 +1,5 @@
-//! Loads and stores between arrays and vector registers: all pointer intrinsics of the x86-64 kernels.
+//! Loads and stores between arrays and vector registers: all pointer intrinsics of the x86-64
+//! kernels.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -23,7 +24,8 @@ pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {
     let line = values.as_ptr().cast::<i8>().wrapping_add(bytes);
-    // SAFETY: a hint, which reads nothing that the program could see and never faults, whatever the address.
+    // SAFETY: a hint, which reads nothing that the program could see and never faults, whatever the
+    // address.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(line) }
 }
 
@@ -43,11 +45,12 @@ pub(super) fn load_i8x32(bytes: &[i8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// `sums` plus the products of the u8 of `x` and `bytes`, by `vpmaddubsw`, whose words must not saturate, four for each lane; `ones`
-/// are words of 1.
+/// `sums` plus the products of the u8 of `x` and `bytes`, by `vpmaddubsw`, whose words must not
+/// saturate, four for each lane; `ones` are words of 1.
 ///
-/// Three instructions in this order, with the bytes in memory: the compiler's order, and sums that it keeps on the stack to have
-/// the bytes in registers, leave a tile of 6 rows at 0.91 to 0.93 of the multipliers' rate. This reaches 0.96 to 0.98 (AMD Zen 4).
+/// Three instructions in this order, with the bytes in memory: the compiler's order, and sums that
+/// it keeps on the stack to have the bytes in registers, leave a tile of 6 rows at 0.91 to 0.93 of
+/// the multipliers' rate. This reaches 0.96 to 0.98 (AMD Zen 4).
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], ones: __m256i) -> __m256i {

@@ -1,5 +1,5 @@
-//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are those of
-//! `vec512`.
+//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are
+//! those of `vec512`.
 
 use core::arch::x86_64::*;
 
@@ -102,7 +102,8 @@ pub(super) fn floor(y: __m256, floor: __m256) -> __m256 {
     _mm256_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper
+/// bound, to which stores saturate.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

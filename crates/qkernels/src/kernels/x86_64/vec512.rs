@@ -113,7 +113,8 @@ pub(super) fn floor(y: __m512, floor: __m512) -> __m512 {
     _mm512_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper
+/// bound, to which stores saturate.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

@@ -9,8 +9,8 @@ use super::{OutputStage, Scales, StageError, StoredFloat, check_finite, check_fu
 /// Real values in f32. See [`DequantizeTo`].
 pub type Dequantize<'a> = DequantizeTo<'a, f32>;
 
-/// Real values: `y = f32(acc + bias) * scale + float_bias`, then the activation function; each step in f32 ([`qcore::dequantize_acc`]), and in
-/// the end rounded to `T`: f32, f16 or bf16.
+/// Real values: `y = f32(acc + bias) * scale + float_bias`, then the activation function; each step
+/// in f32 ([`qcore::dequantize_acc`]), and in the end rounded to `T`: f32, f16 or bf16.
 ///
 /// The scale of a product is `input_scale * weight_scale[channel]`.
 ///

@@ -6,9 +6,10 @@ use super::output_codes::OutputCodes;
 use super::{OutputStage, StageError, StoredCode, sealed};
 use crate::output::operands::{Codes, FixedPointRounding};
 
-/// Codes for the next layer without any float: `q = clamp(multiply(acc + bias) + zero_point)` with a multiplier in fixed
-/// point for each channel or one for all, rounded as TensorFlow Lite ([`qcore::requantize_double_rounding`]) or ruy and TOSA
-/// ([`qcore::requantize_single_rounding`]) do.
+/// Codes for the next layer without any float: `q = clamp(multiply(acc + bias) + zero_point)` with
+/// a multiplier in fixed point for each channel or one for all, rounded as TensorFlow Lite
+/// ([`qcore::requantize_double_rounding`]) or ruy and TOSA ([`qcore::requantize_single_rounding`])
+/// do.
 ///
 /// ```
 /// use qcore::Q31Multiplier;
@@ -60,8 +61,8 @@ impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
     /// Applies a ReLU or a clamp to an output with the scale `output_scale`: bounds of the codes.
     ///
     /// # Errors
-    /// [`StageError::NeedsRealValues`] for any other function. [`StageError`] if `output_scale` is not
-    /// positive and finite, or a bound of `function` is unusable.
+    /// [`StageError::NeedsRealValues`] for any other function. [`StageError`] if `output_scale` is
+    /// not positive and finite, or a bound of `function` is unusable.
     pub fn with_activation(
         self,
         function: ActivationFunction,

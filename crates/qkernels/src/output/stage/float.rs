@@ -4,7 +4,8 @@ use qcore::ActivationFunction;
 
 use super::{StageError, check_finite, check_function};
 
-/// What becomes of the sums of a weight-only product: `y = sum + bias`, then the activation function, in f32.
+/// What becomes of the sums of a weight-only product: `y = sum + bias`, then the activation
+/// function, in f32.
 ///
 /// ```
 /// use qkernels::FloatStage;

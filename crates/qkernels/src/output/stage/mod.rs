@@ -1,7 +1,8 @@
-//! Output stages: from the int32 sums of a tile to what the caller stores, while the sums are in registers or in L1.
+//! Output stages: from the int32 sums of a tile to what the caller stores, while the sums are in
+//! registers or in L1.
 //!
-//! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float operations as the scalar
-//! function, so fused and unfused results are equal bit for bit.
+//! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float
+//! operations as the scalar function, so fused and unfused results are equal bit for bit.
 
 mod dequantize;
 mod fixed_point;
@@ -87,7 +88,8 @@ pub enum StageError {
         /// Columns of the residual.
         cols: usize,
     },
-    /// A scaled sum and a scaled residual might both leave f32, so that there is nothing to be rounded.
+    /// A scaled sum and a scaled residual might both leave f32, so that there is nothing to be
+    /// rounded.
     #[error(
         "multiplier {multiplier} of channel {channel} and residual multiplier {residual_multiplier} both leave the range of f32"
     )]
@@ -229,7 +231,8 @@ pub(crate) mod sealed {
     use crate::output::target::Target;
 
     pub trait Stage {
-        /// The int32 bias, which the driver adds to the sums together with the terms of the zero point.
+        /// The int32 bias, which the driver adds to the sums together with the terms of the zero
+        /// point.
         fn bias(&self) -> Option<&[i32]>;
 
         /// Scale or multiplier; `None` where the sums stay int32.

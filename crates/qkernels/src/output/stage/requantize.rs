@@ -6,10 +6,12 @@ use super::output_codes::OutputCodes;
 use super::{OutputStage, Residual, Scales, StageError, StoredCode, sealed};
 use crate::output::operands::{Codes, ResidualRef};
 
-/// Codes for the next layer: `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
+/// Codes for the next layer:
+/// `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
 /// ([`qcore::requantize`]).
 ///
-/// The multiplier of a layer is `input_scale * weight_scale[channel] / output_scale` ([`qcore::output_multiplier`]).
+/// The multiplier of a layer is `input_scale * weight_scale[channel] / output_scale`
+/// ([`qcore::output_multiplier`]).
 ///
 /// ```
 /// use qkernels::{Requantize, Scales};
@@ -60,8 +62,8 @@ impl<'a, C: Code> Requantize<'a, C> {
     /// ```
     ///
     /// # Errors
-    /// [`StageError`] if a scale is NaN or infinite, `output_scale` is not positive and finite, or a
-    /// bound or slope of `function` is unusable.
+    /// [`StageError`] if a scale is NaN or infinite, `output_scale` is not positive and finite, or
+    /// a bound or slope of `function` is unusable.
     pub fn real(
         scale: Scales<'a>,
         function: ActivationFunction,
@@ -99,13 +101,13 @@ impl<'a, C: Code> Requantize<'a, C> {
     }
 
     /// Applies an activation function to the scaled sums, and their residual, of an output with the
-    /// scale `output_scale`; it takes the place of an earlier one. ReLU and clamps are bounds of the
-    /// codes, leaky ReLU is applied before rounding ([`qcore::OnCodes`] says which is which).
+    /// scale `output_scale`; it takes the place of an earlier one. ReLU and clamps are bounds of
+    /// the codes, leaky ReLU is applied before rounding ([`qcore::OnCodes`] says which is which).
     ///
     /// # Errors
     /// [`StageError::NeedsRealValues`] for a function that must see real values: see
-    /// [`real`](Self::real). [`StageError`] if `output_scale` is not positive and finite, or a bound
-    /// or slope of `function` is unusable.
+    /// [`real`](Self::real). [`StageError`] if `output_scale` is not positive and finite, or a
+    /// bound or slope of `function` is unusable.
     pub fn with_activation(
         self,
         function: ActivationFunction,
@@ -118,7 +120,8 @@ impl<'a, C: Code> Requantize<'a, C> {
         Ok(Self { codes: self.codes.with_activation(function, output_scale)?, ..self })
     }
 
-    /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) * multiplier + f32(r - zero_point)
+    /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) *
+    /// multiplier + f32(r - zero_point)
     /// * step) + output_zero_point)` ([`qcore::requantize_residual`]). A product is refused
     /// ([`StageError::ResidualRange`]) where both terms might be infinite.
     #[must_use]

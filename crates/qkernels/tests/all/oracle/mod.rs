@@ -80,8 +80,8 @@ impl Noise {
         (0..len).map(|_| C::from_bits(code(self.bits()))).collect()
     }
 
-    /// Weights (n, k) in panels of 16 channels, each of the codes of the whole range or of fewer bits, which a kernel may have
-    /// a faster form for.
+    /// Weights (n, k) in panels of 16 channels, each of the codes of the whole range or of fewer
+    /// bits, which a kernel may have a faster form for.
     pub(crate) fn weights<W: TestCode>(&mut self, n: usize, k: usize) -> Vec<W> {
         let mut w = Vec::with_capacity(n * k);
         for first in (0..n).step_by(16) {
@@ -169,7 +169,8 @@ pub(crate) fn product<S: OutputStage>(
     y
 }
 
-/// Compares kernels with the oracle. One workspace serves all products, and so carries the leftovers of every shape.
+/// Compares kernels with the oracle. One workspace serves all products, and so carries the
+/// leftovers of every shape.
 #[derive(Default)]
 pub(crate) struct Conformance {
     workspace: Workspace,
@@ -238,7 +239,8 @@ impl Conformance {
     }
 }
 
-/// This program, to be run as a process of its own: by the emulator that cargo runs it by, if it does.
+/// This program, to be run as a process of its own: by the emulator that cargo runs it by, if it
+/// does.
 pub(crate) fn this_program() -> Command {
     let program = env::current_exe().expect("a program that knows where it is");
     let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", env::consts::ARCH.to_uppercase());

@@ -40,7 +40,8 @@ impl<A: TestCode, W: TestCode> Sums<A, W> {
         Self::made((noise.codes(m * 3), -7), (w, w_zero_points), m, sums.to_vec())
     }
 
-    /// `check` of random sums whose columns end at and around the ends of each kernel's vectors and panels.
+    /// `check` of random sums whose columns end at and around the ends of each kernel's vectors and
+    /// panels.
     pub(crate) fn at_the_edges(seed: u64, zero_points: bool, check: impl Fn(&mut Self, &mut Noise)) {
         let mut noise = Noise::new(seed);
         for desc in Kernel::available().map(Kernel::desc) {

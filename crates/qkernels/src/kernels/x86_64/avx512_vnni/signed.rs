@@ -1,7 +1,8 @@
 //! The tiles of this kernel for rows of i8, read where they lie.
 //!
-//! Each group of a row is shifted by 128 where it is broadcast. Two or three vectors of columns hide that; with one, rows of i8 would be
-//! multiplied 0.65 times as fast as rows of u8. There it is the weights that are shifted, once for all rows of the tile:
+//! Each group of a row is shifted by 128 where it is broadcast. Two or three vectors of columns
+//! hide that; with one, rows of i8 would be multiplied 0.65 times as fast as rows of u8. There it
+//! is the weights that are shifted, once for all rows of the tile:
 //! `sum (a + 128) * w = sum a * (w + 128) - 128 * sum a + 128 * sum w`.
 
 use super::*;
@@ -68,8 +69,8 @@ fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
     }
 }
 
-/// A function of its own, which the compiler optimizes before it inlines it, and then again: only then does it see that no index
-/// is out of bounds.
+/// A function of its own, which the compiler optimizes before it inlines it, and then again: only
+/// then does it see that no index is out of bounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn add_products<const M: usize, const U: usize>(
