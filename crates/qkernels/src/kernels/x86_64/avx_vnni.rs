@@ -61,7 +61,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
     load_i8x32(weights)
 }
 
-/// Four elements of a row, for each column.
+/// Four elements of a row, repeated for each column.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn broadcast(group: [u8; 4]) -> __m256i {
