@@ -2,7 +2,7 @@
 //!
 //! [`MatRef`] reads with any row and column stride (row-major, column-major, a sub-matrix of a
 //! larger one). [`MatMut`] writes rows whose elements are adjacent. Neither asks for any alignment.
-//! What the views must not know: kernels, packing and padding.
+//! The views must not know of kernels, packing or padding.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -44,7 +44,7 @@ pub enum ViewError {
         /// Elements between two neighbours in a row.
         col_stride: usize,
     },
-    /// Rows of a matrix that is written would share elements.
+    /// The rows of a matrix to be written would share elements.
     #[error("rows of {cols} elements overlap at row stride {row_stride}")]
     RowsOverlap {
         /// Columns asked for.
@@ -54,7 +54,7 @@ pub enum ViewError {
     },
 }
 
-/// Elements from the first to one past the last, or `None` where that overflows.
+/// Elements from the first to one past the last; `None` if that overflows.
 fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
     if rows == 0 || cols == 0 {
         return Some(0);
@@ -164,18 +164,18 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (i < self.rows && j < self.cols).then(|| self.data[i * self.row_stride + j * self.col_stride])
     }
 
-    /// The rows of `range`, as a matrix of its own; `None` if they reach past the last row.
+    /// The rows of `range` as a matrix of their own; `None` if they reach past the last row.
     pub fn row_range(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.rows {
             return None;
         }
-        // Without elements, strides were never held against anything, and may be anything.
+        // Without elements the strides were never checked against anything, and may have any value.
         let start = if range.is_empty() || self.cols == 0 { 0 } else { range.start * self.row_stride };
         Some(Self { data: &self.data[start..], rows: range.len(), ..*self })
     }
 
     /// The same elements, without the rows and columns that a stride of 0 repeats, and without rows
-    /// that have no element: as many as there is memory for.
+    /// that have no element. There is memory for all that remain.
     pub(crate) fn without_repeats(self) -> Self {
         let once = |count: usize, stride: usize| if stride == 0 { count.min(1) } else { count };
         let (rows, cols) = (once(self.rows, self.row_stride), once(self.cols, self.col_stride));
@@ -194,7 +194,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (0..self.cols).map(move |j| row[j * stride])
     }
 
-    /// Row `i` as a slice; `None` outside of the matrix, or where the elements of a row are not
+    /// Row `i` as a slice. `None` outside of the matrix, or if the elements of a row are not
     /// adjacent.
     pub fn row_slice(&self, i: usize) -> Option<&'a [T]> {
         let adjacent = self.col_stride == 1 || self.cols <= 1;
@@ -325,7 +325,7 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { borrow: PhantomData, ..*self }
     }
 
-    /// The elements of `rows` and `columns`; `None` where they reach outside.
+    /// The elements of `rows` and `columns`; `None` if they reach outside.
     pub fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<MatMut<'_, T>> {
         if rows.start > rows.end || columns.start > columns.end {
             return None;
@@ -336,7 +336,7 @@ impl<'a, T> MatMut<'a, T> {
         Some(left.split_at_col(columns.start)?.1)
     }
 
-    /// The rows before `row` and those from it on; `None` if there are fewer.
+    /// The rows before `row`, and the rows from it on; `None` if there are fewer.
     pub fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         if row > self.rows {
             return None;
@@ -352,7 +352,7 @@ impl<'a, T> MatMut<'a, T> {
         Some((Self { rows: row, ..self }, Self { start, rows: lower_rows, ..self }))
     }
 
-    /// The columns before `col` and those from it on; `None` if there are fewer.
+    /// The columns before `col`, and the columns from it on; `None` if there are fewer.
     pub fn split_at_col(self, col: usize) -> Option<(Self, Self)> {
         if col > self.cols {
             return None;
