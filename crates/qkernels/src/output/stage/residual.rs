@@ -18,7 +18,7 @@ use crate::output::operands::ResidualRef;
 pub struct Residual<'a>(pub(super) ResidualRef<'a>);
 
 impl<'a> Residual<'a> {
-    /// The codes of `view` (m, n) with their zero point. `multiplier` is what a step of them is in
+    /// The codes of `view` (m, n) with their zero point. `multiplier` is the size of their step in
     /// steps of the output: `residual_scale / output_scale`.
     ///
     /// # Errors
