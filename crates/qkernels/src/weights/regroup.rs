@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn four_k_of_a_column_come_side_by_side_and_go_back() {
-        // Tens are the column, units the k.
+        // Tens are the column, units are the k.
         let pairs = [0, 1, 10, 11, 20, 21, 2, 3, 12, 13, 22, 23, 4, 5, 14, 15, 24, 25, 6, 7, 16, 17, 26, 27];
         let quads = [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23, 4, 5, 6, 7, 14, 15, 16, 17, 24, 25, 26, 27];
         let mut panel = pairs;
