@@ -1,6 +1,7 @@
-//! From a strip to the bodies that are compiled for its tiles, for all architectures.
+//! From a strip to the bodies compiled for its tiles, for all architectures.
 
-/// `fn run`: a strip, its whole tiles by one call of `run_tiles` and the last rows by another, compiled for `$features`.
+/// `fn run`, compiled for `$features`: runs a strip, its whole tiles by one call of `run_tiles` and
+/// the last rows by another.
 macro_rules! strip_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
@@ -13,8 +14,9 @@ macro_rules! strip_body {
 }
 pub(super) use strip_body;
 
-/// Calls the body for the rows of the strip's next tile and `$V` vectors of columns. `$U` groups of k go to sums of their own, so
-/// that small tiles, too, have enough independent sums to hide the latency of the products. `$D` is a constant that a body may have besides.
+/// Calls the body for the rows of the strip's next tile and `$V` vectors of columns. `$U` groups of
+/// k go to separate sums, so small tiles, too, have enough independent sums to hide the latency of
+/// the products. `$D` is a constant that some bodies have besides.
 macro_rules! bodies {
     ($strip:ident, $V:literal, $($M:literal: $U:literal),*) => {
         match $strip.next_rows() {

@@ -1,8 +1,9 @@
-//! AVX-512 VNNI: `vpdpbusd` adds four u8 x i8 products to each of sixteen int32 lanes, without saturation.
+//! AVX-512 VNNI: `vpdpbusd` adds four u8 x i8 products to each of sixteen int32 lanes, without
+//! saturation.
 //!
-//! The tile is 8 rows by 3 vectors: 24 accumulators, 3 vectors of weights and the broadcast of `a` stay in the 32
-//! registers, and the 8 row pointers of `a` in general registers, so that `a` is read where it lies. One group of four k
-//! is 11 loads for 24 products.
+//! The tile is 8 rows by 3 vectors. Its 24 accumulators, 3 vectors of weights and the broadcast of
+//! `a` stay in the 32 registers. The 8 row pointers of `a` stay in general registers, so `a` is
+//! read where it lies. One group of four k takes 11 loads for 24 products.
 
 mod signed;
 
@@ -75,7 +76,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m512i {
     load_i8x64(weights)
 }
 
-/// Four elements of a row, for each column.
+/// Four elements of a row, repeated for each column.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast(group: [u8; 4]) -> __m512i {
