@@ -50,16 +50,16 @@
 
 // The rooms, in the order in which data goes through them. Each imports only those above it
 // (`cargo xtask tidy`).
+mod matrix;
 mod cpu;
-mod drive;
+mod output;
 mod kernel;
 pub mod kernels;
 mod left;
-mod matrix;
-mod output;
+mod weights;
+mod drive;
 mod product;
 pub mod reference;
-mod weights;
 
 pub use cpu::detect::{Feature, Features};
 pub use drive::threads::Threads;

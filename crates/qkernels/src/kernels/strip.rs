@@ -21,13 +21,13 @@ macro_rules! bodies {
     ($strip:ident, $V:literal, $($M:literal: $U:literal),*) => {
         match $strip.next_rows() {
             $($M => body::<$M, $V, $U>($strip),)*
-            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+            rows => unreachable!("no tile has {rows} rows"),
         }
     };
     ($strip:ident, $V:literal, $D:ident, $($M:literal: $U:literal),*) => {
         match $strip.next_rows() {
             $($M => body::<$M, $V, $U, $D>($strip),)*
-            rows => unreachable!("{rows} rows in a tile of at most {}", KERNEL.mr),
+            rows => unreachable!("no tile has {rows} rows"),
         }
     };
 }

@@ -5,7 +5,16 @@
 //! the weights are shifted instead, once for all rows of the tile:
 //! `sum (a + 128) * w = sum a * (w + 128) - 128 * sum a + 128 * sum w`.
 
-use super::*;
+use core::arch::x86_64::*;
+
+use super::super::simd::load_i8x64;
+use super::super::strip::bodies;
+use super::super::tile::{self, rows_apart, tile_body};
+use super::super::{store, vec512};
+use super::steps::{self, LANES, VECTOR_WEIGHTS, load_weights, multiply_add};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
@@ -26,7 +35,7 @@ fn shifted(codes: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast(group: [u8; 4]) -> __m512i {
-    shifted(super::broadcast(group))
+    shifted(steps::broadcast(group))
 }
 
 tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
