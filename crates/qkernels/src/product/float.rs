@@ -1,4 +1,4 @@
-//! The f32 product that calibration and comparisons run on: the `gemm` crate, behind checked views.
+//! The f32 product that calibration and comparisons run on: the `gemm-f32` crate, behind checked views.
 
 use crate::drive::threads::Threads;
 use crate::matrix::view::{MatMut, MatRef};
@@ -18,11 +18,11 @@ pub struct FloatShapeError {
 /// The most products of one pair of floats, repeated by strides of 0, that are added up: f32 counts no further.
 const MOST_SAME: usize = 1 << 24;
 
-/// A stride that no two elements are apart by, in place of a longer one: far from the strides that the `gemm` crate treats
+/// A stride that no two elements are apart by, in place of a longer one: far from the strides that the `gemm-f32` crate treats
 /// differently, and short enough for all that it multiplies by it.
 const LONGEST_UNUSED: usize = 1 << 20;
 
-/// `stride` between `count` rows or columns as the `gemm` crate takes it, which would panic for one that `isize` does not
+/// `stride` between `count` rows or columns as the `gemm-f32` crate takes it, which would panic for one that `isize` does not
 /// hold. Only a single row or column can have such a stride, and none but the first.
 fn stride(count: usize, stride: usize) -> isize {
     // Between two elements of a slice, which is at most `isize::MAX` bytes long.
@@ -58,9 +58,9 @@ pub fn matmul(
     let same = a.col_stride() == 0 && w.col_stride() == 0 && k > MOST_SAME;
     let (k, times) = if same { (1, k as f32) } else { (k, 1.0) };
     let parallelism = match threads {
-        Threads::Serial => gemm::Parallelism::None,
+        Threads::Serial => gemm_common::Parallelism::None,
         #[cfg(feature = "rayon")]
-        Threads::Pool(_) => gemm::Parallelism::Rayon(0),
+        Threads::Pool(_) => gemm_common::Parallelism::Rayon(0),
         #[cfg(not(feature = "rayon"))]
         Threads::Never(never, _) => match never {},
     };
@@ -69,16 +69,22 @@ pub fn matmul(
         let (w_rows, w_cols) = (stride(n, w.row_stride()), stride(k, w.col_stride()));
         let (out_stride, out_start) = (stride(m, out.row_stride()), out.start_mut());
         let (a, w) = (a.skip_rows(0).as_ptr(), w.skip_rows(0).as_ptr());
+        // Columns are faster to write than rows: where the output has rows, its transpose is what is computed.
+        let (rows, cols) = ((m, a, a_rows, a_cols, out_stride), (n, w, w_rows, w_cols, 1));
+        let (left, right) = if out_stride > 1 { (cols, rows) } else { (rows, cols) };
+        let (m, a, a_rows, a_cols, out_rows) = left;
+        let (n, w, w_rows, w_cols, out_cols) = right;
+        let product = gemm_f32::gemm::f32::get_gemm_fn();
         // SAFETY: the views hold all elements that these shapes and strides address (their constructors checked it), the
         // output's rows do not overlap and are borrowed exclusively, and with `read_dst` false nothing is read from it.
         unsafe {
-            gemm::gemm(
+            product(
                 m,
                 n,
                 k,
                 out_start,
-                1,
-                out_stride,
+                out_cols,
+                out_rows,
                 false,
                 a,
                 a_cols,
