@@ -2,7 +2,7 @@
 //! for every output stage. To run one file of them:
 //! `cargo test --package qkernels --test all stages::`.
 //!
-//! Beside it stands only what needs a process of its own.
+//! What needs a process of its own, such as limits of its memory, runs this program again.
 
 mod activations;
 mod bad_input;
@@ -10,6 +10,7 @@ mod columns;
 mod differential;
 mod dynamic;
 mod elementwise;
+mod empty_dimensions;
 mod extremes;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;

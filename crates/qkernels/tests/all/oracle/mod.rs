@@ -1,5 +1,4 @@
 //! What every product must equal, and inputs that are the same at every run.
-#![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
 pub(crate) mod sums;
 
