@@ -3,41 +3,49 @@
 #![forbid(unsafe_code)]
 
 mod api;
-mod bench;
 mod cargo;
 #[path = "../../crates/qnn/tests/all/dataset.rs"]
 mod dataset;
-mod demo;
-mod figure;
 mod flags;
+#[cfg_attr(not(feature = "figures"), allow(dead_code, reason = "the demos that draw use all of it"))]
+mod float_model;
 mod kernels;
-mod machine;
-mod outcome;
+mod mnist;
 mod pace;
-mod report;
-mod repro;
-mod table;
-mod tensor_file;
 mod tidy;
 
-use std::io::{self, Write, stdout};
+// What draws, and so takes longer to compile than all of the above.
+#[cfg(feature = "figures")]
+mod bench;
+#[cfg(feature = "figures")]
+mod demo;
+#[cfg(feature = "figures")]
+mod figure;
+#[cfg(feature = "figures")]
+mod machine;
+#[cfg(feature = "figures")]
+mod outcome;
+#[cfg(feature = "figures")]
+mod report;
+#[cfg(feature = "figures")]
+mod repro;
+#[cfg(feature = "figures")]
+mod table;
+#[cfg(feature = "figures")]
+mod tensor_file;
+
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use flags::{Command, Demo, Flags};
+#[cfg(not(feature = "figures"))]
+use flags::Demo;
+use flags::{Command, Flags};
 
 fn main() -> ExitCode {
-    let result = match Flags::parse().command {
-        Command::Demo { demo } => run_demo(demo),
-        Command::Repro(flags) => repro::run(&flags),
-        Command::Bench(flags) => bench::run(&flags),
-        Command::Kernels(flags) => kernels::run(&flags),
-        Command::Api(flags) => api::run(&flags),
-        Command::Tidy => tidy::run(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Flags::parse().command) {
+        Ok(code) => code,
         // A reader such as `head` has read all it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,29 +55,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_demo(demo: Demo) -> anyhow::Result<()> {
-    match demo {
-        Demo::Mnist(flags) => {
-            write!(stdout(), "{}", demo::mnist::outcome(&flags, true)?.console())?;
-            Ok(())
-        }
-        Demo::LinearQuantize(flags) => {
-            outcome::show(&flags.out.out, || demo::linear_quantize::outcome(flags.bitwidth))
-        }
-        Demo::QuantizedFc(flags) => outcome::show(&flags.out.out, demo::quantized_fc::outcome),
-        Demo::WeightHistograms(flags) => {
-            outcome::show(&flags.out.out, || demo::weight_histograms::outcome(&flags.model, flags.bitwidth))
-        }
-        Demo::Symmetric(flags) => outcome::show(&flags.out.out, || demo::symmetric::outcome(flags.bitwidth)),
-        Demo::Asymmetric(flags) => {
-            outcome::show(&flags.out.out, || demo::asymmetric::outcome(flags.bitwidth))
-        }
-        Demo::PerChannel(flags) => outcome::show(&flags.out.out, demo::per_channel::outcome),
-        Demo::Linear(flags) => outcome::show(&flags.out.out, demo::linear::outcome),
-        Demo::Mlp(flags) => outcome::show(&flags.out.out, demo::mlp::outcome),
-        Demo::Questions(flags) => outcome::show(&flags.out.out, || demo::questions::outcome(&|| ())),
-        Demo::Sensitivity(flags) => outcome::show(&flags.out.out, || demo::sensitivity::outcome(&|| ())),
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Kernels(flags) => kernels::run(&flags)?,
+        Command::Api(flags) => api::run(&flags)?,
+        Command::Tidy => tidy::run()?,
+
+        #[cfg(feature = "figures")]
+        Command::Demo { demo } => demo::run(demo)?,
+        #[cfg(feature = "figures")]
+        Command::Repro(flags) => repro::run(&flags)?,
+        #[cfg(feature = "figures")]
+        Command::Bench(flags) => bench::run(&flags)?,
+
+        #[cfg(not(feature = "figures"))]
+        Command::Demo { demo: Demo::Mnist(flags) } => mnist::run(&flags)?,
+        #[cfg(not(feature = "figures"))]
+        Command::Demo { .. } | Command::Repro(_) | Command::Bench(_) => return cargo::run_with_figures(),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

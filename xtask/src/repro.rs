@@ -11,6 +11,7 @@ use crate::demo;
 use crate::figure;
 use crate::flags::{Codes, DATA, Mnist, Model, Repro, VGG};
 use crate::machine::Machine;
+use crate::mnist;
 use crate::outcome::{Outcome, from_here, make_folder};
 use crate::report;
 
@@ -36,7 +37,9 @@ const DEMOS: [(&str, u64, Demo); 14] = [
         let (model, activations) = (Model::Mlp256, Codes::U8);
         let flags =
             Mnist { model, activations, per_tensor: false, threads: 1, save: None, data: DATA.into() };
-        demo::mnist::outcome(&flags, false)
+        let mut outcome = Outcome::new("demo mnist", "A trained network as an integer-only model");
+        outcome.text(mnist::text(&flags, false)?);
+        Ok(outcome)
     }),
 ];
 

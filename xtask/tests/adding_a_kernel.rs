@@ -61,8 +61,11 @@ fn add_the_kernel(folder: &Path) {
         copy(&root().join(part), &to);
     }
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
-    let members = manifest.lines().find(|line| line.starts_with("members")).expect("members");
-    let manifest = manifest.replace(members, "members = [\"crates/qcore\", \"crates/qkernels\"]");
+    let members = |line: &&str| line.starts_with("members") || line.starts_with("default-members");
+    let manifest = manifest.lines().fold(String::new(), |manifest, line| match line.split_once(" = ") {
+        Some((key, _)) if members(&line) => manifest + key + " = [\"crates/qcore\", \"crates/qkernels\"]\n",
+        _ => manifest + line + "\n",
+    });
     fs::write(folder.join("Cargo.toml"), manifest).expect("a manifest");
 
     for (file, step) in steps() {
@@ -89,22 +92,20 @@ fn the_steps_can_be_followed() {
     assert!(table.contains("mod toy;\n") && table.contains("&toy::KERNEL, &portable::KERNEL"), "{table}");
 }
 
-#[test]
-fn the_kernel_passes_the_conformance_tests() {
+/// Has cargo do this in a workspace with the kernel, and returns what it prints.
+fn cargo(name: &str, arguments: &[&str]) -> String {
     // The folder is always the same, and inside the target folder of this build, so that
     // dependencies are already compiled.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = target.join("adding-a-kernel");
+    let folder = target.join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).expect("the last run's folder goes");
     }
     add_the_kernel(&folder);
-    let modules = ["differential::", "extremes::", "forced::", "stages::"];
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(&folder)
-        .args(["test", "--offline", "--package", "qkernels", "--test", "all", "--", "--nocapture"])
-        .args(modules)
+        .args(arguments)
         .env("CARGO_TARGET_DIR", target.parent().expect("a target folder"))
         // The sources are copied anew each time. There is nothing to build on incrementally, and an
         // interrupted run leaves nothing behind.
@@ -115,6 +116,20 @@ fn the_kernel_passes_the_conformance_tests() {
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn the_kernel_fits_the_crate_and_its_tests() {
+    cargo("adding-a-kernel-check", &["check", "--offline", "--package", "qkernels", "--tests"]);
+}
+
+#[test]
+#[ignore = "compiles qkernels and all its tests for minutes; .ci/long runs it"]
+fn the_kernel_passes_the_conformance_tests() {
+    let modules = ["differential::", "extremes::", "forced::", "stages::"];
+    let test = ["test", "--offline", "--package", "qkernels", "--test", "all", "--", "--nocapture"];
+    let text = cargo("adding-a-kernel", &[&test[..], &modules].concat());
     assert!(text.contains("runs: toy_2x3 ("), "{text}");
     for module in modules {
         assert!(text.contains(&format!("test {module}")), "no test of {module} ran: {text}");

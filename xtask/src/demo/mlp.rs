@@ -6,9 +6,9 @@ use qcore::{CodeRange, ErrorMetrics, WeightStorage, agreement};
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{FloatMlp, LinearWorkspace, QuantConfig};
 
-use super::float_model::{self, MLP_512};
 use crate::dataset::{CLASSES, Digits};
 use crate::figure::{Axis, Bar, Bars, Curve, Figure, Line, Words};
+use crate::float_model::{self, MLP_512};
 use crate::outcome::Outcome;
 use crate::table::Table;
 

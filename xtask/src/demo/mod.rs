@@ -1,11 +1,9 @@
-//! The demonstrations, one file each.
+//! The demonstrations that draw, one file each.
 
 pub(crate) mod asymmetric;
-mod float_model;
 pub(crate) mod linear;
 pub(crate) mod linear_quantize;
 pub(crate) mod mlp;
-pub(crate) mod mnist;
 pub(crate) mod per_channel;
 pub(crate) mod quantized_fc;
 pub(crate) mod questions;
@@ -16,6 +14,29 @@ pub(crate) mod weight_histograms;
 
 use anyhow::{Result, ensure};
 use qcore::CodeRange;
+
+use crate::flags::Demo;
+use crate::mnist;
+use crate::outcome::show;
+
+/// Runs a demo from the command line.
+pub(crate) fn run(demo: Demo) -> Result<()> {
+    match demo {
+        Demo::Mnist(flags) => mnist::run(&flags),
+        Demo::LinearQuantize(flags) => show(&flags.out.out, || linear_quantize::outcome(flags.bitwidth)),
+        Demo::QuantizedFc(flags) => show(&flags.out.out, quantized_fc::outcome),
+        Demo::WeightHistograms(flags) => {
+            show(&flags.out.out, || weight_histograms::outcome(&flags.model, flags.bitwidth))
+        }
+        Demo::Symmetric(flags) => show(&flags.out.out, || symmetric::outcome(flags.bitwidth)),
+        Demo::Asymmetric(flags) => show(&flags.out.out, || asymmetric::outcome(flags.bitwidth)),
+        Demo::PerChannel(flags) => show(&flags.out.out, per_channel::outcome),
+        Demo::Linear(flags) => show(&flags.out.out, linear::outcome),
+        Demo::Mlp(flags) => show(&flags.out.out, mlp::outcome),
+        Demo::Questions(flags) => show(&flags.out.out, || questions::outcome(&|| ())),
+        Demo::Sensitivity(flags) => show(&flags.out.out, || sensitivity::outcome(&|| ())),
+    }
+}
 
 /// The signed codes of this many bits.
 fn signed_codes(bits: u32) -> Result<CodeRange> {

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use qcore::{agreement, sqnr_db};
 
-use super::float_model::{self, MLP_256, MLP_512};
 use super::round_trip::WIDTHS;
 use super::signed_codes;
 use crate::dataset::CLASSES;
 use crate::figure::{Figure, Matrix, Shades, Words};
+use crate::float_model::{self, MLP_256, MLP_512};
 use crate::outcome::Outcome;
 use crate::table::Table;
 

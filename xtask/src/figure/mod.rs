@@ -86,11 +86,7 @@ pub(crate) fn save<'f>(figures: impl Iterator<Item = &'f Figure>, folder: &Path)
 /// Renders a PNG beside each SVG.
 fn render(pictures: &[PathBuf]) -> Result<()> {
     let mut command = cargo::command();
-    command.args(["run", "--quiet", "--package", "render"]);
-    // Uses the profile of this program, so that tests do not compile for release.
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
+    command.args(["run", "--quiet", "--profile", cargo::PROFILE, "--package", "render"]);
     let status = command.arg("--").args(pictures).status().context("cannot start cargo run")?;
     ensure!(status.success(), "rendering the pictures: {status}");
     Ok(())

@@ -10,15 +10,22 @@ pub(super) use crate::output::tile::Place;
 ///
 /// The compiler keeps an array in registers only if it sees nothing but constant indices early on.
 /// It unrolls loops this large too late, or not at all.
+///
+/// The condition is a constant of the language, so a block that is left out is never compiled. As
+/// an expression it would be optimized away all the same, but only after a hundred thousand lines
+/// of it had been made.
 macro_rules! unrolled {
     ($i:ident in $bound:ident, $block:block) => {
         const { assert!($bound <= 8, "a larger bound would drop stores: more indices below") };
         store::unrolled!($i in $bound, $block, 0 1 2 3 4 5 6 7)
     };
     ($i:ident in $bound:ident, $block:block, $($index:literal)*) => {
-        $(if $index < $bound {
-            let $i = $index;
-            $block
+        $(#[allow(unconditional_panic, reason = "where the bound is no parameter, blocks that are left out are looked at, too")]
+        {
+            if const { $index < $bound } {
+                let $i = $index;
+                $block
+            }
         })*
     };
 }

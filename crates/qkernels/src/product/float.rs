@@ -1,4 +1,5 @@
-//! The f32 product that calibration and comparisons use: the `gemm` crate, behind checked views.
+//! The f32 product that calibration and comparisons use: the `gemm-f32` crate, behind checked
+//! views.
 
 use crate::drive::threads::Threads;
 use crate::matrix::view::{MatMut, MatRef};
@@ -20,13 +21,13 @@ pub struct FloatShapeError {
 const MOST_SAME: usize = 1 << 24;
 
 /// Replaces a longer stride that no two elements are apart by. It is far from the strides that the
-/// `gemm` crate treats differently, and short enough for everything that the crate multiplies by
-/// it.
+/// `gemm-f32` crate treats differently, and short enough for everything that the crate multiplies
+/// by it.
 const LONGEST_UNUSED: usize = 1 << 20;
 
-/// `stride` between `count` rows or columns, as the `gemm` crate takes it. The crate would panic
-/// for a stride that `isize` does not hold. Only a single row or column can have such a stride, and
-/// there is no second one to reach by it.
+/// `stride` between `count` rows or columns, as the `gemm-f32` crate takes it. The crate would
+/// panic for a stride that `isize` does not hold. Only a single row or column can have such a
+/// stride, and there is no second one to reach by it.
 fn stride(count: usize, stride: usize) -> isize {
     // This stride is between two elements of a slice, which is at most `isize::MAX` bytes long.
     (if count > 1 { stride } else { stride.min(LONGEST_UNUSED) }) as isize
@@ -63,9 +64,9 @@ pub fn matmul(
     let same = a.col_stride() == 0 && w.col_stride() == 0 && k > MOST_SAME;
     let (k, times) = if same { (1, k as f32) } else { (k, 1.0) };
     let parallelism = match threads {
-        Threads::Serial => gemm::Parallelism::None,
+        Threads::Serial => gemm_common::Parallelism::None,
         #[cfg(feature = "rayon")]
-        Threads::Pool(_) => gemm::Parallelism::Rayon(0),
+        Threads::Pool(_) => gemm_common::Parallelism::Rayon(0),
         #[cfg(not(feature = "rayon"))]
         Threads::Never(never, _) => match never {},
     };
@@ -74,17 +75,24 @@ pub fn matmul(
         let (w_rows, w_cols) = (stride(n, w.row_stride()), stride(k, w.col_stride()));
         let (out_stride, out_start) = (stride(m, out.row_stride()), out.start_mut());
         let (a, w) = (a.skip_rows(0).as_ptr(), w.skip_rows(0).as_ptr());
+        // Columns are faster to write than rows. Where the output has rows, its transpose is
+        // computed.
+        let (rows, cols) = ((m, a, a_rows, a_cols, out_stride), (n, w, w_rows, w_cols, 1));
+        let (left, right) = if out_stride > 1 { (cols, rows) } else { (rows, cols) };
+        let (m, a, a_rows, a_cols, out_rows) = left;
+        let (n, w, w_rows, w_cols, out_cols) = right;
+        let product = gemm_f32::gemm::f32::get_gemm_fn();
         // SAFETY: the views hold all elements that these shapes and strides address (their
         // constructors checked it), the output's rows do not overlap and are borrowed exclusively,
         // and with `read_dst` false nothing is read from it.
         unsafe {
-            gemm::gemm(
+            product(
                 m,
                 n,
                 k,
                 out_start,
-                1,
-                out_stride,
+                out_cols,
+                out_rows,
                 false,
                 a,
                 a_cols,

@@ -2,7 +2,7 @@
 //! product for every output stage. To run one file of them:
 //! `cargo test --package qkernels --test all stages::`.
 //!
-//! Only tests that need a process of their own stand beside it.
+//! Tests that need a process of their own, with limits of its memory, run this program again.
 
 mod activations;
 mod bad_input;
@@ -10,6 +10,7 @@ mod columns;
 mod differential;
 mod dynamic;
 mod elementwise;
+mod empty_dimensions;
 mod extremes;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;

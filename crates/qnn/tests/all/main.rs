@@ -1,7 +1,7 @@
 //! The tests of the public API, in one program: several would each compile the same generic code.
 //! To run one file of them: `cargo test --package qnn --test all mnist::`.
 //!
-//! Beside it stands only what needs a process of its own.
+//! What needs a process of its own, such as limits of its memory, runs this program again.
 
 mod activation_functions;
 mod allocations;
@@ -12,6 +12,7 @@ mod batches;
 mod checkpoint;
 mod dataset;
 mod digest;
+mod empty_dimensions;
 mod evidence;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;

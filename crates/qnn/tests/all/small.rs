@@ -1,7 +1,5 @@
 //! The smallest models that have all parts.
 
-#![allow(dead_code, reason = "each test that includes this file uses a part of it")]
-
 use qkernels::MatRef;
 use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp};
 

@@ -1,7 +1,5 @@
 //! Safetensors files of other programs, and such as no program writes.
 
-#![allow(dead_code, reason = "each test that includes this file uses a part of it")]
-
 use std::collections::HashMap;
 
 use half::{bf16, f16};

@@ -6,8 +6,8 @@ use qkernels::{MatMut, MatRef, Threads};
 use qnn::{FloatMlp, LinearWorkspace, QuantConfig};
 
 use crate::dataset::CLASSES;
-use crate::demo::float_model::{self, MLP_256};
 use crate::figure::{Axis, Curve, Figure, Line, Words};
+use crate::float_model::{self, MLP_256};
 use crate::outcome::Outcome;
 use crate::table::Table;
 

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use qcore::Scheme;
 
-use crate::demo::float_model::{self, MLP_256};
 use crate::demo::round_trip::{Trip, WIDTHS};
 use crate::demo::signed_codes;
 use crate::figure::{Axis, Curve, Figure, Line, Words};
+use crate::float_model::{self, MLP_256};
 use crate::outcome::Outcome;
 use crate::table::Table;
 

@@ -10,9 +10,9 @@ use qnn::{FloatLinear, FloatMlp, QuantConfig, QuantMlp};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize_to_file};
 
-use crate::demo::float_model::{self, MLP_512};
 use crate::figure::{Bar, Bars, Figure, Words};
 use crate::flags::DATA;
+use crate::float_model::{self, MLP_512};
 use crate::outcome::Outcome;
 use crate::pace;
 use crate::table::Table;

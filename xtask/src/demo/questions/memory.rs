@@ -3,7 +3,7 @@
 use anyhow::Result;
 use qcore::WeightStorage;
 
-use crate::demo::float_model::{self, MLP_256};
+use crate::float_model::{self, MLP_256};
 use crate::outcome::Outcome;
 use crate::table::Table;
 

@@ -1,5 +1,4 @@
 //! The results that every product must have, and inputs that are the same in every run.
-#![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
 pub(crate) mod sums;
 

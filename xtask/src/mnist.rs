@@ -2,6 +2,7 @@
 //! model, and shows what that costs and saves on images it was not trained on.
 
 use std::fmt::Write;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,17 +15,21 @@ use qnn::{
 };
 use rayon::ThreadPoolBuilder;
 
-use super::float_model::{self, layout, matrix};
 use crate::dataset::Digits;
 use crate::flags::{Codes, Mnist, Model};
-use crate::outcome::Outcome;
+use crate::float_model::{self, layout, matrix};
 use crate::pace::{self, Pace};
 
 /// How many images go through the models together when speed is measured.
 const BATCHES: [usize; 3] = [1, 32, 256];
 
-/// Runs the demo. If it is `shown`, a progress bar covers the measuring of speed.
-pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
+/// Runs the demo from the command line.
+pub(crate) fn run(flags: &Mnist) -> Result<()> {
+    Ok(io::Write::write_all(&mut io::stdout(), text(flags, true)?.as_bytes())?)
+}
+
+/// What the demo shows. If it is `shown`, a progress bar covers the measuring of speed.
+pub(crate) fn text(flags: &Mnist, shown: bool) -> Result<String> {
     let file = match flags.model {
         Model::Mlp256 => float_model::MLP_256,
         Model::Mlp512 => float_model::MLP_512,
@@ -56,8 +61,7 @@ pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
     let report = quantized.report(&float, images)?;
     let speeds = measure(&float, &quantized, images, threads, shown)?;
 
-    let mut outcome = Outcome::new("demo mnist", "A trained network as an integer-only model");
-    outcome.text(format!(
+    let mut text = format!(
         "MNIST, {}: {} parameters in {} layers\ncalibrated on {} images, run on {} others\nkernel {}: {}; {} thread(s)\n\n{}\n\
          layer by layer, on the {} test images\n{report}",
         layout(&float),
@@ -70,12 +74,14 @@ pub(crate) fn outcome(flags: &Mnist, shown: bool) -> Result<Outcome> {
         flags.threads,
         table(&logits, &report, &test, bytes.len(), &speeds)?,
         report.rows
-    ));
+    );
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     if let Some(path) = &flags.save {
         quantized.save(path).with_context(|| path.display().to_string())?;
-        outcome.text(format!("saved {}", path.display()));
+        writeln!(text, "saved {}", path.display())?;
     }
-    Ok(outcome)
+    Ok(text)
 }
 
 fn read_digits(data: &Path, file: &str) -> Result<Digits> {
