@@ -1,17 +1,19 @@
-//! Exact int8 x int8 -> int32 matrix products with fused output stages, on the best instructions of the CPU at hand.
+//! Exact int8 x int8 -> int32 matrix products with fused output stages, with the best instructions
+//! that the CPU has.
 //!
-//! - [`MatRef`], [`MatMut`]: the caller's matrices, any strides, any alignment.
+//! - [`MatRef`], [`MatMut`]: the caller's matrices, with any strides and any alignment.
 //! - [`PackedWeights`]: i8 weights in the order in which a kernel reads them, with their sums.
-//! - [`gemm`]: the product of u8 or i8 [`Activations`] with them, through an output stage ([`Int32`], [`Dequantize`],
-//!   [`Requantize`]), on the calling thread or a pool ([`Threads`]).
+//! - [`gemm`]: the product of u8 or i8 [`Activations`] with packed weights, through an output stage
+//!   ([`Int32`], [`Dequantize`], [`Requantize`]), on the calling thread or a pool ([`Threads`]).
 //! - [`quantize`], [`dequantize`], [`range`](range()): qcore's loops over slices, vectorized.
-//! - [`Kernel`], [`report`]: which kernel runs, and why. `QKERNELS_ISA=avx2` (or another family) forces one.
+//! - [`Kernel`], [`report`]: which kernel runs, and why. `QKERNELS_ISA=avx2` (or another family)
+//!   forces one.
 //!
 //! # The promise
-//! int32 results equal the mathematical sum on every kernel, for the full range of both operands, and the same row has the
-//! same bits whatever the kernel, the number of threads, the batch that it stands in and the strides. Where a sum could
-//! leave int32, packing or the product says so instead of wrapping. Output stages equal qcore's scalar functions bit for
-//! bit.
+//! int32 results equal the mathematical sum on every kernel, for the full range of both operands.
+//! The same row has the same bits whatever the kernel, the number of threads, the strides and the
+//! batch that the row stands in. Where a sum could leave int32, packing or the product returns an
+//! error instead of wrapping. Output stages equal qcore's scalar functions bit for bit.
 //!
 //! ```
 //! use qkernels::{Kernel, MatMut, MatRef, PackedWeights, Requantize, Scales, Threads, Workspace, gemm};
@@ -26,9 +28,9 @@
 //! ```
 //!
 //! # What packing does
-//! Weights (n, k) become panels of nr columns, a column for each output channel, and a panel is groups of kr consecutive k:
-//! what one instruction multiplies lies side by side, and a tile reads its panel from front to back. For n = 3, k = 6 and a
-//! kernel with nr = 2, kr = 4:
+//! Weights (n, k) become panels of nr columns, one column for each output channel. A panel consists
+//! of groups of kr consecutive k. What one instruction multiplies lies side by side, and a tile
+//! reads its panel from front to back. For n = 3, k = 6 and a kernel with nr = 2, kr = 4:
 //!
 //! ```text
 //!  weights          k 0 1 2 3 4 5         panel 0: channels 0, 1          panel 1: channel 2
@@ -39,22 +41,25 @@
 //!                                         sums      a + ... + f, ...      for zero points, and to prove int32
 //! ```
 //!
-//! A panel's columns are whole vectors of the kernel (of one column here), as many as are needed; k is filled up with 0.
+//! A panel has as many columns as it needs, in whole vectors of the kernel (of one column here). k
+//! is padded with 0.
 //!
-//! Where a kernel has a faster form for weights that cannot saturate its sums, whatever the activations, packing proves that
-//! of each panel by itself: [`PackedWeights::column_kernels`] says what became of which columns.
+//! Some kernels have a faster form for weights that cannot saturate its sums, whatever the
+//! activations. Packing proves this for each panel separately. [`PackedWeights::column_kernels`]
+//! says which kernel each column got.
 
-// The rooms, along the way that data takes: each imports only those above it (`cargo xtask tidy`).
+// The rooms, in the order in which data goes through them. Each imports only those above it
+// (`cargo xtask tidy`).
+mod matrix;
 mod cpu;
-mod drive;
+mod output;
 mod kernel;
 pub mod kernels;
 mod left;
-mod matrix;
-mod output;
+mod weights;
+mod drive;
 mod product;
 pub mod reference;
-mod weights;
 
 pub use cpu::detect::{Feature, Features};
 pub use drive::threads::Threads;

@@ -1,13 +1,16 @@
-//! The definition of correct: the triple loop, in i64. Every kernel, route and test is compared with it.
+//! The definition of correct: the triple loop, in i64. Every kernel, every way through the code and
+//! every test is compared with it.
 
 use crate::left::codes::Activation;
 use crate::matrix::view::MatRef;
 use crate::weights::operand::{Weight, Weights, ZeroPoints};
 
-/// `sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j])` for `a` (m, k) and `w` (n, k), row-major (m, n).
+/// `sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j])` for `a` (m, k) and `w` (n, k),
+/// row-major (m, n).
 ///
-/// k is the smaller of the two depths; a channel without a zero point has 0. Slow, and without any of the code that it is to check.
-/// Its result is as long as `vec![0i64; m * n]`, and must be had as that one must.
+/// k is the smaller of the two depths. A channel without a zero point has 0. The function is slow,
+/// and uses none of the code that it is meant to check. Its result is as long as
+/// `vec![0i64; m * n]`, and there must be memory for it just as for that one.
 ///
 /// ```
 /// use qkernels::{MatRef, Weights, ZeroPoints, reference};

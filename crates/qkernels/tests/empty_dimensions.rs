@@ -1,5 +1,6 @@
-//! A dimension of 0 lets the other one be anything, as no element stands against it, and a stride of 0 does so with a single
-//! element. Whatever a shape says, a call returns at once and with the memory that there is: it does nothing, or it is refused.
+//! If a dimension is 0 the other one may be anything, because no element stands against it. A
+//! stride of 0 allows the same with a single element. Whatever a shape says, a call returns at once
+//! and with the memory that there is: it does nothing, or it is refused.
 //!
 //! The tests run under limits on memory and time that a loop or a buffer of such a length would
 //! exceed. The limits hold for the whole process and other tests need more, so these tests are a
@@ -22,13 +23,14 @@ use qkernels::{
 };
 use rlimit::Resource;
 
-/// What a dimension may be beside one of 0.
+/// The values of a dimension beside one of 0.
 const LENGTHS: [usize; 6] = [0, 3, 1 << 33, 1 << 50, 1 << 62, usize::MAX];
 
-/// As long as any element: what a dimension says that no slice has.
+/// A dimension longer than any slice. Only a repeated element can have it.
 const LONG: usize = 1 << 33;
 
-/// A few GiB and five minutes of one CPU, which an emulated build of these tests does not need either.
+/// Limits the process to a few GiB and five minutes of one CPU. An emulated build of these tests
+/// needs no more either.
 fn limited() {
     static LIMITED: Once = Once::new();
     LIMITED.call_once(|| {
@@ -39,7 +41,7 @@ fn limited() {
     });
 }
 
-/// All views (rows, cols) of `element` without an element, or with that one everywhere.
+/// All views (rows, cols) without an element, or with `element` everywhere.
 fn views_of<T: Copy>(element: &[T; 1], rows: usize, cols: usize) -> Vec<MatRef<'_, T>> {
     let long = usize::MAX;
     let strides = [(cols, 1), (1, rows), (0, 0), (long, 1), (1, long), (long, long), (0, 1), (1, 0)];
@@ -94,7 +96,7 @@ fn views() {
     }
 }
 
-/// The weights of `packed`, which are none, by every function that asks for them.
+/// Looks at the weights of `packed`, which has none, by every function that asks for them.
 fn look_at(packed: &PackedWeights, n: usize, k: usize) {
     assert_eq!((packed.n(), packed.k(), packed.unpack()), (n, k, vec![]));
     assert_eq!((packed.channel_sums().len(), packed.channel_abs_sums().len()), (n, n));
@@ -136,7 +138,8 @@ fn weights() {
                                     !matches!(zero_points, ZeroPoints::PerChannel(all) if all.len() == n)
                                 );
                             }
-                            // Sums of so many channels have no place, but there is one for three.
+                            // There is no place for the sums of so many channels, but there is one
+                            // for three.
                             Err(error) => {
                                 let (large, none) =
                                     (PackError::TooLarge { n, k }, PackError::OutOfMemory { n, k });
@@ -153,12 +156,13 @@ fn weights() {
     sweep::<u8>();
 }
 
-/// As many weights as a stride of 0 says there are must be had before any is looked at.
+/// There must be memory for as many weights as a stride of 0 says there are, before any is looked
+/// at.
 #[test]
 fn weights_that_one_element_stands_for() {
     limited();
     for (kernel, weight) in Kernel::available().flat_map(|kernel| [0i8, 127].map(|weight| (kernel, weight))) {
-        // More than any process has addresses for, with the limit or without.
+        // This is more than any process has addresses for, with the limit or without it.
         for (n, k) in [(1 << 46, 3), (3, 1 << 46), (1 << 25, 1 << 25), (1 << 50, 1), (1, 1 << 50)] {
             let w = [weight];
             let w = MatRef::with_strides(&w, n, k, 0, 0).unwrap();
@@ -201,12 +205,12 @@ fn scales() {
     }
 }
 
-/// Weights (n, k), one of which is 0; `None` where there is no memory for what is kept of them.
+/// Weights (n, k), one of which is 0; `None` if there is no memory for what is kept of them.
 fn no_weights(kernel: Kernel, n: usize, k: usize) -> Option<PackedWeights> {
     PackedWeights::from_nk(MatRef::new(&[0i8; 0], n, k).unwrap(), kernel).ok()
 }
 
-/// A product with weights (n, k) whose output, if it is (m, n), is empty.
+/// A product with weights (n, k) whose output is empty if it is (m, n).
 fn check<S: OutputStage>(a: impl Left + Copy, (m, n): (usize, usize), w: &PackedWeights, stage: &S) {
     let mut workspace = Workspace::new();
     static POOL: LazyLock<rayon::ThreadPool> =
@@ -252,7 +256,8 @@ fn integer_products_that_write_nothing() {
     }
 }
 
-/// One element, as often as a view says, is looked at once, and named where it comes first.
+/// One element is looked at once, however often a view repeats it, and is named where it comes
+/// first.
 #[test]
 fn codes_that_one_element_stands_for() {
     limited();

@@ -9,6 +9,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "benches/benches/roofline/tract.rs",
     "crates/qkernels/src/cpu/caches.rs",
     "crates/qkernels/src/product/float.rs",
+    "crates/qkernels/src/kernel/desc.rs",
     "crates/qkernels/src/kernel/token.rs",
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",

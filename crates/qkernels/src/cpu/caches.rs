@@ -1,8 +1,8 @@
-//! The data caches of this machine, asked once.
+//! The data caches of this machine, detected once.
 
 use std::sync::OnceLock;
 
-/// Data cache sizes in bytes, as far as one core may count on them.
+/// The data cache sizes, in bytes, that one core can count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caches {
     pub(crate) l1: usize,
@@ -11,7 +11,8 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// What cores of the last ten years have at least: for CPUs that do not say, and the floor for those that do.
+    /// What every core of the last ten years has at least. It is used for CPUs that do not report
+    /// their caches, and as the floor for those that do.
     pub(crate) const TYPICAL: Caches = Caches { l1: 32 << 10, l2: 256 << 10, l3: 2 << 20 };
 
     /// The caches of the CPU that runs this, detected at the first call.
@@ -28,13 +29,14 @@ struct Description {
     level: u32,
     holds_data: bool,
     bytes: usize,
-    /// Logical CPUs that share it.
+    /// How many logical CPUs share it.
     shared_by: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Description {
-    /// From the registers of leaf 4 (Intel) or 0x8000_001D (AMD), which have one form; `None` after the last cache.
+    /// Reads the registers of leaf 4 (Intel) or 0x8000_001D (AMD), which have the same layout.
+    /// Returns `None` after the last cache.
     fn from_registers(eax: u32, ebx: u32, ecx: u32) -> Option<Self> {
         let field = |register: u32, low: u32, bits: u32| (register >> low) & ((1 << bits) - 1);
         let kind = field(eax, 0, 5);
@@ -50,7 +52,7 @@ impl Description {
     }
 }
 
-/// The caches that `descriptions` add up to, at least [`Caches::TYPICAL`].
+/// The cache sizes that `descriptions` amount to, at least [`Caches::TYPICAL`].
 #[cfg(target_arch = "x86_64")]
 fn combine(descriptions: impl Iterator<Item = Description>) -> Caches {
     let mut caches = Caches::TYPICAL;
@@ -59,7 +61,8 @@ fn combine(descriptions: impl Iterator<Item = Description>) -> Caches {
             1 => caches.l1 = caches.l1.max(cache.bytes),
             // Two threads of a core may share it.
             2 => caches.l2 = caches.l2.max(cache.bytes / cache.shared_by.clamp(1, 2)),
-            // Others use it too, but not all of them all the time: a quarter, where it is shared.
+            // Other cores use it too, but not all of them all the time. Where it is shared, count
+            // on a quarter.
             3 => caches.l3 = caches.l3.max(cache.bytes / cache.shared_by.clamp(1, 4)),
             _ => {}
         }
@@ -102,7 +105,8 @@ mod tests {
 
     #[test]
     fn registers_are_read_as_the_manuals_say() {
-        // An L1 data cache of 12 ways, 64 sets and 64-byte lines, shared by two threads; its instruction cache; the end.
+        // An L1 data cache of 12 ways, 64 sets and 64-byte lines, shared by two threads; its
+        // instruction cache; the end.
         let l1 = Description::from_registers(1 | 1 << 5 | 1 << 14, 63 | 11 << 22, 63).unwrap();
         assert_eq!((l1.level, l1.bytes, l1.shared_by, l1.holds_data), (1, 48 << 10, 2, true));
         assert!(!Description::from_registers(2 | 1 << 5, 63 | 7 << 22, 63).unwrap().holds_data);

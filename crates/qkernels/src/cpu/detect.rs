@@ -1,4 +1,4 @@
-//! What this CPU can execute, asked once.
+//! The instruction sets that this CPU can execute, detected once.
 
 use core::fmt;
 use std::sync::OnceLock;
@@ -23,7 +23,7 @@ pub enum Feature {
     Avx512Vl,
     /// `vpdpbusd`: four u8 x i8 products summed into each int32 lane.
     Avx512Vnni,
-    /// 128-bit vectors of aarch64, which all its CPUs with an operating system have.
+    /// 128-bit vectors of aarch64. Every aarch64 CPU that runs an operating system has them.
     Neon,
     /// `sdot`: four i8 x i8 products summed into each int32 lane.
     Dotprod,
@@ -110,7 +110,8 @@ impl FromIterator<Feature> for Features {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Features {
-    // Both detectors also ask the operating system (XCR0) whether it saves the registers. `cpufeatures` has no VNNI.
+    // Both detectors also ask the operating system (XCR0) whether it saves the registers.
+    // `cpufeatures` does not know VNNI.
     cpufeatures::new!(avx2, "avx2");
     cpufeatures::new!(fma, "fma");
     cpufeatures::new!(avx512f, "avx512f");

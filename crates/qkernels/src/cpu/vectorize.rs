@@ -1,8 +1,9 @@
 //! Plain element-wise loops, compiled once per vector level.
 //!
-//! The formulas around the products (quantize, requantize, dequantize, copy and shift) are qcore's scalar functions. A
-//! [`Task`] is a loop over one of them whose body is always inlined, so [`Level::run`] makes the compiler emit that very
-//! loop with AVX2 or AVX-512 instructions. There is no second, vector form of a formula that could differ from the first.
+//! The formulas around the products (quantize, requantize, dequantize, copy and shift) are qcore's
+//! scalar functions. A [`Task`] is a loop over one of them. Its body is always inlined, so
+//! [`Level::run`] makes the compiler emit that very loop with AVX2 or AVX-512 instructions. There
+//! is no second, vector form of a formula that could differ from the first.
 
 use crate::cpu::detect::Feature;
 
@@ -18,7 +19,7 @@ pub(crate) trait Task {
 /// The instruction sets that tasks are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// What every CPU of the target has.
+    /// The instructions that every CPU of the target has.
     Baseline,
     /// 256-bit vectors.
     #[cfg(target_arch = "x86_64")]
@@ -29,7 +30,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// What the level needs.
+    /// The features that the level needs.
     #[cfg_attr(not(test), expect(dead_code, reason = "the table's test is its reader"))]
     pub(crate) fn features(self) -> &'static [Feature] {
         match self {
@@ -50,7 +51,8 @@ impl Level {
     #[inline]
     pub(crate) unsafe fn run<T: Task>(self, task: T) -> T::Output {
         match self {
-            // A function of its own like the others: without optimization, its frame would be on the stack beside theirs.
+            // This is a function of its own, like the others. Otherwise, without optimization, its
+            // frame would be on the stack beside theirs.
             Level::Baseline => baseline(task),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: by precondition 1.

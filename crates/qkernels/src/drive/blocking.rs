@@ -1,4 +1,5 @@
-//! How large the blocks of the loop nest are: a pure function of the caches, the kernel and the shape.
+//! How large the blocks of the loop nest are: a pure function of the caches, the kernel and the
+//! shape.
 
 use crate::cpu::caches::Caches;
 use crate::kernel::desc::KernelDesc;
@@ -6,26 +7,26 @@ use crate::kernel::desc::KernelDesc;
 /// Block sizes in the units that the loops step by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blocking {
-    /// mc: rows, a multiple of mr unless they are all.
+    /// mc: rows of a block. A multiple of mr, unless the block holds all rows.
     pub(crate) rows: usize,
-    /// nc: panels of nr columns.
+    /// nc: panels of a block, of nr columns each.
     pub(crate) panels: usize,
-    /// kc: groups of kr consecutive k.
+    /// kc: groups of a block, of kr consecutive k each.
     pub(crate) groups: usize,
 }
 
-/// What is multiplied, in the same units; only groups may be 0.
+/// The size of the product, in the same units. Only `groups` may be 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     pub(crate) rows: usize,
     pub(crate) panels: usize,
     pub(crate) groups: usize,
-    /// Bytes of a row of `a` in a group.
+    /// Bytes that one group takes in a row of `a`.
     pub(crate) group_bytes: usize,
 }
 
-/// Largest part of a panel between two trips of its sums through memory, whatever the caches: at this size they cost less
-/// than half a percent.
+/// The largest part of a panel that is multiplied between two trips of its sums through memory,
+/// whatever the caches. At this size the trips cost less than half a percent.
 const MOST_PANEL_BYTES: usize = 256 << 10;
 
 impl Blocking {
@@ -33,12 +34,13 @@ impl Blocking {
     pub(crate) fn new(caches: &Caches, desc: &KernelDesc, extent: Extent) -> Self {
         let KernelDesc { mr, nr, kr, .. } = *desc;
         let Extent { rows, panels, groups, group_bytes } = extent;
-        // A panel is read once per tile of rows. One that exceeds L1 streams from L2, which the tile's reuse hides: a split
-        // of k, which takes all sums through memory, cost 3 to 6 % at k = 2048 and 4096 wherever it was tried (AMD Zen 4,
-        // 8x48 tile, panels of 0.75 and 1.5 times L1). It only keeps panels of very deep matrices in L2.
+        // A panel is read once per tile of rows. If it exceeds L1 it streams from L2, and the reuse
+        // in the tile hides that. Splitting k takes all sums through memory instead. That cost 3 to
+        // 6 % at k = 2048 and 4096 wherever it was tried (AMD Zen 4, 8x48 tile, panels of 0.75 and
+        // 1.5 times L1). So k is split only to keep the panels of very deep matrices in L2.
         let panel_limit = (caches.l2 / 2).min(MOST_PANEL_BYTES);
-        // The rows of a block are read once per panel, from half of L2 (whole rows, as `a` is copied whole); the panels of a
-        // block once per block of rows, from half of L3.
+        // The rows of a block are read once per panel, from half of L2. (Whole rows, because `a` is
+        // copied whole.) The panels of a block are read once per block of rows, from half of L3.
         let (rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
         let (row_bytes, panel_bytes) = (groups.saturating_mul(group_bytes), groups.saturating_mul(nr * kr));
         if panel_bytes <= panel_limit
@@ -56,7 +58,8 @@ impl Blocking {
     }
 }
 
-/// The size of the blocks when `total` is cut into as few as possible of at most `most`, evenly, in whole `step`s.
+/// The block size that cuts `total` evenly into as few blocks as possible. A block is at most
+/// `most`, in whole `step`s.
 fn even_split(total: usize, most: usize, step: usize) -> usize {
     if total <= most {
         return total;

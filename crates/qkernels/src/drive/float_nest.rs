@@ -1,6 +1,6 @@
-//! The loops of weight-only products: those of the integer nest (`nest.rs`) without a split of k,
-//! as a tile's rows of floats stream from L2 fast enough. Blocks of panels in L3, blocks of rows in
-//! L2, then one panel after the other, tile by tile.
+//! The loops of weight-only products. They are those of the integer nest (`nest.rs`), but k is not
+//! split, because a tile's rows of floats stream from L2 fast enough. Blocks of panels stay in L3
+//! and blocks of rows in L2. Within them one panel follows the other, tile by tile.
 
 use qcore::{ActivationFunction, Float};
 
@@ -54,7 +54,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                     let first_channel = p * desc.nr;
                     let channels = first_channel..first_channel + layout.used_columns(p);
                     let first_column = (p - part.panels.start) * desc.nr;
-                    // Tiles as even as can be, so that none is left with a single row.
+                    // The tiles are as even as possible, so none is left with a single row.
                     let tiles = rows.len().div_ceil(mr);
                     for tile in 0..tiles {
                         let i = rows.len() * tile / tiles..rows.len() * (tile + 1) / tiles;
@@ -76,7 +76,8 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
                         if groups > 0 {
                             kernel.run_float(tile);
                         } else {
-                            // Channels without depth have no groups of scales that a kernel could read.
+                            // Channels without depth have no groups of scales that a kernel could
+                            // read.
                             sums.fill(0.0);
                         }
                         let first_row = ic - part.rows.start;
@@ -100,7 +101,7 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
     }
 }
 
-/// A block of rows in f32, divided by a kernel's unit, with zeros up to whole groups of k.
+/// A block of rows in f32, divided by the kernel's unit and padded with zeros to whole groups of k.
 struct FloatRows<'r> {
     values: &'r [f32],
     stride: usize,
@@ -110,16 +111,16 @@ impl<'r> FloatRows<'r> {
     fn new<A: Float>(a: &MatRef<'_, A>, kernel: Kernel, buffer: &'r mut Vec<f32>) -> Self {
         let desc = kernel.desc();
         if a.cols() == 0 {
-            // Rows of nothing take no memory, be there as many as there may.
+            // Empty rows take no memory, however many there are.
             return Self { values: &[], stride: 0 };
         }
         let row_len = a.cols().next_multiple_of(desc.kr);
         let stride = staggered(row_len * size_of::<f32>()) / size_of::<f32>();
-        // What the last use left behind is overwritten, so only growth writes zeros here.
+        // The leftovers of the last use are overwritten, so only growth writes zeros here.
         if buffer.len() < a.rows() * stride {
             buffer.resize(a.rows() * stride, 0.0);
         }
-        // Units are at least 1, so that nothing overflows here.
+        // Units are at least 1, so nothing overflows here.
         let factor = desc.float.as_ref().map_or(1.0, |body| 1.0 / body.unit);
         kernel.vectorize(Widen { a, factor, row_len, stride, buffer });
         Self { values: buffer, stride }

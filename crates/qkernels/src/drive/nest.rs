@@ -31,10 +31,10 @@ use crate::weights::packed::PackedWeights;
 pub(crate) struct Product<'p, S> {
     pub(crate) a: &'p S,
     pub(crate) w: &'p PackedWeights,
-    /// The first channel that is computed, which the operands of `stage` begin with.
+    /// The first channel that is computed. The operands of `stage` begin with it.
     pub(crate) first_channel: usize,
     pub(crate) stage: &'p StageOperands<'p>,
-    /// Zero points and factors of all rows, as far as they have any.
+    /// Zero points and factors of all rows, if they have any.
     pub(crate) row_terms: RowTerms<'p>,
 }
 
@@ -47,7 +47,8 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
-        // The panels whose kernels read one form of rows, then those of the other, as far as there are any.
+        // First the panels whose kernels read one form of rows, then those of the other form, if
+        // there are any.
         let [any, proven] = self.w.kinds(part.panels.clone());
         if let Some(kernel) = any {
             self.run_kind(kernel, part, out, arena);
@@ -58,7 +59,7 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
     }
 }
 
-/// The panels of a part whose kernels read rows in the same form, and how they are walked through.
+/// The panels of a part whose kernels read the same form of rows, and how to walk through them.
 struct Pass<'n> {
     /// One of those kernels.
     kernel: Kernel,
@@ -74,28 +75,31 @@ struct Pass<'n> {
 /// A block of rows, and the block of panels that they are multiplied by.
 struct Block<'n> {
     rows: Range<usize>,
-    /// These rows in the form of the kernels.
+    /// The rows, in the form that the kernels read.
     a: Rows<'n>,
-    /// Their sums, where zero points of the weights ask for them.
+    /// The sums of the rows, if the zero points of the weights need them.
     row_sums: &'n [i32],
     panels: Range<usize>,
 }
 
 impl<S: Source> Product<'_, S> {
-    /// The panels of `part` that read rows in the same form as those of `kernel`: loops 5 and 4.
+    /// Loops 5 and 4, over the panels of `part` whose kernels read the same form of rows as
+    /// `kernel`.
     fn run_kind(&self, kernel: Kernel, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
         let desc = kernel.desc();
-        // Kernels of one kind share their state as they share their features.
+        // Kernels of one kind have the same features, and so the same CPU state.
         let _set_up = kernel.set_up();
         let (allowed, pass) = (self.allowed(kernel, part), self.pass(kernel, part, out));
-        // Sums wait in a slot for the next block of k; without one, a single slot does for all tiles.
+        // Sums wait in their slots for the next block of k. If there is none, one slot serves all
+        // tiles.
         let slots =
             if pass.k_blocks == 1 { 1 } else { pass.block.rows.div_ceil(desc.mr) * pass.block.panels };
         let slot_len = desc.mr * desc.nr;
         if arena.acc.len() < slots * slot_len {
             arena.acc.resize(slots * slot_len, 0);
         }
-        // Loops that count for themselves: `step_by` would divide first, which tiny products should not pay for.
+        // These loops count for themselves. `step_by` would begin with a division, which tiny
+        // products should not pay for.
         let mut jc = part.panels.start;
         while jc < part.panels.end {
             let panels = jc..(jc + pass.block.panels).min(part.panels.end);
@@ -120,7 +124,8 @@ impl<S: Source> Product<'_, S> {
         }
     }
 
-    /// How the panels of `part` that read rows in the same form as those of `kernel` are walked through.
+    /// How to walk through the panels of `part` whose kernels read the same form of rows as
+    /// `kernel`.
     fn pass<'n>(&self, kernel: Kernel, part: &'n Part, out: &Target<'_>) -> Pass<'n> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let extent = Extent {
@@ -149,7 +154,8 @@ impl<S: Source> Product<'_, S> {
             let groups = pc * pass.block.groups..((pc + 1) * pass.block.groups).min(pass.groups);
             let mut jr = panels.start;
             while jr < panels.end {
-                // Panels of one kernel in one call, where it needs no help with the output stage.
+                // If the kernel needs no help with the output stage, one call runs several of its
+                // panels.
                 let first = jr;
                 jr = self.w.end_of_run(first, if pass.stores { panels.end } else { first + 1 });
                 let kernel = self.w.panel_kernel(first);
@@ -198,33 +204,35 @@ impl<S: Source> Product<'_, S> {
     }
 }
 
-/// The most panels for which rows of i8 are shifted in registers, for each panel again; for more they are copied, shifted, once. In
-/// registers it was 1.11 times as fast for 3 panels (128^3), 1.015 for 21 (1000^3) and 0.992 for 64 (128, 3072, 768) (AMD Zen 4).
+/// The most panels for which rows of i8 are shifted in registers, once for each panel. For more
+/// panels the rows are copied and shifted once. Shifting in registers was 1.11 times as fast for 3
+/// panels (128^3), 1.015 for 21 (1000^3) and 0.992 for 64 (128, 3072, 768) (AMD Zen 4).
 const MOST_SIGNED_PANELS: usize = 24;
 
 impl<S> Product<'_, S> {
-    /// What rows may be and still be read where they lie.
+    /// Which rows the kernel may read where they lie.
     #[inline(always)]
     fn allowed(&self, kernel: Kernel, part: &Part) -> Allowed {
         if !self.stage.zero_points.is_empty() {
-            // Sums of rows are taken from copies, which are shifted and have zeros behind them.
+            // Row sums are computed from copies, which are shifted and padded with zeros.
             return Allowed { signed: false, ragged: false };
         }
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let bytes = part.panels.len() * desc.nr * layout.padded_k();
         Allowed {
             signed: desc.signed_rows && part.panels.len() <= MOST_SIGNED_PANELS,
-            // The last rows are copied then, and take a pass over the panels of their own, which are better in L2.
+            // The last rows are then copied and take a pass of their own over the panels, so the
+            // panels had better be in L2.
             ragged: part.rows.len() > desc.mr && bytes <= Caches::of_this_cpu().l2 / 2,
         }
     }
 }
 
-/// Loop 1: runs the kernel on a strip. Unless it `stores`, which is to apply the output stage itself, the strip has one panel,
-/// and it runs on a tile at a time, whose sums are then still in L1.
+/// Loop 1: runs the kernel on a strip. A kernel that `stores` applies the output stage itself.
+/// Otherwise the strip has one panel and runs one tile at a time, whose sums are then still in L1.
 ///
-/// Never inlined: the loops around it are compiled for each type of activations in each crate that uses it, and would take
-/// all output stages along.
+/// Never inlined: the loops around it are compiled for each type of activations in each crate that
+/// uses them, and each copy would include all output stages.
 #[inline(never)]
 fn run_strip(kernel: Kernel, strip: &mut Strip<'_, '_>, stores: bool) {
     let store = if stores { None } else { strip.store.take() };

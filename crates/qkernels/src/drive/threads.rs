@@ -1,7 +1,8 @@
-//! Threads by argument: a product is cut into parts of rows and panels, and each part runs the serial loop nest.
+//! Threads by argument: a product is cut into parts of rows and panels, and each part runs the
+//! serial loop nest.
 //!
-//! Every output element is computed by one part from the same products in the same order, so the result does not depend on
-//! the cut.
+//! Every output element is computed by one part, from the same products in the same order, so the
+//! result does not depend on the cut.
 
 use core::ops::Range;
 
@@ -10,35 +11,36 @@ use crate::matrix::view::MatMut;
 use crate::matrix::workspace::Arena;
 use crate::output::target::Target;
 
-/// Who computes.
+/// The threads that compute a product.
 ///
-/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and so do its parts on the
-/// threads of a pool. In a build without optimization allow 512 KiB (AVX2 takes less than 160): the output stages and the loops
-/// over vectors are one function each there, with a place of its own for every value between two steps. (A program's own debug
-/// build can have this crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
+/// A product, packing included, takes less than 64 KiB of the stack of the thread that runs it, and
+/// so do its parts on the threads of a pool. In a build without optimization, allow 512 KiB (AVX2
+/// takes less than 160). There the output stages and the loops over vectors are one function each,
+/// with a stack slot for every value between two steps. (A program's own debug build can have this
+/// crate optimized: `[profile.dev.package.qkernels]`, `opt-level = 2`.)
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub enum Threads<'p> {
     /// The calling thread.
     #[default]
     Serial,
-    /// The threads of a rayon pool of the caller's, as far as the work is worth it.
+    /// The threads of the caller's rayon pool, as many as the work is worth.
     #[cfg(feature = "rayon")]
     Pool(&'p rayon::ThreadPool),
-    /// Never made; it uses the lifetime where there is no pool to borrow.
+    /// Never constructed. It uses the lifetime where there is no pool to borrow.
     #[doc(hidden)]
     #[cfg(not(feature = "rayon"))]
     Never(core::convert::Infallible, core::marker::PhantomData<&'p ()>),
 }
 
-/// Products (m * n * k) that a thread must have to itself before another one is woken for the rest. Waking and waiting
-/// cost 6 to 16 µs (AMD Zen 4, two cores): two threads took 1.7 times as long as one for 2 million products together, and
-/// were 1.2 times as fast for 8 million.
+/// The products (m * n * k) that a thread must have to itself before another thread is woken for
+/// the rest. Waking and waiting cost 6 to 16 µs (AMD Zen 4, two cores). Two threads took 1.7 times
+/// as long as one for 2 million products together, and were 1.2 times as fast for 8 million.
 #[cfg(feature = "rayon")]
 const PRODUCTS_PER_THREAD: usize = 4 << 20;
 
 impl Threads<'_> {
-    /// Number of parts to cut a product of `products` = m * n * k into.
+    /// How many parts to cut a product of `products` = m * n * k into.
     #[cfg_attr(not(feature = "rayon"), expect(unused_variables, reason = "one thread whatever the work"))]
     pub(crate) fn parts(self, products: usize) -> usize {
         match self {
@@ -50,7 +52,7 @@ impl Threads<'_> {
         }
     }
 
-    /// Runs `work` where its parts find the threads.
+    /// Runs `work` where its parts can use the threads.
     pub(crate) fn enter<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
         match self {
             Threads::Serial => work(),
@@ -69,9 +71,9 @@ pub(crate) struct Part {
     pub(crate) panels: Range<usize>,
 }
 
-/// A product that can be computed in parts, whose results go to parts of an `O`.
+/// A product that can be computed in parts. Their results go to parts of an `O`.
 pub(crate) trait Divisible<O>: Sync {
-    /// The kernel that it runs on.
+    /// The kernel that the product runs on.
     fn desc(&self) -> &'static KernelDesc;
 
     /// Computes `part` into `out`, which holds just its rows and columns.
@@ -83,10 +85,10 @@ pub(crate) trait Cut: Sized + Send {
     /// How many columns it has.
     fn columns(&self) -> usize;
 
-    /// The rows before `row` and those from it on; `None` if there are fewer.
+    /// The rows before `row`, and the rows from it on; `None` if there are fewer.
     fn split_at_row(self, row: usize) -> Option<(Self, Self)>;
 
-    /// The columns before `column` and those from it on; `None` if there are fewer.
+    /// The columns before `column`, and the columns from it on; `None` if there are fewer.
     fn split_at_col(self, column: usize) -> Option<(Self, Self)>;
 }
 
@@ -162,16 +164,19 @@ enum Middle {
     Panel(usize),
 }
 
-/// How much more a thread may have to do where the longer side is cut, of which the threads then share less, than where the
-/// shorter one is. (At 512^3, 11 panels of 48 columns: two threads 1.7 times as fast as one by panels, 1.9 by rows. AMD Zen 4.)
+/// How much more work a thread may get from cutting the longer side than from cutting the shorter
+/// one. When the longer side is cut, the threads divide its data, and only the shorter side is read
+/// by all of them. (At 512^3, 11 panels of 48 columns: two threads are 1.7 times as fast as one by
+/// panels, 1.9 by rows. AMD Zen 4.)
 const MOST_IMBALANCE: f64 = 1.0 / 32.0;
 
-/// Where to cut `rows` x `columns` for so many threads on each side: across the longer side, unless the parts are more even across
-/// the other. In whole tiles and panels, so that only the last part of all has a ragged edge.
+/// Where to cut `rows` x `columns` for the given threads on each side. It cuts across the longer
+/// side, unless the parts are more even across the other one. It cuts between whole tiles and
+/// panels, so only the last part of all has a ragged edge.
 fn middle(rows: usize, columns: usize, (mr, nr): (usize, usize), threads: (usize, usize)) -> Middle {
     let share = |steps: usize| steps * threads.0 / (threads.0 + threads.1);
     let (tile, panel) = (share(rows.div_ceil(mr)), share(columns.div_ceil(nr)));
-    // What the busiest thread has to do, as a part of everything.
+    // The work of the busiest thread, as a fraction of all work.
     let most = |first: usize, total: usize| {
         (first as f64 / threads.0 as f64).max((total - first) as f64 / threads.1 as f64) / total as f64
     };
@@ -184,7 +189,7 @@ fn middle(rows: usize, columns: usize, (mr, nr): (usize, usize), threads: (usize
     if across_rows { Middle::Row(tile * mr) } else { Middle::Panel(panel) }
 }
 
-/// `range` before and from `at` elements after its start.
+/// Splits `range` at `at` elements after its start.
 fn split(range: &Range<usize>, at: usize) -> (Range<usize>, Range<usize>) {
     let middle = range.start + at;
     (range.start..middle, middle..range.end)
@@ -208,15 +213,16 @@ mod tests {
     #[test]
     fn cuts_are_even() {
         let middle_of = |rows, columns, threads| middle(rows, columns, (8, 48), threads);
-        // The longer side, in whole tiles and panels.
+        // This cuts the longer side, between whole tiles and panels.
         assert_eq!(middle_of(528, 512, (1, 1)), Middle::Row(264));
         assert_eq!(middle_of(528, 512, (1, 2)), Middle::Row(176));
         assert_eq!(middle_of(528, 960, (1, 1)), Middle::Panel(10));
         assert_eq!(middle_of(1, 4096, (1, 1)), Middle::Panel(43));
         assert_eq!(middle_of(4096, 10, (1, 1)), Middle::Row(2048));
-        // A little uneven, which is better than reading all weights twice.
+        // This is a little uneven, which is better than reading all weights twice.
         assert_eq!(middle_of(1024, 4080, (1, 1)), Middle::Panel(42));
-        // The shorter side, where the longer one has few panels or tiles, or a last panel of few columns.
+        // This cuts the shorter side, because the longer one has few panels or tiles, or a last
+        // panel of few columns.
         assert_eq!(middle_of(448, 512, (1, 1)), Middle::Row(224));
         assert_eq!(middle_of(440, 450, (1, 1)), Middle::Row(216));
         assert_eq!(middle_of(128, 144, (1, 1)), Middle::Row(64));

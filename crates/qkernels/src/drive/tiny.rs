@@ -1,4 +1,5 @@
-//! Products of a few numbers, read off the packed panels one after the other: calling a kernel takes longer than they do.
+//! Products of a few numbers. They are computed one after the other from the packed panels, because
+//! calling a kernel would take longer.
 
 use crate::drive::nest::Product;
 use crate::left::rows::Source;
@@ -8,17 +9,17 @@ use crate::output::target::Target;
 use crate::output::tile::Place;
 use crate::weights::packed::PackedWeights;
 
-/// The most products (m * n * k) that are computed so: 1 takes a third of the time that it takes by a kernel, 4 take half of it and 16
-/// all (AMD Zen 4).
+/// The most products (m * n * k) that are computed this way. This takes a third of the time of a
+/// kernel for 1 product, half of it for 4 and all of it for 16 (AMD Zen 4).
 const MOST: usize = 4;
 
-/// Whether a product of `m` x `n` x `k` is computed so.
+/// Whether a product of `m` x `n` x `k` is computed this way.
 pub(crate) fn fits(m: usize, n: usize, k: usize) -> bool {
     m <= MOST && n <= MOST && k <= MOST && m * n * k.max(1) <= MOST
 }
 
-/// Computes `product`, which [fits], into the whole of `target`. The sums of its channels begin with
-/// `bias`; its offsets are not used.
+/// Computes `product`, which [fits], into the whole of `target`. The sums of its channels begin
+/// with `bias`; its offsets are not used.
 pub(crate) fn run<S: Source>(product: &Product<'_, S>, bias: Option<&[i32]>, target: &mut Target<'_>) {
     let Product { a, w, first_channel, stage, row_terms } = *product;
     let mut codes = [[[0; 2]; MOST]; MOST];
@@ -37,7 +38,7 @@ struct Rows<'t> {
 }
 
 /// Never inlined: [`run`] is compiled for each type of activations in each crate that uses it, and
-/// would take all output stages along.
+/// each copy would include all output stages.
 #[inline(never)]
 fn multiply(
     rows: Rows<'_>,
@@ -51,8 +52,8 @@ fn multiply(
     let (m, n, k) = (rows.codes.len(), stage.channel_sums.len(), rows.k);
     let (mut acc, mut row_sums) = ([0; MOST], [0; MOST]);
     for (i, codes) in rows.codes.iter().enumerate() {
-        // Wrapping, as everywhere: a total fits int32, but a zero point alone may be as far off as it
-        // likes beside weights of 0.
+        // Wrapping, as everywhere. The total fits int32, but a zero point alone may be arbitrarily
+        // far off if the weights beside it are 0.
         let distances = codes.map(|code| i32::from(i16::from_ne_bytes(code)).wrapping_sub(rows.zero_point));
         row_sums[i] = distances[..k].iter().fold(0i32, |sum, &distance| sum.wrapping_add(distance));
         for j in 0..n {

@@ -1,22 +1,25 @@
-//! Weight-only products: what a kernel sees of one, and the body for kernels without one of their own.
+//! Weight-only products: how a kernel sees one, and the body for kernels that have none of their
+//! own.
 //!
-//! A weight becomes f32 in a register and is multiplied there. Products of neighbouring k go to sums of their own, as many
-//! as the panel's layout offers in one vector, so that no lane ever crosses to another before the end of a group. How many
-//! is part of the kernel, never of the tile: a row has the same bits whatever the rows beside it.
+//! A weight becomes f32 in a register and is multiplied there. Products of neighbouring k go to
+//! separate sums, as many as the panel's layout offers in one vector. So no lane crosses to another
+//! before the end of a group. The kernel decides how many sums there are, never the tile: a row has
+//! the same bits whatever the rows beside it.
 
 use crate::cpu::vectorize::Task;
 
-/// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over the scale groups q and
-/// the k of each, in f32.
+/// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over
+/// the scale groups q and the k of each, in f32.
 #[derive(Debug)]
 pub(crate) struct FloatTile<'t> {
-    /// Row i starts at element `i * a_stride`; as many are readable as `groups` have k. All are divided by the body's unit.
+    /// Row i starts at element `i * a_stride` and has as many readable elements as `groups` have k.
+    /// All elements are divided by the body's unit.
     pub(crate) a: &'t [f32],
     /// Elements between the starts of two rows.
     pub(crate) a_stride: usize,
     /// Rows of the tile, at least 1.
     pub(crate) rows: usize,
-    /// A packed panel, as for [`Tile`](crate::kernel::Tile).
+    /// A packed panel, as for [`Tile`](crate::kernel::strip::Tile).
     pub(crate) b: &'t [i8],
     /// Columns of the panel.
     pub(crate) columns: usize,
@@ -24,11 +27,11 @@ pub(crate) struct FloatTile<'t> {
     pub(crate) groups: usize,
     /// Consecutive k of a column that lie side by side.
     pub(crate) kr: usize,
-    /// Groups that share a scale; the last of these are as many as remain.
+    /// Groups that share a scale. The last scale covers those that remain.
     pub(crate) scale_groups: usize,
-    /// For each group of scales, `nr` entries, of which `columns` are of this panel.
+    /// `nr` entries for each group of scales; `columns` of them belong to this panel.
     pub(crate) scales: &'t [f32],
-    /// As `scales`, or nothing where all are 0.
+    /// As `scales`; empty if all are 0.
     pub(crate) zero_points: &'t [i8],
     /// The kernel's `nr`.
     pub(crate) nr: usize,
@@ -39,7 +42,7 @@ pub(crate) struct FloatTile<'t> {
 /// Rows of a tile of the plain body.
 pub(crate) const PLAIN_ROWS: usize = 4;
 
-/// Products that the plain body computes side by side: adjacent bytes of a panel.
+/// Products that the plain body computes side by side, from adjacent bytes of a panel.
 const STRIP: usize = 16;
 
 /// The body for any layout, in plain code.
@@ -52,7 +55,7 @@ impl Task for Plain<'_, '_> {
     fn run(self) {
         let tile = self.0;
         match (tile.columns, tile.kr) {
-            // The k of a single column lie side by side all along.
+            // All k of a single column lie side by side.
             (1, _) => rows::<STRIP>(tile),
             (_, 16) => rows::<16>(tile),
             (_, 8) => rows::<8>(tile),
@@ -73,7 +76,7 @@ fn rows<const DEPTH: usize>(tile: &mut FloatTile<'_>) {
     }
 }
 
-/// `DEPTH` consecutive k of a column lie side by side, and have sums of their own.
+/// `DEPTH` consecutive k of a column lie side by side, and each has a sum of its own.
 #[inline(always)]
 fn body<const M: usize, const DEPTH: usize>(tile: &mut FloatTile<'_>) {
     let (columns, depth) = (tile.columns, tile.groups * tile.kr);
@@ -85,7 +88,7 @@ fn body<const M: usize, const DEPTH: usize>(tile: &mut FloatTile<'_>) {
         let b = &tile.b[first * columns..last * columns];
         let scales = &tile.scales[q * tile.nr..];
         let zero_points = (!tile.zero_points.is_empty()).then(|| &tile.zero_points[q * tile.nr..]);
-        // Whole columns, as many as fit a strip.
+        // As many whole columns as fit a strip.
         let strip = STRIP / DEPTH;
         for j in (0..columns).step_by(strip) {
             let used = strip.min(columns - j);
@@ -106,7 +109,7 @@ fn body<const M: usize, const DEPTH: usize>(tile: &mut FloatTile<'_>) {
     }
 }
 
-/// The sums of `used` columns from `j` on, `DEPTH` of each.
+/// The sums of `used` columns from `j` on, `DEPTH` sums for each column.
 #[inline(always)]
 fn strip_sums<const M: usize, const DEPTH: usize>(
     a: [&[f32]; M],
@@ -125,14 +128,14 @@ fn strip_sums<const M: usize, const DEPTH: usize>(
         match b.first_chunk() {
             Some(weights) if used * DEPTH == STRIP => add(&mut acc, weights, zeros, a),
             _ => {
-                // Lanes beyond the panel are summed with the rest and not used.
+                // Lanes beyond the panel are summed with the rest, but not used.
                 let mut weights = [0; STRIP];
                 weights.iter_mut().zip(&b[..used * DEPTH]).for_each(|(to, from)| *to = *from);
                 add(&mut acc, &weights, zeros, a);
             }
         }
     }
-    // Only a single column has more depth than the layout's groups, and with it a rest.
+    // A remainder is left only for a single column, where `DEPTH` exceeds the layout's groups.
     let rest = a[0].len() - steps * DEPTH;
     if rest > 0 {
         let (mut weights, mut last) = ([0; STRIP], [[0.0; DEPTH]; M]);
@@ -161,7 +164,7 @@ fn add<const M: usize, const DEPTH: usize>(
     }
 }
 
-/// The sum of a power of two of values, neighbours first.
+/// The sum of `values`, whose number is a power of two, neighbours first.
 #[inline(always)]
 fn tree(values: &[f32]) -> f32 {
     let mut sums = [0.0; STRIP];

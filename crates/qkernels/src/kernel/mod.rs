@@ -1,4 +1,4 @@
-//! The contract between the loops and the kernels: what a kernel is, and what it is called with.
+//! The contract between the loops and the kernels: what a kernel is, and which arguments it gets.
 
 pub(crate) mod desc;
 pub(crate) mod float_tile;

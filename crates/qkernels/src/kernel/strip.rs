@@ -1,29 +1,31 @@
-//! What a kernel is called with: the rows of a block against packed panels, cut into register tiles.
+//! The arguments of a kernel: the rows of a block against packed panels, cut into register tiles.
 
 use crate::output::store::Store;
 
-/// Some rows in the form of a kernel, in bands as [`KernelDesc::band`](crate::KernelDesc::band) has them: band i starts at byte `i * stride`. In place
-/// of rows that the last band lacks there are zeros, unless its row is the only one of a tile.
+/// Some rows in the form of a kernel, in bands as [`KernelDesc::band`](crate::KernelDesc::band)
+/// describes them. Band i starts at byte `i * stride`. Zeros stand for rows that the last band
+/// lacks, unless its row is the only one of a tile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'r> {
     pub(crate) bytes: &'r [u8],
     pub(crate) stride: usize,
     pub(crate) band: usize,
-    /// Whether they are i8 for a kernel of u8 form, which shifts them in registers.
+    /// Whether the rows are i8 for a kernel of u8 form, which shifts them in registers.
     #[allow(dead_code, reason = "kernels of x86-64 do that")]
     pub(crate) signed: bool,
 }
 
 impl Rows<'_> {
-    /// The rows from row `i`, the first of a band, on.
+    /// The rows from row `i` on, which is the first of a band.
     pub(crate) fn skip_rows(&self, i: usize) -> Self {
-        // Asked for each tile, which a division would delay.
+        // This is asked for each tile, and a division would delay it.
         let band = if self.band == 1 { i } else { i / self.band };
         Rows { bytes: &self.bytes[band * self.stride..], ..*self }
     }
 }
 
-/// The numbers of a kernel that cut a strip into tiles, as [`KernelDesc`](crate::KernelDesc) has them.
+/// The numbers of a kernel that decide how a strip is cut into tiles, as in
+/// [`KernelDesc`](crate::KernelDesc).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TileShape {
     pub(crate) mr: usize,
@@ -32,46 +34,50 @@ pub(crate) struct TileShape {
     pub(crate) group_bytes: usize,
 }
 
-/// One call of a kernel: the rows of a block against panels that lie one behind the other, tile after tile.
+/// One call of a kernel: the rows of a block against panels that lie one behind the other, tile
+/// after tile.
 #[derive(Debug)]
 pub(crate) struct Strip<'t, 'o> {
     pub(crate) shape: TileShape,
     /// The rows, in the form of the kernel.
     pub(crate) a: Rows<'t>,
-    /// Rows, at least 1.
+    /// Number of rows, at least 1.
     pub(crate) rows: usize,
-    /// Rows that tiles of the panel at hand have been made of.
+    /// Rows that have already been cut into tiles for the current panel.
     pub(crate) done: usize,
-    /// Tiles so far, of all panels.
+    /// Tiles so far, over all panels.
     pub(crate) tiles: usize,
-    /// The first of the groups of kr consecutive k.
+    /// Index of the first group of kr consecutive k.
     pub(crate) first_group: usize,
-    /// Groups of kr consecutive k.
+    /// Number of groups of kr consecutive k.
     pub(crate) groups: usize,
-    /// Panels that are not done, at least 1: the one at hand and those behind it.
+    /// Panels that remain, at least 1: the current one and those behind it.
     pub(crate) panels: usize,
-    /// Columns of a panel, a multiple of the kernel's vector columns and at most nr; nr if there are several panels.
+    /// Columns of a panel: a multiple of the kernel's vector columns, at most nr. Exactly nr if
+    /// there are several panels.
     pub(crate) columns: usize,
-    /// The groups of the panel at hand (for each, for each column, kr weights) and what lies behind them.
+    /// The groups of the current panel (for each group, kr weights of each column), and what lies
+    /// behind them.
     pub(crate) b: &'t [i8],
     /// Bytes from a panel's groups to those of the next one.
     pub(crate) panel_stride: usize,
-    /// Sums of the tiles, each in a slot of its own.
+    /// The sums of the tiles, each tile in a slot of its own.
     pub(crate) acc: &'t mut [i32],
-    /// Entries from a tile's slot to the next one's; 0 where all use the same.
+    /// Entries from a tile's slot to the next one's; 0 if all tiles use the same slot.
     pub(crate) slot_stride: usize,
-    /// What the sums begin with: an offset for each column from the panel at hand on that the matrix has (the last panel may
-    /// be padded), or `None` for what `acc` holds.
+    /// The initial values of the sums: an offset for each column that the matrix has from the
+    /// current panel on (the last panel may be padded). If `None`, the sums continue from what
+    /// `acc` holds.
     pub(crate) offsets: Option<&'t [i32]>,
-    /// `sum_k w` of the same columns, of all k.
+    /// `sum_k w` of the same columns, over all k.
     pub(crate) channel_sums: &'t [i32],
-    /// What to do with the sums of the panels from the one at hand on instead of writing them to `acc`; only for kernels that
-    /// say `stores`.
+    /// How to store the sums of the current panel and those behind it, instead of writing them to
+    /// `acc`. Only for kernels that say `stores`.
     pub(crate) store: Option<Store<'t, 'o>>,
 }
 
 impl<'s, 'o> Strip<'s, 'o> {
-    /// Rows of the next tile: mr, or what is left of them; 0 after the last tile.
+    /// Rows of the next tile: mr, or as many as remain; 0 after the last tile.
     #[inline(always)]
     pub(crate) fn next_rows(&mut self) -> usize {
         if self.done == self.rows && self.panels > 1 {
@@ -80,7 +86,7 @@ impl<'s, 'o> Strip<'s, 'o> {
         self.shape.mr.min(self.rows - self.done)
     }
 
-    /// Begins with the panel behind the one at hand.
+    /// Moves on to the next panel.
     #[inline(never)]
     fn next_panel(&mut self) {
         self.done = 0;
@@ -134,17 +140,18 @@ impl<'s, 'o> Strip<'s, 'o> {
 #[derive(Debug)]
 #[allow(dead_code, reason = "the portable kernel does not need all of it")]
 pub(crate) struct Tile<'t, 's, 'o> {
-    /// Bands of rows: the i-th starts at byte `i * a_stride`. For each group of kr consecutive k, the group of each of its rows.
+    /// Bands of rows; band i starts at byte `i * a_stride`. For each group of kr consecutive k, a
+    /// band holds the group of each of its rows.
     pub(crate) a: &'t [u8],
     /// Bytes between the starts of two bands.
     pub(crate) a_stride: usize,
-    /// The tile's first row in the strip.
+    /// The index of the tile's first row in the strip.
     pub(crate) first: usize,
     /// Rows of the tile, 1 to mr.
     pub(crate) rows: usize,
-    /// The panel's groups: for each, for each column, kr weights.
+    /// The panel's groups: for each group, kr weights of each column.
     pub(crate) b: &'t [i8],
-    /// As in [`Strip`], as are the fields that follow.
+    /// As in [`Strip`]; so are the fields that follow.
     pub(crate) columns: usize,
     pub(crate) groups: usize,
     /// `rows * columns` sums, row by row.
@@ -155,7 +162,7 @@ pub(crate) struct Tile<'t, 's, 'o> {
 }
 
 impl Tile<'_, '_, '_> {
-    /// What the sum of row `i` and column `j` begins with.
+    /// The initial value of the sum of row `i` and column `j`.
     #[inline(always)]
     pub(crate) fn start(&self, i: usize, j: usize) -> i32 {
         match self.offsets {

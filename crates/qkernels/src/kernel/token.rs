@@ -8,7 +8,7 @@ use crate::kernel::desc::KernelDesc;
 use crate::kernel::float_tile::{FloatTile, Plain};
 use crate::kernel::strip::Strip;
 
-/// Why there is no [`Kernel`] for a row of the table, or nothing can be packed for one.
+/// Why there is no [`Kernel`] for a row of the table, or why nothing can be packed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
@@ -20,18 +20,19 @@ pub enum KernelError {
         /// The first feature that the CPU lacks.
         missing: Feature,
     },
-    /// The kernel sums in 16 bits, which saturate for most weights. It runs panels that packing proves not to get there, and
-    /// comes along with the kernel that runs all others.
+    /// The kernel sums in 16 bits, which saturate for most weights. It runs only panels that
+    /// packing proves safe, and comes along with the kernel that runs all others.
     #[error("kernel {name} is for panels of proven weights alone, which packing for {base} finds")]
     ProvenPanelsOnly {
         /// The kernel.
         name: &'static str,
-        /// The kernel that brings it along: weights are packed for that.
+        /// The kernel that brings it along. Pack weights for that one.
         base: &'static str,
     },
 }
 
-/// A kernel that this CPU can run. Holding one is the proof: it is only made where every feature was detected.
+/// A kernel that this CPU can run. Holding one is the proof: it is only made after every feature
+/// was detected.
 ///
 /// ```
 /// let kernel = qkernels::Kernel::select()?;
@@ -42,7 +43,8 @@ pub enum KernelError {
 pub struct Kernel(&'static KernelDesc);
 
 impl Kernel {
-    /// The token for `desc`, whatever weights it is for, or the first feature that this CPU lacks.
+    /// The token for `desc`, whatever weights it is for. The error is the first feature that this
+    /// CPU lacks.
     pub(crate) fn supported(desc: &'static KernelDesc) -> Result<Self, Feature> {
         match Features::of_this_cpu().first_missing(desc.features) {
             Some(missing) => Err(missing),
@@ -65,7 +67,7 @@ impl Kernel {
         self.0.name
     }
 
-    /// Sets the calling thread up for strips of this kernel, for as long as the result lives.
+    /// Sets up the calling thread for strips of this kernel, for as long as the result lives.
     pub(crate) fn set_up(self) -> SetUp {
         if let Some(state) = &self.0.state {
             // SAFETY: as for `run`.
@@ -76,8 +78,8 @@ impl Kernel {
 
     /// Runs the body on a strip, on a thread that is [set up](Self::set_up) for it.
     pub(crate) fn run(self, strip: &mut Strip<'_, '_>) {
-        // SAFETY: `run` is a safe function but for its target features, which its row lists in `features`, and `self`
-        // exists only because `Kernel::supported` found all of them.
+        // SAFETY: apart from its target features `run` is a safe function. Its row lists these in
+        // `features`, and `self` exists only because `Kernel::supported` found all of them.
         unsafe { (self.0.run)(strip) }
     }
 
@@ -90,9 +92,9 @@ impl Kernel {
         }
     }
 
-    /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns the number of
-    /// operations done (2 for a product and its addition). Timed, it gives the peak of this CPU for this kernel, which
-    /// benches state beside every figure.
+    /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns
+    /// the number of operations done (2 for a product and its addition). Timed, it gives the peak
+    /// of this CPU for this kernel. The benches state that peak beside every figure.
     pub fn run_peak_loop(self, iterations: u64) -> u64 {
         let _set_up = self.set_up();
         // SAFETY: as for `run`.
@@ -103,13 +105,13 @@ impl Kernel {
 
     /// Runs element-wise code compiled for this kernel's vector level.
     pub(crate) fn vectorize<T: Task>(self, task: T) -> T::Output {
-        // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists only because
-        // `Kernel::supported` found all of them.
+        // SAFETY: the level's features are part of `features` (a test checks it), and `self` exists
+        // only because `Kernel::supported` found all of them.
         unsafe { self.0.level.run(task) }
     }
 }
 
-/// A thread that is set up for the strips of a kernel, until this is dropped.
+/// Keeps a thread set up for the strips of a kernel until it is dropped.
 pub(crate) struct SetUp(Kernel);
 
 impl Drop for SetUp {

@@ -1,6 +1,6 @@
 //! Vectors at the ends of slices, for instruction sets without masks.
 
-/// Vector `v` of a slice, zeros beyond its end.
+/// Vector `v` of a slice, with zeros beyond its end.
 #[inline(always)]
 pub(super) fn load_lanes<T: Copy + Default, const LANES: usize>(values: &[T], v: usize) -> [T; LANES] {
     let values = values.get(v * LANES..).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The table of kernels: one row each, best first.
 //!
-//! Selection, the environment override, the conformance tests, the benches and the listing all read [`all`]; a new
-//! kernel is a new file and a new row (docs/adding-a-kernel.md).
+//! Selection, the environment override, the conformance tests, the benches and the listing all read
+//! [`all`]. A new kernel is a new file and a new row (docs/adding-a-kernel.md).
 
 use crate::kernel::desc::KernelDesc;
 
@@ -18,7 +18,7 @@ mod strip;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-/// The kernels of this architecture, then the one of all.
+/// The kernels of this architecture, then the one for all architectures.
 const TABLE: &[&[&KernelDesc]] = &[
     #[cfg(target_arch = "x86_64")]
     x86_64::KERNELS,
@@ -40,9 +40,11 @@ mod tests {
     #[test]
     fn every_row_is_within_the_limits_of_the_code_around_kernels() {
         for desc in all() {
-            // Weight-only products read groups of so many k, and no others (`float_tile.rs`).
+            // Weight-only products read groups of these sizes and no others
+            // (`kernel/float_tile.rs`).
             assert!([1, 2, 4, 8, 16].contains(&desc.kr), "{}: kr = {}", desc.name, desc.kr);
-            // Wider panels are never proven, which would be slow in silence (`proof.rs`).
+            // Wider panels are never proven, which would be slow without notice
+            // (`weights/proof.rs`).
             assert!(
                 desc.proven.is_empty() || desc.nr <= proof::MOST_COLUMNS,
                 "{}: nr = {}",
@@ -83,16 +85,17 @@ mod tests {
             for proven in desc.proven {
                 assert!(proven.proven.is_empty() && proven.narrow_groups > 0, "{}", proven.name);
                 assert_eq!(proven.name, format!("{}_{}x{}", proven.family, proven.mr, proven.nr));
-                // Their panels have the same columns, their tiles the same slots, and one copy of rows serves them all.
+                // Their panels have the same columns and their tiles the same slots, and one copy
+                // of the rows serves them all.
                 let shape = |desc: &KernelDesc| (desc.mr, desc.nr, desc.vector_columns);
                 assert_eq!(shape(proven), shape(desc), "{}", proven.name);
                 let rows = |desc: &KernelDesc| (desc.kr, desc.form, desc.band);
                 assert_eq!(rows(proven), rows(desc.proven[0]), "{}", proven.name);
-                // A pass over panels of one kind sets the CPU up for the first of their kernels.
+                // A pass over panels of one kind sets up the CPU for the first of their kernels.
                 assert!(proven.state.is_none(), "{}", proven.name);
-                // Whoever has `desc` has them.
+                // A CPU that has the features of `desc` has theirs too.
                 assert_eq!((proven.features, proven.level), (desc.features, desc.level), "{}", proven.name);
-                // A block of k is whole sums of each, a panel whole groups.
+                // A block of k holds whole sums of each kernel, and a panel whole groups.
                 assert_eq!(desc.most_narrow_groups() % proven.narrow_groups, 0, "{}", proven.name);
                 assert_eq!(desc.largest_kr() % desc.kr, 0, "{}", desc.name);
             }

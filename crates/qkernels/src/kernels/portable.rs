@@ -1,7 +1,8 @@
 //! Plain Rust for every CPU: the kernel of last resort, and the one to read first.
 //!
-//! A panel is a single column, so its weights lie along k like the rows of `a`, and each sum is a dot product: the one
-//! form that compilers turn into vector multiply-adds on any target (`pmaddwd` on the x86-64 baseline).
+//! A panel is a single column. Its weights lie along k like the rows of `a`, and each sum is a dot
+//! product. That is the one form that compilers turn into vector multiply-adds on any target
+//! (`pmaddwd` on the x86-64 baseline).
 
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
@@ -28,7 +29,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
 
-/// Depth of the peak loop's tile.
+/// Depth of the tile that the peak loop runs on.
 const PEAK_K: usize = 1024;
 
 pub(crate) fn run(strip: &mut Strip<'_, '_>) {
@@ -61,9 +62,9 @@ fn body<const M: usize>(tile: &mut Tile<'_, '_, '_>) {
     }
 }
 
-/// There is no instruction to name, so this is the body on a tile that fits the L1 cache.
+/// There is no instruction to name, so this runs the body on a tile that fits the L1 cache.
 fn peak(iterations: u64) -> i32 {
-    // Not on the stack, which may be small.
+    // They are not on the stack, which may be small.
     let a = core::hint::black_box(vec![3u8; 4 * 2 * PEAK_K]);
     let b = core::hint::black_box(vec![-5i8; PEAK_K]);
     let mut acc = [0; 4];

@@ -1,4 +1,5 @@
-//! Which kernel runs and why: the best row of the table that the CPU supports, or the one that the environment names.
+//! Which kernel runs and why: the best row of the table that the CPU supports, or the one that the
+//! environment names.
 
 use core::fmt;
 use std::env;
@@ -8,13 +9,15 @@ use crate::kernel::desc::KernelDesc;
 use crate::kernel::token::{Kernel, KernelError};
 use crate::kernels;
 
-/// The environment variable that forces a kernel, by family (`avx2`) or full name (`avx2_6x16`). Empty counts as unset.
+/// The environment variable that forces a kernel, by family (`avx2`) or full name (`avx2_6x16`).
+/// Empty counts as unset.
 ///
-/// A kernel brings the faster forms of itself that panels of proven weights run on; one without them is a row of its own:
-/// `avx2_madd` is `avx2` on all panels alike.
+/// A kernel brings along the faster forms of itself that run panels of proven weights. A variant
+/// without them is a row of its own: `avx2_madd` is `avx2` that treats all panels alike.
 pub const ISA_VARIABLE: &str = "QKERNELS_ISA";
 
-/// Why no kernel could be selected. A forced kernel that cannot run is an error, never a reason to take another.
+/// Why no kernel could be selected. A forced kernel that cannot run is an error, never a reason to
+/// take another.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectError {
@@ -23,7 +26,7 @@ pub enum SelectError {
     Unknown {
         /// The name asked for.
         name: String,
-        /// The families that there are, separated by commas.
+        /// The families that exist, separated by commas.
         known: String,
     },
     /// The kernel exists, but not for this CPU.
@@ -55,8 +58,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The row of the table that a CPU with `features` runs, given the value of the override. Pure: it can be asked about any
-/// CPU on any machine.
+/// The row of the table that a CPU with `features` runs, given the value of the override. The
+/// function is pure, so it can be asked about any CPU on any machine.
 ///
 /// ```
 /// use qkernels::{Features, Reason, choose};
@@ -94,16 +97,18 @@ fn families() -> String {
     families.join(", ")
 }
 
-/// What [`Kernel::select`] decides on this machine, with the reason and every row that it looked at.
+/// The choice of [`Kernel::select`] on this machine, with the reason and every row that it looked
+/// at.
 ///
-/// Its `Display` is the listing: a line for each kernel, then the choice.
+/// Its `Display` is the listing: one line for each kernel, then the choice.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The kernel that runs.
     pub kernel: Kernel,
-    /// Why.
+    /// Why it runs.
     pub reason: Reason,
-    /// Every kernel of this architecture in order of preference, with the first feature that this CPU lacks for it.
+    /// Every kernel of this architecture in order of preference, with the first feature that this
+    /// CPU lacks for it.
     pub rows: Vec<(&'static KernelDesc, Option<Feature>)>,
 }
 
@@ -142,7 +147,8 @@ impl Kernel {
     /// ```
     ///
     /// # Errors
-    /// [`KernelError`] with the missing feature, or where `desc` is one of the [`proven`](KernelDesc::proven) of another.
+    /// [`KernelError`] that names the missing feature, or says that `desc` is one of the
+    /// [`proven`](KernelDesc::proven) kernels of another row.
     pub fn new(desc: &'static KernelDesc) -> Result<Self, KernelError> {
         check_any_weights(desc)?;
         Kernel::supported(desc).map_err(|missing| KernelError::Unsupported { name: desc.name, missing })
@@ -153,12 +159,14 @@ impl Kernel {
         kernels::all().filter_map(|desc| Kernel::new(desc).ok())
     }
 
-    /// An error unless the kernel's sums are exact for any weights, so that they may be packed for it.
+    /// An error unless the kernel's sums are exact for any weights. Only then may weights be packed
+    /// for it.
     pub(crate) fn check_any_weights(self) -> Result<(), KernelError> {
         check_any_weights(self.desc())
     }
 
-    /// The kernel to use on this machine: the best that the CPU has, or the one that `QKERNELS_ISA` names.
+    /// The kernel to use on this machine: the best that the CPU has, or the one that `QKERNELS_ISA`
+    /// names.
     ///
     /// # Errors
     /// [`SelectError`] if the variable names an unknown or unsupported kernel.

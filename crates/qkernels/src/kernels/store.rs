@@ -1,15 +1,15 @@
-//! From a kernel's accumulators to the output, in registers, for all architectures: the loops around the formulas of
-//! their `vec512`, `vec256` and `vec128`.
+//! From a kernel's accumulators to the output, in registers. These are the loops for all
+//! architectures; the formulas are in their `vec512`, `vec256` and `vec128`.
 
 use core::ops::Range;
 
 use crate::matrix::view::MatMut;
 pub(super) use crate::output::tile::Place;
 
-/// The block once for each `$i` below `$bound`, a constant of at most 8.
+/// Repeats the block once for each `$i` below `$bound`, a constant of at most 8.
 ///
-/// The compiler keeps an array in registers only if it sees nothing but constant indices early on; it unrolls loops this
-/// large too late, or not at all.
+/// The compiler keeps an array in registers only if it sees nothing but constant indices early on.
+/// It unrolls loops this large too late, or not at all.
 macro_rules! unrolled {
     ($i:ident in $bound:ident, $block:block) => {
         const { assert!($bound <= 8, "a larger bound would drop stores: more indices below") };
@@ -24,9 +24,10 @@ macro_rules! unrolled {
 }
 pub(super) use unrolled;
 
-/// Stores `$value` for each vector of the tile whose first row is row `$first` of its strip by `$isa::$store`, given the number of
-/// its row, its own number in it and its sums. Where the output, in which the strip begins at `$origin`, has not all of the tile,
-/// its elements take the way through `$scratch`.
+/// Stores `$value` for each vector of a tile by `$isa::$store`. The tile's first row is row
+/// `$first` of its strip. `$value` is given the number of the vector's row, the number of the
+/// vector in that row, and its sums. The strip begins at `$origin` of the output. If the output
+/// does not hold the whole tile, its elements go through `$scratch`.
 macro_rules! each_vector {
     ($isa:ident, $sums:ident, $M:ident x $V:ident from $first:ident, $out:ident at $origin:ident | $scratch:ident, $store:ident, |$i:ident, $v:ident, $sum:ident| $value:expr) => {{
         let scratch = bytemuck::must_cast_slice_mut::<i32, _>($scratch);
@@ -49,7 +50,7 @@ macro_rules! each_vector {
 }
 pub(super) use each_vector;
 
-/// The first M * V * L elements as M rows of V vectors of L.
+/// The first M * V * L elements, as M rows of V vectors of L.
 #[inline(always)]
 pub(super) fn rows_of<T, const M: usize, const V: usize, const L: usize>(
     scratch: &mut [T],
@@ -60,7 +61,8 @@ pub(super) fn rows_of<T, const M: usize, const V: usize, const L: usize>(
     }
 }
 
-/// Copies rows of `stride` elements to the rows `to` of `out`, from `column` on, as far as these reach.
+/// Copies rows of `stride` elements to the rows `to` of `out`, from `column` on, as far as those
+/// rows reach.
 #[inline(never)]
 pub(super) fn copy_rows<T: Copy>(
     rows: &[T],
@@ -75,11 +77,12 @@ pub(super) fn copy_rows<T: Copy>(
     }
 }
 
-/// Stores `$sums`, the complete int32 sums of the tile (an array of `$M` rows of `$V` vectors) whose first row is `$first`,
-/// through its output stage, with the vector functions of module `$isa`.
+/// Stores `$sums` through the tile's output stage, with the vector functions of module `$isa`. They
+/// are the complete int32 sums of the tile (an array of `$M` rows of `$V` vectors) whose first row
+/// is `$first`.
 ///
-/// A macro, since a function with target features cannot be `#[inline(always)]`, and out of line it would take the
-/// accumulators through memory. `$scratch` has room for the tile's sums.
+/// This is a macro, because a function with target features cannot be `#[inline(always)]`, and out
+/// of line it would take the accumulators through memory. `$scratch` has room for the tile's sums.
 macro_rules! store {
     ($isa:ident, $sums:ident, $store:expr, $scratch:expr, $first:expr, $M:ident, $V:ident) => {{
         let Store { place: store::Place { stage, channels, row_terms, origin, .. }, target } = $store;
@@ -127,7 +130,7 @@ macro_rules! store {
                     $isa::requantize(sum, factors[v], &stage.codes)
                 })
             }
-            Target::F16(_) | Target::Bf16(_) => unreachable!("`Store::fits_registers` leaves these in L1"),
+            Target::F16(_) | Target::Bf16(_) => unreachable!("`output::target::fits_registers` leaves these in L1"),
         }
     }};
 }

@@ -1,4 +1,5 @@
-//! The left operand: u8 or i8 activations with their zero point, or floats that are quantized on their way to the kernel.
+//! The left operand: u8 or i8 activations with their zero point, or floats that are quantized on
+//! their way to the kernel.
 
 use core::ops::Range;
 
@@ -15,7 +16,7 @@ use crate::output::stage::StoredCode;
 
 /// Element type of activations: u8 or i8.
 pub trait Activation: Code + Pod + StoredCode {
-    /// What is added to a value in the u8 form of a kernel: 0 or 128.
+    /// The amount that the u8 form of a kernel adds to a value: 0 or 128.
     const SHIFT: i32;
     /// The value plus `SHIFT`.
     #[doc(hidden)]
@@ -49,7 +50,8 @@ impl Activation for i8 {
     }
 }
 
-/// Activations (m, k) and their zero point: the real value of an element q is `scale * (q - zero_point)`.
+/// Activations (m, k) and their zero point: the real value of an element q is
+/// `scale * (q - zero_point)`.
 ///
 /// A plain [`MatRef`] stands for activations with zero point 0.
 ///
@@ -63,17 +65,17 @@ impl Activation for i8 {
 pub struct Activations<'a, A> {
     view: MatRef<'a, A>,
     zero_point: i32,
-    /// What all codes are of.
+    /// The range every code lies in.
     codes: CodeRange,
 }
 
-/// A code is not of the range that activations are to be within.
+/// A code lies outside the range that the activations are to be within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("code {code} in row {row}, column {col} is not in {min}..={max}")]
 pub struct OutsideError {
-    /// Its row.
+    /// The row of the code.
     pub row: usize,
-    /// Its column.
+    /// The column of the code.
     pub col: usize,
     /// The code.
     pub code: i32,
@@ -89,8 +91,9 @@ impl<'a, A: Activation> Activations<'a, A> {
         Self { view, zero_point, codes: A::RANGE }
     }
 
-    /// As [`new`](Self::new), and all codes are of `codes`, as products with weights that are packed
-    /// [for such activations](crate::Weights::for_activations) ask for. Every code is looked at.
+    /// As [`new`](Self::new), for activations whose codes all lie in `codes`. Products with weights
+    /// that are packed [for such activations](crate::Weights::for_activations) require this. Every
+    /// code is checked.
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -103,14 +106,14 @@ impl<'a, A: Activation> Activations<'a, A> {
     /// ```
     ///
     /// # Errors
-    /// [`OutsideError`] with the first code that is not of `codes`.
+    /// [`OutsideError`] with the first code that is not in `codes`.
     pub fn within(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange) -> Result<Self, OutsideError> {
         let (min, max) = (codes.min(), codes.max());
         let outside = |code: A| !codes.contains(code.widen());
-        // The first of repeated rows or columns is the one to be named.
+        // The error names the first of repeated rows or columns.
         let distinct = view.without_repeats();
         for row in 0..distinct.rows() {
-            // Without an early exit while all is well, so that it is vector code.
+            // There is no early exit while all is well, so this is vector code.
             let any = match distinct.row_slice(row) {
                 Some(codes) => codes.iter().fold(false, |any, &code| any | outside(code)),
                 None => true,
@@ -121,7 +124,7 @@ impl<'a, A: Activation> Activations<'a, A> {
                 return Err(OutsideError { row, col, code, min, max });
             }
         }
-        // Of a wider range, those that `A` has.
+        // If the range is wider than that of `A`, this keeps the codes that `A` has.
         let codes = if A::RANGE.contains_range(codes) { codes } else { A::RANGE };
         Ok(Self { view, zero_point, codes })
     }
@@ -133,8 +136,8 @@ impl<'a, A: Activation> From<MatRef<'a, A>> for Activations<'a, A> {
     }
 }
 
-/// What a product takes on its left: codes ([`MatRef`] of u8 or i8, [`Activations`]) or floats that are quantized as they
-/// are read ([`FloatActivations`](crate::FloatActivations)). Sealed.
+/// The left operand of a product: codes ([`MatRef`] of u8 or i8, [`Activations`]) or floats that
+/// are quantized as they are read ([`FloatActivations`](crate::FloatActivations)). Sealed.
 pub trait Left: sealed::Left {}
 
 impl<L: sealed::Left> Left for L {}
@@ -205,7 +208,7 @@ impl<A: Activation> Source for Activations<'_, A> {
         let (bytes, stride) = (bytemuck::cast_slice(view.skip_rows(rows.start)), view.row_stride());
         let mut count = rows.len();
         if !desc.whole_groups(view.cols()) {
-            // Rows whose last group ends within the slice.
+            // These are the rows whose last group ends within the slice.
             let last =
                 bytes.len().checked_sub(desc.groups(view.cols()) * desc.group_bytes())? / stride.max(1);
             if last + 1 < count {

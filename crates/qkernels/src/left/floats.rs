@@ -1,5 +1,5 @@
-//! Floats on the left: quantized row by row on their way into the kernel's form, so that no matrix of codes is ever in
-//! memory.
+//! Floats on the left. They are quantized row by row on their way into the kernel's form, so no
+//! matrix of codes is ever in memory.
 
 use core::ops::Range;
 
@@ -11,8 +11,8 @@ use crate::left::rows::{Allowed, Source};
 use crate::matrix::signs::{CodesError, largest_byte, shift};
 use crate::matrix::view::MatRef;
 
-/// Float activations (m, k) with a known scale and zero point: the product is that of their codes,
-/// [`QParams::quantize`] of each element, which are made as rows are read.
+/// Float activations (m, k) with a known scale and zero point. The product is that of their codes
+/// ([`QParams::quantize`] of each element), which are made as rows are read.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -36,9 +36,9 @@ pub struct FloatActivations<'a, F> {
 /// How rows are quantized.
 #[derive(Clone, Copy, Debug)]
 enum RowParams<'a> {
-    /// All alike.
+    /// All rows have the same parameters.
     Same(QParams),
-    /// Each on its own.
+    /// Each row has its own.
     Own(&'a [QParams]),
 }
 
@@ -46,12 +46,13 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     /// The values of `view`, quantized by `params`.
     ///
     /// # Errors
-    /// [`CodesError`] if the codes of `params` do not all fit u8, nor all i8.
+    /// [`CodesError`] if the codes of `params` fit neither u8 nor i8.
     pub fn new(view: MatRef<'a, F>, params: QParams) -> Result<Self, CodesError> {
         Self::with(view, RowParams::Same(params), params.codes())
     }
 
-    /// The rows of `view`, each quantized by its entry of `params`, whose codes are `codes`.
+    /// The rows of `view`, each quantized by its entry of `params`. The codes of all entries are
+    /// `codes`.
     pub(crate) fn per_row(
         view: MatRef<'a, F>,
         params: &'a [QParams],
@@ -146,7 +147,7 @@ fn quantize_row<F: Float, T>(
     to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
-    // One loop for each rounding, so that neither pays for the other.
+    // There is one loop for each rounding, so neither pays for the other.
     match params.rounding() {
         Rounding::TiesToEven => {
             quantize_blocks(x, i, &params.with_rounding(Rounding::TiesToEven), to, encode)
@@ -172,9 +173,10 @@ fn quantize_blocks<F: Float, T>(
     }
 }
 
-/// A row in f32, block after block; in one where it is f32 already.
+/// A row in f32, block after block, or in one block if it is f32 already.
 ///
-/// Not a function that takes a closure: that would be compiled apart, without the caller's instructions.
+/// This is not a function that takes a closure. The closure would be compiled separately, without
+/// the caller's instructions.
 pub(crate) struct RowBlocks<'t, 'x, F> {
     x: &'t MatRef<'x, F>,
     i: usize,

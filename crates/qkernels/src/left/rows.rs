@@ -7,27 +7,28 @@ use crate::kernel::desc::{ActivationForm, KernelDesc};
 use crate::kernel::strip::Rows;
 use crate::kernel::token::Kernel;
 
-/// What rows may be that a kernel reads where they lie.
+/// What a kernel may accept in rows that it reads where they lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed {
-    /// i8 for a kernel of u8 form.
+    /// Rows of i8, for a kernel of u8 form.
     pub(crate) signed: bool,
-    /// No whole groups of k. What lies behind a row is multiplied by the zeros behind the weights.
+    /// Rows that are not whole groups of k. What lies behind a row is multiplied by the zeros
+    /// behind the weights.
     pub(crate) ragged: bool,
 }
 
 /// A left operand: what it is, and how its rows get into a kernel's form.
 pub trait Source: Sync {
-    /// m.
+    /// The number of rows, m.
     fn rows(&self) -> usize;
 
-    /// k.
+    /// The number of columns, k.
     fn cols(&self) -> usize;
 
-    /// What the u8 form of a kernel adds to a code: 0 or 128.
+    /// The amount that the u8 form of a kernel adds to a code: 0 or 128.
     fn shift(&self) -> i32;
 
-    /// The zero point of all rows; 0 where each has its own.
+    /// The zero point of all rows; 0 if each row has its own.
     fn zero_point(&self) -> i32;
 
     /// The largest `|code - zero_point|` that a row may hold.
@@ -36,20 +37,21 @@ pub trait Source: Sync {
     /// The largest byte that a row may have in u8 form.
     fn largest_byte(&self) -> u8;
 
-    /// The first of `rows` where they lie, and how many of them `kernel` can read there: all, or those of whole tiles. `None`
-    /// if it can read none.
+    /// The first of `rows` where they lie, and how many of them `kernel` can read there: all rows,
+    /// or those of whole tiles. `None` if it can read none.
     #[expect(private_interfaces, reason = "sealed: only this crate names it")]
     fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)>;
 
-    /// Writes row `i` in the form of a kernel: a byte for each code plus `shift`.
+    /// Writes row `i` in the form of a kernel, as a byte for each code plus `shift`.
     fn copy_shifted(&self, i: usize, to: &mut [u8]);
 
-    /// Writes row `i` in the form of a kernel: a word for each code.
+    /// Writes row `i` in the form of a kernel, as a word for each code.
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]);
 }
 
-/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are: where they lie, or all of them,
-/// copied to `buffer` and padded with zeros to whole groups of k.
+/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are. Either
+/// they stay where they lie, or all of them are copied to `buffer` and padded with zeros to whole
+/// groups of k.
 pub(crate) fn load<'r, S: Source>(
     source: &'r S,
     rows: Range<usize>,
@@ -63,15 +65,15 @@ pub(crate) fn load<'r, S: Source>(
     let count = rows.len();
     let desc = kernel.desc();
     if source.cols() == 0 {
-        // Rows of nothing take no memory, be there as many as there may.
+        // Empty rows take no memory, however many there are.
         return (Rows { bytes: &[], stride: 0, band: desc.band, signed: false }, count);
     }
     let row_bytes = desc.groups(source.cols()) * desc.group_bytes();
     let stride = staggered(desc.band * row_bytes);
-    // Behind the bands, room for the rows of one before they are interleaved.
+    // Behind the bands there is room for the rows of one band before they are interleaved.
     let scratch = if desc.band == 1 { 0 } else { desc.band * row_bytes };
     let bytes = desc.bands(rows.len()) * stride + scratch;
-    // What the last use left behind is overwritten, so only growth writes zeros here.
+    // The leftovers of the last use are overwritten, so only growth writes zeros here.
     if buffer.len() < bytes {
         buffer.resize(bytes, 0);
     }
@@ -79,11 +81,13 @@ pub(crate) fn load<'r, S: Source>(
     (Rows { bytes: buffer, stride, band: desc.band, signed: false }, count)
 }
 
-/// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of 64-byte lines).
+/// Bytes between addresses that fall into the same set of a typical L1 data cache (64 sets of
+/// 64-byte lines).
 const SET_SPAN: usize = 4096;
 const LINE: usize = 64;
 
-/// Whether `rows` rows `stride` bytes apart would evict each other from L1: most of them start in a few sets.
+/// Whether `rows` rows, `stride` bytes apart, would evict each other from L1 because most of them
+/// start in a few sets.
 pub(crate) fn shares_cache_sets(stride: usize, rows: usize) -> bool {
     let offset = stride % SET_SPAN;
     rows > 2 && offset.min(SET_SPAN - offset) < LINE
@@ -111,7 +115,7 @@ impl<S: Source> Task for Copy<'_, S> {
     fn run(self) {
         let Self { source, ref rows, desc, row_bytes, stride, buffer } = self;
         if desc.band == 1 {
-            // Without the divisions that chunks take, for small products.
+            // Small products should not pay for the divisions that chunks take.
             for i in 0..rows.len() {
                 copy_row(source, rows.start + i, desc.form, &mut buffer[i * stride..][..row_bytes]);
             }
@@ -135,7 +139,7 @@ impl<S: Source> Task for Copy<'_, S> {
     }
 }
 
-/// Writes row `i` in a kernel's form, then zeros.
+/// Writes row `i` in a kernel's form, then zeros as padding.
 #[inline(always)]
 fn copy_row<S: Source>(source: &S, i: usize, form: ActivationForm, row: &mut [u8]) {
     let (codes, padding) = row.split_at_mut(source.cols() * form.bytes());
@@ -165,7 +169,7 @@ fn interleave(rows: &[u8], band: usize, group_bytes: usize, to: &mut [u8]) {
     }
 }
 
-/// [`interleave`] as a loop that becomes structure stores.
+/// [`interleave`] as a loop that the compiler turns into structure stores.
 #[inline(always)]
 fn interleave_groups<const BAND: usize, const BYTES: usize>(rows: &[u8], to: &mut [u8]) {
     let (to, _) = to.as_chunks_mut::<BYTES>().0.as_chunks_mut::<BAND>();
@@ -181,7 +185,7 @@ fn interleave_groups<const BAND: usize, const BYTES: usize>(rows: &[u8], to: &mu
     }
 }
 
-/// Sums of rows in a kernel's form.
+/// Computes the sums of rows in a kernel's form.
 pub(crate) struct RowSums<'t> {
     pub(crate) rows: Rows<'t>,
     pub(crate) desc: &'t KernelDesc,
@@ -200,7 +204,7 @@ impl Task for RowSums<'_> {
         for (i, sum) in sums.iter_mut().enumerate() {
             let together = desc.rows_together_from(i / desc.band * desc.band, count);
             let band = &rows.bytes[i / rows.band * rows.stride..][..together * groups * desc.group_bytes()];
-            // Wrapping, like the sums that they correct.
+            // These wrap, like the sums that they correct.
             *sum = if together == 1 {
                 sum_of(band, desc.form)
             } else {
@@ -242,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_copy_is_where_kernels_look_for_it() {
-        // Of all kernels, and of tiles that no kernel has: portable code can copy for any.
+        // All kernels, and tiles that no kernel has: portable code can copy for any.
         kernels::all().for_each(check_copies);
         for (mr, band, kr) in [(4, 4, 4), (8, 2, 8), (6, 2, 2), (8, 4, 2)] {
             check_copies(&KernelDesc { mr, band, kr, form: ActivationForm::I8, ..portable::KERNEL });

@@ -1,4 +1,4 @@
-//! Memory: the caller's matrices, and ours.
+//! Memory: the caller's matrices, and our own.
 
 pub(crate) mod pages;
 pub(crate) mod signs;

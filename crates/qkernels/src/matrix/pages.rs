@@ -1,16 +1,18 @@
-//! Zeroed memory aligned to cache lines; large blocks on huge pages, where the system has them to give.
+//! Zeroed memory aligned to cache lines. Large blocks lie on huge pages if the system has any to
+//! give.
 //!
-//! One row multiplies each weight once, as fast as memory gives it, and hardware reads ahead within a page: weights from
-//! memory came at 31 GB/s on pages of 2 MiB and at 19 on pages of 4 KiB (AMD Zen 4, the int8 product of one row).
+//! A product of one row uses each weight once, as fast as memory delivers it, and the hardware
+//! reads ahead within a page. Weights came from memory at 31 GB/s on pages of 2 MiB and at 19 on
+//! pages of 4 KiB (AMD Zen 4, the int8 product of one row).
 
 use bytemuck::{Pod, Zeroable};
 
-/// A line of a cache.
+/// A cache line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([i8; 64]);
 
-/// Zeros to begin with.
+/// Memory that begins as zeros.
 #[derive(Debug)]
 pub(crate) struct Pages(Memory);
 
@@ -22,13 +24,13 @@ enum Memory {
 }
 
 impl Pages {
-    /// `bytes` zeros, or a few more; `None` where there is no memory for them.
+    /// `bytes` zeros, or a few more; `None` if there is no memory for them.
     pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
         #[cfg(target_os = "linux")]
         if let Some(block) = huge::Block::zeroed(bytes) {
             return Some(Self(Memory::Mapped(block)));
         }
-        // From the allocator as zeros, so that fresh memory is not written twice.
+        // The zeros come from the allocator, so fresh memory is not written twice.
         bytemuck::try_zeroed_vec(bytes.div_ceil(64)).ok().map(|lines| Self(Memory::Allocated(lines)))
     }
 
@@ -52,7 +54,7 @@ impl Pages {
 impl Clone for Pages {
     fn clone(&self) -> Self {
         let len = self.as_slice().len();
-        // Without memory it ends as the clone of a `Vec` does.
+        // If there is no memory, this ends as the clone of a `Vec` does.
         let none = || Self(Memory::Allocated(bytemuck::zeroed_vec(len.div_ceil(64))));
         let mut clone = Self::zeroed(len).unwrap_or_else(none);
         clone.as_mut_slice().copy_from_slice(self.as_slice());
@@ -64,13 +66,13 @@ impl Clone for Pages {
 mod huge {
     use memmap2::{Advice, MmapMut};
 
-    /// Bytes of a huge page, and what it is aligned to.
+    /// The size of a huge page in bytes, and its alignment.
     const HUGE: usize = 2 << 20;
 
-    /// Smaller blocks gain little.
+    /// Blocks smaller than this gain little.
     const SMALLEST: usize = 2 * HUGE;
 
-    /// Bytes in a mapping of their own, from a huge page's boundary on.
+    /// Bytes in a mapping of their own, from the boundary of a huge page on.
     #[derive(Debug)]
     pub(super) struct Block {
         mapping: MmapMut,
@@ -79,14 +81,15 @@ mod huge {
     }
 
     impl Block {
-        /// `None` for small blocks, and where the system refuses.
+        /// `None` for small blocks, and if the system refuses.
         pub(super) fn zeroed(len: usize) -> Option<Self> {
             if len < SMALLEST {
                 return None;
             }
             let mapping = MmapMut::map_anon(len.checked_add(HUGE)?).ok()?;
             let start = mapping.as_ptr().align_offset(HUGE);
-            // Whole pages only: what is left over would take another. Systems without huge pages refuse, and keep small ones.
+            // This asks for whole pages only: the remainder would take another page. Systems
+            // without huge pages refuse and keep small ones.
             mapping.advise_range(Advice::HugePage, start, len / HUGE * HUGE).ok();
             Some(Self { mapping, start, len })
         }

@@ -12,7 +12,7 @@ pub struct CodesError {
     pub max: i32,
 }
 
-/// What a kernel of u8 form adds to codes of this range: 0 or 128.
+/// The shift that a kernel of u8 form adds to codes of this range: 0 or 128.
 pub(crate) fn shift(codes: CodeRange) -> Result<i32, CodesError> {
     if CodeRange::U8.contains_range(codes) {
         Ok(0)

@@ -1,8 +1,8 @@
 //! Matrices as the caller holds them: strided views over slices, checked once when they are made.
 //!
-//! [`MatRef`] reads with any row and column stride (row-major, column-major, a sub-matrix of a larger one). [`MatMut`]
-//! writes rows whose elements are adjacent. Neither asks for any alignment. What the views must not know: kernels,
-//! packing and padding.
+//! [`MatRef`] reads with any row and column stride (row-major, column-major, a sub-matrix of a
+//! larger one). [`MatMut`] writes rows whose elements are adjacent. Neither asks for any alignment.
+//! The views must not know of kernels, packing or padding.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -44,7 +44,7 @@ pub enum ViewError {
         /// Elements between two neighbours in a row.
         col_stride: usize,
     },
-    /// Rows of a matrix that is written would share elements.
+    /// The rows of a matrix to be written would share elements.
     #[error("rows of {cols} elements overlap at row stride {row_stride}")]
     RowsOverlap {
         /// Columns asked for.
@@ -54,7 +54,7 @@ pub enum ViewError {
     },
 }
 
-/// Elements from the first to one past the last, or `None` where that overflows.
+/// Elements from the first to one past the last; `None` if that overflows.
 fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
     if rows == 0 || cols == 0 {
         return Some(0);
@@ -83,7 +83,8 @@ fn check_extent(
     Ok(())
 }
 
-/// A matrix to read: `rows` x `cols` elements of a slice, element (i, j) at `i * row_stride + j * col_stride`.
+/// A matrix to read: `rows` x `cols` elements of a slice, element (i, j) at
+/// `i * row_stride + j * col_stride`.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -163,18 +164,18 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (i < self.rows && j < self.cols).then(|| self.data[i * self.row_stride + j * self.col_stride])
     }
 
-    /// The rows of `range`, as a matrix of its own; `None` if they reach past the last row.
+    /// The rows of `range` as a matrix of their own; `None` if they reach past the last row.
     pub fn row_range(&self, range: Range<usize>) -> Option<Self> {
         if range.start > range.end || range.end > self.rows {
             return None;
         }
-        // Without elements, strides were never held against anything, and may be anything.
+        // Without elements the strides were never checked against anything, and may have any value.
         let start = if range.is_empty() || self.cols == 0 { 0 } else { range.start * self.row_stride };
         Some(Self { data: &self.data[start..], rows: range.len(), ..*self })
     }
 
-    /// The same elements, without the rows and columns that a stride of 0 repeats, and without rows that have no element: as
-    /// many as there is memory for.
+    /// The same elements, without the rows and columns that a stride of 0 repeats, and without rows
+    /// that have no element. There is memory for all that remain.
     pub(crate) fn without_repeats(self) -> Self {
         let once = |count: usize, stride: usize| if stride == 0 { count.min(1) } else { count };
         let (rows, cols) = (once(self.rows, self.row_stride), once(self.cols, self.col_stride));
@@ -193,7 +194,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (0..self.cols).map(move |j| row[j * stride])
     }
 
-    /// Row `i` as a slice; `None` outside of the matrix, or where the elements of a row are not adjacent.
+    /// Row `i` as a slice. `None` outside of the matrix, or if the elements of a row are not
+    /// adjacent.
     pub fn row_slice(&self, i: usize) -> Option<&'a [T]> {
         let adjacent = self.col_stride == 1 || self.cols <= 1;
         (i < self.rows && adjacent).then(|| &self.skip_rows(i)[..self.cols])
@@ -212,7 +214,8 @@ impl<'a, T: Copy> MatRef<'a, T> {
 /// ```
 #[derive(Debug)]
 pub struct MatMut<'a, T> {
-    /// Start of row 0. With `rows` and `cols` not 0, every element (i, j) lies inside one live exclusive borrow.
+    /// Start of row 0. With `rows` and `cols` not 0, every element (i, j) lies inside one live
+    /// exclusive borrow.
     start: *mut T,
     rows: usize,
     cols: usize,
@@ -220,9 +223,11 @@ pub struct MatMut<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a MatMut is an exclusive borrow of the elements of its rows, like `&mut [T]`, which is Send where T is.
+// SAFETY: a MatMut is an exclusive borrow of the elements of its rows, like `&mut [T]`, which is
+// Send where T is.
 unsafe impl<T: Send> Send for MatMut<'_, T> {}
-// SAFETY: a shared MatMut gives no access to elements at all (`row_mut` and the splits need it exclusively or by value).
+// SAFETY: a shared MatMut gives no access to elements at all (`row_mut` and the splits need it
+// exclusively or by value).
 unsafe impl<T: Sync> Sync for MatMut<'_, T> {}
 
 impl<'a, T> MatMut<'a, T> {
@@ -280,15 +285,17 @@ impl<'a, T> MatMut<'a, T> {
         if self.cols == 0 {
             return Some(&mut []);
         }
-        // SAFETY: i < rows, so by the invariant of `start` the offset stays inside the borrowed slice.
+        // SAFETY: i < rows, so by the invariant of `start` the offset stays inside the borrowed
+        // slice.
         let row = unsafe { self.start.add(i * self.row_stride) };
-        // SAFETY: the row's `cols` elements are inside the borrowed slice, and this matrix is their only borrower: `self`
-        // is borrowed exclusively for the result's lifetime, and matrices split off from it have other elements.
+        // SAFETY: the row's `cols` elements are inside the borrowed slice, and this matrix is their
+        // only borrower: `self` is borrowed exclusively for the result's lifetime, and matrices
+        // split off from it have other elements.
         Some(unsafe { core::slice::from_raw_parts_mut(row, self.cols) })
     }
 
-    /// M rows from row `first` on, V * L of their columns from `column` on, in V chunks of L; `None` unless the matrix has all
-    /// of them.
+    /// M rows from row `first` on, V * L of their columns from `column` on, in V chunks of L;
+    /// `None` unless the matrix has all of them.
     #[inline(always)]
     #[allow(dead_code, reason = "for kernels that store whole vectors")]
     pub(crate) fn tile_mut<const M: usize, const V: usize, const L: usize>(
@@ -301,14 +308,15 @@ impl<'a, T> MatMut<'a, T> {
         }
         let mut tile = [const { MaybeUninit::uninit() }; M];
         for (r, row) in tile.iter_mut().enumerate() {
-            // SAFETY: first + r < rows and column < cols, so by the invariant of `start` the offset stays inside the borrowed
-            // slice.
+            // SAFETY: first + r < rows and column < cols, so by the invariant of `start` the offset
+            // stays inside the borrowed slice.
             let start = unsafe { self.start.add((first + r) * self.row_stride + column) };
-            // SAFETY: the row has V * L elements from `column` on, inside the borrowed slice. Rows do not overlap, and `self` is
-            // borrowed exclusively for the result's lifetime.
+            // SAFETY: the row has V * L elements from `column` on, inside the borrowed slice. Rows
+            // do not overlap, and `self` is borrowed exclusively for the result's lifetime.
             row.write(unsafe { &mut *start.cast::<[[T; L]; V]>() });
         }
-        // SAFETY: the loop has written all M entries, and an array of MaybeUninit has the layout of one without.
+        // SAFETY: the loop has written all M entries, and an array of MaybeUninit has the layout of
+        // one without.
         Some(unsafe { tile.as_ptr().cast::<[&mut [[T; L]; V]; M]>().read() })
     }
 
@@ -317,7 +325,7 @@ impl<'a, T> MatMut<'a, T> {
         MatMut { borrow: PhantomData, ..*self }
     }
 
-    /// The elements of `rows` and `columns`; `None` where they reach outside.
+    /// The elements of `rows` and `columns`; `None` if they reach outside.
     pub fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Option<MatMut<'_, T>> {
         if rows.start > rows.end || columns.start > columns.end {
             return None;
@@ -328,7 +336,7 @@ impl<'a, T> MatMut<'a, T> {
         Some(left.split_at_col(columns.start)?.1)
     }
 
-    /// The rows before `row` and those from it on; `None` if there are fewer.
+    /// The rows before `row`, and the rows from it on; `None` if there are fewer.
     pub fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         if row > self.rows {
             return None;
@@ -337,13 +345,14 @@ impl<'a, T> MatMut<'a, T> {
         let start = if lower_rows == 0 || self.cols == 0 {
             self.start
         } else {
-            // SAFETY: row < rows, so by the invariant of `start` the offset stays inside the borrowed slice.
+            // SAFETY: row < rows, so by the invariant of `start` the offset stays inside the
+            // borrowed slice.
             unsafe { self.start.add(row * self.row_stride) }
         };
         Some((Self { rows: row, ..self }, Self { start, rows: lower_rows, ..self }))
     }
 
-    /// The columns before `col` and those from it on; `None` if there are fewer.
+    /// The columns before `col`, and the columns from it on; `None` if there are fewer.
     pub fn split_at_col(self, col: usize) -> Option<(Self, Self)> {
         if col > self.cols {
             return None;
@@ -352,7 +361,8 @@ impl<'a, T> MatMut<'a, T> {
         let start = if right_cols == 0 || self.rows == 0 {
             self.start
         } else {
-            // SAFETY: col < cols, so by the invariant of `start` the offset stays inside the borrowed slice.
+            // SAFETY: col < cols, so by the invariant of `start` the offset stays inside the
+            // borrowed slice.
             unsafe { self.start.add(col) }
         };
         Some((Self { cols: col, ..self }, Self { start, cols: right_cols, ..self }))

@@ -2,13 +2,14 @@
 
 use qcore::{Q31Multiplier, QParams};
 
-/// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a product that fits
-/// allocates nothing. One workspace serves any weights and shapes, one call at a time.
+/// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a
+/// product that fits allocates nothing. One workspace serves any weights and shapes, one call at a
+/// time.
 #[derive(Debug, Default)]
 pub struct Workspace {
     pub(crate) operands: Operands,
     pub(crate) tokens: Tokens,
-    /// One for each part that runs on a thread of its own.
+    /// One arena for each part that runs on a thread of its own.
     pub(crate) arenas: Vec<Arena>,
 }
 
@@ -27,20 +28,22 @@ impl Workspace {
     }
 }
 
-/// What an output stage takes for each channel, where the caller's form of it does not do.
+/// The per-channel operands of an output stage, where the caller's own arrays cannot be used as
+/// they are.
 #[derive(Debug, Default)]
 pub(crate) struct Operands {
     /// Bias and the terms of the zero point.
     pub(crate) offsets: Vec<i32>,
-    /// Scales, where the caller gave one for all, or rows have a common one beside.
+    /// Scales, where the caller gave one for all channels, or where all rows have a common factor
+    /// besides.
     pub(crate) factors: Vec<f32>,
-    /// Fixed-point multipliers, where the caller gave one for all.
+    /// Fixed-point multipliers, where the caller gave one for all channels.
     pub(crate) multipliers: Vec<Q31Multiplier>,
     /// Results of one row of large floats, computed beforehand.
     pub(crate) results: Vec<f32>,
 }
 
-/// How rows of floats are quantized, each on its own, and their terms of the sums.
+/// How each row of floats is quantized, and the row's terms in the sums.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     pub(crate) params: Vec<QParams>,

@@ -1,17 +1,17 @@
-//! Passes over the operands per channel of a product, to be compiled for a kernel's vector level: beside the products of one
-//! row they count.
+//! Passes over the per-channel operands of a product, compiled for a kernel's vector level. Beside
+//! the products of a single row their time counts.
 
 use crate::cpu::vectorize::Task;
 
-/// What the sums of some channels begin with: `bias - origin * sum_k w`, wrapping.
+/// Computes the constants added to the sums of some channels: `bias - origin * sum_k w`, wrapping.
 pub(crate) struct Offsets<'t> {
-    /// Zero point of the activations and shift of their codes.
+    /// Zero point of the activations plus the shift of their codes.
     pub(crate) origin: i32,
     /// `sum_k w` of each channel.
     pub(crate) sums: &'t [i32],
-    /// As many, or none.
+    /// As many entries, or none.
     pub(crate) bias: Option<&'t [i32]>,
-    /// As many.
+    /// As many entries.
     pub(crate) offsets: &'t mut [i32],
 }
 
@@ -32,7 +32,8 @@ impl Task for Offsets<'_> {
     }
 }
 
-/// The bits that any of these has in its magnitude: together they bound all of them, and are found faster than the largest.
+/// The bits that any of these values has in its magnitude. Together they bound all of the values,
+/// and they are found faster than the largest value.
 pub(crate) struct Bits<'t>(pub(crate) &'t [i32]);
 
 impl Task for Bits<'_> {
@@ -44,7 +45,7 @@ impl Task for Bits<'_> {
     }
 }
 
-/// Whether none of these is above 1/2 in magnitude.
+/// Whether none of these values is above 1/2 in magnitude.
 pub(crate) struct AllSmall<'t>(pub(crate) &'t [f32]);
 
 impl Task for AllSmall<'_> {
@@ -56,7 +57,7 @@ impl Task for AllSmall<'_> {
     }
 }
 
-/// The largest magnitude among these, none of which is NaN; 0 if there are none.
+/// The largest magnitude among these values, none of which is NaN; 0 if there are none.
 pub(crate) struct Largest<'t>(pub(crate) &'t [f32]);
 
 impl Task for Largest<'_> {
@@ -64,7 +65,8 @@ impl Task for Largest<'_> {
 
     #[inline(always)]
     fn run(self) -> f32 {
-        // Of positive floats, the larger one has the larger bits; and integers have a maximum that is vector code.
+        // The larger of two positive floats has the larger bits, and the maximum of integers is
+        // vector code.
         f32::from_bits(self.0.iter().fold(0, |largest, value| largest.max(value.abs().to_bits())))
     }
 }

@@ -1,6 +1,6 @@
-//! Output stages with an activation function that is not among the bounds of codes: real values go
-//! through a buffer, where the function is applied. Inlined into every stage for every element type,
-//! eight functions would be most of this crate's code.
+//! Output stages with an activation function that is more than bounds on the codes. Real values go
+//! through a buffer, where the function is applied. If they were inlined into every stage for every
+//! element type, eight functions would be most of this crate's code.
 
 use qcore::{Code, Float};
 
@@ -9,7 +9,7 @@ use crate::output::operands::{Codes, StageOperands};
 use crate::output::target::Target;
 use crate::output::tile::{Place, StoredTile};
 
-/// Columns that go through the buffer at a time: a panel of most kernels.
+/// Columns that go through the buffer at a time. Panels of most kernels have no more.
 const BUFFER: usize = 64;
 
 /// Stores a tile whose stage has a function.
@@ -29,7 +29,7 @@ pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
             place.stage.function.apply_slice(values);
             let to = (place.origin.0 + row, place.origin.1 + column);
             match target {
-                // Sums have no function.
+                // int32 sums take no function.
                 Target::I32(_) => {}
                 Target::F32(out) => narrow(values, out, to),
                 Target::F16(out) => narrow(values, out, to),
@@ -42,7 +42,8 @@ pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
     }
 }
 
-/// The scaled sums of a part of a row, with bias and residual: real values, or steps of the output.
+/// Computes the scaled sums of a part of a row, with bias and residual: real values, or steps of
+/// the output.
 #[inline(always)]
 fn scaled(part: &StoredTile<'_>, values: &mut [f32]) {
     let StageOperands { float_bias, residual, .. } = *part.place.stage;
@@ -59,14 +60,14 @@ fn scaled(part: &StoredTile<'_>, values: &mut [f32]) {
     }
 }
 
-/// Real values as they are stored.
+/// Stores real values, rounded to the output's type.
 #[inline(always)]
 fn narrow<T: Float>(values: &[f32], out: &mut MatMut<'_, T>, (row, column): (usize, usize)) {
     let to = out.row_mut(row).and_then(|row| row.get_mut(column..column + values.len()));
     T::narrow_slice(values, to.unwrap_or_default());
 }
 
-/// The codes of real values, or of steps of the output.
+/// Stores the codes of real values, or of steps of the output.
 #[inline(always)]
 fn requantize<C: Code>(
     values: &[f32],

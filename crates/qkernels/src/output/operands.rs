@@ -1,8 +1,10 @@
-//! The output stage as the driver and the kernels see it: operands per channel and per row, whatever the caller's types.
+//! The output stage as the driver and the kernels see it: operands for each channel and each row,
+//! whatever the caller's types.
 //!
-//! A kernel may apply the common stages to its registers. Everything else is left in L1 as sums, to which `store.rs` applies
-//! qcore's scalar functions, compiled for the kernel's vector level. Both give the same bits (the differential tests run
-//! both), so which one runs is a matter of speed alone.
+//! A kernel may apply the common stages to its registers. For all other stages it leaves the sums
+//! in L1, and `output/store.rs` applies qcore's scalar functions to them, compiled for the kernel's
+//! vector level. Both ways give the same bits (the differential tests run both), so the choice is a
+//! matter of speed alone.
 
 use core::ops::Range;
 
@@ -10,27 +12,29 @@ use qcore::{ActivationFunction, CodeRange, Q31Multiplier};
 
 use crate::matrix::view::MatRef;
 
-/// What becomes of the sums. Operands per channel belong to the channels of the part of the product that is computed.
+/// What is done to the sums. Per-channel operands belong to the channels of the part of the product
+/// that is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StageOperands<'p> {
-    /// What the sums begin with: bias, zero point of the activations and shift, wrapping. One for each channel.
+    /// The constant added to each channel's sums (bias, zero-point and shift terms), wrapping.
     pub(crate) offsets: &'p [i32],
     /// `sum_k w` of each channel, for rows with zero points of their own.
     pub(crate) channel_sums: &'p [i32],
-    /// Zero points of the weights; none where all are 0.
+    /// Zero points of the weights; empty if all are 0.
     pub(crate) zero_points: &'p [i32],
     /// Scale or multiplier. Unused by int32 output and by fixed point.
     pub(crate) factors: &'p [f32],
-    /// Whether no multiplier of a requantization is above 1/2 in magnitude, as hardly any is.
+    /// Whether no multiplier of a requantization is above 1/2 in magnitude. Hardly any is.
     pub(crate) small_factors: bool,
     /// Added to the scaled sums.
     pub(crate) float_bias: Option<&'p [f32]>,
-    /// What is applied to real results, or to codes before they are rounded where it is not among
+    /// The function applied to real results, or to codes before they are rounded if it is not among
     /// their bounds.
     pub(crate) function: ActivationFunction,
-    /// The scale of codes that are made of real results; `None` where the factors lead to codes.
+    /// The scale of codes that are made from real results; `None` if the factors lead to codes
+    /// directly.
     pub(crate) output_scale: Option<f32>,
-    /// The code for 0, the lowest and the highest code of requantized output.
+    /// The code for 0, and the lowest and the highest code of requantized output.
     pub(crate) codes: Codes,
     /// Requantization in fixed point, in place of the factors.
     pub(crate) fixed_point: Option<FixedPoint<'p>>,
@@ -44,21 +48,22 @@ impl StageOperands<'_> {
         self.function == ActivationFunction::Relu
     }
 
-    /// Whether kernels can apply the function to their registers: ReLU, or nothing but the bounds
-    /// of codes.
+    /// Whether kernels can apply the function to their registers: it is ReLU, or nothing but bounds
+    /// on the codes.
     pub(crate) fn function_fits_registers(&self) -> bool {
         self.output_scale.is_none()
             && matches!(self.function, ActivationFunction::Identity | ActivationFunction::Relu)
     }
 
-    /// Whether storing codes with saturation does for their upper bound: it is `highest`, that of their type, and sums times
-    /// factors, at most 2^30 in magnitude, stay in int32 with the zero point added.
+    /// Whether storing codes with saturation takes care of their upper bound. It does if that bound
+    /// is `highest`, the largest code of their type, and if sums times factors, at most 2^30 in
+    /// magnitude, stay in int32 with the zero point added.
     pub(crate) fn saturates(&self, highest: i32) -> bool {
         self.small_factors && self.codes.high == highest
     }
 }
 
-/// The integers of a requantization.
+/// The integer operands of a requantization.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Codes {
     pub(crate) zero_point: i32,
@@ -73,7 +78,7 @@ pub(crate) struct FixedPoint<'p> {
     pub(crate) rounding: FixedPointRounding,
 }
 
-/// The roundings of fixed-point requantization.
+/// How fixed-point requantization rounds.
 ///
 /// ```
 /// use qkernels::FixedPointRounding;
@@ -88,7 +93,7 @@ pub enum FixedPointRounding {
     Single,
 }
 
-/// A quantized tensor of the output's shape, and what a step of it is in steps of the output.
+/// A quantized tensor of the output's shape, and the size of its step in steps of the output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ResidualRef<'p> {
     pub(crate) codes: ResidualCodes<'p>,
@@ -121,10 +126,10 @@ impl ResidualCodes<'_> {
     }
 }
 
-/// What rows bring along. An empty list means that no row has such a term.
+/// The terms that rows add to the product. An empty list means that no row has such a term.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RowTerms<'r> {
-    /// Sum of the row as the kernel reads it: what zero points of the weights are multiplied by.
+    /// The sum of each row as the kernel reads it. Zero points of the weights are multiplied by it.
     pub(crate) sums: &'r [i32],
     /// Zero point of each row.
     pub(crate) zero_points: &'r [i32],

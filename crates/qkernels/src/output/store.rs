@@ -1,10 +1,10 @@
-//! The way out of the sums in L1: the path that every kernel can take.
+//! Stores results from sums in L1: the path that every kernel can take.
 
 use crate::output::curve;
 use crate::output::target::Target;
 use crate::output::tile::{Place, StoredTile};
 
-/// The way out of the sums of a strip.
+/// Where and how the sums of a strip are stored.
 #[derive(Debug)]
 pub(crate) struct Store<'t, 'o> {
     pub(crate) place: Place<'t>,
@@ -12,13 +12,13 @@ pub(crate) struct Store<'t, 'o> {
 }
 
 impl Store<'_, '_> {
-    /// Goes on to the panel behind `columns` columns.
+    /// Moves on to the panel behind `columns` columns.
     pub(crate) fn skip_columns(&mut self, columns: usize) {
         self.place.channels.start += columns;
         self.place.origin.1 += columns;
     }
 
-    /// Applies the stage to the sums `acc` of the rows from `first` on, which are `stride` apart.
+    /// Applies the stage to the sums `acc` of the rows from `first` on. Rows are `stride` apart.
     #[inline(always)]
     pub(crate) fn apply(&mut self, first: usize, acc: &[i32], stride: usize) {
         let tile = StoredTile { place: &self.place, first, acc, stride };

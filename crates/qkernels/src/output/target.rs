@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::matrix::view::MatMut;
 use crate::output::operands::{RowTerms, StageOperands};
 
-/// Where results go; the element type decides what is done to the sums.
+/// Where results go. The element type decides what is done to the sums.
 #[derive(Debug)]
 pub(crate) enum Target<'o> {
     /// `acc`
@@ -22,7 +22,7 @@ pub(crate) enum Target<'o> {
     U8(MatMut<'o, u8>),
 }
 
-/// `$body` for the matrix in `$target`, wrapped in the same variant again.
+/// Evaluates `$body` for the matrix in `$target`, wrapped in the same variant again.
 macro_rules! each_target {
     ($target:expr, $out:ident => $body:expr, $wrap:ident => $result:expr) => {
         match $target {
@@ -66,12 +66,12 @@ impl<'o> Target<'o> {
         each_target!(self, out => out.cols(), _wrap => out)
     }
 
-    /// The rows before `row` and those from it on; `None` if there are fewer.
+    /// The rows before `row`, and the rows from it on; `None` if there are fewer.
     pub(crate) fn split_at_row(self, row: usize) -> Option<(Self, Self)> {
         each_target!(self, out => out.split_at_row(row)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }
 
-    /// The columns before `column` and those from it on; `None` if there are fewer.
+    /// The columns before `column`, and the columns from it on; `None` if there are fewer.
     pub(crate) fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
         each_target!(self, out => out.split_at_col(column)?, wrap => Some((wrap(out.0), wrap(out.1))))
     }

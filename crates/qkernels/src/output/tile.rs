@@ -1,4 +1,4 @@
-//! Output stages on sums in L1, in scalar code for the compiler to vectorize.
+//! Output stages on sums in L1, in scalar code that the compiler vectorizes.
 
 use core::ops::Range;
 
@@ -9,36 +9,37 @@ use crate::output::operands::{
     Codes, FixedPoint, FixedPointRounding, ResidualCodes, RowTerms, StageOperands,
 };
 
-/// What becomes of the sums of a strip, and where they stand.
+/// What is done to the sums of a strip, and where they belong.
 #[derive(Clone, Debug)]
 pub(crate) struct Place<'t> {
     pub(crate) stage: &'t StageOperands<'t>,
-    /// In the operands per channel: those of the panel at hand and of what is behind it in the strip.
+    /// The channels, as indices into the per-channel operands: those of the current panel and of
+    /// the panels behind it in the strip.
     pub(crate) channels: Range<usize>,
     /// The strip's first row in the whole output. (Its first column there is that of `channels`.)
     pub(crate) first_row: usize,
-    /// What the strip's rows bring along.
+    /// The terms of the strip's rows.
     pub(crate) row_terms: RowTerms<'t>,
-    /// The row and the column of the target where the strip and its panel at hand begin.
+    /// The row and the column of the target where the strip and its current panel begin.
     pub(crate) origin: (usize, usize),
 }
 
 /// Some rows of sums.
 pub(crate) struct StoredTile<'s> {
     pub(crate) place: &'s Place<'s>,
-    /// The first of the rows in the strip.
+    /// The index of the first of the rows in the strip.
     pub(crate) first: usize,
     pub(crate) acc: &'s [i32],
     /// Entries from a row's sums to those of the next one.
     pub(crate) stride: usize,
 }
 
-/// One element on its way out.
+/// One element that is about to be stored.
 #[derive(Clone, Copy)]
 pub(crate) struct Element {
-    /// Its sum, complete.
+    /// Its complete sum.
     pub(crate) sum: i32,
-    /// Its channel's.
+    /// The factor of its channel.
     pub(crate) factor: f32,
     pub(crate) bias: f32,
     multiplier: Q31Multiplier,
@@ -88,8 +89,8 @@ impl StoredTile<'_> {
         self.store_at(out, (row + self.first, column), step);
     }
 
-    /// Stores `step` of every element from a row and a column of `out` on. Channels go through in
-    /// chunks of fixed length, so that each step becomes whole vectors, also in the last columns of a
+    /// Stores `step` of every element, from a row and a column of `out` on. Channels go through in
+    /// chunks of fixed length, so each step becomes whole vectors, even in the last columns of a
     /// matrix.
     #[inline(always)]
     pub(crate) fn store_at<T: Copy>(
@@ -168,7 +169,8 @@ impl StoredTile<'_> {
         }
     }
 
-    /// The residual's distances from its zero point beside row `i` from column `j` on; zeros where there is none.
+    /// The residual's distances from its zero point for row `i`, from column `j` on; zeros if there
+    /// is none.
     #[inline(always)]
     fn residual<const L: usize>(&self, i: usize, j: usize) -> [i32; L] {
         let Some(residual) = self.place.stage.residual else { return [0; L] };
@@ -186,7 +188,8 @@ fn distances<C: Code, const L: usize>(row: Option<&[C]>, column: usize, zero_poi
     codes.map(|code| code.widen().saturating_sub(zero_point))
 }
 
-/// Entries `first..first + L` of an operand; zeros where it has none because its stage does not use it.
+/// Entries `first..first + L` of an operand. They are zeros if the operand is empty because its
+/// stage does not use it.
 #[inline(always)]
 fn entries<T: Copy + Default, const L: usize>(values: &[T], first: usize) -> [T; L] {
     values.get(first..).and_then(|values| values.first_chunk()).copied().unwrap_or([T::default(); L])

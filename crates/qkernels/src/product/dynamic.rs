@@ -1,5 +1,5 @@
-//! Dynamic quantization: the parameters of float activations are chosen from the values at hand, then their codes are made
-//! as the product reads them.
+//! Dynamic quantization: the parameters of float activations are chosen from the values at hand,
+//! and their codes are made as the product reads them.
 
 use qcore::{Float, QParams, Range, Scheme, SchemeError};
 
@@ -28,9 +28,9 @@ use crate::weights::packed::PackedWeights;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Dynamic {
-    /// One scale and zero point for all rows: their codes depend on each other.
+    /// One scale and zero point for all rows. Their codes then depend on each other.
     PerTensor(Scheme),
-    /// A scale and zero point for each row (token): a row has the same result in any batch.
+    /// A scale and zero point for each row (token). A row then has the same result in any batch.
     PerToken(Scheme),
 }
 
@@ -41,30 +41,30 @@ impl Default for Dynamic {
     }
 }
 
-/// Why a product of floats could not be computed. Nothing was written then.
+/// Why a product of floats could not be computed. In that case nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DynamicError {
-    /// The scheme has no parameters for the values of a row, or for all.
+    /// The scheme has no parameters for the values of a row, or for all values.
     #[error("no scale for row {row}: {error}")]
     Scheme {
         /// The row (0 for parameters per tensor).
         row: usize,
-        /// What the scheme says.
+        /// The error of the scheme.
         error: SchemeError,
     },
-    /// The scale of a row times that of a channel is more than f32 holds.
+    /// The scale of a row times the scale of a channel is more than f32 holds.
     #[error(
         "the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32"
     )]
     ScaleRange {
         /// The row (0 for parameters per tensor).
         row: usize,
-        /// Its scale, as its values have it.
+        /// The scale of the row, as its values give it.
         row_scale: f32,
         /// The output channel (0 for a scale per tensor).
         channel: usize,
-        /// The stage's scale of it.
+        /// The stage's scale for the channel.
         channel_scale: f32,
     },
     /// The scheme's codes cannot be multiplied.
@@ -75,13 +75,15 @@ pub enum DynamicError {
     Gemm(#[from] GemmError),
 }
 
-/// A layer on floats through an integer product (W8A8, dynamic): `x` (m, k) is quantized as `how` says, multiplied exactly
-/// in int32, and restored by `x_scale * stage_scale[channel]` in one f32 multiplication, before bias and ReLU of the stage.
+/// Computes a layer on floats through an integer product (W8A8, dynamic). `x` (m, k) is quantized
+/// as `how` says, multiplied exactly in int32, and restored by `x_scale * stage_scale[channel]` in
+/// one f32 multiplication. Bias and ReLU of the stage follow.
 ///
-/// The scale of `stage` is that of the weights alone. Values that are not finite do not count for the range: NaN becomes
-/// the zero point, infinities saturate. A row's codes are made while it is copied for the kernel; no matrix of them exists.
-/// With a kept `workspace` a serial call allocates nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or
-/// channels no scale is chosen either.
+/// The scale of `stage` is that of the weights alone. Values that are not finite do not count for
+/// the range: NaN becomes the zero point, and infinities saturate. A row's codes are made while it
+/// is copied for the kernel; no matrix of them exists. With a kept `workspace` a serial call
+/// allocates nothing. Dimensions may be 0, as in [`gemm`](crate::gemm): without rows or channels no
+/// scale is chosen either.
 ///
 /// ```
 /// use qkernels::{Dequantize, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, Threads, Workspace, gemm_dynamic};
@@ -96,8 +98,9 @@ pub enum DynamicError {
 /// ```
 ///
 /// # Errors
-/// [`DynamicError`] if the scheme has no parameters for the values or unusable codes, the product of two scales is not finite,
-/// and for what [`gemm`](crate::gemm) refuses. Shapes are compared first of all.
+/// [`DynamicError`] if the scheme has no parameters for the values, if its codes are unusable, if
+/// the product of two scales is not finite, and for everything that [`gemm`](crate::gemm) refuses.
+/// Shapes are compared first of all.
 pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -111,7 +114,7 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     let (kernel, columns) = (w.kernel(), 0..w.n());
     check_shapes((x.rows(), x.cols()), w, &columns, stage, (out.rows(), out.cols()))?;
     if out.rows() == 0 || out.cols() == 0 {
-        // A view without elements may have any number of rows: none is looked at.
+        // A view without elements may have any number of rows, so none is looked at.
         let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
         let a = &FloatActivations::per_row(x, &[], scheme.codes)?;
         let nothing = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
@@ -137,15 +140,18 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     Ok(())
 }
 
-/// The scheme's parameters for `range`, that of row `row`. No finite value at all counts as 0.
+/// The scheme's parameters for `range`, the range of row `row`. If there is no finite value at all,
+/// the range is that of 0.
 fn choose(scheme: &Scheme, range: Option<Range>, row: usize) -> Result<QParams, DynamicError> {
     let range = range.unwrap_or_default();
     scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
 }
 
-/// An error where the scale of a row and that of a channel have no finite product: a sum of 0 times that is no number.
+/// An error if the scale of a row and that of a channel have no finite product. A sum of 0 times
+/// that product would be no number.
 ///
-/// Rounding keeps order, so that the largest product is the one of the largest scales, and one look at each scale does.
+/// Rounding keeps order. So the largest product is the one of the largest scales, and one look at
+/// each scale is enough.
 fn check_scales<T: StoredFloat>(
     rows: &[f32],
     stage: &DequantizeTo<'_, T>,

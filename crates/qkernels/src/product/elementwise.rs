@@ -1,4 +1,5 @@
-//! qcore's loops over slices, compiled for the vector level of a kernel: the same definitions, so the same bits.
+//! qcore's loops over slices, compiled for the vector level of a kernel. The definitions are the
+//! same, and so are the bits.
 
 use qcore::{Code, LengthError, QParams, QuantizeError, Range, RangeError};
 

@@ -1,9 +1,9 @@
-//! The f32 product that calibration and comparisons run on: the `gemm` crate, behind checked views.
+//! The f32 product that calibration and comparisons use: the `gemm` crate, behind checked views.
 
 use crate::drive::threads::Threads;
 use crate::matrix::view::{MatMut, MatRef};
 
-/// Operands whose shapes do not fit each other.
+/// The shapes of the operands do not fit each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("({m} x {k}) times ({n} x {w_k}) transposed does not make {rows} x {cols}")]
 pub struct FloatShapeError {
@@ -15,23 +15,27 @@ pub struct FloatShapeError {
     cols: usize,
 }
 
-/// The most products of one pair of floats, repeated by strides of 0, that are added up: f32 counts no further.
+/// The most products of one pair of floats, repeated by strides of 0, that are added up. f32 counts
+/// no further.
 const MOST_SAME: usize = 1 << 24;
 
-/// A stride that no two elements are apart by, in place of a longer one: far from the strides that the `gemm` crate treats
-/// differently, and short enough for all that it multiplies by it.
+/// Replaces a longer stride that no two elements are apart by. It is far from the strides that the
+/// `gemm` crate treats differently, and short enough for everything that the crate multiplies by
+/// it.
 const LONGEST_UNUSED: usize = 1 << 20;
 
-/// `stride` between `count` rows or columns as the `gemm` crate takes it, which would panic for one that `isize` does not
-/// hold. Only a single row or column can have such a stride, and none but the first.
+/// `stride` between `count` rows or columns, as the `gemm` crate takes it. The crate would panic
+/// for a stride that `isize` does not hold. Only a single row or column can have such a stride, and
+/// there is no second one to reach by it.
 fn stride(count: usize, stride: usize) -> isize {
-    // Between two elements of a slice, which is at most `isize::MAX` bytes long.
+    // This stride is between two elements of a slice, which is at most `isize::MAX` bytes long.
     (if count > 1 { stride } else { stride.min(LONGEST_UNUSED) }) as isize
 }
 
-/// `out[i][j] = sum_k a[i][k] * w[j][k]` in f32, for `a` (m, k) and `w` (n, k) as `nn.Linear` stores it. The order of the
-/// sums, and so the last bits, depend on the CPU and the shape; what leaves the range of f32 on the way is infinite or NaN, as f32
-/// has it. Without depth all results are 0, without rows or channels nothing is written.
+/// `out[i][j] = sum_k a[i][k] * w[j][k]` in f32, for `a` (m, k) and `w` (n, k) as `nn.Linear`
+/// stores it. The order of the sums, and so the last bits, depend on the CPU and the shape. Sums
+/// that leave the range of f32 on the way are infinite or NaN, as in any f32 arithmetic. Without
+/// depth all results are 0; without rows or channels nothing is written.
 ///
 /// # Errors
 /// [`FloatShapeError`] if the shapes do not fit each other.
@@ -54,7 +58,8 @@ pub fn matmul(
         }
         return Ok(());
     }
-    // Products that all are the same one, be they as many as no memory holds, are multiplied instead of added up.
+    // If all products are the same one, it is multiplied instead of added up. There may be more of
+    // them than memory could hold.
     let same = a.col_stride() == 0 && w.col_stride() == 0 && k > MOST_SAME;
     let (k, times) = if same { (1, k as f32) } else { (k, 1.0) };
     let parallelism = match threads {
@@ -69,8 +74,9 @@ pub fn matmul(
         let (w_rows, w_cols) = (stride(n, w.row_stride()), stride(k, w.col_stride()));
         let (out_stride, out_start) = (stride(m, out.row_stride()), out.start_mut());
         let (a, w) = (a.skip_rows(0).as_ptr(), w.skip_rows(0).as_ptr());
-        // SAFETY: the views hold all elements that these shapes and strides address (their constructors checked it), the
-        // output's rows do not overlap and are borrowed exclusively, and with `read_dst` false nothing is read from it.
+        // SAFETY: the views hold all elements that these shapes and strides address (their
+        // constructors checked it), the output's rows do not overlap and are borrowed exclusively,
+        // and with `read_dst` false nothing is read from it.
         unsafe {
             gemm::gemm(
                 m,

@@ -1,9 +1,9 @@
-//! Weight-only products whose sums leave the range of f32 on their way: what meets an infinity stays infinite, or becomes NaN if
-//! it is the opposite one, whatever the result should be.
+//! Weight-only products whose sums leave the range of f32 on their way. A sum that is infinite
+//! stays infinite, or becomes NaN if it meets the opposite infinity, whatever the result should be.
 //!
-//! Hardly any activations are large enough for that, and one look at each of them says so. A row that is too large is computed
-//! by itself beforehand, to the very same bits, and what is infinite in it once more in f64, so that results which are right,
-//! infinities included, are never refused.
+//! Hardly any activations are large enough for that, and one look at each of them tells. A row that
+//! is too large is computed by itself beforehand, to the very same bits. What is infinite in it is
+//! computed once more in f64, so results that are right, infinities included, are never refused.
 
 use qcore::Float;
 
@@ -18,7 +18,8 @@ use crate::output::stage::FloatStage;
 use crate::product::gemm::GemmError;
 use crate::weights::scaled::ScaledWeights;
 
-/// What of f32 is left to the roundings of a sum, which for 2^24 products may make it e times as large.
+/// The part of f32's range that is reserved for the roundings of a sum. For 2^24 products they may
+/// make it e times as large.
 const MARGIN: f64 = 4.0;
 
 /// The largest distance of a weight from its zero point.
@@ -28,18 +29,18 @@ const LARGEST_WEIGHT: f64 = 255.0;
 fn most(w: &ScaledWeights) -> f32 {
     let depth = w.weights().k().max(1) as f64;
     let sums = MARGIN * LARGEST_WEIGHT * depth * f64::from(w.largest_scale().max(1.0));
-    // Towards 0 where it must be rounded.
+    // This rounds towards 0.
     ((f64::from(f32::MAX) / sums) as f32).next_down()
 }
 
-/// An error where a result of `a`, which has the depth of `w`, is not the finite one that it should be.
+/// An error if a result of `a` is not the finite one that it should be. `a` has the depth of `w`.
 pub(crate) fn check<A: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
     let (kernel, most) = (w.weights().kernel(), most(w));
-    // f16, for instance, may not reach so far.
+    // The type (f16, for instance) may not reach that far.
     let out_of_reach = A::narrow(most).widen() == f32::INFINITY;
     if out_of_reach || kernel.vectorize(WithinAll { a: &a.without_repeats(), most }) {
         return Ok(());
@@ -57,7 +58,8 @@ pub(crate) fn check<A: Float>(
     Ok(())
 }
 
-/// The first channel whose sum for the single row `a` is not finite, though it should be, or no number.
+/// The first channel whose sum for the single row `a` is infinite, though it should be finite, or
+/// is NaN.
 fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
     let (n, panels) = (w.weights().n(), w.weights().layout().panels());
     let mut y = core::mem::take(&mut workspace.operands.results);
@@ -67,7 +69,7 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
         let whole = Part { rows: 0..1, panels: 0..panels };
         threads::run(&FloatProduct { a, w, stage: &FloatStage::new() }, whole, out, workspace.arenas(1));
     }
-    // Without the caller's stage, whose ReLU would make 0 of what went the wrong way.
+    // The caller's stage is left out: its ReLU would make 0 of a sum that went the wrong way.
     let lost = |(channel, y): (usize, &f32)| {
         y.is_nan() || y.is_infinite() && (exact(a, w, channel) as f32).is_finite()
     };
@@ -76,13 +78,13 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
     first
 }
 
-/// The sum of the single row `a` and a channel, in f64, which no such sum leaves.
+/// The sum of the single row `a` and a channel in f64. No such sum leaves the range of f64.
 fn exact<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
     let values = a.row_elements(0).enumerate();
     values.map(|(k, a)| f64::from(a.widen()) * w.value(channel, k)).sum()
 }
 
-/// Whether all of `a` are at most `most` in magnitude, none of them NaN.
+/// Whether all elements of `a` are at most `most` in magnitude and none is NaN.
 struct WithinAll<'t, 'a, A> {
     a: &'t MatRef<'a, A>,
     most: f32,
@@ -96,7 +98,7 @@ impl<A: Float> Task for WithinAll<'_, '_, A> {
         for i in 0..self.a.rows() {
             let mut blocks = RowBlocks::new(self.a, i);
             while let Some(block) = blocks.next() {
-                // Without an early exit from the block, so that it is vector code.
+                // There is no early exit from the block, so it is vector code.
                 if !block.iter().fold(true, |all, x| all & (x.abs() <= self.most)) {
                     return false;
                 }

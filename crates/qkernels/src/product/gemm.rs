@@ -18,7 +18,7 @@ use crate::output::stage::sealed::Stored;
 use crate::output::stage::{self, Output, OutputStage, Scales, StageError};
 use crate::weights::packed::PackedWeights;
 
-/// Why a product could not be computed. Nothing was written then.
+/// Why a product could not be computed. In that case nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GemmError {
@@ -54,16 +54,16 @@ pub enum GemmError {
         /// Columns of a panel.
         panel: usize,
     },
-    /// The weights are packed for activations of fewer codes.
+    /// The weights were packed for a narrower range of activations than these have.
     #[error("weights are packed for activations of at most {expected} (i8 plus 128), got up to {got}")]
     ActivationCodes {
-        /// The largest activation that the weights are packed for, as u8 (i8 plus 128).
+        /// The largest activation that the weights were packed for, as u8 (i8 plus 128).
         expected: u8,
-        /// The largest that the activations may have, likewise.
+        /// The largest activation that these may have, likewise.
         got: u8,
     },
-    /// Float sums leave the range of f32 before they are complete: what is stored would be NaN or infinite, where all operands
-    /// are finite and so is their product.
+    /// Float sums leave the range of f32 before they are complete. The result would be NaN or
+    /// infinite, although all operands are finite and so is their product.
     #[error("the sums of row {row} and channel {channel} leave the range of f32 before they are complete")]
     FloatRange {
         /// Row of the activations.
@@ -79,13 +79,15 @@ pub enum GemmError {
     Stage(#[from] StageError),
 }
 
-/// Computes `out[i][j] = stage(sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j]))`, exactly, in int32.
+/// Computes `out[i][j] = stage(sum_k (a[i][k] - zero_point) * (w[j][k] - w_zero_point[j]))`,
+/// exactly, in int32.
 ///
-/// `a` is (m, k): codes ([`MatRef`](crate::MatRef), [`Activations`](crate::Activations)) or floats that are quantized on the way
-/// ([`FloatActivations`](crate::FloatActivations)). `out` is (m, n); `w` fixes n, k and the kernel. Each element of `out` has the
-/// same bits whatever the kernel, the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call
-/// allocates nothing. Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels,
-/// nothing is written.
+/// `a` is (m, k): codes ([`MatRef`](crate::MatRef), [`Activations`](crate::Activations)) or floats
+/// that are quantized on the way ([`FloatActivations`](crate::FloatActivations)). `out` is (m, n);
+/// `w` determines n, k and the kernel. Each element of `out` has the same bits whatever the kernel,
+/// the threads, the strides and the other rows of `a`. With a kept `workspace` a serial call
+/// allocates nothing. Dimensions may be 0: without depth, results are the stage applied to sums of
+/// 0; without rows or channels, nothing is written.
 ///
 /// ```
 /// use qkernels::{Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
@@ -98,7 +100,8 @@ pub enum GemmError {
 /// ```
 ///
 /// # Errors
-/// [`GemmError`] if shapes disagree, the stage has the wrong number of entries, or a sum might leave int32.
+/// [`GemmError`] if shapes disagree, the stage has the wrong number of entries, or a sum might
+/// leave int32.
 pub fn gemm<A: Left, S: OutputStage>(
     a: A,
     w: &PackedWeights,
@@ -110,12 +113,14 @@ pub fn gemm<A: Left, S: OutputStage>(
     compute(&a.source(), w, 0..w.n(), stage, out, threads, workspace)
 }
 
-/// [`gemm`](fn@gemm) for some columns, on the calling thread: for engines that spread a product over threads of their own, each
-/// with a workspace of its own. (Rows are spread by calling [`gemm`](fn@gemm) on some rows of `a` and of the output.)
+/// [`gemm`](fn@gemm) for some columns, on the calling thread. It is for engines that spread a
+/// product over threads of their own, each with a workspace of its own. (Rows are spread by calling
+/// [`gemm`](fn@gemm) on some rows of `a` and of the output.)
 ///
-/// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]; `out` is (m, `columns.len()`), for
-/// instance split off by [`MatMut::split_at_col`]. The stage is that of the whole product, with entries for all n channels,
-/// except for a residual, which has the shape of `out`. The bits are those of the whole product.
+/// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]. `out` is
+/// (m, `columns.len()`), for instance split off by [`MatMut::split_at_col`]. The stage is that of
+/// the whole product, with entries for all n channels; only a residual has the shape of `out`. The
+/// bits are those of the whole product.
 ///
 /// ```
 /// use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Workspace, gemm_columns};
@@ -149,7 +154,7 @@ pub fn gemm_columns<A: Left, S: OutputStage>(
     compute(&a.source(), w, columns, stage, out, Threads::Serial, workspace)
 }
 
-/// The columns `columns` of a product, whatever the left operand.
+/// Computes the columns `columns` of a product, whatever the left operand.
 fn compute<A: Source, S: OutputStage>(
     a: &A,
     w: &PackedWeights,
@@ -164,8 +169,9 @@ fn compute<A: Source, S: OutputStage>(
     call.run(out, threads, operands, arenas)
 }
 
-/// Whether activations of the shape (m, k), some columns of the weights, the stage and an output of the shape `out` fit each
-/// other. Nothing is computed and no memory is asked for before they do.
+/// Checks that activations of the shape (m, k), some columns of the weights, the stage and an
+/// output of the shape `out` fit each other. Until they do, nothing is computed and no memory is
+/// requested.
 pub(crate) fn check_shapes<S: OutputStage>(
     (m, k): (usize, usize),
     w: &PackedWeights,
@@ -188,9 +194,9 @@ pub(crate) struct Call<'c, A, S> {
     pub(crate) w: &'c PackedWeights,
     pub(crate) columns: Range<usize>,
     pub(crate) stage: &'c S,
-    /// Zero points and factors of the rows, as far as they have any.
+    /// Zero points and factors of the rows, if they have any.
     pub(crate) row_terms: RowTerms<'c>,
-    /// A factor of all channels, beside the stage's.
+    /// A factor of all channels, besides the stage's.
     pub(crate) scale: Option<f32>,
 }
 
@@ -241,11 +247,12 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(())
     }
 
-    /// An error where a scaled sum and a scaled residual might both be infinite, and what becomes of the two no code at all.
+    /// An error if a scaled sum and a scaled residual might both be infinite. Their sum might be no
+    /// number, which has no code.
     ///
-    /// It is the only sum of two products of floats here: elsewhere a factor multiplies a sum once, and a finite bias is added,
-    /// which makes no NaN of finite operands. (Scales of rows and channels are multiplied in `dynamic.rs`, which sees to it
-    /// that their products are finite.)
+    /// This is the only sum of two products of floats here. Elsewhere a factor multiplies a sum
+    /// once and a finite bias is added, which makes no NaN of finite operands. (Scales of rows and
+    /// channels are multiplied in `dynamic.rs`, which makes sure that their products are finite.)
     fn check_residual(&self) -> Result<(), StageError> {
         let Self { a, w, stage, .. } = *self;
         let (Some(residual), Some(factor)) = (stage.residual(), stage.factor()) else { return Ok(()) };
@@ -268,7 +275,7 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(())
     }
 
-    /// The panels of the columns.
+    /// The panels that the columns belong to.
     fn panels(&self) -> Result<Range<usize>, GemmError> {
         let Range { start, end } = self.columns;
         let (n, panel) = (self.w.n(), self.w.kernel().desc().nr);
@@ -279,7 +286,8 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(start.div_ceil(panel)..end.div_ceil(panel))
     }
 
-    /// The stage with all operands written out for the columns that are computed, but for the offsets.
+    /// The stage with all operands written out for the columns that are computed, except the
+    /// offsets.
     fn stage_operands<'f>(
         &'f self,
         factors: &'f mut Vec<f32>,
@@ -303,9 +311,10 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         }
     }
 
-    /// What is added to the kernel's sums of each channel: `bias - (zero_point + shift) * sum_k w`, wrapping.
+    /// The constant added to a channel's sums: `bias - (zero_point + shift) * sum_k w`, wrapping.
     ///
-    /// The kernel's sums, with activations shifted to its form, may wrap as well; the total does not, by `check_columns`.
+    /// The kernel's sums, with activations shifted to its form, may wrap as well. The total does
+    /// not: `check_columns` makes sure of that.
     fn channel_offsets<'o>(&self, offsets: &'o mut Vec<i32>) -> &'o [i32] {
         let all = &self.columns;
         offsets.resize(all.len(), 0);
@@ -323,7 +332,7 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         offsets
     }
 
-    /// The factor of each channel; none where there is no factor.
+    /// The factor of each channel; empty if there is none.
     fn channel_factors<'f>(&'f self, factors: &'f mut Vec<f32>) -> &'f [f32] {
         match (self.stage.factor(), self.scale) {
             (None, _) => return &[],

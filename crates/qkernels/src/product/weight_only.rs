@@ -11,21 +11,24 @@ use crate::product::float_range;
 use crate::product::gemm::GemmError;
 use crate::weights::scaled::ScaledWeights;
 
-/// Computes `out[i][j] = stage(sum_k a[i][k] * scale[j][k] * (w[j][k] - zero_point[j][k]))` in f32, where all k of a group
-/// have one scale and one zero point.
+/// Computes `out[i][j] = stage(sum_k a[i][k] * scale[j][k] * (w[j][k] - zero_point[j][k]))` in f32,
+/// where all k of a group have one scale and one zero point.
 ///
-/// `a` is (m, k), `out` (m, n), each of f32, f16 or bf16; `w` fixes n, k and the kernel. 16-bit activations are widened
-/// exactly, results rounded once, to nearest, ties to even. Weights are never dequantized as a whole: each becomes f32, less
-/// its zero point, exactly, in a register. With a kept `workspace` a serial call allocates nothing.
+/// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `w` determines n, k and the
+/// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
+/// even. Weights are never dequantized as a whole: in a register, each becomes f32 minus its zero
+/// point, exactly. With a kept `workspace` a serial call allocates nothing.
 ///
 /// # Precision
-/// Each element of `out` has the same bits whatever the threads, the strides and the other rows of `a`; kernels differ from
-/// each other in the order of their sums. On all of them an f32 result is within
-/// `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as long as no sum leaves the range
-/// of f32. Where one does that before it is complete, and is infinite or NaN instead of the finite sum that it should be, the
-/// product is an error. NaN and infinities of `a` reach every result of their row, as if the weights were f32.
+/// Each element of `out` has the same bits whatever the threads, the strides and the other rows of
+/// `a`. Kernels differ from each other in the order of their sums. On all of them an f32 result is
+/// within `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as
+/// long as no sum leaves the range of f32. If a sum does that before it is complete, and is
+/// infinite or NaN instead of the finite sum that it should be, the product is an error. NaN and
+/// infinities of `a` reach every result of their row, as if the weights were f32.
 ///
-/// Dimensions may be 0: without depth, results are the stage of sums of 0; without rows or channels, nothing is written.
+/// Dimensions may be 0: without depth, results are the stage applied to sums of 0; without rows or
+/// channels, nothing is written.
 ///
 /// ```
 /// use qkernels::{
@@ -41,7 +44,8 @@ use crate::weights::scaled::ScaledWeights;
 /// ```
 ///
 /// # Errors
-/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the range of f32 on their way.
+/// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the
+/// range of f32 on their way.
 pub fn weight_only<A: Float, Y: Float>(
     a: MatRef<'_, A>,
     w: &ScaledWeights,

@@ -33,10 +33,10 @@ pub enum PackError {
         /// Depth.
         k: usize,
     },
-    /// The kernel is exact for some weights alone, so that none are packed for it.
+    /// The kernel is exact only for some weights, so none are packed for it.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The weights of a channel are so many that their sums leave 32 bits.
+    /// A channel has so many weights that their sums leave 32 bits.
     #[error(
         "sums over the k = {k} weights of channel {channel} leave 32 bits: sum of |w - zero point| is {abs_sum}"
     )]
@@ -48,7 +48,7 @@ pub enum PackError {
         /// Its sum of |w - zero point|.
         abs_sum: u64,
     },
-    /// The number of zero points is not that of channels.
+    /// The number of zero points differs from the number of channels.
     #[error("expected n = {n} zero points, got {len}")]
     ZeroPoints {
         /// Output channels.
@@ -56,7 +56,7 @@ pub enum PackError {
         /// Zero points given.
         len: usize,
     },
-    /// A zero point is no code of the weights' type.
+    /// A zero point is not a code of the weights' type.
     #[error("zero point {zero_point} of channel {channel} is not in {min}..={max}")]
     ZeroPoint {
         /// The output channel (0 for a zero point per tensor).
@@ -72,13 +72,14 @@ pub enum PackError {
 
 /// Element type of weights: i8 or u8. Sealed.
 ///
-/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`: the same value.
+/// Kernels multiply by i8. A u8 weight w is packed as `w - 128`, and its zero point z as `z - 128`,
+/// which gives the same value.
 pub trait Weight: Code + Pod + sealed::Sealed {
-    /// What is taken off a weight and its zero point: 0 or 128.
+    /// The amount subtracted from a weight and its zero point: 0 or 128.
     #[doc(hidden)]
     const SHIFT: i32;
 
-    /// The weight less `SHIFT`.
+    /// The weight minus `SHIFT`.
     #[doc(hidden)]
     fn signed(self) -> i8;
 }
@@ -119,7 +120,7 @@ impl ZeroPoints<'_> {
         }
     }
 
-    /// Those that there are: one, or one for each channel.
+    /// The zero points as a slice: one, or one for each channel.
     pub(crate) fn values(&self) -> &[i32] {
         match self {
             ZeroPoints::PerTensor(zero_point) => core::slice::from_ref(zero_point),
@@ -127,7 +128,7 @@ impl ZeroPoints<'_> {
         }
     }
 
-    /// There are `n`, and all are codes of `W`.
+    /// Checks that there are `n`, if there is one for each channel, and that all are codes of `W`.
     pub(crate) fn check<W: Weight>(&self, n: usize) -> Result<(), PackError> {
         let values = self.values();
         if let ZeroPoints::PerChannel(zero_points) = self
@@ -147,7 +148,8 @@ impl ZeroPoints<'_> {
     }
 }
 
-/// Weights to be packed, and their zero points: the real value of an element q is `scale * (q - zero_point)`.
+/// Weights to be packed, and their zero points: the real value of an element q is
+/// `scale * (q - zero_point)`.
 ///
 /// A plain [`MatRef`] converts into weights with zero point 0.
 ///
@@ -163,7 +165,7 @@ impl ZeroPoints<'_> {
 pub struct Weights<'a, W> {
     pub(crate) view: MatRef<'a, W>,
     pub(crate) zero_points: ZeroPoints<'a>,
-    /// The largest byte of activations that they will meet.
+    /// The largest byte of the activations that the weights will meet.
     pub(crate) largest_byte: u8,
 }
 
@@ -173,10 +175,11 @@ impl<'a, W: Weight> Weights<'a, W> {
         Self { view, zero_points, largest_byte: u8::MAX }
     }
 
-    /// For activations whose codes are all of `codes`, as PyTorch's `reduce_range` has them: where they are of 7 bits, `avx2` needs
-    /// no further proof to multiply any weights in its faster form. Products take activations that are known not to
-    /// exceed the largest of these codes ([`Activations::within`](crate::Activations::within), or floats that are quantized to
-    /// them), and refuse all others, whatever the kernel. (The proof needs no lower bound.)
+    /// Packs for activations whose codes all lie in `codes`, as with PyTorch's `reduce_range`. If
+    /// the codes have 7 bits, `avx2` needs no further proof to multiply any weights in its faster
+    /// form. Products take activations that are known not to exceed the largest of these codes
+    /// ([`Activations::within`](crate::Activations::within), or floats that are quantized to them).
+    /// They refuse all others, whatever the kernel. (The proof needs no lower bound.)
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -188,7 +191,7 @@ impl<'a, W: Weight> Weights<'a, W> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn for_activations(self, codes: CodeRange) -> Self {
-        // Codes that no byte holds are refused elsewhere; here they are any.
+        // Codes that no byte holds are refused elsewhere. Here they count as the whole range.
         let largest_byte = shift(codes).map_or(u8::MAX, |shift| largest_byte(codes, shift));
         Self { largest_byte, ..self }
     }

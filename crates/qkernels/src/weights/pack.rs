@@ -8,8 +8,8 @@
 //! ...       a panel is contiguous, group after group; panels follow each other
 //! ```
 //!
-//! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on blocking: a block of k is a
-//! range of a panel's groups.
+//! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on
+//! blocking: a block of k is a range of a panel's groups.
 
 use core::ops::Range;
 
@@ -25,7 +25,8 @@ pub(crate) struct PanelLayout {
     pub(crate) k: usize,
     nr: usize,
     kr: usize,
-    // What follows from these and the kernel, divided once, since each product asks for it.
+    // These follow from the fields above and the kernel. They are divided once, because each
+    // product asks for them.
     panels: usize,
     padded_k: usize,
     last_columns: usize,
@@ -36,11 +37,11 @@ impl PanelLayout {
         Self::with(desc.nr, desc.vector_columns, desc.kr, desc.largest_kr(), n, k)
     }
 
-    /// `k_multiple` is what k is padded to a multiple of, itself a multiple of kr.
+    /// `k_multiple` is the multiple that k is padded to. It is itself a multiple of kr.
     fn with(nr: usize, vector_columns: usize, kr: usize, k_multiple: usize, n: usize, k: usize) -> Self {
         let panels = n.div_ceil(nr);
         let last_columns = (n - panels.saturating_sub(1) * nr).next_multiple_of(vector_columns);
-        // So many k have no place in memory, as `bytes` says.
+        // Memory has no place for so many k; `bytes` reports that.
         let padded_k = k.checked_next_multiple_of(k_multiple).unwrap_or(usize::MAX);
         Self { n, k, nr, kr, panels, padded_k, last_columns }
     }
@@ -50,7 +51,7 @@ impl PanelLayout {
         self.panels
     }
 
-    /// k of a panel, with its padding.
+    /// k of a panel, including its padding.
     pub(crate) fn padded_k(&self) -> usize {
         self.padded_k
     }
@@ -60,12 +61,12 @@ impl PanelLayout {
         self.nr.min(self.n - p * self.nr)
     }
 
-    /// Columns of panel `p` with its padding.
+    /// Columns of panel `p`, including its padding.
     pub(crate) fn columns(&self, p: usize) -> usize {
         if p + 1 == self.panels { self.last_columns } else { self.nr }
     }
 
-    /// Bytes of all panels, or `None` where that overflows.
+    /// Bytes of all panels; `None` if that overflows.
     pub(crate) fn bytes(&self) -> Option<usize> {
         let columns = (self.panels.saturating_sub(1) * self.nr).checked_add(self.last_columns)?;
         columns.checked_mul(self.padded_k)
@@ -76,14 +77,15 @@ impl PanelLayout {
         self.range(p, 0..self.padded_k())
     }
 
-    /// Where in the panels the weight is that column `j` has for `k`, in groups of `kr`.
+    /// The index in the panels of the weight that column `j` has for `k`, in groups of `kr`.
     pub(crate) fn place(&self, j: usize, k: usize, kr: usize) -> usize {
         let (p, column) = (j / self.nr, j % self.nr);
         let (group, at) = (k >> kr.trailing_zeros(), k & (kr - 1));
         self.panel(p).start + (group * self.columns(p) + column) * kr + at
     }
 
-    /// The bytes of the groups of panel `p` that hold `k`, whatever its kr: `k` begins and ends with groups.
+    /// The bytes of the groups of panel `p` that hold `k`, whatever its kr. `k` must begin and end
+    /// with groups.
     pub(crate) fn range(&self, p: usize, k: Range<usize>) -> Range<usize> {
         let (start, columns) = (p * self.nr * self.padded_k(), self.columns(p));
         start + k.start * columns..start + k.end * columns
@@ -95,7 +97,7 @@ impl PanelLayout {
 pub(crate) struct Panels(Pages);
 
 impl Panels {
-    /// Panels of `bytes` bytes in all, of zeros; `None` where there is no memory for them.
+    /// `bytes` bytes of panels, all of them zeros; `None` if there is no memory for them.
     pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
         Pages::zeroed(bytes).map(Self)
     }
@@ -109,7 +111,8 @@ impl Panels {
     }
 }
 
-/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros; compiled for the vector level of the caller.
+/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros. Compiled for the
+/// vector level of the caller.
 #[inline(always)]
 pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &mut Panels) {
     let packed = panels.as_mut_slice();
@@ -122,11 +125,11 @@ pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &
     }
 }
 
-/// Groups of all panels that are written before the next ones are: few enough that what is read for one panel is still in
-/// the caches, and in the reach of the TLB, for the next.
+/// How many groups of all panels are written before the next ones are. They are few enough that
+/// what is read for one panel is still in the caches, and in the reach of the TLB, for the next.
 const BLOCK: usize = 64;
 
-/// All panels, in the order that their source lies in memory.
+/// Packs all panels, in the order in which their source lies in memory.
 #[inline(always)]
 fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
     let columns = |p: usize| p * layout.nr..p * layout.nr + layout.used_columns(p);
@@ -154,11 +157,12 @@ fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i
     }
 }
 
-/// Columns that are read side by side, so that what is written is adjacent: few enough that rows of the caller's which start
-/// in one cache set do not evict each other.
+/// Columns that are read side by side, so what is written is adjacent. They are few enough that
+/// source rows which start in one cache set do not evict each other.
 const ABREAST: usize = 4;
 
-/// A panel whose columns are adjacent elements of `w` (n, k): groups of each are copied as they are.
+/// Packs a panel whose columns are adjacent elements of `w` (n, k). Groups of each column are
+/// copied as they are.
 #[inline(always)]
 fn pack_rows<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
@@ -168,7 +172,7 @@ fn pack_rows<W: Weight, const KR: usize>(
 ) {
     let row = |column: usize| w.row_slice(columns.start + column).unwrap_or_default();
     for (block, panel) in panel.chunks_mut(BLOCK * width).enumerate() {
-        // What of a row's whole groups, and of the short one after them, stands in this block.
+        // This block's share of the row's whole groups.
         let groups = |column: usize| -> &[[W; KR]] {
             let groups = row(column).as_chunks().0;
             let first = (block * BLOCK).min(groups.len());
@@ -195,7 +199,7 @@ fn pack_rows<W: Weight, const KR: usize>(
     }
 }
 
-/// Groups of `C` adjacent columns of a panel, from `column` on.
+/// Copies groups of `C` adjacent columns of a panel, from `column` on.
 #[inline(always)]
 fn copy_groups<W: Weight, const KR: usize, const C: usize>(
     panel: &mut [[i8; KR]],
@@ -213,7 +217,8 @@ fn copy_groups<W: Weight, const KR: usize, const C: usize>(
     }
 }
 
-/// Groups of a panel whose rows `rows` are adjacent elements of `w` (k, n): kr of them are interleaved.
+/// Packs groups of a panel whose rows `rows` are adjacent elements of `w` (k, n). kr of the rows
+/// are interleaved.
 #[inline(always)]
 fn pack_columns<W: Weight, const KR: usize>(
     panel: &mut [[i8; KR]],
@@ -226,7 +231,7 @@ fn pack_columns<W: Weight, const KR: usize>(
     for (first, panel) in rows.clone().step_by(KR).zip(panel.chunks_exact_mut(width)) {
         let panel = &mut panel[..columns.len()];
         if first + KR <= rows.end {
-            // A loop: a closure for `from_fn` would be called.
+            // This is a loop because a closure for `from_fn` would be called.
             let mut rows: [&[W]; KR] = [&[]; KR];
             for (r, of_row) in rows.iter_mut().enumerate() {
                 *of_row = row(first + r);
@@ -242,7 +247,8 @@ fn pack_columns<W: Weight, const KR: usize>(
     }
 }
 
-/// Groups of one element of each row. Four rows are words of 32 bits, whose shifts are vector code; bytes side by side are not.
+/// Writes groups of one element of each row. Four rows are treated as words of 32 bits, whose
+/// shifts are vector code; bytes side by side would not be.
 #[inline(always)]
 fn interleave<W: Weight, const KR: usize>(rows: &[&[W]; KR], to: &mut [[i8; KR]]) {
     let byte = |r: usize, column: usize| u32::from(rows[r][column].signed().cast_unsigned());
@@ -260,7 +266,7 @@ fn interleave<W: Weight, const KR: usize>(rows: &[&[W]; KR], to: &mut [[i8; KR]]
     }
 }
 
-/// Weights that lie anyhow, element by element.
+/// Packs weights with any strides, element by element.
 fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
     for p in 0..layout.panels() {
         let panel = &mut packed[layout.panel(p)];
@@ -275,10 +281,10 @@ fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<
     }
 }
 
-/// The weights (n, k), row-major, that `pack` was given; `kr` is that of each panel.
+/// The weights (n, k), row-major, that `pack` was given. `kr` is the kr of each panel.
 pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels, kr: impl Fn(usize) -> usize) -> Vec<i8> {
     if layout.k == 0 {
-        // Be there as many channels as there may.
+        // There may be any number of channels here.
         return Vec::new();
     }
     let mut w = Vec::with_capacity(layout.n * layout.k);

@@ -1,4 +1,5 @@
-//! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound need.
+//! Prepacked weights: panels for one kernel, with the sums that zero points and the overflow bound
+//! need.
 
 use core::fmt;
 use core::ops::Range;
@@ -15,7 +16,8 @@ use crate::weights::proof;
 use crate::weights::regroup::{pairs_of_quads, quads_of_pairs};
 use crate::weights::sums::Sums;
 
-/// Weights packed for one kernel: immutable, `Send + Sync`, to be shared by reference or `Arc`.
+/// Weights packed for one kernel. They are immutable and `Send + Sync`, to be shared by reference
+/// or `Arc`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -28,36 +30,39 @@ use crate::weights::sums::Sums;
 #[derive(Clone)]
 pub struct PackedWeights {
     kernel: Kernel,
-    /// The kernel that each panel is packed for and runs on; empty where that is `kernel` for all.
+    /// The kernel that each panel is packed for and runs on; empty if it is `kernel` for all.
     panel_kernels: Vec<Kernel>,
     layout: PanelLayout,
     panels: Panels,
     sums: Sums,
     largest_abs_sum: u32,
-    /// The largest byte of activations that proofs count on.
+    /// The largest byte of activations that the proofs assume.
     largest_byte: u8,
-    /// Of the packed, signed weights; empty where all are 0.
+    /// Zero points of the packed, signed weights; empty if all are 0.
     zero_points: Vec<i32>,
 }
 
 impl PackedWeights {
-    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has them. Any strides. n and k may
-    /// be 0: a product without depth is the output stage of sums of 0, one without channels writes nothing.
+    /// Packs weights stored (n, k): a row for each output channel, as PyTorch's `nn.Linear` has
+    /// them. Any strides are allowed. n and k may be 0: a product without depth is the output stage
+    /// applied to sums of 0, and one without channels writes nothing.
     ///
     /// # Errors
-    /// [`PackError`] if the packed size overflows or finds no memory, a channel's sums leave 32 bits, the zero points do not fit
-    /// the weights, or `kernel` is one of those that [`column_kernels`](Self::column_kernels) gives for proven panels.
+    /// [`PackError`] if the packed size overflows or there is no memory for it, if a channel's sums
+    /// leave 32 bits, if the zero points do not fit the weights, or if `kernel` is one of those
+    /// that [`column_kernels`](Self::column_kernels) gives for proven panels.
     pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
         kernel.check_any_weights()?;
         let w = w.into();
         let (n, k) = (w.view.rows(), w.view.cols());
         w.zero_points.check::<W>(n)?;
         let layout = PanelLayout::new(kernel.desc(), n, k);
-        // What one allocation may have, for the panels and for the sums of n channels.
+        // The most bytes of one allocation. It limits the panels and the sums of n channels.
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        // Weights that a stride of 0 repeats need memory here that the caller's do not, so this is asked for before any is read.
+        // Weights that a stride of 0 repeats need memory here that the caller's do not, so the
+        // memory is requested before any weight is read.
         let no_memory = PackError::OutOfMemory { n, k };
         let mut packed = Self {
             kernel,
@@ -70,7 +75,8 @@ impl PackedWeights {
             zero_points: Vec::new(),
         };
         if n == 0 || k == 0 {
-            // The other dimension may be anything then, and none of the loops below would look at it twice.
+            // The other dimension may then be anything, and the loops below would run through all
+            // of it.
             packed.sums = Sums::zeroed(n).ok_or(no_memory)?;
             return Ok(packed);
         }
@@ -86,7 +92,8 @@ impl PackedWeights {
         Ok(packed)
     }
 
-    /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them. Any strides.
+    /// Packs weights stored (k, n): a column for each output channel, as ONNX `MatMul` has them.
+    /// Any strides are allowed.
     ///
     /// # Errors
     /// As [`from_nk`](Self::from_nk).
@@ -104,15 +111,16 @@ impl PackedWeights {
         self.layout.k
     }
 
-    /// The kernel that these weights are packed for, and that every product with them runs on, but for the columns that
-    /// [`column_kernels`](Self::column_kernels) gives to a faster form of it.
+    /// The kernel that these weights are packed for. Every product with them runs on it, except for
+    /// the columns that [`column_kernels`](Self::column_kernels) gives to a faster form of it.
     pub fn kernel(&self) -> Kernel {
         self.kernel
     }
 
-    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum products in 16 bits: such a
-    /// one runs a panel if packing proves of its weights that no activations can make these sums saturate. (All results are
-    /// exact on any kernel; this is what the proof is for.)
+    /// The columns in order, with the kernel that they run on. A kernel may have forms that sum
+    /// products in 16 bits. Such a form runs a panel if packing proves that no activations can make
+    /// these sums saturate with the panel's weights. (All results are exact on any kernel; this is
+    /// what the proof is for.)
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -129,7 +137,7 @@ impl PackedWeights {
         all.into_iter().chain(self.panel_runs())
     }
 
-    /// As [`column_kernels`](Self::column_kernels), but nothing where all panels run on `kernel`.
+    /// As [`column_kernels`](Self::column_kernels), but empty if all panels run on `kernel`.
     fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
         let (n, nr) = (self.n(), self.kernel.desc().nr);
         let runs = self.panel_kernels.chunk_by(|a, b| narrow_groups(a) == narrow_groups(b));
@@ -140,12 +148,13 @@ impl PackedWeights {
         })
     }
 
-    /// The columns that run on another kernel than `kernel`, with that.
+    /// The columns that run on another kernel than `kernel`, with that kernel.
     pub(crate) fn proven_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
         self.panel_runs().filter(|(_, kernel)| kernel.desc().narrow_groups > 0)
     }
 
-    /// How many of the n columns are proven: they run on a faster form of the kernel. 0 with kernels that have none.
+    /// How many of the n columns are proven and run on a faster form of the kernel. 0 for kernels
+    /// that have no such form.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -174,8 +183,9 @@ impl PackedWeights {
         self.largest_abs_sum
     }
 
-    /// Whether the sums of every channel fit int32, by qcore's bound: `largest_input` is the largest distance of an activation
-    /// from its zero point, `bias` what is added to each channel's sums.
+    /// Checks by qcore's bound that the sums of every channel fit int32. `largest_input` is the
+    /// largest distance of an activation from its zero point, and `bias` is added to each channel's
+    /// sums.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -202,7 +212,8 @@ impl PackedWeights {
         largest_input: u32,
         bias: Option<&[i32]>,
     ) -> Result<(), AccumulatorError> {
-        // One test for all channels nearly always suffices; only its failure asks which channel it is.
+        // One test for all channels nearly always suffices. Only if it fails is the channel looked
+        // for.
         let bits = bias.map_or(0, |bias| self.kernel.vectorize(Bits(bias)));
         let bias = bias.unwrap_or_default();
         let suffices =
@@ -217,12 +228,13 @@ impl PackedWeights {
         Ok(())
     }
 
-    /// All columns, cut into at most `parts` ranges of about the same size, none of them empty, that
-    /// [`gemm_columns`](crate::gemm_columns) can compute on their own.
+    /// All columns, cut into at most `parts` ranges of about the same size. None of them is empty,
+    /// and [`gemm_columns`](crate::gemm_columns) can compute each on its own.
     pub fn column_ranges(&self, parts: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (n, nr, panels) = (self.n(), self.kernel.desc().nr, self.layout.panels());
         let parts = parts.min(panels);
-        // In 128 bits: channels without depth may be more than have a square.
+        // This is in 128 bits: without depth there may be so many channels that their square
+        // overflows.
         let panel = move |part: usize| (part as u128 * panels as u128 / parts as u128) as usize;
         let column = move |part: usize| n.min(panel(part) * nr);
         (0..parts).map(move |part| column(part)..column(part + 1))
@@ -234,14 +246,14 @@ impl PackedWeights {
         self.panels.as_slice().len() + size_of_val(self.panel_kernels.as_slice()) + 4 * entries
     }
 
-    /// The zero point of each output channel in the signed form that kernels multiply, 128 less than given for u8 weights;
-    /// empty where all are 0, and where k is.
+    /// The zero point of each output channel in the signed form that kernels multiply, which is 128
+    /// less than given for u8 weights. Empty if all are 0, and if k is.
     pub fn zero_points(&self) -> &[i32] {
         &self.zero_points
     }
 
-    /// The weights (n, k), row-major, in signed form: i8 weights as they were, u8 weights less 128. Exact, so that nothing
-    /// else need be kept.
+    /// The weights (n, k), row-major, in signed form: i8 weights as they were, and 128 less for u8
+    /// weights. They are exact, so nothing else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
         unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
     }
@@ -270,7 +282,8 @@ impl PackedWeights {
         self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
     }
 
-    /// The kernel of the first of `columns`, a panel's first, and where it stops being that of the columns behind it.
+    /// The kernel of the first of `columns`, which begins a panel, and the end of the columns that
+    /// run on it.
     pub(crate) fn kernel_of(&self, columns: Range<usize>) -> (usize, Kernel) {
         if self.panel_kernels.is_empty() {
             return (columns.end, self.kernel);
@@ -288,7 +301,7 @@ impl PackedWeights {
         self.panels.as_slice()[self.layout.place(channel, k, kr)]
     }
 
-    /// For each [`PanelKind`](crate::kernel::desc::PanelKind), a kernel that runs any of `panels`.
+    /// A kernel that runs any of `panels`, for each [`PanelKind`](crate::kernel::desc::PanelKind).
     pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 2] {
         let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None] };
         let mut kinds = [None; 2];
@@ -298,7 +311,7 @@ impl PackedWeights {
         kinds
     }
 
-    /// The panels from `first` on, before `end`, that have its kernel and its columns: where they end.
+    /// The end of the panels from `first` on, before `end`, that have its kernel and its columns.
     pub(crate) fn end_of_run(&self, first: usize, end: usize) -> usize {
         let columns = self.layout.columns(first);
         // Only the last panel may be narrower than the others.
@@ -306,26 +319,26 @@ impl PackedWeights {
         self.end_of_kernel(first, end)
     }
 
-    /// The panels from `first` on, before `end`, that have its kernel: where they end.
+    /// The end of the panels from `first` on, before `end`, that have its kernel.
     fn end_of_kernel(&self, first: usize, end: usize) -> usize {
         let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
         first
             + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()
     }
 
-    /// The panels from panel `p` on, from `k` of it on.
+    /// The panels from panel `p` on, beginning at its `k`.
     pub(crate) fn panels_from(&self, p: usize, k: usize) -> &[i8] {
         &self.panels.as_slice()[self.layout.range(p, k..k).start..]
     }
 
-    /// What of panel `p` holds `k`, whole groups of its kernel.
+    /// The bytes of panel `p` that hold `k`, whole groups of its kernel.
     pub(crate) fn panel(&self, p: usize, k: Range<usize>) -> &[i8] {
         &self.panels.as_slice()[self.layout.range(p, k)]
     }
 }
 
 impl fmt::Debug for PackedWeights {
-    /// What they are, without the weights themselves.
+    /// Describes the weights, without the weights themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (n, k) = (self.n(), self.k());
         f.debug_struct("PackedWeights")
@@ -336,7 +349,7 @@ impl fmt::Debug for PackedWeights {
     }
 }
 
-/// What tells the forms of a kernel from each other.
+/// The number that tells the forms of a kernel apart.
 fn narrow_groups(kernel: &Kernel) -> usize {
     kernel.desc().narrow_groups
 }
@@ -359,7 +372,7 @@ impl<W: Weight> Task for Pack<'_, '_, W> {
     }
 }
 
-/// Finds the fastest kernel for each panel, and packs it for that.
+/// Finds the fastest kernel for each panel, and packs the panel for it.
 struct Prove<'t> {
     layout: &'t PanelLayout,
     kernel: Kernel,

@@ -1,19 +1,22 @@
-//! The proof that 16 bits hold the sums of a panel's products, whatever the activations, or whatever activations of a range.
+//! The proof that 16 bits hold the sums of a panel's products, for any activations or for any
+//! activations of a range.
 //!
-//! A kernel with narrow sums multiplies u8 by i8 and adds what belongs to one 16-bit word: the products of a pair of
-//! consecutive k, and those of the pairs at the same place in the next groups, as many as it has `narrow_groups`. Each
-//! activation is any of 0..=A, so such a sum is at most A P, where P is the sum of the word's positive weights, and at
-//! least -A N, where N is that of the magnitudes of its negative ones; every partial sum lies between the two. 16 bits hold
-//! both if
+//! A kernel with narrow sums multiplies u8 by i8 and adds up what belongs to one 16-bit word. These
+//! are the products of a pair of consecutive k, and those of the pairs at the same place in the
+//! next groups, `narrow_groups` groups in all. Each activation is any of 0..=A. So such a sum is at
+//! most A P, where P is the sum of the word's positive weights, and at least -A N, where N is the
+//! sum of the magnitudes of its negative weights. Every partial sum lies between the two. 16 bits
+//! hold both if
 //!
 //! ```text
 //! A P <= 32767  and  A N <= 32768,  which for A = 255 is  P <= 128  and  N <= 128
 //! ```
 //!
-//! That is all the proof needs, and less than `255 (|w0| + |w1| + ...) <= 32767` asks for: weights of both signs do not add
-//! up. One group is proven for all weights of 7 bits (-64..=63), two for all of 6 bits, four for all of 5 bits (-16..=15), and
-//! wherever large weights are rare enough. Where activations are known to be of 7 bits (A = 127), each is proven for weights of
-//! one bit more: one group for all there are.
+//! That is all the proof needs. It is less than `255 (|w0| + |w1| + ...) <= 32767` asks for,
+//! because weights of both signs do not add up. One group is proven for all weights of 7 bits
+//! (-64..=63), two for all of 6 bits, four for all of 5 bits (-16..=15), and all of them wherever
+//! large weights are rare enough. Where activations are known to be of 7 bits (A = 127), each is
+//! proven for weights of one bit more: one group for all weights there are.
 //!
 //! ```text
 //!              word 0     word 1
@@ -24,8 +27,9 @@
 /// The most columns of a panel that can be proven.
 pub(crate) const MOST_COLUMNS: usize = 16;
 
-/// Whether the sums of `narrow_groups` groups fit 16 bits, beginning with group 0, wherever they are in the panel, which is
-/// still in the layout of pairs: for each two k, the two weights of each column. Activations are at most `largest`.
+/// Whether the sums of `narrow_groups` groups fit 16 bits everywhere in the panel. The sums begin
+/// with group 0. The panel is still in the layout of pairs: for each two k, the two weights of each
+/// column. Activations are at most `largest`.
 #[inline(always)]
 pub(crate) fn holds(panel: &[i8], columns: usize, narrow_groups: usize, largest: u8) -> bool {
     if columns > MOST_COLUMNS {
@@ -64,7 +68,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The largest and the smallest sum of each word, over activations that are all 0 or `most`: an extreme sum takes no others.
+    /// The largest and the smallest sum of each word, over activations that are all 0 or `most`. An
+    /// extreme sum needs no others.
     fn extremes(panel: &[i8], columns: usize, narrow_groups: usize, most: u8) -> Vec<(i32, i32)> {
         let weight = |k: usize, column: usize| {
             let at = k / 2 * 2 * columns + 2 * column + k % 2;
@@ -96,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_bound_is_128_of_each_sign() {
-        // A column of one group: k0 and k1 are a word, k2 and k3 the other.
+        // A column of one group: k0 and k1 are one word, k2 and k3 the other.
         let pair = |first, second| holds(&[first, second, 0, 0], 1, 1, 255);
         assert!(pair(127, 1) && pair(64, 64) && pair(-128, 0) && pair(-64, -64) && pair(-128, 127));
         assert!(!pair(127, 2) && !pair(65, 64) && !pair(-128, -1) && !pair(-64, -65));

@@ -11,7 +11,8 @@ type Pair = [i8; 2];
 /// The most columns of a panel.
 const MOST_COLUMNS: usize = crate::weights::proof::MOST_COLUMNS;
 
-/// Turns groups of two k of each of `columns` columns into groups of four. A panel's k is a multiple of 4.
+/// Turns groups of two k of each of `columns` columns into groups of four. A panel's k is a
+/// multiple of 4.
 #[inline(always)]
 pub(crate) fn quads_of_pairs(panel: &mut [i8], columns: usize) {
     let mut pairs = [Pair::default(); 2 * MOST_COLUMNS];
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn four_k_of_a_column_come_side_by_side_and_go_back() {
-        // Tens are the column, units the k.
+        // Tens are the column, units are the k.
         let pairs = [0, 1, 10, 11, 20, 21, 2, 3, 12, 13, 22, 23, 4, 5, 14, 15, 24, 25, 6, 7, 16, 17, 26, 27];
         let quads = [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23, 4, 5, 6, 7, 14, 15, 16, 17, 24, 25, 26, 27];
         let mut panel = pairs;

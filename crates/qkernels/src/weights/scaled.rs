@@ -9,7 +9,7 @@ use crate::weights::packed::PackedWeights;
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScaleError {
-    /// An operand has another number of entries than there are groups.
+    /// The number of an operand's entries differs from the number of groups.
     #[error("expected {n} x {groups} {operand}, got {len}")]
     Length {
         /// Which operand.
@@ -24,7 +24,7 @@ pub enum ScaleError {
     /// The weights were packed with zero points of their own.
     #[error("zero points beside those that the weights were packed with")]
     ZeroPoints,
-    /// A group holds no whole number of the steps in which kernels read k.
+    /// The length of a group is not a whole number of the steps in which kernels read k.
     #[error("groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}")]
     GroupLength {
         /// The length asked for.
@@ -42,11 +42,12 @@ pub enum ScaleError {
     },
 }
 
-/// The length of a group is a multiple of this, so that any kernel's step is in one group.
+/// The length of a group must be a multiple of this. Then every step of any kernel lies in one
+/// group.
 pub const GROUP_STEP: usize = 16;
 
-/// The scales of an (n, k) matrix of weights, per output channel or per group of each channel's k, and their zero points if
-/// they have any.
+/// The scales of an (n, k) matrix of weights, per output channel or per group of each channel's k,
+/// and their zero points if they have any.
 ///
 /// ```
 /// use qkernels::WeightScales;
@@ -65,19 +66,21 @@ impl<'a> WeightScales<'a> {
         Self { scales, zero_points: None, group_len: None }
     }
 
-    /// `ceil(k / group_len)` scales for each of the n channels, row-major; the last group is as short as the rest of k.
+    /// `ceil(k / group_len)` scales for each of the n channels, row-major. The last group is as
+    /// short as the rest of k.
     pub fn per_group(scales: &'a [f32], group_len: usize) -> Self {
         Self { scales, zero_points: None, group_len: Some(group_len) }
     }
 
-    /// The code that stands for 0 in each group: as many as there are scales.
+    /// The code that stands for 0 in each group. There are as many as scales.
     #[must_use]
     pub fn with_zero_points(self, zero_points: &'a [i8]) -> Self {
         Self { zero_points: Some(zero_points), ..self }
     }
 }
 
-/// i8 weights whose real values are `scale * (w - zero_point)`, packed for one kernel: immutable, `Send + Sync`.
+/// i8 weights whose real values are `scale * (w - zero_point)`, packed for one kernel: immutable,
+/// `Send + Sync`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
@@ -91,20 +94,22 @@ pub struct ScaledWeights {
     weights: PackedWeights,
     group_len: usize,
     groups: usize,
-    /// For each panel, for each group, the scales of nr columns: as kernels read them.
+    /// For each panel and each group, the scales of nr columns, as kernels read them.
     scales: Vec<f32>,
-    /// As `scales`; empty where there are none.
+    /// As `scales`; empty if there are none.
     zero_points: Vec<i8>,
     /// The largest magnitude of a scale.
     largest_scale: f32,
 }
 
 impl ScaledWeights {
-    /// Weights and their scales. Zero points per channel are those of the scales, or those that the weights were packed with.
+    /// Combines weights with their scales. Zero points per channel are those of the scales, or
+    /// those that the weights were packed with.
     ///
     /// # Errors
-    /// [`ScaleError`] if weights and scales both have zero points, there are too few or too many of either, a scale is not
-    /// finite, or groups are shorter than k and their length is 0 or no multiple of [`GROUP_STEP`].
+    /// [`ScaleError`] if weights and scales both have zero points, if there are too few or too many
+    /// of either, if a scale is not finite, or if groups are shorter than k and their length is 0
+    /// or not a multiple of [`GROUP_STEP`].
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         let (n, k) = (weights.n(), weights.k());
         let WeightScales { scales, zero_points, group_len } = scales;
@@ -119,7 +124,7 @@ impl ScaledWeights {
             _ => Err(ScaleError::Length { operand, n, groups, len }),
         };
         check("scales", scales.len())?;
-        // Codes of the packed weights, and so in the range of i8.
+        // These are codes of the packed weights, and so in the range of i8.
         let of_channel = |&zero_point: &i32| core::iter::repeat_n(zero_point as i8, groups);
         let packed: Vec<i8> = weights.zero_points().iter().flat_map(of_channel).collect();
         let zero_points = match zero_points {
@@ -138,7 +143,7 @@ impl ScaledWeights {
         let scales = panels(scales, n, groups, nr);
         let zero_points =
             if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
-        // Floats are multiplied by one body, whatever is proven of products of integers.
+        // One body multiplies floats, whatever is proven about products of integers.
         Ok(Self { weights: weights.without_proofs(), group_len, groups, scales, zero_points, largest_scale })
     }
 
@@ -162,7 +167,8 @@ impl ScaledWeights {
         self.unpacked(&self.scales)
     }
 
-    /// The zero points (n, groups) of the packed codes, as they were given (or 128 less for u8 weights).
+    /// The zero points (n, groups) of the packed codes, as they were given (or 128 less for u8
+    /// weights).
     pub fn zero_points(&self) -> Option<Vec<i8>> {
         (!self.zero_points.is_empty()).then(|| self.unpacked(&self.zero_points))
     }
@@ -198,14 +204,15 @@ impl ScaledWeights {
         f64::from(code - zero_point) * f64::from(scales[at])
     }
 
-    /// Scales and zero points (none, or as many) of panel `p`: nr of each for every group.
+    /// Scales and zero points of panel `p`: nr of each for every group. There may be no zero
+    /// points.
     pub(crate) fn panel(&self, p: usize) -> (&[f32], &[i8]) {
         let entries = self.groups * self.weights.kernel().desc().nr;
         let range = p * entries..(p + 1) * entries;
         (&self.scales[range.clone()], self.zero_points.get(range).unwrap_or_default())
     }
 
-    /// The n * groups entries that `packed` was made of.
+    /// The n * groups entries that `packed` was made from.
     fn unpacked<T: Copy>(&self, packed: &[T]) -> Vec<T> {
         let nr = self.weights.kernel().desc().nr;
         let entry = |at: usize| {
@@ -216,11 +223,11 @@ impl ScaledWeights {
     }
 }
 
-/// The entries (n, groups), panel by panel of nr channels and in it group by group, with zeros for channels that there are
-/// not.
+/// The entries (n, groups), panel by panel of nr channels, and group by group within a panel.
+/// Channels that do not exist have zeros.
 fn panels<T: Copy + Default>(entries: &[T], n: usize, groups: usize, nr: usize) -> Vec<T> {
     if entries.is_empty() {
-        // No channels, or as many as you like without a group.
+        // There are no channels, or any number of them without a group.
         return Vec::new();
     }
     let mut packed = vec![T::default(); n.next_multiple_of(nr) * groups];

@@ -1,4 +1,5 @@
-//! What packing learns about each channel in passing: the sums that zero points and the overflow bound need.
+//! The sums of each channel that packing computes in passing. Zero points and the overflow bound
+//! need them.
 
 use bytemuck::try_zeroed_vec;
 
@@ -12,13 +13,13 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Those of n channels without weights. They come from the allocator as zeros and are not written, so that channels which
-    /// there is nothing of cost addresses alone, be there as many as there may.
+    /// The sums of n channels without weights. They come from the allocator as zeros and are not
+    /// written. So channels that have nothing cost only addresses, however many there are.
     pub(crate) fn zeroed(n: usize) -> Option<Self> {
         Some(Self { plain: try_zeroed_vec(n).ok()?, magnitudes: try_zeroed_vec(n).ok()? })
     }
 
-    /// Those of `w` (n, k), neither of them 0.
+    /// The sums of `w` (n, k), neither of them 0.
     #[inline(always)]
     pub(crate) fn of<W: Weight>(w: &Weights<'_, W>) -> Result<Self, PackError> {
         let Weights { view, zero_points, .. } = w;
@@ -52,7 +53,8 @@ impl Sums {
     }
 }
 
-/// Weights whose sums 32 bits hold for certain, and with them vector code: each is at most 255 from its zero point.
+/// The number of weights whose sums certainly fit 32 bits, and so are vector code. Each weight is
+/// at most 255 from its zero point.
 const SUMMABLE: usize = 1 << 16;
 
 #[inline(always)]
@@ -92,7 +94,7 @@ fn add_rows<W: Weight>(w: Weights<'_, W>, plain: &mut [i64], magnitudes: &mut [u
             let rows = (first_row..view.rows().min(first_row + ROWS))
                 .map(|p| &view.row_slice(p).unwrap_or_default()[channels.clone()]);
             if channels.len() == CHANNELS {
-                // So many that the compiler keeps the sums in registers.
+                // With this number of channels the compiler keeps the sums in registers.
                 for row in rows.filter_map(<[W]>::first_chunk::<CHANNELS>) {
                     for (i, w) in row.iter().enumerate() {
                         add(i, *w);

@@ -103,7 +103,7 @@ fn check_codes<A: TestCode, W: TestCode, C: TestCode>(
                 }
             }
 
-            // By way of real values, for all.
+            // By way of real values, for all functions.
             let stage = Requantize::<C>::real(Scales::PerChannel(scales), function, OUTPUT_SCALE).unwrap();
             let stage = stage.with_bias(&bias).with_zero_point(C::from_clamped(zero_point));
             let step = step * OUTPUT_SCALE;
@@ -212,7 +212,7 @@ fn fixed_point_knows_bounds_alone() {
     }
 }
 
-/// The sums of kernels may differ in their order, so the function is applied to each kernel's own.
+/// Kernels may sum in different orders, so the function is applied to each kernel's own sums.
 #[test]
 fn weight_only_products() {
     fn check<T: Float + Default + PartialEq>(noise: &mut Noise) {

@@ -1,4 +1,4 @@
-//! What does not fit is refused with an error that has the numbers in it, and nothing is written.
+//! What does not fit is refused with an error that contains the numbers, and nothing is written.
 
 use std::error::Error;
 
@@ -19,7 +19,8 @@ fn refused<T: Error + PartialEq>(error: T, expected: T, message: &str) {
     assert_eq!(error.to_string(), message);
 }
 
-/// The error of a product of `a` (m, k) with weights of 1 (n, k) on every kernel, which must leave the output as it was.
+/// The error of a product of `a` (m, k) with weights of 1 (n, k), on every kernel. The product must
+/// leave the output as it was.
 fn product_error<S: OutputStage>(
     a: Activations<'_, u8>,
     (n, k): (usize, usize),
@@ -79,7 +80,7 @@ fn activations_of_other_codes_than_the_weights_are_packed_for() {
     let outside = Activations::within(MatRef::new(&[3u8, 4, 5, 128], 2, 2).unwrap(), 0, codes).unwrap_err();
     assert_eq!(outside, OutsideError { row: 1, col: 1, code: 128, min: 0, max: 127 });
     assert_eq!(outside.to_string(), "code 128 in row 1, column 1 is not in 0..=127");
-    // The same code at any stride, and of the other sign.
+    // The same code at any stride, and with the other sign.
     let transposed = MatRef::new(&[3u8, 4, 128, 5], 2, 2).unwrap().transposed();
     assert_eq!(Activations::within(transposed, 0, codes).unwrap_err(), OutsideError { row: 0, ..outside });
     let signed = CodeRange::signed(7).unwrap();
@@ -324,7 +325,7 @@ fn weights_whose_zero_point_is_no_code() {
     check(1u8, &[-1, 256, i32::MIN, i32::MAX]);
 }
 
-/// Weights as far as can be from their zero point, in every order that their sums are made in.
+/// Weights as far as possible from their zero point, in every order in which their sums are made.
 #[test]
 fn weights_that_32_bits_cannot_sum_with_their_zero_point() {
     let largest_k = 8_421_504;
@@ -349,7 +350,7 @@ fn weights_that_32_bits_cannot_sum_with_their_zero_point() {
 
 #[test]
 fn weights_that_32_bits_cannot_sum() {
-    // One weight of them all, repeated by its stride.
+    // A single weight stands for all of them, repeated by its stride.
     for (weight, largest_k) in [(-128i8, 1usize << 24), (127, 16_909_320)] {
         let w = [1, weight];
         let channels = |k| MatRef::with_strides(&w, 2, k, 1, 0).unwrap();
@@ -397,7 +398,7 @@ fn weights_that_exceed_the_address_space() {
     }
 }
 
-/// Without depth there is nothing to pack, but sums to keep for each channel.
+/// Without depth there is nothing to pack, but there are sums to keep for each channel.
 #[test]
 fn channels_without_depth_that_exceed_the_address_space() {
     for kernel in Kernel::available() {

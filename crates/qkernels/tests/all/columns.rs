@@ -1,4 +1,5 @@
-//! A product that is computed range by range of its columns is the whole product, whatever the output stage.
+//! A product that is computed range by range of its columns is the whole product, whatever the
+//! output stage.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -13,8 +14,8 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Noise, Right, TestCode, pack, product};
 
-/// The ranges of up to seven parts cover the columns, and their products, under the stage that each has, are those of the
-/// whole product.
+/// The ranges of up to seven parts cover the columns. Their products, each under its own stage, are
+/// those of the whole product.
 fn check<S: OutputStage>(
     a: impl Left + Copy,
     m: usize,
@@ -45,7 +46,7 @@ fn check<S: OutputStage>(
     }
 }
 
-/// Every stage, with operands per channel and for all.
+/// Every stage, with operands for each channel and for all.
 fn check_stages(noise: &mut Noise, a: impl Left + Copy, m: usize, w: &PackedWeights) {
     let (n, workspace) = (w.n(), &mut Workspace::new());
     let (bias, scales, float_bias) = (noise.integers(n, 9999), noise.floats(n, 0.002), noise.floats(n, 3.0));
@@ -145,7 +146,7 @@ fn a_range_of_no_columns_writes_nothing() {
     }
 }
 
-/// The error of these columns of a product (3, n), which must leave the output as it was.
+/// The error of these columns of a product (3, n). The product must leave the output as it was.
 fn error(w: &PackedWeights, columns: Range<usize>, stage: &Int32<'_>, cols: usize) -> GemmError {
     let a = vec![255u8; 3 * w.k()];
     let a = MatRef::new(&a, 3, w.k()).unwrap();
@@ -188,7 +189,7 @@ fn outputs_and_operands_that_do_not_fit_the_columns() {
             let expected = GemmError::OutputShape { m: 3, n: nr, rows: 3, cols };
             assert_eq!(error(&w, nr..n, &Int32::new(), cols), expected, "{kernel}");
         }
-        // Entries for all channels, whichever are computed.
+        // There are entries for all channels, whichever are computed.
         let bias = vec![1; nr];
         let expected = StageError::Length { operand: "bias", n, len: nr };
         assert_eq!(error(&w, nr..n, &Int32::new().with_bias(&bias), nr), GemmError::Stage(expected));

@@ -89,11 +89,12 @@ fn k_is_cut_into_blocks_and_every_block_counts() {
             let (m, n) = (1 + noise.below(3), 1 + noise.below(3));
             check_random::<A>(&mut conformance, &mut noise, None, (m, n, k));
         }
-        // Several tiles in both directions, whose sums wait for the next block of k.
+        // These have several tiles in both directions, whose sums wait for the next block of k.
         for (m, n, k) in [(17, 49, 6000), (9, 100, 6001), (70, 17, 6002), (13, 50, 16_387), (3, 9, 70_001)] {
             check_random::<A>(&mut conformance, &mut noise, None, (m, n, k));
         }
-        // So deep that narrow panels are cut as well: with weights small enough for the sums.
+        // This is so deep that narrow panels are cut as well. The weights are small enough for the
+        // sums.
         let (m, n, k) = (5, 3, 600_001);
         let a = noise.codes::<A>(m * k);
         let w: Vec<i8> = noise.integers(n * k, 9).into_iter().map(|w| w as i8).collect();
@@ -271,7 +272,7 @@ fn empty_products() {
                 let out = MatMut::new(&mut y, m, n).unwrap();
                 let stage = if k == 0 { Int32::new().with_bias(&bias[..n]) } else { Int32::new() };
                 gemm(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
-                // A sum of no products is the bias.
+                // The sum of no products is the bias.
                 for row in y[..m * n].chunks(7) {
                     assert_eq!(row, bias, "{kernel}");
                 }
@@ -290,7 +291,7 @@ enum Order {
     ColumnMajor,
 }
 
-/// A matrix of random order, gaps and start: the slice to take a view of, and the strides.
+/// A matrix with random order, gaps and start: the slice to take a view of, and the strides.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     order: Order,
@@ -358,7 +359,8 @@ fn any_case() -> impl Strategy<Value = Case> {
     let zero_points = (zero_point, w_zero_points);
     (shape, Layout::any(), Layout::any(), 0..20usize, zero_points, any::<bool>(), any::<u64>()).prop_map(
         |(shape, a, w, out_gap, (zero_point, w_zero_points), bias, seed)| {
-            // 84 weights as far as can be from their zero points, times 100_255, are the most that int32 holds.
+            // 84 weights as far as possible from their zero points, times 100_255, are the most
+            // that int32 holds.
             let zero_point = if shape.2 > 80 { zero_point.clamp(-512, 512) } else { zero_point };
             Case { shape, a, w, out_gap, zero_point, w_zero_points, bias, seed }
         },

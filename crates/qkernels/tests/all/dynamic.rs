@@ -1,5 +1,6 @@
-//! Floats on the left, quantized by known parameters or by those of their own rows, against the unfused steps: qcore's range,
-//! scheme and codes, sums in i64, and the scalar functions of the output stage, bit for bit.
+//! Floats on the left, quantized by known parameters or by those of their own rows. They are
+//! compared bit for bit with the unfused steps: qcore's range, scheme and codes, sums in i64, and
+//! the scalar functions of the output stage.
 
 use std::fmt::Debug;
 
@@ -60,7 +61,7 @@ real!(f32);
 real!(f16);
 real!(bf16);
 
-/// What a layer does after the sums.
+/// The steps of a layer after the sums.
 #[derive(Clone, Copy, Debug)]
 struct Layer<'l> {
     scales: Scales<'l>,
@@ -69,7 +70,7 @@ struct Layer<'l> {
     relu: bool,
 }
 
-/// Every option of the stage with every other.
+/// Every combination of the stage's options.
 fn layers<'l>(scales: &'l [f32], bias: &'l [i32], float_bias: &'l [f32]) -> impl Iterator<Item = Layer<'l>> {
     (0..16).map(move |options| {
         let [per_channel, has_bias, has_float_bias, relu] = [0, 1, 2, 3].map(|bit| options >> bit & 1 == 1);
@@ -102,7 +103,8 @@ fn params<F: Float>(x: MatRef<'_, F>, how: Dynamic) -> Result<Vec<QParams>, Dyna
     }
 }
 
-/// `sum_k (code(x[i][k]) - zero_point[i]) * (w[j][k] - w_zero_point[j])`, with the row's parameters.
+/// `sum_k (code(x[i][k]) - zero_point[i]) * (w[j][k] - w_zero_point[j])`, with the row's
+/// parameters.
 fn code_sums<F: Float, W: TestCode>(x: MatRef<'_, F>, params: &[QParams], w: Right<'_, W>) -> Vec<i32> {
     let mut sums = Vec::new();
     for (i, params) in params.iter().enumerate() {
@@ -122,7 +124,7 @@ fn code_sums<F: Float, W: TestCode>(x: MatRef<'_, F>, params: &[QParams], w: Rig
     sums
 }
 
-/// Every kernel restores what the unfused steps do, under every option of the stage.
+/// Every kernel restores the same values as the unfused steps, under every option of the stage.
 fn check<F: Float, T: Real, W: TestCode>(noise: &mut Noise, x: MatRef<'_, F>, how: Dynamic, w: Right<'_, W>) {
     let n = w.view.rows();
     let params = params(x, how).unwrap();
@@ -179,7 +181,8 @@ fn schemes() -> Vec<Scheme> {
     ]
 }
 
-/// Rows of every kind: noise of growing magnitude, and after it values that are not finite, constants, zeros, subnormals.
+/// Rows of every kind: noise of growing magnitude, then values that are not finite, constants,
+/// zeros and subnormals.
 fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
     let row = |i: usize| {
         let mut row = noise.floats(k, 0.1 * (1 + i) as f32);
@@ -195,7 +198,7 @@ fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
             8 => row.fill(f32::NEG_INFINITY),
             9 => row.iter_mut().enumerate().for_each(|(p, x)| *x = (p % 64) as f32 / 2.0 - 16.0),
             10 => row.iter_mut().for_each(|x| *x = 3.0 + x.abs()),
-            // No finite value among 256 that are widened together.
+            // There is no finite value among 256 that are widened together.
             11 | 12 => row.iter_mut().enumerate().for_each(|(p, x)| {
                 *x = if odd_block(p) == (i % 13 == 11) { f32::NAN } else { 2.0 + x.abs() };
             }),
@@ -206,7 +209,7 @@ fn rows<F: Float>(noise: &mut Noise, m: usize, k: usize) -> Vec<F> {
     (0..m).flat_map(row).map(F::narrow).collect()
 }
 
-/// `x` (m, k), row-major, as it lies with these strides; what lies between is NaN.
+/// `x` (m, k), row-major, laid out with these strides; the gaps hold NaN.
 fn laid_out<F: Float>(x: &[F], k: usize, (row_stride, col_stride): (usize, usize)) -> Vec<F> {
     let m = x.len() / k;
     let mut laid_out = vec![F::narrow(f32::NAN); (m - 1) * row_stride + (k - 1) * col_stride + 1];
@@ -245,7 +248,7 @@ fn every_scheme_kind_of_row_and_type() {
 fn rows_of_any_strides_and_lengths() {
     fn sweep<F: Float>() {
         let mut noise = Noise::new(95);
-        // Around the 256 values that are widened at a time.
+        // These are around the 256 values that are widened at a time.
         for (m, n, k) in [(1, 17, 255), (3, 5, 256), (14, 49, 257), (13, 16, 513), (2, 3, 1), (5, 50, 8000)] {
             let x = rows::<F>(&mut noise, m, k);
             let w = noise.weights::<i8>(n, k);
@@ -253,7 +256,7 @@ fn rows_of_any_strides_and_lengths() {
             for strides in [(k, 1), (k + 3, 1), (1, m), (1, m + 2), (2 * k, 2)] {
                 let x = laid_out(&x, k, strides);
                 let x = MatRef::with_strides(&x, m, k, strides.0, strides.1).unwrap();
-                // The range as it is observed, which a value that no row holds would change.
+                // This is the range as it is observed. A value that no row holds would change it.
                 let as_observed = Scheme::tutorial_affine(CodeRange::U8);
                 for how in [Dynamic::PerToken(as_observed), Dynamic::PerTensor(Scheme::activations_u8())] {
                     check::<F, f32, i8>(&mut noise, x, how, w.into());
@@ -296,7 +299,7 @@ fn rows_are_cut_into_blocks() {
     let w = Right::from((MatRef::new(&w, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points)));
     let how = Dynamic::PerToken(Scheme::activations_u8());
     check::<f32, f32, u8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);
-    // Without zero points of the weights, kernels apply the rows' terms themselves.
+    // If the weights have no zero points, kernels apply the rows' terms themselves.
     let w = noise.weights::<i8>(n, k);
     let w = MatRef::new(&w, n, k).unwrap().into();
     check::<f32, f32, i8>(&mut noise, MatRef::new(&x, m, k).unwrap(), how, w);

@@ -1,5 +1,5 @@
-//! Vectorized `quantize`, `dequantize` and `range` against qcore's: the same bits and the same errors at every kernel's vector
-//! level.
+//! Vectorized `quantize`, `dequantize` and `range` against qcore's. They give the same bits and the
+//! same errors at every kernel's vector level.
 
 use qcore::{CodeRange, QParams, Range, dequantize_slice, quantize_slice};
 use qkernels::{Kernel, dequantize, quantize, range};

@@ -1,11 +1,11 @@
-//! The ends of the ranges on every kernel of this machine: extreme codes, the largest k, sums that wrap on the way, zero
-//! points in and out of the codes.
+//! The ends of the ranges on every kernel of this machine: extreme codes, the largest k, sums that
+//! wrap on the way, zero points inside and outside of the codes.
 
 use qkernels::{GemmError, Int32, Kernel, MatMut, MatRef, Threads, Workspace, gemm};
 
 use crate::oracle::{CANARY, Conformance, Noise, TestCode, pack, sums};
 
-/// The sum of `k` products where both operands alternate between two values.
+/// The sum of `k` products whose operands both alternate between two values.
 fn alternating_sum(k: usize, a: [i64; 2], w: [i64; 2]) -> i32 {
     let (even, odd) = (k.div_ceil(2) as i64, (k / 2) as i64);
     i32::try_from(even * a[0] * w[0] + odd * a[1] * w[1]).unwrap()
@@ -17,7 +17,8 @@ fn extremes_of_both_operands_constant_and_alternating() {
         let mut conformance = Conformance::default();
         let w_values = [-128i8, 127, 0, -1];
         for k in [1, 2, 3, 4, 5, 7, 127, 128, 129, 255, 256, 4096, 4099, 65_536] {
-            // Rows and columns for every pair of values, so that one product has all combinations.
+            // There are rows and columns for every pair of values, so one product has all
+            // combinations.
             let pairs = |count: usize| (0..count * count).map(move |at| [at / count, at % count]);
             let a: Vec<A> = pairs(a_values.len())
                 .flat_map(|pair| (0..k).map(move |p| A::from_bits(a_values[pair[p % 2]])))
@@ -90,7 +91,8 @@ fn at_the_largest_k_sums_reach_the_ends_of_int32_and_one_beyond_is_refused() {
 
 #[test]
 fn sums_that_wrap_on_the_way_come_back() {
-    // With activations shifted to u8, 127 becomes 255: 255 * -128 * 131071 is far outside of int32, the result is not.
+    // With activations shifted to u8, 127 becomes 255. 255 * -128 * 131071 is far outside of int32,
+    // but the result is not.
     let k = 131_071;
     let (a, w) = (vec![127i8; k], vec![-128i8; k]);
     for kernel in Kernel::available() {
@@ -108,7 +110,7 @@ fn zero_points_inside_and_outside_of_the_codes() {
                 let (a, w) = (noise.codes::<A>(m * k), noise.codes::<i8>(n * k));
                 conformance.check(MatRef::new(&a, m, k).unwrap(), zero_point, MatRef::new(&w, n, k).unwrap());
             }
-            // Activations that all stand for 0.
+            // These activations all stand for 0.
             if let Ok(code) = u8::try_from(zero_point) {
                 let a = [A::from_bits(code); 40];
                 let zero_point =
@@ -121,7 +123,7 @@ fn zero_points_inside_and_outside_of_the_codes() {
                 }
             }
         }
-        // The ends of int32, with weights small enough for the sums.
+        // The results are the ends of int32, with weights small enough for the sums.
         let a = noise.codes::<A>(3);
         for (zero_point, w) in
             [(i32::MAX - 256, [0i8, -1, 0]), (-i32::MAX + 256, [1, 0, 0]), (i32::MIN, [0; 3])]

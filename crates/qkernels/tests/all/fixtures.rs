@@ -28,7 +28,7 @@ impl<A: TestCode + Element> Operands<A> {
         Self { a: case.get(a), w: case.get(w), m, k, n }
     }
 
-    /// What each kernel stores.
+    /// The output that each kernel stores.
     fn run<S: OutputStage>(&self, zero_point: i32, stage: &S, before: Output<S>) -> Vec<Vec<Output<S>>> {
         self.run_with(zero_point, ZeroPoints::PerTensor(0), stage, before)
     }
@@ -87,7 +87,7 @@ fn zero_points_of_both_operands() {
         for (label, zb) in
             [("c", vec![case.int("zb") as i32; n]), ("c_per_channel", case.get::<i32>("zb_per_channel"))]
         {
-            // The kernel multiplies codes, and all zero points come afterwards.
+            // The kernel multiplies codes. All zero points come afterwards.
             for sums in operands.run(0, &Int32::new(), CANARY) {
                 let c = sums.iter().enumerate().map(|(at, &sum)| {
                     let (i, j) = (at / n, at % n);
@@ -95,11 +95,12 @@ fn zero_points_of_both_operands() {
                 });
                 case.check(label, &c.collect::<Result<Vec<_>, _>>().unwrap());
             }
-            // The product takes care of all of them.
+            // The product takes care of all zero points.
             for c in operands.run_with(za, ZeroPoints::PerChannel(&zb), &Int32::new(), CANARY) {
                 case.check(label, &c);
             }
-            // The product takes care of that of the activations, which leaves that of the weights.
+            // The product takes care of the activations' zero point, which leaves that of the
+            // weights.
             for sums in operands.run(za, &Int32::new(), CANARY) {
                 let c = sums.iter().enumerate().map(|(at, &sum)| {
                     let (i, j) = (at / n, at % n);
@@ -135,7 +136,7 @@ fn accumulators_and_codes_of_quantized_layers() {
         let (q31, shifts) = (case.get::<i32>("multiplier_q31"), case.get::<i32>("shift"));
         let q31 = q31.iter().zip(&shifts).map(|(&q31, &shift)| Q31Multiplier::new(q31, shift).unwrap());
         let q31: Vec<_> = q31.collect();
-        // The zero point folded into the bias ahead of time, or left to the product.
+        // The zero point is folded into the bias ahead of time, or left to the product.
         for (zero_point, bias) in [(0, &shifted_bias), (x_zero_point, &bias)] {
             for acc in operands.run(zero_point, &Int32::new().with_bias(bias), CANARY) {
                 case.check("acc", &acc);
@@ -189,7 +190,7 @@ fn a_layer_with_activations_quantized_as_they_come() {
     for y in operands.run(zero_point, &reals, f32::NAN) {
         case.check("y", &y);
     }
-    // And from the floats themselves.
+    // The same from the floats themselves.
     let (x, w_scales) = (case.get::<f32>("x"), case.get::<f32>("w_scales"));
     let Operands { ref w, m, k, n, .. } = operands;
     let reals = Dequantize::new(Scales::PerChannel(&w_scales)).unwrap().with_float_bias(&bias).unwrap();
@@ -207,7 +208,7 @@ fn a_layer_with_activations_quantized_as_they_come() {
 fn codes_of_sums_that_are_ties() {
     let group = load();
     let case = group.case("requantize_ties_odd_zero_point");
-    // One row of given sums: weights of 0, and a channel for each sum as its bias.
+    // One row of given sums: the weights are 0, and each sum is the bias of a channel.
     let sums = case.get::<i32>("acc");
     let multipliers = case.get::<f32>("multiplier_f32").repeat(sums.len() / 2);
     let operands = Operands::<u8> { a: vec![9], w: vec![0; sums.len()], m: 1, k: 1, n: sums.len() };

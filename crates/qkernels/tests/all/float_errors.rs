@@ -1,4 +1,5 @@
-//! What a product of floats refuses, with errors that have the numbers in them, and nothing is written.
+//! Products of floats refuse bad input with errors that contain the numbers, and nothing is
+//! written.
 
 use qcore::{AffineRange, CodeRange, Kind, QParams, Range, Scheme, SchemeError};
 use qkernels::{
@@ -8,7 +9,7 @@ use qkernels::{
 
 use crate::oracle::{CANARY, pack};
 
-/// The error of a product on every kernel, which must leave the output as it was.
+/// The error of a product on every kernel. The product must leave the output as it was.
 fn error(x: MatRef<'_, f32>, how: Dynamic, (n, k): (usize, usize), rows: usize) -> DynamicError {
     let w = vec![127i8; n * k];
     let mut errors = Kernel::available().map(|kernel| {
@@ -34,7 +35,7 @@ fn values_without_a_scale() {
     let got = error(x, Dynamic::PerToken(Scheme::rowwise_described()), (4, 2), 3);
     assert_eq!(got, DynamicError::Scheme { row: 1, error: cause });
     assert_eq!(got.to_string(), format!("no scale for row 1: {cause}"));
-    // All values together have one, unless none is finite.
+    // All values together have parameters, unless none of them is finite.
     let per_tensor = Dynamic::PerTensor(Scheme::rowwise_described());
     assert_eq!(error(x, per_tensor, (4, 3), 3), DynamicError::Gemm(GemmError::Depth { expected: 3, got: 2 }));
     let x = MatRef::new(&[f32::NAN, f32::INFINITY], 1, 2).unwrap();
@@ -56,7 +57,7 @@ fn codes_of_every_width_are_multiplied() {
             assert!(FloatActivations::new(x, QParams::new(0.1, 0, codes).unwrap()).is_ok(), "{codes:?}");
         }
     }
-    // There are no others, so that this is only ever read here.
+    // No other code ranges exist, so this message is only ever read here.
     let error = DynamicError::Codes(CodesError { min: -1, max: 128 });
     assert_eq!(error.to_string(), "codes -1..=128 fit neither u8 nor i8");
 }
@@ -69,7 +70,7 @@ fn what_the_product_refuses() {
         let shape = GemmError::OutputShape { m: 2, n: 3, rows: 1, cols: 3 };
         assert_eq!(error(x, how, (3, 2), 1), DynamicError::Gemm(shape));
     }
-    // Symmetric i8 reaches 128 steps: 128 * 127 * 132105 is the first to exceed int32.
+    // Symmetric i8 reaches 128 steps, and 128 * 127 * 132105 is the first product to exceed int32.
     let x = MatRef::with_strides(&[1.0f32], 1, 132_105, 0, 0).unwrap();
     let DynamicError::Gemm(GemmError::Overflow(overflow)) = error(x, Dynamic::default(), (1, 132_105), 1)
     else {
@@ -123,7 +124,7 @@ fn distant_zero_points_are_part_of_the_bound() {
         PackedWeights::from_nk(MatRef::with_strides(&[1i8], 1, k, 0, 0).unwrap(), Kernel::select().unwrap());
     let out = MatMut::new(&mut y, 1, 1).unwrap();
     gemm(first, &w.unwrap(), &Int32::new(), out, Threads::Serial, &mut Workspace::new()).unwrap();
-    // As many codes of 0 as of 255 around the zero point.
+    // There are as many codes of 0 as of 255 around the zero point.
     let distances = [-1.0, 1.0].map(|x| params[0].quantize(x) - params[0].zero_point());
     assert_eq!(y, [k as i32 / 2 * distances.iter().sum::<i32>()]);
 }

@@ -4,7 +4,8 @@
 use qkernels::float::matmul;
 use qkernels::{MatMut, MatRef, Threads};
 
-/// A stride between rows or columns of which there is one says nothing, however long it is.
+/// A stride between rows or columns says nothing if there is only one of them, however long the
+/// stride is.
 #[test]
 fn strides_of_a_single_row_or_column() {
     let values: Vec<f32> = (1..=12).map(|x| x as f32).collect();
@@ -12,7 +13,8 @@ fn strides_of_a_single_row_or_column() {
     for (m, n, k) in
         [(1, 1, 1), (1, 4, 3), (4, 1, 3), (3, 4, 1), (1, 4, 1), (1, 1, 12), (4, 1, 1), (1, 12, 1)]
     {
-        // The strides of a (rows, cols) matrix without gaps, row-major and column-major, where there are any.
+        // The strides of a (rows, cols) matrix without gaps, row-major and column-major. Strides
+        // that are never used are `long`.
         let views = |rows: usize, cols: usize, long| {
             let one = |count, stride| if count == 1 { long } else { stride };
             let view = |row_stride, col_stride| {

@@ -1,4 +1,5 @@
-//! `QKERNELS_ISA` is obeyed or refused, never ignored. Run with it set, these tests fail where that kernel cannot run.
+//! `QKERNELS_ISA` is obeyed or refused, never ignored. If it is set for these tests, they fail
+//! where that kernel cannot run.
 
 use std::env;
 
@@ -9,8 +10,8 @@ use qkernels::{
 
 use crate::oracle::this_program;
 
-/// A kernel that the variable asks for and that this CPU cannot run fails the test: a job that asked for it would
-/// otherwise pass without it.
+/// If the variable asks for a kernel that this CPU cannot run, the test fails. A job that asked for
+/// that kernel would otherwise pass without it.
 #[test]
 fn the_kernel_that_the_environment_names_is_selected() {
     let forced = env::var(ISA_VARIABLE).unwrap_or_default();
@@ -30,8 +31,8 @@ fn the_kernel_that_the_environment_names_is_selected() {
     }
 }
 
-/// A job on a CPU of a certain kind says in `QKERNELS_EXPECT` which family that CPU is to run, so that no other one can pass
-/// its tests in its place.
+/// A job on a CPU of a certain kind says in `QKERNELS_EXPECT` which family that CPU must run, so no
+/// other family can pass its tests in its place.
 #[test]
 fn the_kernel_that_the_job_expects_is_selected() {
     let expected = env::var("QKERNELS_EXPECT").unwrap_or_default();
@@ -56,7 +57,7 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
     assert!(listing.ends_with(&format!("runs: {} ({})", report.kernel, report.reason)), "{listing}");
 }
 
-/// What a process prints that has `ISA_VARIABLE` set to `name`, or not set.
+/// The output of a process that has `ISA_VARIABLE` set to `name`, or not set.
 fn child(name: Option<&str>) -> String {
     let mut command = this_program();
     command.args(["--exact", "forced::a_product_runs_on_what_is_selected", "--nocapture"]);
@@ -99,7 +100,7 @@ fn an_unset_or_empty_variable_selects_the_best_kernel() {
 #[test]
 fn every_family_and_every_name_is_forced_or_refused_with_the_missing_feature() {
     for desc in kernels::all() {
-        // A family stands for its first kernel that runs, or for its first at all.
+        // A family stands for its first kernel that runs, or for its first kernel if none runs.
         let family = || kernels::all().filter(|other| other.family == desc.family);
         let first = family().find(|other| Kernel::new(other).is_ok()).unwrap_or(family().next().unwrap());
         for (name, selected) in [(desc.name, desc), (desc.family, first)] {
@@ -120,7 +121,7 @@ fn every_family_and_every_name_is_forced_or_refused_with_the_missing_feature() {
 
 #[test]
 fn an_unknown_name_is_refused_with_the_families_that_there_are() {
-    // Names are exact: neither a prefix of one nor one in capitals.
+    // Names are exact. Neither a prefix nor capitals will do.
     for name in ["nonsense", "portabl", "PORTABLE", " portable", "portable,avx2"] {
         let text = child(Some(name));
         let expected = format!("refused: unknown kernel {name:?} in {ISA_VARIABLE}; this architecture has ");

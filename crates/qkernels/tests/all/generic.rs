@@ -1,4 +1,4 @@
-//! Code of other crates that is generic over what a product stores, or over how.
+//! Code in other crates that is generic over what a product stores, or over how.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -21,7 +21,7 @@ fn codes<C: StoredCode>(x: MatRef<'_, u8>, w: &PackedWeights, mut y: MatMut<'_, 
     Ok(gemm(x, w, &stage, y, Threads::Serial, workspace)?)
 }
 
-/// Activations are codes that can be stored, and added.
+/// Activations are codes that can be stored and added.
 fn codes_like<A: Activation>(
     x: MatRef<'_, A>,
     w: &PackedWeights,
@@ -60,7 +60,7 @@ fn any_stage_that_stores<T, S: OutputStage<Out = T>>(
     Ok(gemm_columns(x, w, 0..w.n(), stage, y, &mut Workspace::new())?)
 }
 
-/// What a struct or a function of another crate says of its stage, by the associated type alone.
+/// How a struct or a function of another crate describes its stage, by the associated type alone.
 fn filled<S: OutputStage>(
     x: MatRef<'_, u8>,
     w: &PackedWeights,

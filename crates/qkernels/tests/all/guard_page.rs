@@ -1,5 +1,5 @@
-//! No kernel reads or writes one byte outside of the caller's slices: they begin right behind a page that cannot be
-//! touched, or end right before one.
+//! No kernel reads or writes one byte outside of the caller's slices. The slices begin right behind
+//! a page that cannot be touched, or end right before one.
 #![cfg(unix)]
 
 use std::env;
@@ -49,7 +49,7 @@ impl<T: Pod> Guarded<T> {
         let mapping = mapping.cast::<u8>();
         // SAFETY: one page is inside of the mapping of at least three.
         let first = unsafe { mapping.add(page) };
-        // SAFETY: the pages between the first and the last of the mapping made above.
+        // SAFETY: these are the pages between the first and the last of the mapping made above.
         let protected = unsafe { libc::mprotect(first.cast(), inside, libc::PROT_READ | libc::PROT_WRITE) };
         assert_eq!(protected, 0);
         let skipped = match place {
@@ -65,8 +65,8 @@ impl<T: Pod> Guarded<T> {
     }
 
     fn slice(&self) -> &[T] {
-        // SAFETY: `new` placed `len` elements at `start` in accessible memory, any bytes are a T (Pod), and `self` owns
-        // the mapping, so a shared borrow of `self` is one of the elements.
+        // SAFETY: `new` placed `len` elements at `start` in accessible memory, and any bytes are a
+        // T (Pod). `self` owns the mapping, so a shared borrow of `self` is one of the elements.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
@@ -78,13 +78,13 @@ impl<T: Pod> Guarded<T> {
 
 impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
-        // SAFETY: the whole mapping that `new` made, to which no borrow is left.
+        // SAFETY: this is the whole mapping that `new` made, and no borrow of it is left.
         let unmapped = unsafe { libc::munmap(self.mapping.cast(), self.bytes) };
         assert_eq!(unmapped, 0);
     }
 }
 
-/// Every operand of a product of this shape between guard pages, on every kernel and stage.
+/// Puts every operand of a product of this shape between guard pages, on every kernel and stage.
 fn check<A: TestCode>(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
     for row_stride in [k, k + 1, k + 64] {
@@ -106,7 +106,7 @@ fn check<A: TestCode>(noise: &mut Noise, (m, n, k): (usize, usize, usize), place
             let a = Activations::new(a_view, 5);
             for kernel in Kernel::available() {
                 let w = pack(kernel, w);
-                // Rows with gaps: the last one ends with its last element.
+                // The rows have gaps. The last row ends with its last element.
                 for stride in [n, n + 1] {
                     let len = (m - 1) * stride + n;
                     let mut y = Guarded::new(&vec![0i32; len], place);
@@ -165,7 +165,8 @@ fn nothing_behind_the_slices_is_touched() {
     check_edges::<i8>(Place::Back);
 }
 
-/// Floats, weights with zero points and residual of a product of this shape between guard pages, on every kernel.
+/// Puts floats, weights with zero points and the residual of a product of this shape between guard
+/// pages, on every kernel.
 fn check_floats(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
     let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
@@ -230,7 +231,7 @@ fn floats_and_residuals_are_read_inside_of_their_slices() {
     }
 }
 
-/// Activations, bias and output of a weight-only product between guard pages, on every kernel.
+/// Puts activations, bias and output of a weight-only product between guard pages, on every kernel.
 fn check_weight_only<F: Float + Pod>(noise: &mut Noise, (m, n, k): (usize, usize, usize), place: Place) {
     let mut workspace = Workspace::new();
     let codes = noise.weights::<i8>(n, k);
@@ -294,14 +295,16 @@ fn quantizing_stays_inside_of_its_slices() {
     }
 }
 
-/// The guard works: a process that reads past the end is killed by it. The test runs itself as that process.
+/// The guard works: it kills a process that reads past the end. The test runs itself as that
+/// process.
 #[test]
 fn a_read_past_the_end_is_fatal() {
     const TELL_TALE: &str = "QKERNELS_TEST_READS_PAST_THE_END";
     if env::var_os(TELL_TALE).is_some() {
         let guarded = Guarded::new(&[1u8; 5], Place::Back);
         let past_the_end = guarded.start.wrapping_add(5);
-        // SAFETY: volatile, of an address of this process that no Rust object has. It faults, which is what it is for.
+        // SAFETY: this is a volatile read of an address of this process that no Rust object has. It
+        // is meant to fault.
         let byte = unsafe { past_the_end.read_volatile() };
         unreachable!("read {byte}");
     }

@@ -1,5 +1,5 @@
-//! The same row has the same bits whatever the kernel, the threads, the rows beside it, the strides and the type of the
-//! activations.
+//! The same row has the same bits whatever the kernel, the threads, the rows beside it, the strides
+//! and the type of the activations.
 
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
@@ -9,8 +9,8 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Noise, TestCode, pack, product, sums};
 
-/// The stages that end a layer, with another scale and bias for each channel, so that a part of the columns that took
-/// its neighbour's would show.
+/// The stages that end a layer. Each channel has another scale and bias, so a part of the columns
+/// that took its neighbour's would show.
 struct Stages {
     scales: Vec<f32>,
     bias: Vec<i32>,
@@ -78,7 +78,7 @@ fn a_row_of_floats_does_not_depend_on_the_rows_beside_it() {
     let (mut noise, mut workspace) = (Noise::new(36), Workspace::new());
     for (n, k) in [(17, 64), (49, 131), (18, 6000)] {
         let batch = 20;
-        // Rows of many ranges.
+        // These rows have many different ranges.
         let mut x = noise.floats(batch * k, 1.0);
         x.chunks_mut(k)
             .enumerate()
@@ -190,7 +190,8 @@ fn a_row_does_not_depend_on_the_threads() {
     use qkernels::{Output, OutputStage, PackedWeights};
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
-    /// The product with each pool, in a matrix with gaps between the rows, which stay as they are.
+    /// The product with each pool, in a matrix with gaps between the rows. The gaps must stay as
+    /// they are.
     fn check<A: TestCode, S: OutputStage>(
         pools: &[ThreadPool],
         a: MatRef<'_, A>,
@@ -257,7 +258,7 @@ fn a_row_does_not_depend_on_the_threads_through_any_route() {
 
     let (mut noise, mut workspace) = (Noise::new(37), Workspace::new());
     let pools = [1, 2, 3].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
-    // Columns to share, rows to share.
+    // The first has columns to share, the second rows.
     for (m, n, k) in [(9, 1403, 1307), (1201, 30, 401)] {
         let mut x = noise.floats(m * k, 1.0);
         x.chunks_mut(k)

@@ -1,8 +1,8 @@
-//! The tests of the public API, in one program: several would each compile the loops of a product
-//! for every output stage. To run one file of them:
+//! The tests of the public API, in one program. Several programs would each compile the loops of a
+//! product for every output stage. To run one file of them:
 //! `cargo test --package qkernels --test all stages::`.
 //!
-//! Beside it stands only what needs a process of its own.
+//! Only tests that need a process of their own stand beside it.
 
 mod activations;
 mod bad_input;

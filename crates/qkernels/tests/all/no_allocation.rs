@@ -15,13 +15,13 @@ use qkernels::{
 use crate::oracle::{Noise, TestCode, pack};
 
 thread_local! {
-    /// Allocations of this thread, so that tests beside this one do not count.
+    /// Counts the allocations of this thread, so tests beside this one do not count.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-// SAFETY: every call goes to the system allocator unchanged; counting allocates nothing.
+// SAFETY: every call goes to the system allocator unchanged, and counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
@@ -37,12 +37,14 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises about `block`, `layout` and `size`; all blocks come from the system allocator.
+        // SAFETY: the caller's promises about `block`, `layout` and `size`; all blocks come from
+        // the system allocator.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise about `block` and `layout`; all blocks come from the system allocator.
+        // SAFETY: the caller's promise about `block` and `layout`; all blocks come from the system
+        // allocator.
         unsafe { System.dealloc(block, layout) }
     }
 }
@@ -77,7 +79,8 @@ fn the_counter_counts() {
 fn the_second_product_of_a_shape_allocates_nothing() {
     fn sweep<A: TestCode>() {
         let mut noise = Noise::new(50);
-        // Few rows and many, rows that a kernel can read in place and not, k in blocks, columns in blocks.
+        // These have few rows and many, rows that a kernel can and cannot read in place, k in
+        // blocks and columns in blocks.
         for (m, n, k) in
             [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (20, 50, 6000), (3, 300, 6000), (2, 3, 0)]
         {

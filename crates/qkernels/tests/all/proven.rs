@@ -1,5 +1,6 @@
-//! Panels whose weights are proven to fit sums of 16 bits, beside panels whose are not: the kernels that packing gives them,
-//! and their products against the triple loop in i64. On kernels without such sums these are products like any other.
+//! Panels whose weights are proven to fit sums of 16 bits, beside panels whose weights are not. The
+//! tests check the kernels that packing gives them, and their products against the triple loop in
+//! i64. On kernels without such sums these are products like any other.
 
 use std::ops::Range;
 
@@ -12,10 +13,12 @@ use qkernels::{
 
 use crate::oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
 
-/// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16 bits.
+/// The largest sum of weights of one sign that fits: 255 * 128 = 32640, and 255 * 129 is beyond 16
+/// bits.
 const BOUND: i32 = 128;
 
-/// The k of each word that `proven` sums: two neighbours in the first or the second half of each of its groups.
+/// The k of each word that `proven` sums: two neighbours in the first or the second half of each of
+/// its groups.
 fn words(proven: &KernelDesc, k: usize) -> impl Iterator<Item = Vec<usize>> {
     let (kr, groups) = (proven.kr, proven.narrow_groups);
     let firsts = (0..k).step_by(kr * groups).flat_map(move |step| (step..step + kr).step_by(2));
@@ -23,20 +26,21 @@ fn words(proven: &KernelDesc, k: usize) -> impl Iterator<Item = Vec<usize>> {
     firsts.map(move |first| word(first).filter(|&p| p < k).collect()).filter(|word: &Vec<_>| !word.is_empty())
 }
 
-/// A channel that is at the bound in all of its words: in some the positive weights, in some the negative ones, in most both.
+/// A channel that is at the bound in all of its words. In some words the positive weights are at
+/// the bound, in some the negative ones, in most both.
 fn at_the_bound(noise: &mut Noise, proven: &KernelDesc, k: usize) -> Vec<i8> {
     let mut w = vec![0i32; k];
     for word in words(proven, k) {
         for sign in [1, -1] {
             let mut left = BOUND;
-            // Each weight has one sign; those of the other one are for the second round.
+            // Each weight has one sign. Those of the other sign are left for the second round.
             let chosen: Vec<_> = word.iter().filter(|&&p| w[p] == 0 && noise.below(3) > 0).collect();
             for &&p in &chosen {
                 let share = noise.below(left as usize + 1) as i32;
                 w[p] = sign * share.min(i32::from(i8::MAX));
                 left -= w[p].abs();
             }
-            // The last one takes the rest, as far as i8 goes.
+            // The last weight takes the rest, as far as i8 goes.
             if let Some(&&p) = chosen.last() {
                 let rest = (w[p].abs() + left).min(if sign > 0 { 127 } else { 128 });
                 w[p] = sign * rest;
@@ -56,7 +60,8 @@ fn names(w: &PackedWeights) -> Vec<(Range<usize>, &'static str)> {
     w.column_kernels().map(|(columns, kernel)| (columns, kernel.name())).collect()
 }
 
-/// Rows that reach the largest and the smallest sums of some channels of `w` (n, k), then random ones.
+/// Rows that reach the largest and the smallest sums of some channels of `w` (n, k), then random
+/// rows.
 fn activations<A: TestCode>(noise: &mut Noise, m: usize, w: &[i8], k: usize) -> Vec<A> {
     let mut a = noise.codes::<A>(m * k);
     for (i, row) in a.chunks_mut(k).enumerate().take(4) {
@@ -77,7 +82,8 @@ fn sums_at_the_bound_are_exact_and_proven_and_one_more_is_not() {
             for k in (1..=2 * kr + 1).chain([step - 1, step, step + 1, 3 * step + kr + 3, 7 * step, 130]) {
                 let n = nr + 3;
                 let mut w: Vec<i8> = (0..n).flat_map(|_| at_the_bound(&mut noise, proven, k)).collect();
-                // The last word of the last channel has neighbours that reach the bound alone.
+                // The last word of the last channel has neighbours that reach the bound on their
+                // own.
                 let last = words(proven, k).last().unwrap();
                 w[last[0]] = 127;
                 last[1..].iter().for_each(|&p| w[p] = i8::from(p == last[1]));
@@ -90,7 +96,7 @@ fn sums_at_the_bound_are_exact_and_proven_and_one_more_is_not() {
                 let form = |w: &PackedWeights| w.column_kernels().next().unwrap().1.desc().narrow_groups;
                 assert!(form(&packed) >= proven.narrow_groups, "{kernel}, k = {k}");
 
-                // One more in a random word of a random channel of the first panel.
+                // This adds one in a random word of a random channel of the first panel.
                 if k < 2 {
                     continue;
                 }
@@ -111,7 +117,8 @@ fn sums_at_the_bound_are_exact_and_proven_and_one_more_is_not() {
     sweep::<i8>();
 }
 
-/// Weights (n, k) whose panels are as `forms` says: at the bound of a form, or of full range for none.
+/// Weights (n, k) whose panels are as `forms` says: at the bound of a form, or of full range if
+/// there is no form.
 fn mixed(
     noise: &mut Noise,
     nr: usize,
@@ -125,7 +132,7 @@ fn mixed(
     (0..n).flat_map(channel).collect()
 }
 
-/// All forms of all panels in an order that has neighbours of the same kind and of others.
+/// All forms of all panels, in an order with neighbours of the same kind and of others.
 fn forms(noise: &mut Noise, kernel: Kernel, panels: usize) -> Vec<Option<&'static KernelDesc>> {
     let mut all: Vec<_> = kernel.desc().proven.iter().copied().map(Some).collect();
     all.push(None);
@@ -181,7 +188,7 @@ fn known_activations_prove_what_any_do_not() {
                 .flat_map(|shape| (2..=8).map(move |b| (shape, b)))
             {
                 let codes = codes(bits);
-                // Weights at the end of their own range, most of them of one sign.
+                // These are weights at the end of their own range, most of them of one sign.
                 let ends = noise.choose(&[[127, -128], [63, -64], [31, -32], [-128, -128]]);
                 let w: Vec<i8> = (0..n * k).map(|_| noise.choose(&[ends[0], ends[0], ends[1], 5])).collect();
                 let w = MatRef::new(&w, n, k).unwrap();
@@ -221,7 +228,7 @@ fn floats_that_become_known_codes_need_no_look() {
     }
 }
 
-/// Blocks of k begin where narrow sums do, of rows where tiles do.
+/// Blocks of k begin where narrow sums begin, and blocks of rows where tiles begin.
 #[test]
 fn k_and_rows_are_cut_into_blocks() {
     let (mut conformance, mut noise) = (Conformance::default(), Noise::new(92));
@@ -307,7 +314,8 @@ fn each_column_says_what_it_runs_on() {
     }
 }
 
-/// Weight-only products are of one kernel for all columns: their bits do not depend on what is proven of the integers.
+/// Weight-only products use one kernel for all columns. Their bits do not depend on what is proven
+/// about the integers.
 #[test]
 fn floats_are_multiplied_alike_in_panels_of_all_kinds() {
     let mut noise = Noise::new(95);
@@ -347,7 +355,7 @@ fn nothing_is_too_small_to_be_proven() {
     }
 }
 
-/// Nothing that is public packs weights for a kernel with sums of 16 bits but through the proof.
+/// Nothing public packs weights for a kernel with sums of 16 bits except through the proof.
 #[test]
 fn a_kernel_of_proven_panels_packs_nothing_itself() {
     for (kernel, proven) in proofs() {
@@ -366,7 +374,7 @@ fn a_kernel_of_proven_panels_packs_nothing_itself() {
         assert!(choose(Features::of_this_cpu(), Some(proven.name)).is_err());
     }
     for kernel in Kernel::available() {
-        // Weights of 7 are proven, and the token of their panels is no token for others.
+        // Weights of 7 are proven. The token of their panels is no token for other panels.
         let small = PackedWeights::from_nk(MatRef::new(&[7i8; 8], 1, 8).unwrap(), kernel).unwrap();
         for (_, form) in small.column_kernels().filter(|(_, form)| *form != kernel) {
             let large = MatRef::new(&[127i8; 8], 1, 8).unwrap();

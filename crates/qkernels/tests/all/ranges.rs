@@ -1,4 +1,5 @@
-//! Finite operands whose products leave the range of f32: what would then be NaN is refused, and nothing is written.
+//! Finite operands whose products leave the range of f32. Products that would give NaN are refused,
+//! and nothing is written.
 
 use half::bf16;
 use qcore::{CodeRange, Scheme};
@@ -10,7 +11,7 @@ use qkernels::{
 
 use crate::oracle::{Noise, pack};
 
-/// The results of a dynamic product, or its error, in which case nothing was written.
+/// The results of a dynamic product, or its error. In case of an error nothing was written.
 fn dynamic(
     (x, m): (&[f32], usize),
     how: Dynamic,
@@ -30,7 +31,7 @@ fn dynamic(
 
 #[test]
 fn scales_of_rows_and_channels_without_a_product() {
-    // Per token the second row's scale is 1e38 / 127, and all rows' is per tensor.
+    // Per token, the second row's scale is 1e38 / 127. Per tensor, all rows have that scale.
     let (x, w) = ([1.0, -1.0, 1e38, -1e38, 0.5, 0.0], [0i8; 6]);
     let scales = [1e-3, 1e4, 1e4];
     let row_scale = 1e38f32 / 127.0;
@@ -48,7 +49,7 @@ fn scales_of_rows_and_channels_without_a_product() {
         let per_tensor = Dynamic::PerTensor(Scheme::weights_i8());
         let error = run(per_tensor, Scales::PerChannel(&scales)).unwrap_err();
         assert_eq!(error, DynamicError::ScaleRange { row: 0, row_scale, channel: 1, channel_scale: 1e4 });
-        // The largest that have one are multiplied.
+        // The largest scales that have a finite product are multiplied.
         let most = f32::MAX / row_scale;
         let most = if (most * row_scale).is_finite() { most } else { most.next_down() };
         for how in [per_token, per_tensor] {
@@ -75,7 +76,8 @@ fn scales_of_rows_with_zero_points_and_other_types() {
     }
 }
 
-/// The results of a weight-only product of f32, or its error, in which case nothing was written.
+/// The results of a weight-only product of f32, or its error. In case of an error nothing was
+/// written.
 fn floats((x, m): (&[f32], usize), w: &ScaledWeights, stage: &FloatStage<'_>) -> Result<Vec<f32>, GemmError> {
     let (n, k) = (w.weights().n(), w.weights().k());
     let mut y = vec![9f32; m * n];
@@ -89,7 +91,8 @@ fn floats((x, m): (&[f32], usize), w: &ScaledWeights, stage: &FloatStage<'_>) ->
 fn float_sums_that_leave_f32_on_their_way() {
     let (m, n, k) = (5, 50, 64);
     for kernel in Kernel::available() {
-        // Channel 7 has a sum of 0 from products of 3e40, the others one product alone.
+        // Channel 7 has a sum of 0 from products of 3e40. The other channels have one product
+        // alone.
         let mut w = vec![0i8; n * k];
         w.iter_mut().step_by(k).for_each(|w| *w = 1);
         w[7 * k..8 * k].fill(100);
@@ -107,13 +110,14 @@ fn float_sums_that_leave_f32_on_their_way() {
                 );
             }
         }
-        // As large, but no sum leaves f32: the results are what they are.
+        // These are as large, but no sum leaves f32: the results are what they are.
         let w = ScaledWeights::new(packed(), WeightScales::per_channel(&[1.0; 50])).unwrap();
         let large = |x: f32| if x.abs() == 3e38 { x / 1e4 } else { x };
         let x: Vec<f32> = x.into_iter().map(large).collect();
         let y = floats((&x, m), &w, &FloatStage::new()).unwrap();
         assert!(y[3 * n + 7].abs() < 1e32 && y[3 * n] == 3e34, "{kernel}: {}", y[3 * n + 7]);
-        // A sum that is beyond f32 is an infinity, as it ever was, and so is what infinities and NaN make of their row.
+        // A sum beyond f32 is an infinity, as it always was. So is what infinities and NaN make of
+        // their row.
         let y = floats((&vec![3e38; k], 1), &w, &FloatStage::new()).unwrap();
         assert_eq!((y[7], y[0]), (f32::INFINITY, 3e38), "{kernel}");
         for x in [[f32::INFINITY, f32::NEG_INFINITY].repeat(k / 2), [3e38, f32::NAN].repeat(k / 2)] {
@@ -122,7 +126,7 @@ fn float_sums_that_leave_f32_on_their_way() {
     }
 }
 
-/// A row that is looked at beforehand has the results that it has without.
+/// A row that is checked beforehand has the same results as one that is not.
 #[test]
 fn large_rows_have_the_results_of_small_ones() {
     let (m, n, k) = (7, 33, 100);
@@ -162,7 +166,7 @@ fn residuals_and_sums_that_both_leave_f32() {
         assert_eq!(error, GemmError::Stage(expected), "{kernel}");
         assert_eq!(error.to_string(), expected.to_string());
         assert!(run(Scales::PerTensor(-3e38), 3e38).is_err());
-        // One of the two may.
+        // One of the two may be infinite.
         assert_eq!(run(Scales::PerChannel(&multipliers), 1e36).unwrap(), [0, 255, 0], "{kernel}");
         assert_eq!(run(Scales::PerTensor(1e33), -3e38).unwrap(), [255; 3], "{kernel}");
     }

@@ -11,11 +11,11 @@ use qkernels::{
     weight_only,
 };
 
-/// What `Threads` and docs/guides/threads.md promise to be enough where code is optimized, as it is in the tests of this
-/// workspace.
+/// The stack that `Threads` and docs/guides/threads.md promise to be enough for optimized code. The
+/// tests of this workspace are optimized.
 const STACK: usize = 64 << 10;
 
-/// On a thread with such a stack.
+/// Runs `work` on a thread with such a stack.
 fn on_a_small_stack(work: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).unwrap();
@@ -27,7 +27,7 @@ fn codes(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * at % 251) as u8).collect()
 }
 
-/// Small, with ragged edges, in many tiles, and with k in blocks.
+/// These are small, with ragged edges, in many tiles, and with k in blocks.
 const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 1), (7, 100, 65), (40, 200, 700), (9, 70, 40_000)];
 
 #[test]
@@ -48,7 +48,7 @@ fn packing() {
     }
 }
 
-/// A stage on activations of every kind, where they lie in rows and where they do not.
+/// A stage on activations of every kind, whether they lie in rows or not.
 fn run<S: OutputStage>(
     (m, n, k): (usize, usize, usize),
     w: &PackedWeights,
@@ -82,7 +82,8 @@ fn products() {
     let half = [Q31Multiplier::from_real(0.5).unwrap()];
     for (kernel, shape) in Kernel::available().flat_map(|kernel| SHAPES.map(|shape| (kernel, shape))) {
         let (m, n, k) = shape;
-        // Of 5 bits, with those of 8 beside them: panels of both kinds. Then with zero points.
+        // Weights of 5 bits stand beside weights of 8, which makes panels of both kinds. Then come
+        // zero points.
         let small: Vec<i8> = codes.iter().map(|code| (code % 32) as i8 - 16).collect();
         let mut mixed = small.clone();
         mixed[0] = 127;

@@ -1,4 +1,5 @@
-//! Fused output stages against the unfused steps: the oracle's sums, then qcore's scalar functions, bit for bit.
+//! Fused output stages against the unfused steps: the oracle's sums, then qcore's scalar functions,
+//! bit for bit.
 
 use qkernels::{Dequantize, Int32, Kernel, MatRef, PackedWeights, Requantize, Scales, Workspace};
 
@@ -22,7 +23,7 @@ fn check_int32<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>) {
     }
 }
 
-/// Every option of `Dequantize` with every other.
+/// Every combination of the options of `Dequantize`.
 fn check_dequantize<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, scales: Scales<'_>, float_bias: &[f32]) {
     let bias = sums.bias.clone();
     for options in 0..8 {
@@ -53,7 +54,7 @@ fn check_dequantize<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, scales: Sca
     }
 }
 
-/// Every option of `Requantize` with every other.
+/// Every combination of the options of `Requantize`.
 fn check_requantize<A: TestCode, W: TestCode, C: TestCode>(sums: &mut Sums<A, W>, multipliers: Scales<'_>) {
     let bias = sums.bias.clone();
     let (min, max) = (C::RANGE.min(), C::RANGE.max());
@@ -89,7 +90,8 @@ fn check_requantize<A: TestCode, W: TestCode, C: TestCode>(sums: &mut Sums<A, W>
     }
 }
 
-/// Every stage, with scales of this magnitude that are the same for all channels, and other ones for each.
+/// Every stage, with scales of this magnitude that are the same for all channels, and with
+/// different ones for each channel.
 fn check_stages<A: TestCode, W: TestCode>(sums: &mut Sums<A, W>, noise: &mut Noise, magnitude: f32) {
     let n = sums.shape.1;
     let scales = noise.floats(n, magnitude);
@@ -128,7 +130,8 @@ fn every_stage_of_a_few_products() {
 fn every_number_of_channels_up_to_130() {
     let mut noise = Noise::new(21);
     for n in 1..=130 {
-        // Body and tail of a row round alike: all sums are ties between two codes, and ReLU cuts at them.
+        // The body and the tail of a row round alike. All sums are ties between two codes, and ReLU
+        // cuts at them.
         let ties: Vec<_> = (0..n as i32).map(|j| 2 * j - 131).collect();
         let (mut sums, float_bias) = (Sums::<u8, i8>::given(&ties, 2), noise.floats(n, 7.5));
         check_dequantize(&mut sums, Scales::PerTensor(0.5), &float_bias);
@@ -174,7 +177,7 @@ fn ties_and_their_neighbours_under_small_multipliers() {
 #[test]
 fn sums_up_to_the_ends_of_int32_under_any_multiplier() {
     let mut noise = Noise::new(24);
-    // 2^24 + 1 is the first integer that is no f32.
+    // 2^24 + 1 is the first integer that f32 does not hold.
     let mut sums = vec![0, 1, -1, 16_777_216, 16_777_217, -16_777_219, i32::MAX, i32::MAX - 64, -i32::MAX];
     sums.extend((0..31).flat_map(|bit| [1 << bit, -(1 << bit)]));
     let multipliers = [

@@ -1,5 +1,5 @@
-//! Output stages that no kernel applies to its registers, f16 and bf16, fixed point and residuals, against the oracle's
-//! sums and qcore's scalar functions, bit for bit.
+//! Output stages that no kernel applies to its registers: f16 and bf16, fixed point and residuals.
+//! They are compared bit for bit with the oracle's sums and qcore's scalar functions.
 
 use std::fmt::Debug;
 
@@ -43,7 +43,7 @@ macro_rules! half {
 half!(f16);
 half!(bf16);
 
-/// Every option of `DequantizeTo<T>` with every other.
+/// Every combination of the options of `DequantizeTo<T>`.
 fn check_dequantize<A: TestCode, W: TestCode, T: Half>(sums: &mut Sums<A, W>, noise: &mut Noise, low: f32) {
     let (bias, n) = (sums.bias.clone(), sums.shape.1);
     let (scales, float_bias) = (noise.floats(n, low), noise.floats(n, 3.0));
@@ -97,14 +97,14 @@ impl<C: TestCode> Codes<C> {
         kinds.concat()
     }
 
-    /// A code that was computed without bounds, as they are to be.
+    /// Applies the bounds to a code that was computed without them.
     fn of(self, code: i32) -> C {
         let code = if self.relu { code.max(self.zero_point.widen()) } else { code };
         C::from_clamped(code.clamp(self.low.widen(), self.high.widen()))
     }
 }
 
-/// Every option of `RequantizeFixedPoint` with every other.
+/// Every combination of the options of `RequantizeFixedPoint`.
 fn check_fixed_point<A: TestCode, W: TestCode, C: TestCode>(
     sums: &mut Sums<A, W>,
     noise: &mut Noise,
@@ -153,7 +153,7 @@ fn check_fixed_point<A: TestCode, W: TestCode, C: TestCode>(
     }
 }
 
-/// Every option of `Requantize` with a residual of type `R`.
+/// Every combination of the options of `Requantize`, with a residual of type `R`.
 fn check_residual<A: TestCode, W: TestCode, C: TestCode, R: TestCode>(
     sums: &mut Sums<A, W>,
     noise: &mut Noise,
@@ -168,7 +168,7 @@ fn check_residual<A: TestCode, W: TestCode, C: TestCode, R: TestCode>(
         let scale = if per_channel { Scales::PerChannel(&scales) } else { Scales::PerTensor(low) };
         let step = noise.choose(&[0.5, 0.25, -1.0, 2.0, 0.013, 0.0, 3e38]);
         let residual_zero = noise.choose(&[0, 3, R::RANGE.min(), R::RANGE.max(), i32::MIN, i32::MAX]);
-        // Rows with gaps; one column may have any stride.
+        // The rows have gaps. A single column may have any stride.
         let row_stride = n + noise.below(4);
         let col_stride = if n == 1 { 7 } else { 1 };
         let residual = noise.codes::<R>(m * row_stride);
@@ -217,7 +217,7 @@ fn every_option_of_every_stage_at_the_edges_of_tile_and_vector() {
 fn every_number_of_channels_up_to_50() {
     let mut noise = Noise::new(71);
     for n in 1..=50 {
-        // Ties between two codes, and ReLU cuts at them.
+        // These are ties between two codes, and ReLU cuts at them.
         let ties: Vec<_> = (0..n).map(|j| 2 * j - 49).collect();
         check_stages(&mut Sums::<u8, u8>::given_by_zero_points(&mut noise, &ties, 3), &mut noise, 0.5);
     }
@@ -237,7 +237,7 @@ fn a_stage_is_applied_once_where_rows_and_k_are_cut_into_blocks() {
 #[test]
 fn sums_up_to_the_ends_of_int32_under_any_multiplier() {
     let mut noise = Noise::new(73);
-    // 2^24 + 1 is the first integer that is no f32.
+    // 2^24 + 1 is the first integer that f32 does not hold.
     let mut sums = vec![0, 1, -1, 16_777_217, -16_777_219, i32::MAX, i32::MAX - 64, -i32::MAX];
     sums.extend((0..31).flat_map(|bit| [1 << bit, -(1 << bit)]));
     for multiplier in [f32::from_bits(1), 1e-30, 1e-9, 5.9e-8, 1.0 / 3.0, 1.0, 1e8] {
@@ -265,7 +265,8 @@ fn halves_overflow_to_infinity_and_reach_into_the_subnormals() {
                 -1.0,
             ],
         ),
-        // 2^-25: half of f16's smallest number, a tie that goes to 0, and one that goes to 2.
+        // 2^-25 is half of f16's smallest number, a tie that goes to 0. Beside it is one that goes
+        // to 2.
         (
             2.0f32.powi(-25),
             [

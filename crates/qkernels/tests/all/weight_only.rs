@@ -1,5 +1,6 @@
-//! Weight-only products on every kernel: within their bound of the f64 result, the same bits for the same row, nothing
-//! outside of the caller's slices, floats as IEEE 754 has them.
+//! Weight-only products on every kernel. They are within their bound of the f64 result, have the
+//! same bits for the same row, touch nothing outside of the caller's slices, and treat floats as
+//! IEEE 754 does.
 
 use half::{bf16, f16};
 use qcore::Float;
@@ -10,7 +11,7 @@ use qkernels::{
 
 use crate::oracle::{Noise, around, pack};
 
-/// One layer's worth of operands, as f64 would have them.
+/// The operands of one layer, as f64 would have them.
 struct Layer {
     n: usize,
     k: usize,
@@ -52,7 +53,7 @@ impl Layer {
         if self.relu { stage.with_relu() } else { stage }
     }
 
-    /// The product in f64, and the error that is allowed to each element.
+    /// The product in f64, and the error allowed for each element.
     fn exact(&self, a: &[f32]) -> Vec<(f64, f64)> {
         let groups = self.group_len.map_or(1, |len| self.k.div_ceil(len));
         let mut y = Vec::new();
@@ -167,7 +168,8 @@ fn every_shape_is_within_the_bound() {
 #[test]
 fn groups_have_their_own_scales_and_zero_points() {
     let (mut noise, mut workspace) = (Noise::new(61), Workspace::new());
-    // Whole groups, short last ones, one group longer than k, and lengths that no kernel's step divides then.
+    // There are whole groups, short last ones, one group longer than k, and lengths that no
+    // kernel's step then divides.
     for (k, len) in [
         (64, 32),
         (96, 32),
@@ -279,7 +281,8 @@ fn a_row_does_not_depend_on_the_threads() {
 
 #[test]
 fn integers_are_exact() {
-    // Sums of integers below 2^24 are exact in f32 in any order, so the kernels agree bit for bit, with qcore too.
+    // Sums of integers below 2^24 are exact in f32 in any order, so the kernels agree bit for bit,
+    // and with qcore too.
     let (mut noise, mut workspace) = (Noise::new(65), Workspace::new());
     let (m, n, k) = (5, 50, 500);
     let (codes, scales) = (noise.weights::<i8>(n, k), noise.floats(n, 0.01));
@@ -367,7 +370,7 @@ fn non_finite_activations_reach_their_row_and_no_other() {
     }
 }
 
-/// Bits, and the same for every NaN.
+/// The bits, with the same bits for every NaN.
 fn as_bits(y: f32) -> u32 {
     if y.is_nan() { u32::MAX } else { y.to_bits() }
 }
@@ -421,7 +424,7 @@ fn empty_products() {
 
 #[test]
 fn weights_with_zero_points_of_their_own() {
-    // u8 weights are packed 128 less, and so are their zero points: the values are the same.
+    // u8 weights are packed as 128 less, and so are their zero points: the values are the same.
     let (mut noise, mut workspace) = (Noise::new(69), Workspace::new());
     let (m, n, k) = (3, 50, 70);
     let (codes, zero_points) = (noise.weights::<u8>(n, k), noise.codes::<u8>(n));

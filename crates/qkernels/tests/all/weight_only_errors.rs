@@ -1,4 +1,5 @@
-//! What weight-only products refuse, with the numbers in the error, and nothing written.
+//! Weight-only products refuse bad input with errors that contain the numbers, and nothing is
+//! written.
 
 use qkernels::{
     FloatStage, GROUP_STEP, GemmError, Kernel, MatMut, MatRef, ScaleError, ScaledWeights, StageError,

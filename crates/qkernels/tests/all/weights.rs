@@ -1,4 +1,5 @@
-//! Weights of both signs with zero points of their own, against the triple loop in i64, bit for bit.
+//! Weights of both signs with zero points of their own, against the triple loop in i64, bit for
+//! bit.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +27,7 @@ fn check_random<A: TestCode, W: TestCode>(
     kernel: Option<Kernel>,
     (m, n, k): (usize, usize, usize),
 ) {
-    // Rows of weights, columns of them, and neither.
+    // There are rows of weights, columns of weights, and neither.
     let (row_stride, col_stride) = noise.choose(&[(k, 1), (k + 3, 1), (1, n), (1, n + 2), (2, 2 * n + 1)]);
     let a = noise.codes::<A>(m * k);
     let w = noise.weights::<W>(1, (n - 1) * row_stride + (k - 1) * col_stride + 1);
@@ -111,7 +112,8 @@ fn extremes_of_codes_and_zero_points() {
         const EXTREMES: [u8; 5] = [0, 127, 128, 255, 1];
         let mut conformance = Conformance::default();
         for k in [1, 3, 4, 64, 4099] {
-            // A row for each value of activations, a column for each pair of weight and zero point.
+            // There is a row for each value of activations, and a column for each pair of weight
+            // and zero point.
             let columns = || EXTREMES.into_iter().flat_map(|w| EXTREMES.map(|zero_point| (w, zero_point)));
             let a: Vec<_> = EXTREMES.into_iter().flat_map(|a| vec![A::from_bits(a); k]).collect();
             let w: Vec<_> = columns().flat_map(|(w, _)| vec![W::from_bits(w); k]).collect();
@@ -139,7 +141,8 @@ fn extremes_of_codes_and_zero_points() {
 
 #[test]
 fn at_the_largest_k_sums_reach_the_end_of_int32_and_one_beyond_is_refused() {
-    /// Codes and zero points at opposite ends: 255 * 255 * 33025 is the most that int32 holds.
+    /// The largest k for codes and zero points at opposite ends: 255 * 255 * 33025 is the most that
+    /// int32 holds.
     const LARGEST_K: usize = 33_025;
     fn sweep<A: TestCode, W: TestCode>() {
         let (mut conformance, mut workspace) = (Conformance::default(), Workspace::new());
@@ -203,7 +206,7 @@ fn weights_that_all_stand_for_0() {
     all_signs!(sweep);
 }
 
-/// Packed u8 weights and the same ones less 128, as i8: one product.
+/// Packed u8 weights and the same weights minus 128, as i8, are one product.
 #[test]
 fn unsigned_weights_are_signed_ones_shifted() {
     let mut noise = Noise::new(65);
@@ -237,7 +240,8 @@ fn unsigned_of_128(n: usize, k: usize) -> MatRef<'static, u8> {
     MatRef::with_strides(&[128], n, k, 0, 0).unwrap()
 }
 
-/// The sums that packing leaves, for weights in any order of memory, around the sizes of the blocks that are summed.
+/// The sums that packing keeps, for weights in any order of memory, around the sizes of the blocks
+/// that are summed.
 #[test]
 fn sums_of_each_channel() {
     fn check<W: TestCode>(noise: &mut Noise, kernel: Kernel, (n, k): (usize, usize)) {

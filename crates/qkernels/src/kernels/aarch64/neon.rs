@@ -1,13 +1,16 @@
-//! NEON as every aarch64 CPU has it: `smull` multiplies eight i8 x i8 into 16 bits, `sadalp` adds pairs of them to four int32
-//! lanes.
+//! NEON as every aarch64 CPU has it: `smull` multiplies eight i8 x i8 into 16 bits, and `sadalp`
+//! adds pairs of the products to four int32 lanes.
 //!
-//! Each product is widened before another is added to it: 2 * -128 * -128 is one more than 16 bits hold, so `smlal` into 16
-//! bits, which halves the additions elsewhere, is wrong for operands of full range.
+//! Each product is widened before another is added to it. 2 * -128 * -128 is one more than 16 bits
+//! hold, so `smlal` into 16 bits is wrong for operands of full range, although it halves the
+//! additions elsewhere.
 //!
-//! A vector of `a` is 16 k of one row, one of weights 16 k of one column, and nothing is spread over lanes; the four lanes of
-//! a sum are added up at the end. The tile is 5 rows by 4 columns: 20 accumulators, 4 vectors of weights and one of `a` leave
-//! 7 of the 32 registers to products, enough to hide their latency where instructions run in order; with 6 rows, accumulators
-//! leave their registers. One group of 16 k is 9 loads for 40 multiplications and as many additions.
+//! A vector of `a` is 16 k of one row, and a vector of weights is 16 k of one column. Nothing is
+//! spread over lanes; the four lanes of a sum are added up at the end. The tile is 5 rows by 4
+//! columns: 20 accumulators, 4 vectors of weights and one of `a`. That leaves 7 of the 32 registers
+//! for products, enough to hide their latency where instructions run in order. With 6 rows,
+//! accumulators leave their registers. One group of 16 k takes 9 loads, 40 multiplications and as
+//! many additions.
 
 use core::arch::aarch64::*;
 use core::ops::Range;
@@ -23,10 +26,10 @@ use crate::kernel::strip::{Strip, Tile};
 use crate::output::store::Store;
 use crate::output::target::Target;
 
-/// Rows of a vector of `a`.
+/// Rows that a vector of `a` holds.
 const BAND: usize = 1;
 
-/// Weights of a vector of sums: 16 k of each column.
+/// Weights for a vector of sums: 16 k of each column.
 const VECTOR_WEIGHTS: usize = 16 * vec128::LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
@@ -58,7 +61,7 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
     bodies!(strip, 1, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1)
 }
 
-/// Four sums of every fourth pair of products of each column.
+/// For each column four sums, each of every fourth pair of products.
 type Sums = [int32x4_t; 4];
 
 #[inline]
@@ -102,7 +105,7 @@ fn peak(iterations: u64) -> i32 {
     let mut acc = [vec128::zero(); PEAK_CHAINS];
     for _ in 0..iterations {
         for acc in &mut acc {
-            // Fed back, so that no product can be computed once and reused.
+            // The sum is fed back, so no product can be computed once and reused.
             let fed_back = vget_low_s8(vreinterpretq_s8_s32(*acc));
             *acc = vpadalq_s16(*acc, vmull_s8(fed_back, x));
         }

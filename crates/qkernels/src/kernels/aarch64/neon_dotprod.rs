@@ -1,8 +1,9 @@
-//! FEAT_DotProd: `sdot` adds four i8 x i8 products to each of four int32 lanes, and takes its second operand by lane.
+//! FEAT_DotProd: `sdot` adds four i8 x i8 products to each of four int32 lanes, and takes its
+//! second operand by lane.
 //!
-//! A vector of `a` is four k of four rows, so that its lanes are rows and no instruction spreads them. The tile is 8 rows by
-//! 3 vectors: 24 accumulators, 2 vectors of `a` and 3 of weights in the 32 registers. One group of four k is 5 loads for 24
-//! products.
+//! A vector of `a` is four k of four rows, so its lanes are rows and no instruction has to spread
+//! them. The tile is 8 rows by 3 vectors: 24 accumulators, 2 vectors of `a` and 3 of weights in the
+//! 32 registers. One group of four k takes 5 loads for 24 products.
 
 use core::arch::aarch64::*;
 use core::ops::Range;
@@ -18,10 +19,10 @@ use crate::kernel::strip::{Strip, Tile};
 use crate::output::store::Store;
 use crate::output::target::Target;
 
-/// Rows of a vector of `a`.
+/// Rows that a vector of `a` holds.
 const BAND: usize = 4;
 
-/// Weights of a vector of sums: four k of each column.
+/// Weights for a vector of sums: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * vec128::LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
@@ -76,7 +77,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> int8x16_t {
     load_i8x16(weights)
 }
 
-/// Adds the products of `rows`, those of them that the band has.
+/// Adds the products of those `rows` that the band has.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn multiply_add(mut sums: Sums, rows: Range<usize>, x: int8x16_t, w: int8x16_t) -> Sums {

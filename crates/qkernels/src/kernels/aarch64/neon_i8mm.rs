@@ -1,8 +1,10 @@
-//! FEAT_I8MM: `smmla` multiplies two rows by two columns of eight k each and adds to four int32 sums, 32 products.
+//! FEAT_I8MM: `smmla` multiplies two rows by two columns of eight k each and adds the 32 products
+//! to four int32 sums.
 //!
-//! A vector of `a` is eight k of two rows, one of weights eight k of two columns. The tile is 8 rows by 12 columns: 4 by 6
-//! squares of sums are 24 accumulators, which leaves 4 registers to vectors of `a` and 4 to weights. One group of eight k is
-//! 10 loads for 24 products.
+//! A vector of `a` is eight k of two rows, and a vector of weights is eight k of two columns. The
+//! tile is 8 rows by 12 columns. Its 4 by 6 squares of sums take 24 accumulators, which leaves 4
+//! registers for vectors of `a` and 4 for weights. One group of eight k takes 10 loads for 24
+//! products.
 
 use core::arch::aarch64::*;
 use core::ops::Range;
@@ -18,10 +20,10 @@ use crate::kernel::strip::{Strip, Tile};
 use crate::output::store::Store;
 use crate::output::target::Target;
 
-/// Rows of a vector of `a`.
+/// Rows that a vector of `a` holds.
 const BAND: usize = 2;
 
-/// Weights of a vector of sums: eight k of each column.
+/// Weights for a vector of sums: eight k of each column.
 const VECTOR_WEIGHTS: usize = 8 * vec128::LANES;
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
@@ -60,7 +62,7 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
     }
 }
 
-/// Two squares side by side, each two rows of two columns.
+/// Two squares side by side, each of two rows and two columns.
 type Sums = [int32x4_t; 2];
 
 #[inline]
@@ -77,7 +79,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> [int8x16_t; 2] {
     [load_i8x16(&columns[0]), load_i8x16(&columns[1])]
 }
 
-/// Adds the products of both rows; the sums of one that is not wanted are left aside.
+/// Adds the products of both rows. The sums of a row that is not wanted are ignored.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn multiply_add(sums: Sums, _rows: Range<usize>, x: int8x16_t, w: [int8x16_t; 2]) -> Sums {

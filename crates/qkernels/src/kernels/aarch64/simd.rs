@@ -1,10 +1,10 @@
-//! Loads and stores between arrays and vector registers, and the instructions that stable Rust has no intrinsic for: all
-//! pointers and all assembly of the aarch64 kernels.
+//! Loads and stores between arrays and vector registers, and the instructions that stable Rust has
+//! no intrinsic for: all pointers and all assembly of the aarch64 kernels.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-/// 16 bytes.
+/// Loads 16 bytes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn load_i8x16(bytes: &[i8; 16]) -> int8x16_t {
@@ -12,7 +12,7 @@ pub(super) fn load_i8x16(bytes: &[i8; 16]) -> int8x16_t {
     unsafe { vld1q_s8(bytes.as_ptr()) }
 }
 
-/// Four int32.
+/// Loads four int32.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn load_i32x4(values: &[i32; 4]) -> int32x4_t {
@@ -20,7 +20,7 @@ pub(super) fn load_i32x4(values: &[i32; 4]) -> int32x4_t {
     unsafe { vld1q_s32(values.as_ptr()) }
 }
 
-/// Four int32.
+/// Stores four int32.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn store_i32x4(values: &mut [i32; 4], v: int32x4_t) {
@@ -28,11 +28,12 @@ pub(super) fn store_i32x4(values: &mut [i32; 4], v: int32x4_t) {
     unsafe { vst1q_s32(values.as_mut_ptr(), v) }
 }
 
-/// Adds to each lane of `sums` the products of its four bytes of `w` and the four bytes of lane `LANE` of `x`.
+/// Adds to each lane of `sums` the products of its four bytes of `w` and the four bytes of lane
+/// `LANE` of `x`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn sdot<const LANE: u32>(mut sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: an instruction of the enabled feature on registers alone.
+    // SAFETY: this is an instruction of the enabled feature, on registers alone.
     unsafe {
         asm!(
             "sdot {sums:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
@@ -46,11 +47,12 @@ pub(super) fn sdot<const LANE: u32>(mut sums: int32x4_t, w: int8x16_t, x: int8x1
     sums
 }
 
-/// Adds the product of `x`, two rows of eight bytes, and `w`, two columns of eight bytes, to `sums`, two rows of two sums.
+/// Adds the product of `x` (two rows of eight bytes) and `w` (two columns of eight bytes) to `sums`
+/// (two rows of two sums).
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 pub(super) fn smmla(mut sums: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
-    // SAFETY: an instruction of the enabled feature on registers alone.
+    // SAFETY: this is an instruction of the enabled feature, on registers alone.
     unsafe {
         asm!(
             "smmla {sums:v}.4s, {x:v}.16b, {w:v}.16b",

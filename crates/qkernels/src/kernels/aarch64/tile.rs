@@ -1,14 +1,18 @@
-//! The bodies of the aarch64 kernels, once for all of them: bands of `a` against a packed panel, sums in registers.
+//! The bodies of the aarch64 kernels, written once for all of them: bands of `a` against a packed
+//! panel, with the sums in registers.
 //!
-//! A group of a band's rows is one vector, whatever the kernel: 16 k of a row, 4 k of four rows or 8 k of two. A kernel's
-//! file supplies the constants `BAND` and `VECTOR_WEIGHTS` (of the four columns of a vector of sums), the type `Sums` (of a
-//! band and a vector of columns, in the form in which the instruction adds to them), and the functions `no_sums`,
+//! A group of a band's rows is one vector, whatever the kernel: 16 k of a row, 4 k of four rows or
+//! 8 k of two. A kernel's file supplies the constants `BAND` and `VECTOR_WEIGHTS` (the weights for
+//! the four columns of a vector of sums), the type `Sums` (the sums of a band and a vector of
+//! columns, in the form in which the instruction adds to them), and the functions `no_sums`,
 //! `load_weights`, `multiply_add` and `to_rows`.
 
-/// `fn body<M, V, U>`: tiles of M rows and V vectors of columns, U groups of k at a time, compiled for `$features`.
+/// `fn body<M, V, U>`, compiled for `$features`: tiles of M rows and V vectors of columns, U groups
+/// of k at a time.
 ///
-/// Its sums are a function of their own, which the compiler optimizes before it inlines it, and then again: only then does it
-/// see that no index is out of bounds. In one function, a compare and a branch for each group stay.
+/// The sums are a function of their own. The compiler optimizes it once before it is inlined and
+/// once after, and only then sees that no index is out of bounds. In one function, a compare and a
+/// branch remain for each group.
 macro_rules! tile_body {
     ($features:literal) => {
         #[target_feature(enable = $features)]
@@ -27,7 +31,8 @@ macro_rules! tile_body {
             const BANDS: usize = KERNEL.mr / BAND;
             let groups = tile.groups;
             let (bands, steps) = (M.div_ceil(BAND), groups / U);
-            // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+            // Loops, not `from_fn`: closures called from code without the target features are not
+            // inlined.
             let mut a: [&[[i8; 16]]; BANDS] = [&[]; BANDS];
             let mut a_steps: [&[[[i8; 16]; U]]; BANDS] = [&[]; BANDS];
             let bytes: &[i8] = bytemuck::must_cast_slice(tile.a);
@@ -36,7 +41,7 @@ macro_rules! tile_body {
                 a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
             }
             let mut partial = [[[no_sums(); V]; BANDS]; U];
-            // As long as `a`, so that one bound does for all.
+            // This is as long as `a`, so one bounds check serves all.
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..groups];
             let b_steps = &b.as_chunks::<U>().0[..steps];
             for g in 0..steps {
@@ -82,9 +87,9 @@ macro_rules! tile_body {
 }
 pub(super) use tile_body;
 
-/// `fn single_row<V>`, for kernels whose bands have several rows. A row that is alone lies as it is: a vector of it is a group
-/// for each of as many steps as a band has rows, and the u-th of them multiplies by the u-th part of the vector, with sums of
-/// its own.
+/// `fn single_row<V>`, for kernels whose bands have several rows. A row that is alone lies as it
+/// is, so one vector of it holds a group for each of several steps, as many as a band has rows.
+/// Step u multiplies by part u of the vector and has sums of its own.
 macro_rules! single_row {
     ($features:literal) => {
         #[target_feature(enable = $features)]
@@ -128,7 +133,7 @@ macro_rules! single_row {
 }
 pub(super) use single_row;
 
-/// The sums of a tile, `$M` rows of `$V` vectors, with what they begin with, and on to where they go.
+/// Adds the initial values to the sums of a tile, `$M` rows of `$V` vectors, and stores the result.
 macro_rules! end {
     ($tile:ident, $acc:ident, $M:ident, $V:ident) => {
         let (sums, _) = $tile.acc.as_chunks_mut::<{ vec128::LANES }>();

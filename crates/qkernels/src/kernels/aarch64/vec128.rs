@@ -16,21 +16,21 @@ use crate::output::operands::Codes;
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 4;
 
-/// No sums yet.
+/// A vector of sums that are 0.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn zero() -> int32x4_t {
     vdupq_n_s32(0)
 }
 
-/// A vector of a tile's sums.
+/// Loads a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn load_sums(sums: &[i32; LANES]) -> int32x4_t {
     load_i32x4(sums)
 }
 
-/// As [`load_sums`].
+/// Stores a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn store_sums(to: &mut [i32; LANES], sums: int32x4_t) {
@@ -44,28 +44,29 @@ pub(super) fn add(a: int32x4_t, b: int32x4_t) -> int32x4_t {
     vaddq_s32(a, b)
 }
 
-/// `sum - row * channels`, wrapping: a row's zero point times the sums of the channels' weights.
+/// `sum - row * channels`, wrapping: subtracts a row's zero point times the sums of the channels'
+/// weights.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn subtract_product(sum: int32x4_t, row: i32, channels: int32x4_t) -> int32x4_t {
     vmlsq_s32(sum, vdupq_n_s32(row), channels)
 }
 
-/// The products of two vectors.
+/// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn multiply(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     vmulq_f32(a, b)
 }
 
-/// One value in all lanes.
+/// A vector with one value in all lanes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn splat(value: f32) -> float32x4_t {
     vdupq_n_f32(value)
 }
 
-/// A per-channel operand, a vector after the other, zeros at the end.
+/// Loads a per-channel operand into vectors, with zeros at the end.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [int32x4_t; V] {
@@ -108,7 +109,8 @@ pub(super) fn floor(y: float32x4_t, floor: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtq_f32(floor, y), floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] without the upper bound, to which the stores saturate. The sums must be
+/// ones that [`StageOperands::saturates`] is true for.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

@@ -1,5 +1,6 @@
-//! AVX2 on each panel as fast as its weights allow: by `vpmaddubsw` where packing proves that it cannot saturate, by
-//! `vpmaddwd` elsewhere. Both bodies have files of their own; with `avx2_madd` the latter runs on all panels.
+//! AVX2, on each panel as fast as its weights allow: `vpmaddubsw` where packing proves that it
+//! cannot saturate, `vpmaddwd` elsewhere. Both bodies have files of their own. With `avx2_madd` the
+//! latter runs on all panels.
 
 use super::{avx2_madd, avx2_maddubs};
 use crate::kernel::desc::KernelDesc;

@@ -1,8 +1,10 @@
-//! AVX2 for any weights: they are sign-extended to 16 bits as they are loaded, and `vpmaddwd` adds two i16 x i16 products.
+//! AVX2 for any weights. They are sign-extended to 16 bits as they are loaded, and `vpmaddwd` adds
+//! two i16 x i16 products.
 //!
-//! A product pair is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums into. (`vpmaddubsw`, which needs no
-//! extension, sums into 16 bits with saturation and is wrong for weights of full range: see `avx2_maddubs`.) The tile is 6
-//! rows by 2 vectors: 12 accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
+//! The sum of two products is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums
+//! into. (`vpmaddubsw` needs no extension, but it sums into 16 bits with saturation and is wrong
+//! for weights of full range: see `avx2_maddubs`.) The tile is 6 rows by 2 vectors: 12
+//! accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
 
 use core::arch::x86_64::*;
 
@@ -62,7 +64,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
     load_i8x16_as_i16(weights)
 }
 
-/// Four bytes of a row, for each column.
+/// Four bytes of a row, repeated for each column.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn broadcast(group: [u8; 4]) -> __m256i {
@@ -85,7 +87,7 @@ fn peak(iterations: u64) -> i32 {
     let mut acc = [x; PEAK_CHAINS];
     for _ in 0..iterations {
         for acc in &mut acc {
-            // Fed back, so that no product can be computed once and reused.
+            // The sum is fed back, so no product can be computed once and reused.
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*acc, x));
         }
     }

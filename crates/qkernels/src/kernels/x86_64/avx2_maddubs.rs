@@ -1,17 +1,20 @@
-//! AVX2 for panels of proven weights: `vpmaddubsw` adds two u8 x i8 products in 16 bits, with saturation that never occurs.
+//! AVX2 for panels of proven weights. `vpmaddubsw` adds two u8 x i8 products in 16 bits, with
+//! saturation that never occurs.
 //!
-//! Its sums still have to be widened, by `vpmaddwd` with ones, which uses the same units. So one group at a time costs as
-//! many multiplications as `avx2_madd`, and gains only what that spends on extending weights; where the proof covers D
-//! groups, their sums are added in 16 bits first, and widened once. Instructions for 4 D consecutive k, each vector of columns:
+//! Its sums must still be widened, by `vpmaddwd` with ones, which uses the same units. So one group
+//! at a time costs as many multiplications as `avx2_madd`, and gains only what that kernel spends
+//! on extending weights. Where the proof covers D groups, their sums are added in 16 bits first and
+//! widened once. These are the instructions for 4 D consecutive k and each vector of columns:
 //!
 //! | | multiply | add | extend |
 //! |---|---|---|---|
 //! | `avx2_madd` | 2 D | 2 D | 2 D / 6 |
 //! | here | D + 1 | D | |
 //!
-//! D = 8 would save a tenth of what D = 4 leaves, is proven for few weights, and has more in hand than 16 registers hold: it
-//! was slower. The tile is that of `avx2_madd`: 12 accumulators leave 4 registers, so that with D = 4 some of the weights wait
-//! on the stack, 24 accesses in a loop of 176 instructions, which the multiplications hide. They would not with D = 1, whose
+//! D = 8 would save a tenth of what D = 4 leaves. But it is proven for few weights and has more in
+//! hand than 16 registers hold, and it was slower. The tile is that of `avx2_madd`: 12 accumulators
+//! leave 4 registers, so with D = 4 some of the weights wait on the stack. That is 24 accesses in a
+//! loop of 176 instructions, which the multiplications hide. With D = 1 they would not, so its
 //! instructions are written out (`maddubs_madd_add`).
 
 use core::arch::x86_64::*;
@@ -32,7 +35,7 @@ const LANES: usize = vec256::LANES;
 /// Weights of a vector: four k of each column.
 const VECTOR_WEIGHTS: usize = 4 * LANES;
 
-/// For one group, all that `vpmaddubsw` alone asks for.
+/// The kernel for a proof of one group, which is all that `vpmaddubsw` alone needs.
 const KERNEL: KernelDesc = KernelDesc {
     name: "avx2_maddubs1_6x16",
     family: "avx2_maddubs1",
@@ -47,7 +50,7 @@ const KERNEL: KernelDesc = KernelDesc {
     ..avx2_madd::KERNEL
 };
 
-/// By the number of groups that are summed in 16 bits, fastest first.
+/// The kernels by the number of groups that they sum in 16 bits, fastest first.
 pub(super) const KERNELS: &[&KernelDesc] = &[
     &KernelDesc {
         name: "avx2_maddubs4_6x16",
@@ -86,7 +89,8 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
         let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
         let (b_steps, _) = b.as_chunks::<D>().0.as_chunks::<U>();
         let steps = groups / (U * D);
-        // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+        // Loops, not `from_fn`: closures called from code without the target features are not
+        // inlined.
         let mut a: [&[[u8; 4]]; M] = [&[]; M];
         let mut a_steps: [&[[[[u8; 4]; D]; U]]; M] = [&[]; M];
         let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * groups);
@@ -102,7 +106,7 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
                 }
             }
         }
-        // What is proven for D groups is for each of them.
+        // What is proven for D groups holds for each of them.
         let rest = steps * U * D;
         for (g, b) in (rest..groups).zip(&b[rest..groups]) {
             for i in 0..M {
@@ -162,7 +166,7 @@ fn peak<const D: usize>(iterations: u64) -> i32 {
     let mut acc = [x; PEAK_CHAINS];
     for _ in 0..iterations {
         for acc in &mut acc {
-            // Fed back, so that no product can be computed once and reused.
+            // The sums are fed back, so no product can be computed once and reused.
             let mut words = _mm256_maddubs_epi16(x, *acc);
             for _ in 1..D {
                 words = _mm256_add_epi16(words, _mm256_maddubs_epi16(x, words));

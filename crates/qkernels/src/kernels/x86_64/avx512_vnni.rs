@@ -1,14 +1,15 @@
-//! AVX-512 VNNI: `vpdpbusd` adds four u8 x i8 products to each of sixteen int32 lanes, without saturation.
+//! AVX-512 VNNI: `vpdpbusd` adds four u8 x i8 products to each of sixteen int32 lanes, without
+//! saturation.
 //!
-//! The tile is 8 rows by 3 vectors: 24 accumulators, 3 vectors of weights and the broadcast of `a` stay in the 32
-//! registers, and the 8 row pointers of `a` in general registers, so that `a` is read where it lies. One group of four k
-//! is 11 loads for 24 products.
+//! The tile is 8 rows by 3 vectors. Its 24 accumulators, 3 vectors of weights and the broadcast of
+//! `a` stay in the 32 registers. The 8 row pointers of `a` stay in general registers, so `a` is
+//! read where it lies. One group of four k takes 11 loads for 24 products.
 
 mod signed;
+mod steps;
 
 use core::arch::x86_64::*;
 
-use super::simd::load_i8x64;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float512, store, vec512};
@@ -18,12 +19,7 @@ use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
-
-/// Columns of a vector.
-const LANES: usize = vec512::LANES;
-
-/// Weights of a vector: four k of each column.
-const VECTOR_WEIGHTS: usize = 4 * LANES;
+use steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "avx512_vnni_8x48",
@@ -66,26 +62,6 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
         2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
         _ => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
-}
-
-/// Four weights of each of sixteen columns.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m512i {
-    load_i8x64(weights)
-}
-
-/// Four elements of a row, for each column.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn broadcast(group: [u8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_ne_bytes(group))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn multiply_add(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
-    _mm512_dpbusd_epi32(sums, x, w)
 }
 
 strip_body!("avx512f,avx512bw,avx512vl,avx512vnni");

@@ -1,6 +1,7 @@
 //! AVX-VNNI: `vpdpbusd` in its VEX form, for client CPUs that have no AVX-512.
 //!
-//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of weights and the broadcast of `a` in 16 registers.
+//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of weights and the broadcast of `a`
+//! in 16 registers.
 
 use core::arch::x86_64::*;
 
@@ -60,7 +61,7 @@ fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
     load_i8x32(weights)
 }
 
-/// Four elements of a row, for each column.
+/// Four elements of a row, repeated for each column.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn broadcast(group: [u8; 4]) -> __m256i {

@@ -1,8 +1,8 @@
 //! The body of weight-only products on 256-bit registers, for panels of two or four consecutive k.
 //!
-//! Adjacent bytes of a panel are sign-extended and converted as they lie: the lanes hold some columns, and of each its kr
-//! consecutive k, and kr activations repeated over the register meet them in one multiply-add. Lanes of a column are added
-//! at the end of a group of scales alone.
+//! Adjacent bytes of a panel are sign-extended and converted as they lie. The lanes hold some
+//! columns, kr consecutive k of each. One multiply-add multiplies them by kr activations that are
+//! repeated over the register. Lanes of a column are added only at the end of a group of scales.
 //!
 //! ```text
 //! weights      c0k0 c0k1 c0k2 c0k3 | c1k0 c1k1 c1k2 c1k3      extend, convert: 2 instructions for 8 weights
@@ -24,14 +24,14 @@ pub(super) const QUADS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<4
 /// Columns of a vector.
 const LANES: usize = 8;
 
-/// Registers of weights, and with them of sums, that four k of a vector of columns fill: enough of them to hide the latency
-/// of the products of a single row.
+/// Registers of weights, and so of sums, that four k of a vector of columns fill. They are enough
+/// to hide the latency of the products of a single row.
 const QUARTERS: usize = 4;
 
-/// Bytes of weights between what is multiplied and what is asked for from memory.
+/// How many bytes ahead of the multiplication weights are requested from memory.
 const AHEAD: usize = 8 << 10;
 
-/// `KR` consecutive k of a column side by side, `G` groups of them a step: four k.
+/// `KR` consecutive k of a column lie side by side. A step takes `G` groups of them: four k.
 #[target_feature(enable = "avx2,fma")]
 fn run<const KR: usize, const G: usize>(tile: &mut FloatTile<'_>) {
     match tile.rows {
@@ -114,7 +114,7 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
                 }
             }
         }
-        // Where a step is two groups, the last may be alone.
+        // If a step is two groups, the last group may be alone.
         for (g, b) in (steps * G..end - start).zip(b_rest.chunks_exact(width)) {
             let b = &b[first..][..V];
             for v in 0..V {
@@ -146,7 +146,7 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
     }
 }
 
-/// Activations, over and over.
+/// Repeats `KR` activations over the register.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn repeat<const KR: usize>(values: &[f32; KR]) -> __m256 {
@@ -158,7 +158,7 @@ fn repeat<const KR: usize>(values: &[f32; KR]) -> __m256 {
     _mm256_set_m128(four, four)
 }
 
-/// Eight weights, less their zero points.
+/// Eight weights minus their zero points, in f32.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn weights<const AFFINE: bool>(codes: &[i8; LANES], zero_points: __m256i) -> __m256 {
@@ -169,8 +169,8 @@ fn weights<const AFFINE: bool>(codes: &[i8; LANES], zero_points: __m256i) -> __m
     _mm256_cvtepi32_ps(w)
 }
 
-/// The zero points of eight columns in the order of their weights: each `KR` times, and all of them for each group of a
-/// step.
+/// The zero points of eight columns in the order of their weights: each one `KR` times, and all of
+/// them for each group of a step.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn spread<const KR: usize>(zero_points: &[i8; LANES]) -> [__m256i; QUARTERS] {
@@ -195,23 +195,23 @@ fn spread<const KR: usize>(zero_points: &[i8; LANES]) -> [__m256i; QUARTERS] {
 fn sum_of_columns<const KR: usize>(sums: [__m256; QUARTERS]) -> __m256 {
     let [s0, s1, s2, s3] = sums;
     if KR == 2 {
-        // Two groups, each of columns 0 to 3 and 4 to 7.
+        // Each holds two groups, of columns 0 to 3 and 4 to 7.
         let y = _mm256_hadd_ps(_mm256_add_ps(s0, s2), _mm256_add_ps(s1, s3));
         return _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(y)));
     }
-    // Two columns in each, one in each lane of 128 bits.
+    // Each holds two columns, one in each lane of 128 bits.
     let y = _mm256_hadd_ps(_mm256_hadd_ps(s0, s1), _mm256_hadd_ps(s2, s3));
     _mm256_permutevar8x32_ps(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 
-/// Eight values.
+/// Loads eight values.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(values: &[f32; LANES]) -> __m256 {
     _mm256_castsi256_ps(simd::load_i32x8(bytemuck::must_cast_ref(values)))
 }
 
-/// As [`load`].
+/// Stores eight values.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store(values: &mut [f32; LANES], v: __m256) {
@@ -229,14 +229,15 @@ mod tests {
         weight_only,
     };
 
-    /// The kernel whose CPUs have `vpdpbusd` in 256 bits, for weight-only products alone: those any CPU with AVX2 can run.
+    /// The kernel for CPUs with `vpdpbusd` in 256 bits. Here it runs only weight-only products,
+    /// which any CPU with AVX2 can run.
     static QUAD_PANELS: KernelDesc =
         KernelDesc { kr: 4, form: ActivationForm::U8, float: Some(QUADS), ..avx2_madd::KERNEL };
     static PAIR_PANELS: KernelDesc = avx2_madd::KERNEL;
 
     #[test]
     fn panels_of_two_and_of_four_k_give_the_sums_of_integers() {
-        // Exact in f32, whatever the order.
+        // The sums are exact in f32, whatever the order.
         let (n, mut workspace) = (45, Workspace::new());
         for (m, k) in (1..=7).flat_map(|m| [1, 2, 3, 5, 8, 31, 64, 70, 131].map(|k| (m, k))) {
             let number = |at: usize| (at * at % 255) as u8 as i8;

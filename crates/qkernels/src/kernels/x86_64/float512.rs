@@ -1,10 +1,11 @@
 //! The body of weight-only products on 512-bit registers, for panels of four consecutive k.
 //!
-//! Each lane holds the four k of a column, a byte each. A shift, two byte shuffles and a mask bring them to the top of four
-//! lanes with zeros below, where they count 2^24 times (the activations come divided by that): no second shift is needed to
-//! extend the sign, and lanes stay columns. With a conversion and a multiply-add these are 36 instructions for the 192 weights
-//! of a step, spread over all four pipes of a Zen 4: 18 cycles at best. Extending adjacent bytes (`vpmovsxbd`) is as many
-//! instructions, but took 24 cycles.
+//! Each lane holds four k of a column, a byte each. A shift, two byte shuffles and a mask bring the
+//! bytes to the top of four lanes, with zeros below. There they count 2^24 times (the activations
+//! come divided by that), so no second shift is needed to extend the sign, and lanes stay columns.
+//! With a conversion and a multiply-add these are 36 instructions for the 192 weights of a step,
+//! spread over all four pipes of a Zen 4: 18 cycles at best. Extending adjacent bytes (`vpmovsxbd`)
+//! takes as many instructions, but took 24 cycles.
 
 use core::arch::x86_64::*;
 
@@ -20,8 +21,8 @@ const LANES: usize = 16;
 /// Consecutive k of a column that lie side by side.
 const KR: usize = 4;
 
-/// Bytes of weights between what is multiplied and what is asked for from memory. A step takes too long for the CPU to have
-/// reads enough under way on its own.
+/// How many bytes ahead of the multiplication weights are requested from memory. A step takes too
+/// long for the CPU to have enough reads under way on its own.
 const AHEAD: usize = 16 << 10;
 
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -68,8 +69,9 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
     // Loops, not `from_fn`: the compiler does not inline closures that have intrinsics in them.
     let mut rows: [[&[[f32; KR]]; V]; M] = [[&[]; V]; M];
     for i in 0..M {
-        // A row for each vector, as if they were different ones: activations are then broadcast in the memory operand of
-        // each multiply-add (36 GB/s of weights in L2), not once for all into a register (31 GB/s).
+        // Each vector gets the row as if it were a different one. Each multiply-add then broadcasts
+        // activations in its memory operand (36 GB/s of weights in L2), instead of one broadcast
+        // into a register for all vectors (31 GB/s).
         let row = &tile.a[i * tile.a_stride..].as_chunks().0[..groups];
         for v in 0..V {
             rows[i][v] = core::hint::black_box(row);
@@ -138,7 +140,8 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn bytes_on_top(lanes: __m512i) -> [__m512i; KR] {
-    // For each lane of 128 bits, where its bytes come from; from nowhere, if the top bit is set.
+    // For each lane of 128 bits, where its bytes come from. If the top bit is set, the byte becomes
+    // zero.
     let second = _mm512_set4_epi32(0x0d_80_80_80, 0x09_80_80_80, 0x05_80_80_80, 0x01_80_80_80);
     let third = _mm512_set4_epi32(0x0e_80_80_80, 0x0a_80_80_80, 0x06_80_80_80, 0x02_80_80_80);
     [

@@ -1,9 +1,10 @@
-//! Loads and stores between arrays and vector registers: all pointer intrinsics of the x86-64 kernels.
+//! Loads and stores between arrays and vector registers: all pointer intrinsics of the x86-64
+//! kernels.
 
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-/// 16 bytes, sign-extended to 16-bit words.
+/// Loads 16 bytes and sign-extends them to 16-bit words.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i8x16_as_i16(bytes: &[i8; 16]) -> __m256i {
@@ -11,7 +12,7 @@ pub(super) fn load_i8x16_as_i16(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-/// 8 bytes, sign-extended to int32.
+/// Loads 8 bytes and sign-extends them to int32.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
@@ -19,15 +20,16 @@ pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
     _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
 }
 
-/// Asks for the cache line `bytes` behind the start of `values`, which need not be theirs.
+/// Requests the cache line `bytes` behind the start of `values`. The line need not belong to them.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {
     let line = values.as_ptr().cast::<i8>().wrapping_add(bytes);
-    // SAFETY: a hint, which reads nothing that the program could see and never faults, whatever the address.
+    // SAFETY: this is a hint. It reads nothing that the program could see and never faults,
+    // whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(line) }
 }
 
-/// Four floats.
+/// Loads four floats.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_f32x4(values: &[f32; 4]) -> __m128 {
@@ -35,7 +37,7 @@ pub(super) fn load_f32x4(values: &[f32; 4]) -> __m128 {
     unsafe { _mm_loadu_ps(values.as_ptr()) }
 }
 
-/// 32 bytes.
+/// Loads 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i8x32(bytes: &[i8; 32]) -> __m256i {
@@ -43,15 +45,16 @@ pub(super) fn load_i8x32(bytes: &[i8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// `sums` plus the products of the u8 of `x` and `bytes`, by `vpmaddubsw`, whose words must not saturate, four for each lane; `ones`
-/// are words of 1.
+/// `sums` plus the products of the u8 of `x` and `bytes`, four for each lane, by `vpmaddubsw`. Its
+/// words must not saturate. `ones` are words of 1.
 ///
-/// Three instructions in this order, with the bytes in memory: the compiler's order, and sums that it keeps on the stack to have
-/// the bytes in registers, leave a tile of 6 rows at 0.91 to 0.93 of the multipliers' rate. This reaches 0.96 to 0.98 (AMD Zen 4).
+/// Three instructions in this order, with the bytes in memory. The compiler chooses another order
+/// and keeps sums on the stack to have the bytes in registers, which leaves a tile of 6 rows at
+/// 0.91 to 0.93 of the multipliers' rate. This reaches 0.96 to 0.98 (AMD Zen 4).
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], ones: __m256i) -> __m256i {
-    // SAFETY: reads just the 32 bytes that the reference covers, and writes just registers.
+    // SAFETY: it reads just the 32 bytes that the reference covers, and writes just registers.
     unsafe {
         asm!(
             "vpmaddubsw {words}, {x}, ymmword ptr [{bytes}]",
@@ -68,7 +71,7 @@ pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], 
     sums
 }
 
-/// Eight int32.
+/// Loads eight int32.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i32x8(values: &[i32; 8]) -> __m256i {
@@ -76,7 +79,7 @@ pub(super) fn load_i32x8(values: &[i32; 8]) -> __m256i {
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
-/// Eight int32.
+/// Stores eight int32.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn store_i32x8(values: &mut [i32; 8], v: __m256i) {
@@ -97,7 +100,7 @@ pub(super) fn sum_of_lanes(vectors: &[__m256i]) -> i32 {
     lanes.iter().fold(0, |sum: i32, lane| sum.wrapping_add(*lane))
 }
 
-/// 16 bytes, sign-extended to int32.
+/// Loads 16 bytes and sign-extends them to int32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_i8x16_as_i32(bytes: &[i8; 16]) -> __m512i {
@@ -105,7 +108,7 @@ pub(super) fn load_i8x16_as_i32(bytes: &[i8; 16]) -> __m512i {
     _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
-/// 64 bytes.
+/// Loads 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_i8x64(bytes: &[i8; 64]) -> __m512i {
@@ -113,7 +116,7 @@ pub(super) fn load_i8x64(bytes: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// Sixteen int32.
+/// Loads sixteen int32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_i32x16(values: &[i32; 16]) -> __m512i {
@@ -121,7 +124,7 @@ pub(super) fn load_i32x16(values: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// Sixteen floats.
+/// Loads sixteen floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_f32x16(values: &[f32; 16]) -> __m512 {
@@ -129,7 +132,7 @@ pub(super) fn load_f32x16(values: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
-/// Sixteen int32.
+/// Stores sixteen int32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_i32x16(values: &mut [i32; 16], v: __m512i) {
@@ -137,7 +140,7 @@ pub(super) fn store_i32x16(values: &mut [i32; 16], v: __m512i) {
     unsafe { _mm512_storeu_si512(values.as_mut_ptr().cast(), v) }
 }
 
-/// Sixteen floats.
+/// Stores sixteen floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_f32x16(values: &mut [f32; 16], v: __m512) {
@@ -145,13 +148,13 @@ pub(super) fn store_f32x16(values: &mut [f32; 16], v: __m512) {
     unsafe { _mm512_storeu_ps(values.as_mut_ptr(), v) }
 }
 
-/// The lanes of vector `v` of a slice of `len` elements: sixteen, or fewer at its end.
+/// The mask of the lanes of vector `v` of a slice of `len` elements: sixteen, or fewer at its end.
 #[inline(always)]
 fn lanes(len: usize, v: usize) -> u16 {
     ((1u32 << len.saturating_sub(16 * v).min(16)) - 1) as u16
 }
 
-/// Vector `v` of a slice, zeros beyond its end.
+/// Loads vector `v` of a slice, with zeros beyond its end.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_i32_lanes(values: &[i32], v: usize) -> __m512i {
@@ -159,7 +162,7 @@ pub(super) fn load_i32_lanes(values: &[i32], v: usize) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi32(lanes(values.len(), v), values.as_ptr().wrapping_add(16 * v)) }
 }
 
-/// Vector `v` of a slice, zeros beyond its end.
+/// Loads vector `v` of a slice, with zeros beyond its end.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_f32_lanes(values: &[f32], v: usize) -> __m512 {
@@ -167,7 +170,7 @@ pub(super) fn load_f32_lanes(values: &[f32], v: usize) -> __m512 {
     unsafe { _mm512_maskz_loadu_ps(lanes(values.len(), v), values.as_ptr().wrapping_add(16 * v)) }
 }
 
-/// 16 bytes.
+/// Stores 16 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_bytes(to: &mut [u8; 16], bytes: __m128i) {

@@ -1,10 +1,12 @@
-//! The body of the x86-64 kernels, once for all of them: rows of `a` against a packed panel, sums in registers.
+//! The body of the x86-64 kernels, written once for all of them: rows of `a` against a packed
+//! panel, with the sums in registers.
 //!
-//! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions `load_weights`, `broadcast` and
-//! `multiply_add`; `vec256` or `vec512` the functions of its vector width.
+//! A kernel's file supplies the constants `LANES` and `VECTOR_WEIGHTS` and the functions
+//! `load_weights`, `broadcast` and `multiply_add`. `vec256` or `vec512` supplies the functions of
+//! its vector width.
 
-/// M rows of `len` bytes, `stride` apart, the first at the start of `bytes`: a tile has few products, so it counts that
-/// all of them are checked at once.
+/// M rows of `len` bytes, `stride` apart, the first at the start of `bytes`. All of them are
+/// checked at once, which counts because a tile has few products.
 #[inline(always)]
 pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize) -> [&[u8]; M] {
     let end = stride.checked_mul(M - 1).and_then(|last| last.checked_add(len));
@@ -21,7 +23,8 @@ pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize
     rows
 }
 
-/// `$U` times the sums of `$M` rows of `$V` vectors: what those of the tile begin with, and zeros.
+/// `$U` sets of the sums of `$M` rows of `$V` vectors. One set has the initial values of the tile's
+/// sums, the others are zeros.
 macro_rules! first_sums {
     ($isa:ident, $tile:ident, $M:ident, $V:ident, $U:ident) => {{
         let mut partial = [[[$isa::zero(); $V]; $M]; $U];
@@ -68,15 +71,16 @@ macro_rules! last_sums {
 }
 pub(super) use last_sums;
 
-/// `fn body<M, V, U>`: tiles of M rows and V vectors of columns, U groups of k at a time, compiled for `$features`, with vectors
-/// of module `$isa`.
+/// `fn body<M, V, U>`, compiled for `$features` with vectors of module `$isa`: tiles of M rows and
+/// V vectors of columns, U groups of k at a time.
 macro_rules! tile_body {
     ($features:literal, $isa:ident) => {
         #[target_feature(enable = $features)]
         fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             while let Some(mut tile) = strip.next_tile_of(M) {
                 let groups = tile.groups;
-                // Loops, not `from_fn`: closures called from code without the target features are not inlined.
+                // Loops, not `from_fn`: closures called from code without the target features are
+                // not inlined.
                 let mut a: [&[[u8; 4]]; M] = [&[]; M];
                 let mut a_steps: [&[[[u8; 4]; U]]; M] = [&[]; M];
                 let steps = groups / U;

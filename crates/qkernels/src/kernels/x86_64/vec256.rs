@@ -1,5 +1,5 @@
-//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are those of
-//! `vec512`.
+//! Output stages on 256-bit registers: qcore's formulas on eight channels at a time. The steps are
+//! those of `vec512`.
 
 use core::arch::x86_64::*;
 
@@ -10,21 +10,21 @@ use crate::output::operands::Codes;
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 8;
 
-/// No sums yet.
+/// A vector of sums that are 0.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn zero() -> __m256i {
     _mm256_setzero_si256()
 }
 
-/// A vector of a tile's sums.
+/// Loads a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_sums(sums: &[i32; 8]) -> __m256i {
     load_i32x8(sums)
 }
 
-/// As [`load_sums`].
+/// Stores a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn store_sums(to: &mut [i32; 8], sums: __m256i) {
@@ -45,21 +45,21 @@ pub(super) fn subtract_product(sum: __m256i, row: i32, channels: __m256i) -> __m
     _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(row), channels))
 }
 
-/// The products of two vectors.
+/// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn multiply(a: __m256, b: __m256) -> __m256 {
     _mm256_mul_ps(a, b)
 }
 
-/// One value in all lanes.
+/// A vector with one value in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn splat(value: f32) -> __m256 {
     _mm256_set1_ps(value)
 }
 
-/// A per-channel operand, a vector after the other, zeros at the end.
+/// Loads a per-channel operand into vectors, with zeros at the end.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m256i; V] {
@@ -102,7 +102,8 @@ pub(super) fn floor(y: __m256, floor: __m256) -> __m256 {
     _mm256_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] without the upper bound, to which the stores saturate. The sums must be
+/// ones that [`StageOperands::saturates`] is true for.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

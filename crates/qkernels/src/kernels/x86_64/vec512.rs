@@ -15,21 +15,21 @@ use crate::output::operands::Codes;
 /// int32 lanes of a vector.
 pub(super) const LANES: usize = 16;
 
-/// No sums yet.
+/// A vector of sums that are 0.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn zero() -> __m512i {
     _mm512_setzero_si512()
 }
 
-/// A vector of a tile's sums.
+/// Loads a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_sums(sums: &[i32; 16]) -> __m512i {
     simd::load_i32x16(sums)
 }
 
-/// As [`load_sums`].
+/// Stores a vector of a tile's sums.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn store_sums(to: &mut [i32; 16], sums: __m512i) {
@@ -50,21 +50,21 @@ pub(super) fn subtract_product(sum: __m512i, row: i32, channels: __m512i) -> __m
     _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(row), channels))
 }
 
-/// The products of two vectors.
+/// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn multiply(a: __m512, b: __m512) -> __m512 {
     _mm512_mul_ps(a, b)
 }
 
-/// One value in all lanes.
+/// A vector with one value in all lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn splat(value: f32) -> __m512 {
     _mm512_set1_ps(value)
 }
 
-/// A per-channel operand, a vector after the other, zeros at the end.
+/// Loads a per-channel operand into vectors, with zeros at the end.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn load_i32s<const V: usize>(values: &[i32]) -> [__m512i; V] {
@@ -113,7 +113,8 @@ pub(super) fn floor(y: __m512, floor: __m512) -> __m512 {
     _mm512_max_ps(floor, y)
 }
 
-/// [`qcore::requantize`] of sums that [`StageOperands::saturates`] is true for, but for the upper bound, to which stores saturate.
+/// [`qcore::requantize`] without the upper bound, to which the stores saturate. The sums must be
+/// ones that [`StageOperands::saturates`] is true for.
 ///
 /// [`StageOperands::saturates`]: crate::output::operands::StageOperands::saturates
 #[inline]

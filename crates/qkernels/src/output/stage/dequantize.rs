@@ -9,8 +9,9 @@ use super::{OutputStage, Scales, StageError, StoredFloat, check_finite, check_fu
 /// Real values in f32. See [`DequantizeTo`].
 pub type Dequantize<'a> = DequantizeTo<'a, f32>;
 
-/// Real values: `y = f32(acc + bias) * scale + float_bias`, then the activation function; each step in f32 ([`qcore::dequantize_acc`]), and in
-/// the end rounded to `T`: f32, f16 or bf16.
+/// Real values: `y = f32(acc + bias) * scale + float_bias`, then the activation function. Each step
+/// is in f32 ([`qcore::dequantize_acc`]). In the end the result is rounded to `T`: f32, f16 or
+/// bf16.
 ///
 /// The scale of a product is `input_scale * weight_scale[channel]`.
 ///
@@ -67,10 +68,10 @@ impl<'a, T: Float> DequantizeTo<'a, T> {
         Self { function: ActivationFunction::Relu, ..self }
     }
 
-    /// Applies `function` to each result, after the bias; it takes the place of an earlier one.
+    /// Applies `function` to each result, after the bias. It replaces an earlier one.
     ///
     /// # Errors
-    /// [`StageError::Activation`] if a bound or slope of it is unusable.
+    /// [`StageError::Activation`] if a bound or slope of the function is unusable.
     pub fn with_activation(self, function: ActivationFunction) -> Result<Self, StageError> {
         Ok(Self { function: check_function(function)?, ..self })
     }

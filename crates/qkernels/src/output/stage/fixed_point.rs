@@ -6,8 +6,9 @@ use super::output_codes::OutputCodes;
 use super::{OutputStage, StageError, StoredCode, sealed};
 use crate::output::operands::{Codes, FixedPointRounding};
 
-/// Codes for the next layer without any float: `q = clamp(multiply(acc + bias) + zero_point)` with a multiplier in fixed
-/// point for each channel or one for all, rounded as TensorFlow Lite ([`qcore::requantize_double_rounding`]) or ruy and TOSA
+/// Codes for the next layer without any float: `q = clamp(multiply(acc + bias) + zero_point)`.
+/// Multipliers are in fixed point, one for each channel or one for all. Products are rounded as
+/// TensorFlow Lite ([`qcore::requantize_double_rounding`]) or ruy and TOSA
 /// ([`qcore::requantize_single_rounding`]) do.
 ///
 /// ```
@@ -26,7 +27,8 @@ pub struct RequantizeFixedPoint<'a, C> {
 }
 
 impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
-    /// Zero point 0, the whole range of `C`. One multiplier for all channels, or one for each.
+    /// A stage with zero point 0 and the whole range of `C`. There is one multiplier for all
+    /// channels, or one for each.
     pub fn new(multipliers: &'a [Q31Multiplier], rounding: FixedPointRounding) -> Self {
         Self { multipliers, rounding, bias: None, codes: OutputCodes::all() }
     }
@@ -57,11 +59,12 @@ impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
         Self { codes: self.codes.with_relu(), ..self }
     }
 
-    /// Applies a ReLU or a clamp to an output with the scale `output_scale`: bounds of the codes.
+    /// Applies a ReLU or a clamp to an output with the scale `output_scale`, as bounds on the
+    /// codes.
     ///
     /// # Errors
-    /// [`StageError::NeedsRealValues`] for any other function. [`StageError`] if `output_scale` is not
-    /// positive and finite, or a bound of `function` is unusable.
+    /// [`StageError::NeedsRealValues`] for any other function. [`StageError`] if `output_scale` is
+    /// not positive and finite, or a bound of `function` is unusable.
     pub fn with_activation(
         self,
         function: ActivationFunction,

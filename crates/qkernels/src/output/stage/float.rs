@@ -4,7 +4,8 @@ use qcore::ActivationFunction;
 
 use super::{StageError, check_finite, check_function};
 
-/// What becomes of the sums of a weight-only product: `y = sum + bias`, then the activation function, in f32.
+/// The output stage of a weight-only product: `y = sum + bias`, then the activation function, in
+/// f32.
 ///
 /// ```
 /// use qkernels::FloatStage;
@@ -38,10 +39,10 @@ impl<'a> FloatStage<'a> {
         Self { function: ActivationFunction::Relu, ..self }
     }
 
-    /// Applies `function` to each result, after the bias; it takes the place of an earlier one.
+    /// Applies `function` to each result, after the bias. It replaces an earlier one.
     ///
     /// # Errors
-    /// [`StageError::Activation`] if a bound or slope of it is unusable.
+    /// [`StageError::Activation`] if a bound or slope of the function is unusable.
     pub fn with_activation(self, function: ActivationFunction) -> Result<Self, StageError> {
         Ok(Self { function: check_function(function)?, ..self })
     }

@@ -1,7 +1,8 @@
-//! Output stages: from the int32 sums of a tile to what the caller stores, while the sums are in registers or in L1.
+//! Output stages: from the int32 sums of a tile to what the caller stores, while the sums are in
+//! registers or in L1.
 //!
-//! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`, in the same order of float operations as the scalar
-//! function, so fused and unfused results are equal bit for bit.
+//! Each stage is a formula of qcore applied to `acc[i][j] + bias[j]`. Its float operations have the
+//! order of the scalar function, so fused and unfused results are equal bit for bit.
 
 mod dequantize;
 mod fixed_point;
@@ -45,7 +46,7 @@ pub enum StageError {
         /// The value.
         value: f32,
     },
-    /// A slope of the activation function is not finite, or its bounds leave nothing.
+    /// A slope of the activation function is not finite, or its bounds leave no value.
     #[error("activation function {function} must have a finite slope, or bounds in order")]
     Activation {
         /// The function.
@@ -58,7 +59,7 @@ pub enum StageError {
         function: ActivationFunction,
         /// The stage.
         stage: &'static str,
-        /// A stage that has them.
+        /// A stage that has real values.
         instead: &'static str,
     },
     /// The scale of the output is not a positive, finite number.
@@ -87,7 +88,7 @@ pub enum StageError {
         /// Columns of the residual.
         cols: usize,
     },
-    /// A scaled sum and a scaled residual might both leave f32, so that there is nothing to be rounded.
+    /// A scaled sum and a scaled residual might both leave f32. Then there is nothing to round.
     #[error(
         "multiplier {multiplier} of channel {channel} and residual multiplier {residual_multiplier} both leave the range of f32"
     )]
@@ -107,7 +108,7 @@ pub enum StageError {
     },
 }
 
-/// A factor for each output channel, or one for all.
+/// One factor for each output channel, or one for all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scales<'a> {
     /// One factor.
@@ -117,7 +118,7 @@ pub enum Scales<'a> {
 }
 
 impl Scales<'_> {
-    /// Those that there are: one, or one for each channel.
+    /// The factors as a slice: one, or one for each channel.
     pub(crate) fn values(&self) -> &[f32] {
         match self {
             Scales::PerTensor(scale) => core::slice::from_ref(scale),
@@ -137,7 +138,7 @@ pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), 
     }
 }
 
-/// `function`, if its parameters make sense.
+/// Returns `function` if its parameters make sense.
 fn check_function(function: ActivationFunction) -> Result<ActivationFunction, StageError> {
     function.check().map_err(|_| StageError::Activation { function })
 }
@@ -146,10 +147,11 @@ pub(crate) fn check_len(operand: &'static str, n: usize, len: usize) -> Result<(
     if len == n { Ok(()) } else { Err(StageError::Length { operand, n, len }) }
 }
 
-/// What becomes of the int32 sums. Implemented by [`Int32`], [`Dequantize`] (and its forms for
-/// f16 and bf16), [`Requantize`] and [`RequantizeFixedPoint`]. Sealed.
+/// What is done to the int32 sums. Implemented by [`Int32`], [`Dequantize`] (and its forms for f16
+/// and bf16), [`Requantize`] and [`RequantizeFixedPoint`]. Sealed.
 ///
-/// Code that works with any stage names it, and the element type that it stores if that matters:
+/// Code that works with any stage names this trait, and the element type that the stage stores if
+/// that matters:
 ///
 /// ```
 /// use qkernels::{
@@ -229,15 +231,16 @@ pub(crate) mod sealed {
     use crate::output::target::Target;
 
     pub trait Stage {
-        /// The int32 bias, which the driver adds to the sums together with the terms of the zero point.
+        /// The int32 bias, which the driver adds to the sums together with the terms of the zero
+        /// point.
         fn bias(&self) -> Option<&[i32]>;
 
-        /// Scale or multiplier; `None` where the sums stay int32.
+        /// Scale or multiplier; `None` if the sums stay int32.
         fn factor(&self) -> Option<Scales<'_>> {
             None
         }
 
-        /// What the caller knows the factor as.
+        /// The caller's name for the factor.
         fn factor_name(&self) -> &'static str {
             "scale"
         }
@@ -247,23 +250,23 @@ pub(crate) mod sealed {
             None
         }
 
-        /// What is applied to real results, or to codes before they are rounded.
+        /// The function applied to real results, or to codes before they are rounded.
         fn function(&self) -> ActivationFunction {
             ActivationFunction::Identity
         }
 
-        /// The scale of codes that are made of real results.
+        /// The scale of codes that are made from real results.
         fn output_scale(&self) -> Option<f32> {
             None
         }
 
-        /// The integers of a requantization; `None` where it is none.
+        /// The integer operands of a requantization; `None` if the stage is none.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn codes(&self) -> Option<Codes> {
             None
         }
 
-        /// Multipliers in fixed point, one for each channel or one for all, in place of the factor.
+        /// Fixed-point multipliers, one for each channel or one for all, in place of the factor.
         fn fixed_point(&self) -> Option<(&[Q31Multiplier], FixedPointRounding)> {
             None
         }
@@ -277,14 +280,14 @@ pub(crate) mod sealed {
 
     /// An element type of outputs.
     pub trait Stored: Copy + Send + Sync + 'static {
-        /// The output with its element type as a value.
+        /// The output, with its element type as a value.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn target(out: MatMut<'_, Self>) -> Target<'_>;
     }
 
     /// An element type of residuals.
     pub trait Addend: Sized {
-        /// The codes of a residual with their type as a value.
+        /// The codes of a residual, with their type as a value.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn residual(codes: MatRef<'_, Self>) -> ResidualCodes<'_>;
     }

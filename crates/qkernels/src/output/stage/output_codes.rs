@@ -12,12 +12,12 @@ pub(super) struct OutputCodes<C> {
     low: C,
     high: C,
     function: ActivationFunction,
-    /// What a step is in real values, where the function asks for it.
+    /// The size of a step in real values, if the function asks for it.
     scale: f32,
 }
 
 impl<C: Code> OutputCodes<C> {
-    /// Zero point 0, the whole range of `C`.
+    /// Zero point 0 and the whole range of `C`.
     pub(super) fn all() -> Self {
         let low = C::from_clamped(C::RANGE.min());
         let high = C::from_clamped(C::RANGE.max());
@@ -60,7 +60,7 @@ impl<C: Code> OutputCodes<C> {
         self.function
     }
 
-    /// What is left of the function besides bounds.
+    /// The part of the function that is more than bounds.
     pub(super) fn function(&self) -> ActivationFunction {
         match self.function.on_codes() {
             OnCodes::Bounds => ActivationFunction::Identity,
@@ -68,7 +68,7 @@ impl<C: Code> OutputCodes<C> {
         }
     }
 
-    /// As integers, with ReLU and clamps among the bounds.
+    /// The codes as integers, with ReLU and clamps among the bounds.
     pub(super) fn bounds(&self) -> Codes {
         let (zero_point, low, high) = (self.zero_point.widen(), self.low.widen(), self.high.widen());
         let bounds = self.function.as_code_bounds(self.scale, zero_point, low, high);

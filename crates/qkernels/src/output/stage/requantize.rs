@@ -6,10 +6,12 @@ use super::output_codes::OutputCodes;
 use super::{OutputStage, Residual, Scales, StageError, StoredCode, sealed};
 use crate::output::operands::{Codes, ResidualRef};
 
-/// Codes for the next layer: `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
+/// Codes for the next layer:
+/// `q = clamp(round_ties_even(f32(acc + bias) * multiplier) + zero_point)`, i8 or u8
 /// ([`qcore::requantize`]).
 ///
-/// The multiplier of a layer is `input_scale * weight_scale[channel] / output_scale` ([`qcore::output_multiplier`]).
+/// The multiplier of a layer is `input_scale * weight_scale[channel] / output_scale`
+/// ([`qcore::output_multiplier`]).
 ///
 /// ```
 /// use qkernels::{Requantize, Scales};
@@ -27,7 +29,7 @@ pub struct Requantize<'a, C> {
 }
 
 impl<'a, C: Code> Requantize<'a, C> {
-    /// Zero point 0, the whole range of `C`.
+    /// A stage with zero point 0 and the whole range of `C`.
     ///
     /// # Errors
     /// [`StageError::NotFinite`] if a multiplier is NaN or infinite.
@@ -38,11 +40,11 @@ impl<'a, C: Code> Requantize<'a, C> {
 
     /// Codes by way of real values, which GELU, SiLU and hard-swish need:
     /// `q = clamp(round_ties_even(function(f32(acc + bias) * scale) / output_scale) + zero_point)`
-    /// ([`qcore::requantize_activation`]), each step in f32.
+    /// ([`qcore::requantize_activation`]). Each step is in f32.
     ///
     /// The scale of a layer is `input_scale * weight_scale[channel]`, as for
-    /// [`Dequantize`](crate::Dequantize); a [residual](Self::with_residual) is added before the
-    /// function, with its own scale for a multiplier.
+    /// [`Dequantize`](crate::Dequantize). A [residual](Self::with_residual) is added before the
+    /// function, and its multiplier is its own scale.
     ///
     /// ```
     /// use qcore::ActivationFunction;
@@ -60,8 +62,8 @@ impl<'a, C: Code> Requantize<'a, C> {
     /// ```
     ///
     /// # Errors
-    /// [`StageError`] if a scale is NaN or infinite, `output_scale` is not positive and finite, or a
-    /// bound or slope of `function` is unusable.
+    /// [`StageError`] if a scale is NaN or infinite, `output_scale` is not positive and finite, or
+    /// a bound or slope of `function` is unusable.
     pub fn real(
         scale: Scales<'a>,
         function: ActivationFunction,
@@ -98,14 +100,14 @@ impl<'a, C: Code> Requantize<'a, C> {
         Self { codes: self.codes.with_relu(), ..self }
     }
 
-    /// Applies an activation function to the scaled sums, and their residual, of an output with the
-    /// scale `output_scale`; it takes the place of an earlier one. ReLU and clamps are bounds of the
-    /// codes, leaky ReLU is applied before rounding ([`qcore::OnCodes`] says which is which).
+    /// Applies an activation function to the scaled sums and their residual, for an output with the
+    /// scale `output_scale`. It replaces an earlier one. ReLU and clamps become bounds on the
+    /// codes; leaky ReLU is applied before rounding ([`qcore::OnCodes`] says which is which).
     ///
     /// # Errors
     /// [`StageError::NeedsRealValues`] for a function that must see real values: see
-    /// [`real`](Self::real). [`StageError`] if `output_scale` is not positive and finite, or a bound
-    /// or slope of `function` is unusable.
+    /// [`real`](Self::real). [`StageError`] if `output_scale` is not positive and finite, or a
+    /// bound or slope of `function` is unusable.
     pub fn with_activation(
         self,
         function: ActivationFunction,
@@ -118,9 +120,10 @@ impl<'a, C: Code> Requantize<'a, C> {
         Ok(Self { codes: self.codes.with_activation(function, output_scale)?, ..self })
     }
 
-    /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) * multiplier + f32(r - zero_point)
-    /// * step) + output_zero_point)` ([`qcore::requantize_residual`]). A product is refused
-    /// ([`StageError::ResidualRange`]) where both terms might be infinite.
+    /// Adds a quantized tensor before rounding: `q = clamp(round_ties_even(f32(acc + bias) *
+    /// multiplier + f32(r - zero_point) * step) + output_zero_point)`
+    /// ([`qcore::requantize_residual`]). A product is refused ([`StageError::ResidualRange`]) if
+    /// both terms might be infinite.
     #[must_use]
     pub fn with_residual(self, residual: Residual<'a>) -> Self {
         Self { residual: Some(residual), ..self }

@@ -18,11 +18,12 @@ use crate::output::operands::ResidualRef;
 pub struct Residual<'a>(pub(super) ResidualRef<'a>);
 
 impl<'a> Residual<'a> {
-    /// The codes of `view` (m, n) with their zero point. `multiplier` is what a step of them is in steps of the output:
-    /// `residual_scale / output_scale`.
+    /// The codes of `view` (m, n) with their zero point. `multiplier` is the size of their step in
+    /// steps of the output: `residual_scale / output_scale`.
     ///
     /// # Errors
-    /// [`StageError`] if the multiplier is not finite, or neighbours in a row are not adjacent in memory.
+    /// [`StageError`] if the multiplier is not finite, or neighbours in a row are not adjacent in
+    /// memory.
     pub fn new<A: StoredCode>(
         view: MatRef<'a, A>,
         zero_point: i32,

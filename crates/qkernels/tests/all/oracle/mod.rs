@@ -1,4 +1,4 @@
-//! What every product must equal, and inputs that are the same at every run.
+//! The results that every product must have, and inputs that are the same in every run.
 #![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 
 pub(crate) mod sums;
@@ -13,7 +13,7 @@ use qkernels::{
     Threads, Weight, Weights, Workspace, ZeroPoints, gemm, reference,
 };
 
-/// What an element holds before a product is written over it.
+/// The value of an element before a product is written over it.
 pub(crate) const CANARY: i32 = 0x5a5a_5a5a;
 
 /// u8 or i8, as the activations or weights of a test.
@@ -80,8 +80,8 @@ impl Noise {
         (0..len).map(|_| C::from_bits(code(self.bits()))).collect()
     }
 
-    /// Weights (n, k) in panels of 16 channels, each of the codes of the whole range or of fewer bits, which a kernel may have
-    /// a faster form for.
+    /// Weights (n, k) in panels of 16 channels. Each panel has codes of the whole range or of fewer
+    /// bits, for which a kernel may have a faster form.
     pub(crate) fn weights<W: TestCode>(&mut self, n: usize, k: usize) -> Vec<W> {
         let mut w = Vec::with_capacity(n * k);
         for first in (0..n).step_by(16) {
@@ -113,7 +113,7 @@ impl Noise {
     }
 }
 
-/// Weights (n, k) and their zero points, which a plain view has none of.
+/// Weights (n, k) and their zero points. A plain view has none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Right<'w, W> {
     pub(crate) view: MatRef<'w, W>,
@@ -143,7 +143,7 @@ pub(crate) fn sums<'w, A: TestCode, W: TestCode>(
     reference::product(a, zero_point, Weights::new(w.view, w.zero_points)).into_iter().map(fits).collect()
 }
 
-/// `w` (n, k), packed through the constructor for the order in which its elements lie.
+/// `w` (n, k), packed by the constructor for the order in which its elements lie.
 pub(crate) fn pack<'w, W: TestCode>(kernel: Kernel, w: impl Into<Right<'w, W>>) -> PackedWeights {
     let Right { view, zero_points } = w.into();
     let packed = if view.row_stride() == 1 && view.col_stride() != 1 {
@@ -169,7 +169,8 @@ pub(crate) fn product<S: OutputStage>(
     y
 }
 
-/// Compares kernels with the oracle. One workspace serves all products, and so carries the leftovers of every shape.
+/// Compares kernels with the oracle. One workspace serves all products, and so carries the
+/// leftovers of every shape.
 #[derive(Default)]
 pub(crate) struct Conformance {
     workspace: Workspace,
@@ -238,7 +239,7 @@ impl Conformance {
     }
 }
 
-/// This program, to be run as a process of its own: by the emulator that cargo runs it by, if it does.
+/// This program, to be run as a process of its own. If cargo runs it by an emulator, so does this.
 pub(crate) fn this_program() -> Command {
     let program = env::current_exe().expect("a program that knows where it is");
     let runner = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", env::consts::ARCH.to_uppercase());
@@ -250,7 +251,7 @@ pub(crate) fn this_program() -> Command {
     command
 }
 
-/// One less, as many and one more, without 0.
+/// One less than `step`, `step` itself and one more, without 0.
 pub(crate) fn around(step: usize) -> impl Iterator<Item = usize> {
     (step - 1..=step + 1).filter(|&x| x > 0)
 }

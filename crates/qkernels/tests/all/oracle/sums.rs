@@ -4,43 +4,44 @@ use qkernels::{Activations, Kernel, MatRef, Output, OutputStage, Workspace, Zero
 
 use crate::oracle::{Noise, Right, TestCode, around, pack, product, sums};
 
-/// One product, and what its sums plus int32 bias must be.
+/// One product, and the values that its sums plus int32 bias must have.
 pub(crate) struct Sums<A, W> {
     a: Vec<A>,
     w: Vec<W>,
     zero_point: i32,
-    /// Of each channel; none where all are 0.
+    /// Zero points of each channel; empty if all are 0.
     w_zero_points: Vec<i32>,
     pub(crate) shape: (usize, usize, usize),
     pub(crate) bias: Vec<i32>,
-    /// Without the bias.
+    /// The sums without the bias.
     acc: Vec<i32>,
     workspace: Workspace,
 }
 
 impl<A: TestCode> Sums<A, i8> {
-    /// Any sums at all, the same in every row: weights of 0, and the sums as bias.
+    /// Any sums at all, the same in every row. The weights are 0, and the sums are the bias.
     pub(crate) fn given(sums: &[i32], m: usize) -> Self {
         Self::made((vec![A::from_bits(200); m * 3], 0), (vec![0; sums.len() * 3], vec![]), m, sums.to_vec())
     }
 }
 
 impl<A: TestCode, W: TestCode> Sums<A, W> {
-    /// Random codes; weights with zero points of all their codes if `zero_points`.
+    /// Random codes. If `zero_points`, the weights have zero points from all their codes.
     pub(crate) fn random(noise: &mut Noise, (m, n, k): (usize, usize, usize), zero_points: bool) -> Self {
         let w_zero_points = if zero_points { noise.zero_points::<W>(n) } else { Vec::new() };
         let (a, w) = (noise.codes(m * k), noise.weights(n, k));
         Self::made((a, 9), (w, w_zero_points), m, noise.integers(n, 100_000))
     }
 
-    /// As `given`, of weights that are all their zero points.
+    /// As `given`, with weights that all equal their zero points.
     pub(crate) fn given_by_zero_points(noise: &mut Noise, sums: &[i32], m: usize) -> Self {
         let w_zero_points = noise.zero_points::<W>(sums.len());
         let w = w_zero_points.iter().flat_map(|&z| [W::from_bits(z as u8); 3]).collect();
         Self::made((noise.codes(m * 3), -7), (w, w_zero_points), m, sums.to_vec())
     }
 
-    /// `check` of random sums whose columns end at and around the ends of each kernel's vectors and panels.
+    /// Runs `check` on random sums whose columns end at and around the ends of each kernel's
+    /// vectors and panels.
     pub(crate) fn at_the_edges(seed: u64, zero_points: bool, check: impl Fn(&mut Self, &mut Noise)) {
         let mut noise = Noise::new(seed);
         for desc in Kernel::available().map(Kernel::desc) {
@@ -81,7 +82,7 @@ impl<A: TestCode, W: TestCode> Sums<A, W> {
         self.acc.iter().enumerate().map(move |(at, acc)| (channel(at), acc + bias(at)))
     }
 
-    /// What every kernel stores.
+    /// The output that every kernel stores.
     pub(crate) fn run<S: OutputStage>(
         &mut self,
         stage: &S,

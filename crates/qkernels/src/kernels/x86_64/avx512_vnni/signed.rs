@@ -1,10 +1,20 @@
-//! The tiles of this kernel for rows of i8, read where they lie.
+//! The tiles of this kernel for rows of i8, which are read where they lie.
 //!
-//! Each group of a row is shifted by 128 where it is broadcast. Two or three vectors of columns hide that; with one, rows of i8 would be
-//! multiplied 0.65 times as fast as rows of u8. There it is the weights that are shifted, once for all rows of the tile:
+//! Each group of a row is shifted by 128 as it is broadcast. Two or three vectors of columns hide
+//! that. With one vector, rows of i8 would be multiplied 0.65 times as fast as rows of u8. There
+//! the weights are shifted instead, once for all rows of the tile:
 //! `sum (a + 128) * w = sum a * (w + 128) - 128 * sum a + 128 * sum w`.
 
-use super::*;
+use core::arch::x86_64::*;
+
+use super::super::simd::load_i8x64;
+use super::super::strip::bodies;
+use super::super::tile::{self, rows_apart, tile_body};
+use super::super::{store, vec512};
+use super::steps::{self, LANES, VECTOR_WEIGHTS, load_weights, multiply_add};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
@@ -15,7 +25,7 @@ pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
     }
 }
 
-/// i8 as the u8 that is 128 more, in all lanes.
+/// Turns each i8 into the u8 that is 128 more.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn shifted(codes: __m512i) -> __m512i {
@@ -25,7 +35,7 @@ fn shifted(codes: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn broadcast(group: [u8; 4]) -> __m512i {
-    shifted(super::broadcast(group))
+    shifted(steps::broadcast(group))
 }
 
 tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
@@ -51,7 +61,7 @@ fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
     while let Some(mut tile) = strip.next_tile_of(M) {
         let mut partial = tile::first_sums!(vec512, tile, M, V, U);
         let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * tile.groups);
-        // The offsets count that rows are shifted, not the weights.
+        // The offsets assume that the rows are shifted. Here the weights are.
         let mut origin = _mm512_setzero_si512();
         if tile.offsets.is_some() {
             let [channel_sums] = vec512::load_i32s::<V>(tile.channel_sums);
@@ -68,8 +78,8 @@ fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
     }
 }
 
-/// A function of its own, which the compiler optimizes before it inlines it, and then again: only then does it see that no index
-/// is out of bounds.
+/// This is a function of its own. The compiler optimizes it once before it is inlined and once
+/// after, and only then sees that no index is out of bounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn add_products<const M: usize, const U: usize>(
