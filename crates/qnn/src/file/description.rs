@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use qcore::{ActivationFunction, QParams};
+use qcore::{ActivationError, ActivationFunction, QParams};
 use qkernels::Dynamic;
 use serde::{Deserialize, Serialize};
 
@@ -156,31 +156,33 @@ impl LayerDescription {
         }
     }
 
+    /// The activation function. Any of qcore's is known here.
     pub(crate) fn function(&self) -> Result<ActivationFunction, LoadError> {
         const PARAMETERS: &str = "activation_parameters";
-        let known = FUNCTIONS.map(|function| (function_name(function), function));
-        let known = named("activation", &known, self.activation.clone())?;
+        let unknown = || LoadError::Unknown {
+            field: "activation",
+            expected: "none or the name of an activation function".to_owned(),
+            got: self.activation.clone(),
+        };
+        let identity = ActivationFunction::Identity;
+        let name = match &self.activation[..] {
+            name if name == function_name(identity) => identity.name(),
+            // Files have one name for it.
+            name if name == identity.name() => return Err(unknown()),
+            name => name,
+        };
         let parameters = self.activation_parameters.iter().map(|text| number(PARAMETERS, text));
         let parameters = parameters.collect::<Result<Vec<f32>, _>>()?;
-        ActivationFunction::from_name(known.name(), &parameters).map_err(|error| LoadError::Unknown {
-            field: PARAMETERS,
-            expected: format!("those of {} ({error})", self.activation),
-            got: self.activation_parameters.join(", "),
+        ActivationFunction::from_name(name, &parameters).map_err(|error| match error {
+            ActivationError::Name { .. } => unknown(),
+            error => LoadError::Unknown {
+                field: PARAMETERS,
+                expected: format!("those of {} ({error})", self.activation),
+                got: self.activation_parameters.join(", "),
+            },
         })
     }
 }
-
-/// One activation function of each name.
-const FUNCTIONS: [ActivationFunction; 8] = [
-    ActivationFunction::Identity,
-    ActivationFunction::Relu,
-    ActivationFunction::RELU6,
-    ActivationFunction::LeakyRelu { slope: 0.0 },
-    ActivationFunction::Gelu,
-    ActivationFunction::GeluTanh,
-    ActivationFunction::Silu,
-    ActivationFunction::HardSwish,
-];
 
 /// The name of an activation function in files.
 fn function_name(function: ActivationFunction) -> &'static str {

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::checkpoint::Checkpoint;
-use super::checkpoint_error::CheckpointError;
+use super::checkpoint::error::CheckpointError;
+use super::checkpoint::layers::Checkpoint;
 use super::tensors::read_file;
 use crate::mlp::float::FloatMlp;
 

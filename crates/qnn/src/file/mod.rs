@@ -1,17 +1,13 @@
 //! Models as files: ours, PyTorch's and compressed-tensors'.
 
 pub(crate) mod checkpoint;
-pub(crate) mod checkpoint_error;
 pub(crate) mod checksum;
 pub(crate) mod description;
 pub(crate) mod error;
 pub(crate) mod float_mlp;
-pub(crate) mod int8_layout;
 pub(crate) mod json_keys;
 pub(crate) mod mlp;
-pub(crate) mod names;
 pub(crate) mod reader;
 pub(crate) mod scheme;
-pub(crate) mod shards;
 pub(crate) mod tensors;
 pub(crate) mod writer;

@@ -3,10 +3,10 @@
 
 use safetensors::Dtype;
 
-use super::checkpoint_error::CheckpointError;
+use super::error::CheckpointError;
 use super::names::natural_order;
 use super::shards::{self, ShardIndex};
-use super::tensors::{Tensor, TensorFile, TensorFileError};
+use crate::file::tensors::{Tensor, TensorFile, TensorFileError};
 use crate::layer::float::{FloatLinear, FloatLinearError};
 
 /// The tensors of a trained model. Layers are taken out of it by name. The caller owns the bytes,

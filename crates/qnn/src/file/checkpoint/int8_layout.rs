@@ -4,9 +4,9 @@ use qcore::{ActivationFunction, CodeRange, QParams, quantize_bias};
 use qkernels::{Dynamic, GROUP_STEP, Kernel, MatRef};
 use safetensors::Dtype;
 
-use super::checkpoint::Checkpoint;
-use super::checkpoint_error::CheckpointError;
-use super::tensors::TensorFileError;
+use super::error::CheckpointError;
+use super::layers::Checkpoint;
+use crate::file::tensors::TensorFileError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::stored::{StoredForm, StoredLayer};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::json_keys::duplicate_key;
-use super::tensors::{Tensor, TensorFile, TensorFileError};
+use crate::file::json_keys::duplicate_key;
+use crate::file::tensors::{Tensor, TensorFile, TensorFileError};
 
 /// The index of a checkpoint in several files (`model.safetensors.index.json` of Hugging Face),
 /// which says in which file each tensor is.

@@ -5,7 +5,7 @@ use qkernels::GROUP_STEP;
 use safetensors::Dtype;
 
 use super::shards::ShardError;
-use super::tensors::TensorFileError;
+use crate::file::tensors::TensorFileError;
 use crate::layer::float::FloatLinearError;
 use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;

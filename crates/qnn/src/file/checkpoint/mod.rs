@@ -1,0 +1,7 @@
+//! Checkpoints of other programs, in one file or several: layers of floats, and of int8 weights.
+
+pub(crate) mod error;
+pub(crate) mod int8_layout;
+pub(crate) mod layers;
+pub(crate) mod names;
+pub(crate) mod shards;
