@@ -3,11 +3,12 @@
 
 use crate::drive::nest::Product;
 use crate::left::rows::Source;
-use crate::output::operands::{RowTerms, StageOperands};
-use crate::output::store::Store;
+use crate::matrix::view::MatMut;
+use crate::output::curve;
+use crate::output::operands::RowTerms;
+use crate::output::stage::sealed::Stored;
 use crate::output::target::Target;
-use crate::output::tile::Place;
-use crate::weights::packed::PackedWeights;
+use crate::output::tile::{Place, StoredTile};
 
 /// The most products (m * n * k) that are computed this way. This takes a third of the time of a
 /// kernel for 1 product, half of it for 4 and all of it for 16 (AMD Zen 4).
@@ -18,43 +19,22 @@ pub(crate) fn fits(m: usize, n: usize, k: usize) -> bool {
     m <= MOST && n <= MOST && k <= MOST && m * n * k.max(1) <= MOST
 }
 
-/// Computes `product`, which [fits], into the whole of `target`. The sums of its channels begin
-/// with `bias`; its offsets are not used.
-pub(crate) fn run<S: Source>(product: &Product<'_, S>, bias: Option<&[i32]>, target: &mut Target<'_>) {
-    let Product { a, w, first_channel, stage, row_terms } = *product;
-    let mut codes = [[[0; 2]; MOST]; MOST];
-    for (i, row) in codes.iter_mut().enumerate().take(a.rows()) {
-        a.copy_words(i, &mut row[..a.cols()]);
-    }
-    let rows = Rows { codes: &codes[..a.rows()], k: a.cols(), zero_point: a.zero_point() };
-    multiply(rows, w, first_channel, bias, stage, row_terms, target);
-}
-
-/// The rows of a product, as words.
-struct Rows<'t> {
-    codes: &'t [[[u8; 2]; MOST]],
-    k: usize,
-    zero_point: i32,
-}
-
-/// Never inlined: [`run`] is compiled for each type of activations in each crate that uses it, and
-/// each copy would include all output stages.
-#[inline(never)]
-fn multiply(
-    rows: Rows<'_>,
-    w: &PackedWeights,
-    first_channel: usize,
+/// Computes `product`, which [fits], into the whole of `out`. The sums of its channels begin with
+/// `bias`; its offsets are not used.
+pub(crate) fn run<S: Source, T: Stored>(
+    product: &Product<'_, S>,
     bias: Option<&[i32]>,
-    stage: &StageOperands<'_>,
-    row_terms: RowTerms<'_>,
-    target: &mut Target<'_>,
+    mut out: MatMut<'_, T>,
 ) {
-    let (m, n, k) = (rows.codes.len(), stage.channel_sums.len(), rows.k);
+    let Product { a, w, first_channel, stage, row_terms } = *product;
+    let (m, n, k) = (a.rows(), stage.channel_sums.len(), a.cols());
     let (mut acc, mut row_sums) = ([0; MOST], [0; MOST]);
-    for (i, codes) in rows.codes.iter().enumerate() {
-        // Wrapping, as everywhere. The total fits int32, but a zero point alone may be arbitrarily
-        // far off if the weights beside it are 0.
-        let distances = codes.map(|code| i32::from(i16::from_ne_bytes(code)).wrapping_sub(rows.zero_point));
+    for i in 0..m {
+        let mut codes = [[0; 2]; MOST];
+        a.copy_words(i, &mut codes[..k]);
+        // This wraps as everything else does. A total fits int32, but a zero point alone may be any
+        // distance away if the weights beside it are 0.
+        let distances = codes.map(|code| i32::from(i16::from_ne_bytes(code)).wrapping_sub(a.zero_point()));
         row_sums[i] = distances[..k].iter().fold(0i32, |sum, &distance| sum.wrapping_add(distance));
         for j in 0..n {
             let channel = first_channel + j;
@@ -67,5 +47,17 @@ fn multiply(
     let row_sums = if stage.zero_points.is_empty() { &[] } else { &row_sums[..m] };
     let row_terms = RowTerms { sums: row_sums, ..row_terms };
     let place = Place { stage, channels: 0..n, first_row: 0, row_terms, origin: (0, 0) };
-    Store { place, target }.apply(0, &acc[..m * n], n);
+    let tile = StoredTile { place: &place, first: 0, acc: &acc[..m * n], stride: n };
+    if stage.function_fits_registers() {
+        T::store(&tile, &mut out);
+    } else {
+        store_curve(&tile, &mut T::target(out));
+    }
+}
+
+/// Never inlined. [`run`] is compiled for each type of activations and stage in each crate that uses
+/// it, and would take all functions along.
+#[inline(never)]
+fn store_curve(tile: &StoredTile<'_>, target: &mut Target<'_>) {
+    curve::store(tile, target);
 }

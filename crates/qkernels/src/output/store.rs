@@ -26,7 +26,7 @@ impl Store<'_, '_> {
             return curve::store(&tile, self.target);
         }
         match &mut *self.target {
-            Target::I32(out) => tile.store(out, |e| e.sum),
+            Target::I32(out) => tile.store_sums(out),
             Target::F32(out) => tile.store_real(out),
             Target::F16(out) => tile.store_real(out),
             Target::Bf16(out) => tile.store_real(out),

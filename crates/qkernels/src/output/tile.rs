@@ -49,6 +49,11 @@ pub(crate) struct Element {
 
 impl StoredTile<'_> {
     #[inline(always)]
+    pub(crate) fn store_sums(&self, out: &mut MatMut<'_, i32>) {
+        self.store(out, |e| e.sum);
+    }
+
+    #[inline(always)]
     pub(crate) fn store_real<T: Float>(&self, out: &mut MatMut<'_, T>) {
         let stage = self.place.stage;
         let relu = stage.relu();

@@ -228,11 +228,11 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
             stage_operands.offsets = self.channel_offsets(offsets);
         }
         let product = Product { a, w, first_channel: columns.start, stage: &stage_operands, row_terms };
-        let mut out = Stored::target(out);
         if tiny {
-            tiny::run(&product, stage.bias(), &mut out);
+            tiny::run(&product, stage.bias(), out);
             return Ok(());
         }
+        let out = Stored::target(out);
         let parts = threads.parts(m.saturating_mul(columns.len()).saturating_mul(k));
         if arenas.len() < parts {
             arenas.resize_with(parts, Arena::default);

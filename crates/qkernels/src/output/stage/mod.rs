@@ -229,6 +229,7 @@ pub(crate) mod sealed {
     use crate::matrix::view::{MatMut, MatRef};
     use crate::output::operands::{Codes, FixedPointRounding, ResidualCodes, ResidualRef};
     use crate::output::target::Target;
+    use crate::output::tile::StoredTile;
 
     pub trait Stage {
         /// The int32 bias, which the driver adds to the sums together with the terms of the zero
@@ -283,6 +284,10 @@ pub(crate) mod sealed {
         /// The output, with its element type as a value.
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn target(out: MatMut<'_, Self>) -> Target<'_>;
+
+        /// Stores `tile`, whose stage has no function for [`curve`](crate::output::curve).
+        #[expect(private_interfaces, reason = "sealed: only this crate names it")]
+        fn store(tile: &StoredTile<'_>, out: &mut MatMut<'_, Self>);
     }
 
     /// An element type of residuals.
@@ -293,21 +298,27 @@ pub(crate) mod sealed {
     }
 
     macro_rules! stored {
-        ($element:ty, $variant:ident) => {
+        ($element:ty, $variant:ident, $store:ident) => {
             impl Stored for $element {
                 #[expect(private_interfaces, reason = "sealed")]
                 fn target(out: MatMut<'_, $element>) -> Target<'_> {
                     Target::$variant(out)
                 }
+
+                #[inline(always)]
+                #[expect(private_interfaces, reason = "sealed")]
+                fn store(tile: &StoredTile<'_>, out: &mut MatMut<'_, $element>) {
+                    tile.$store(out);
+                }
             }
         };
     }
-    stored!(i32, I32);
-    stored!(f32, F32);
-    stored!(f16, F16);
-    stored!(bf16, Bf16);
-    stored!(i8, I8);
-    stored!(u8, U8);
+    stored!(i32, I32, store_sums);
+    stored!(f32, F32, store_real);
+    stored!(f16, F16, store_real);
+    stored!(bf16, Bf16, store_real);
+    stored!(i8, I8, store_codes);
+    stored!(u8, U8, store_codes);
 
     macro_rules! addend {
         ($element:ty, $variant:ident) => {
