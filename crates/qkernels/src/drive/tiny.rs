@@ -55,8 +55,8 @@ pub(crate) fn run<S: Source, T: Stored>(
     }
 }
 
-/// Never inlined. [`run`] is compiled for each type of activations and stage in each crate that uses
-/// it, and would take all functions along.
+/// Never inlined. [`run`] is compiled for each type of activations and stage in each crate that
+/// uses it, and would take all functions along.
 #[inline(never)]
 fn store_curve(tile: &StoredTile<'_>, target: &mut Target<'_>) {
     curve::store(tile, target);

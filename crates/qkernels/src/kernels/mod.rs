@@ -19,7 +19,9 @@ mod strip;
 mod x86_64;
 
 /// The kernels of this architecture, then the one for all architectures.
-const TABLE: &[&[&KernelDesc]] = &[
+///
+/// As a constant, it would be part of each crate that reads it, and so would generic kernels.
+static TABLE: &[&[&KernelDesc]] = &[
     #[cfg(target_arch = "x86_64")]
     x86_64::KERNELS,
     #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

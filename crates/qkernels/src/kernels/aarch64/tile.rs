@@ -15,6 +15,9 @@
 /// branch remain for each group.
 macro_rules! tile_body {
     ($features:literal) => {
+        // One call is for all tiles of a strip that have M rows. Inlined into their one caller, all
+        // bodies of a kernel would be one function, over which the compiler takes far longer.
+        #[inline(never)]
         #[target_feature(enable = $features)]
         fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             while let Some(mut tile) = strip.next_tile_of(M) {

@@ -82,6 +82,7 @@ fn run<const D: usize>(strip: &mut Strip<'_, '_>) {
 }
 
 /// Tiles of M rows and V vectors of columns, U times D groups of k at a time.
+#[inline(never)] // as in `tile_body`
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &mut Strip<'_, '_>) {
     while let Some(mut tile) = strip.next_tile_of(M) {

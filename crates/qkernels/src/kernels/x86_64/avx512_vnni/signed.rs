@@ -55,6 +55,7 @@ fn one_vector(strip: &mut Strip<'_, '_>) {
 }
 
 /// Tiles of M rows and one vector of columns, U groups of k at a time.
+#[inline(never)] // as in `tile_body`
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn shifted_weights<const M: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
     const V: usize = 1;
