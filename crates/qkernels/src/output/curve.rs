@@ -46,17 +46,13 @@ pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
 /// the output.
 #[inline(always)]
 fn scaled(part: &StoredTile<'_>, values: &mut [f32]) {
-    let StageOperands { float_bias, residual, .. } = *part.place.stage;
     let len = values.len();
     let Ok(mut out) = MatMut::new(values, 1, len) else { return };
-    match (residual, float_bias) {
-        (Some(residual), _) => part.store_at(&mut out, (0, 0), |e| {
+    match part.place.stage.residual {
+        Some(residual) => part.store_at(&mut out, (0, 0), |e| {
             qcore::dequantize_acc_residual(e.sum, e.factor, e.residual, residual.multiplier)
         }),
-        (None, Some(_)) => {
-            part.store_at(&mut out, (0, 0), |e| qcore::dequantize_acc_bias(e.sum, e.factor, e.bias));
-        }
-        (None, None) => part.store_at(&mut out, (0, 0), |e| qcore::dequantize_acc(e.sum, e.factor)),
+        None => part.store_at(&mut out, (0, 0), |e| qcore::dequantize_acc_bias(e.sum, e.factor, e.bias)),
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) struct Element {
     pub(crate) sum: i32,
     /// The factor of its channel.
     pub(crate) factor: f32,
+    /// The bias of its channel. If there is none, -0.0, which changes nothing that it is added to.
     pub(crate) bias: f32,
     multiplier: Q31Multiplier,
     /// Distance of the residual's code from its zero point.
@@ -58,11 +59,7 @@ impl StoredTile<'_> {
         let stage = self.place.stage;
         let relu = stage.relu();
         let relu = |y: f32| if relu && y < 0.0 { 0.0 } else { y };
-        if stage.float_bias.is_some() {
-            self.store(out, |e| T::narrow(relu(qcore::dequantize_acc_bias(e.sum, e.factor, e.bias))));
-        } else {
-            self.store(out, |e| T::narrow(relu(qcore::dequantize_acc(e.sum, e.factor))));
-        }
+        self.store(out, |e| T::narrow(relu(qcore::dequantize_acc_bias(e.sum, e.factor, e.bias))));
     }
 
     #[inline(always)]
@@ -138,7 +135,7 @@ impl StoredTile<'_> {
         let channel_sum: [i32; L] = entries(stage.channel_sums, channel);
         let zero_point: [i32; L] = entries(stage.zero_points, channel);
         let factor: [f32; L] = entries(stage.factors, channel);
-        let bias: [f32; L] = stage.float_bias.map_or([0.0; L], |bias| entries(bias, channel));
+        let bias: [f32; L] = stage.float_bias.map_or([-0.0; L], |bias| entries(bias, channel));
         let multipliers = stage.fixed_point.map_or(&[][..], |fixed_point| fixed_point.multipliers);
         let multiplier: [Q31Multiplier; L] = entries(multipliers, channel);
         for (above, acc) in self.acc.chunks_exact(self.stride).enumerate() {
