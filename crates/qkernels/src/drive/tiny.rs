@@ -47,7 +47,7 @@ pub(crate) fn run<S: Source, T: Stored>(
     let row_sums = if stage.zero_points.is_empty() { &[] } else { &row_sums[..m] };
     let row_terms = RowTerms { sums: row_sums, ..row_terms };
     let place = Place { stage, channels: 0..n, first_row: 0, row_terms, origin: (0, 0) };
-    let tile = StoredTile { place: &place, first: 0, acc: &acc[..m * n], stride: n };
+    let tile = StoredTile::<true> { place: &place, first: 0, acc: &acc[..m * n], stride: n };
     if stage.function_fits_registers() {
         T::store(&tile, &mut out);
     } else {
@@ -58,6 +58,6 @@ pub(crate) fn run<S: Source, T: Stored>(
 /// Never inlined. [`run`] is compiled for each type of activations and stage in each crate that
 /// uses it, and would take all functions along.
 #[inline(never)]
-fn store_curve(tile: &StoredTile<'_>, target: &mut Target<'_>) {
+fn store_curve(tile: &StoredTile<'_, true>, target: &mut Target<'_>) {
     curve::store(tile, target);
 }

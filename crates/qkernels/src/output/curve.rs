@@ -14,7 +14,7 @@ const BUFFER: usize = 64;
 
 /// Stores a tile whose stage has a function.
 #[inline(always)]
-pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
+pub(crate) fn store<const FEW: bool>(tile: &StoredTile<'_, FEW>, target: &mut Target<'_>) {
     let StoredTile { place, first, acc, stride } = *tile;
     let mut buffer = [0.0; BUFFER];
     for (row, acc) in (first..).zip(acc.chunks_exact(stride)) {
@@ -24,7 +24,8 @@ pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
             let values = &mut buffer[..len];
             let start = place.channels.start + column;
             let place = Place { channels: start..start + len, ..place.clone() };
-            let part = StoredTile { place: &place, first: row, acc: &acc[column..column + len], stride: len };
+            let part =
+                StoredTile::<FEW> { place: &place, first: row, acc: &acc[column..column + len], stride: len };
             scaled(&part, values);
             place.stage.function.apply_slice(values);
             let to = (place.origin.0 + row, place.origin.1 + column);
@@ -45,7 +46,7 @@ pub(crate) fn store(tile: &StoredTile<'_>, target: &mut Target<'_>) {
 /// Computes the scaled sums of a part of a row, with bias and residual: real values, or steps of
 /// the output.
 #[inline(always)]
-fn scaled(part: &StoredTile<'_>, values: &mut [f32]) {
+fn scaled<const FEW: bool>(part: &StoredTile<'_, FEW>, values: &mut [f32]) {
     let len = values.len();
     let Ok(mut out) = MatMut::new(values, 1, len) else { return };
     match part.place.stage.residual {

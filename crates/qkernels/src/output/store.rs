@@ -21,7 +21,7 @@ impl Store<'_, '_> {
     /// Applies the stage to the sums `acc` of the rows from `first` on. Rows are `stride` apart.
     #[inline(always)]
     pub(crate) fn apply(&mut self, first: usize, acc: &[i32], stride: usize) {
-        let tile = StoredTile { place: &self.place, first, acc, stride };
+        let tile = StoredTile::<false> { place: &self.place, first, acc, stride };
         if !tile.place.stage.function_fits_registers() {
             return curve::store(&tile, self.target);
         }

@@ -24,8 +24,10 @@ pub(crate) struct Place<'t> {
     pub(crate) origin: (usize, usize),
 }
 
-/// Some rows of sums.
-pub(crate) struct StoredTile<'s> {
+/// Some rows of sums. Those of a product of a `FEW` numbers are stored without the loops over
+/// vectors, which would be most of what is compiled for such products, once for each type of
+/// activations and stage.
+pub(crate) struct StoredTile<'s, const FEW: bool = false> {
     pub(crate) place: &'s Place<'s>,
     /// The index of the first of the rows in the strip.
     pub(crate) first: usize,
@@ -48,7 +50,7 @@ pub(crate) struct Element {
     pub(crate) residual: i32,
 }
 
-impl StoredTile<'_> {
+impl<const FEW: bool> StoredTile<'_, FEW> {
     #[inline(always)]
     pub(crate) fn store_sums(&self, out: &mut MatMut<'_, i32>) {
         self.store(out, |e| e.sum);
@@ -103,17 +105,19 @@ impl StoredTile<'_> {
     ) {
         let columns = self.place.channels.len();
         let mut j = 0;
-        while j + 16 <= columns {
-            self.store_columns::<16, T>(j, out, (row, column + j), &step);
-            j += 16;
-        }
-        if j + 8 <= columns {
-            self.store_columns::<8, T>(j, out, (row, column + j), &step);
-            j += 8;
-        }
-        if j + 4 <= columns {
-            self.store_columns::<4, T>(j, out, (row, column + j), &step);
-            j += 4;
+        if !FEW {
+            while j + 16 <= columns {
+                self.store_columns::<16, T>(j, out, (row, column + j), &step);
+                j += 16;
+            }
+            if j + 8 <= columns {
+                self.store_columns::<8, T>(j, out, (row, column + j), &step);
+                j += 8;
+            }
+            if j + 4 <= columns {
+                self.store_columns::<4, T>(j, out, (row, column + j), &step);
+                j += 4;
+            }
         }
         while j < columns {
             self.store_columns::<1, T>(j, out, (row, column + j), &step);

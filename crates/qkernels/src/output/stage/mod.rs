@@ -285,9 +285,10 @@ pub(crate) mod sealed {
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
         fn target(out: MatMut<'_, Self>) -> Target<'_>;
 
-        /// Stores `tile`, whose stage has no function for [`curve`](crate::output::curve).
+        /// Stores the few elements of `tile`, whose stage has no function for
+        /// [`curve`](crate::output::curve).
         #[expect(private_interfaces, reason = "sealed: only this crate names it")]
-        fn store(tile: &StoredTile<'_>, out: &mut MatMut<'_, Self>);
+        fn store(tile: &StoredTile<'_, true>, out: &mut MatMut<'_, Self>);
     }
 
     /// An element type of residuals.
@@ -307,7 +308,7 @@ pub(crate) mod sealed {
 
                 #[inline(always)]
                 #[expect(private_interfaces, reason = "sealed")]
-                fn store(tile: &StoredTile<'_>, out: &mut MatMut<'_, $element>) {
+                fn store(tile: &StoredTile<'_, true>, out: &mut MatMut<'_, $element>) {
                     tile.$store(out);
                 }
             }
