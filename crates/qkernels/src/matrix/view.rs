@@ -196,6 +196,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
 
     /// Row `i` as a slice. `None` outside of the matrix, or if the elements of a row are not
     /// adjacent.
+    #[inline(always)] // Loops over chunks of a row ask for it each time.
     pub fn row_slice(&self, i: usize) -> Option<&'a [T]> {
         let adjacent = self.col_stride == 1 || self.cols <= 1;
         (i < self.rows && adjacent).then(|| &self.skip_rows(i)[..self.cols])
@@ -366,6 +367,15 @@ impl<'a, T> MatMut<'a, T> {
             unsafe { self.start.add(col) }
         };
         Some((Self { cols: col, ..self }, Self { start, cols: right_cols, ..self }))
+    }
+}
+
+impl MatMut<'_, i8> {
+    /// The same elements as bytes. (Every byte is an i8, and the other way round.)
+    #[inline]
+    pub(crate) fn as_bytes(&mut self) -> MatMut<'_, u8> {
+        let Self { start, rows, cols, row_stride, .. } = *self;
+        MatMut { start: start.cast(), rows, cols, row_stride, borrow: PhantomData }
     }
 }
 

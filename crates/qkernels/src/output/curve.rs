@@ -2,7 +2,7 @@
 //! through a buffer, where the function is applied. If they were inlined into every stage for every
 //! element type, eight functions would be most of this crate's code.
 
-use qcore::{Code, Float};
+use qcore::Float;
 
 use crate::matrix::view::MatMut;
 use crate::output::operands::{Codes, StageOperands};
@@ -29,14 +29,17 @@ pub(crate) fn store<const FEW: bool>(tile: &StoredTile<'_, FEW>, target: &mut Ta
             scaled(&part, values);
             place.stage.function.apply_slice(values);
             let to = (place.origin.0 + row, place.origin.1 + column);
-            match target {
+            match &mut *target {
                 // int32 sums take no function.
                 Target::I32(_) => {}
                 Target::F32(out) => narrow(values, out, to),
                 Target::F16(out) => narrow(values, out, to),
                 Target::Bf16(out) => narrow(values, out, to),
-                Target::I8(out) => requantize(values, place.stage, out, to),
-                Target::U8(out) => requantize(values, place.stage, out, to),
+                codes => {
+                    if let Some(mut codes) = codes.code_bytes() {
+                        requantize(values, place.stage, &mut codes, to);
+                    }
+                }
             }
             column += len;
         }
@@ -64,12 +67,12 @@ fn narrow<T: Float>(values: &[f32], out: &mut MatMut<'_, T>, (row, column): (usi
     T::narrow_slice(values, to.unwrap_or_default());
 }
 
-/// Stores the codes of real values, or of steps of the output.
+/// Stores the codes of real values, or of steps of the output, as bytes.
 #[inline(always)]
-fn requantize<C: Code>(
+fn requantize(
     values: &[f32],
     stage: &StageOperands<'_>,
-    out: &mut MatMut<'_, C>,
+    out: &mut MatMut<'_, u8>,
     (row, column): (usize, usize),
 ) {
     let StageOperands { codes: Codes { zero_point, low, high }, output_scale, .. } = *stage;
@@ -77,10 +80,10 @@ fn requantize<C: Code>(
     let pairs = to.unwrap_or_default().iter_mut().zip(values);
     match output_scale {
         Some(scale) => pairs.for_each(|(to, &y)| {
-            *to = C::from_clamped(qcore::requantize_real(y, scale, zero_point, low, high));
+            *to = qcore::requantize_real(y, scale, zero_point, low, high) as u8;
         }),
         None => pairs.for_each(|(to, &v)| {
-            *to = C::from_clamped(qcore::requantize_scaled(v, zero_point, low, high));
+            *to = qcore::requantize_scaled(v, zero_point, low, high) as u8;
         }),
     }
 }

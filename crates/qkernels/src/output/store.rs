@@ -30,8 +30,11 @@ impl Store<'_, '_> {
             Target::F32(out) => tile.store_real(out),
             Target::F16(out) => tile.store_real(out),
             Target::Bf16(out) => tile.store_real(out),
-            Target::I8(out) => tile.store_codes(out),
-            Target::U8(out) => tile.store_codes(out),
+            codes => {
+                if let Some(mut codes) = codes.code_bytes() {
+                    tile.store_codes(&mut codes);
+                }
+            }
         }
     }
 }

@@ -61,6 +61,16 @@ macro_rules! each_target {
 }
 
 impl<'o> Target<'o> {
+    /// Codes of either type as bytes; `None` for what is no code.
+    #[inline]
+    pub(crate) fn code_bytes(&mut self) -> Option<MatMut<'_, u8>> {
+        match self {
+            Target::I8(out) => Some(out.as_bytes()),
+            Target::U8(out) => Some(out.reborrow()),
+            Target::I32(_) | Target::F32(_) | Target::F16(_) | Target::Bf16(_) => None,
+        }
+    }
+
     /// How many columns it has.
     pub(crate) fn columns(&self) -> usize {
         each_target!(self, out => out.cols(), _wrap => out)

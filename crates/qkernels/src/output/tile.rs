@@ -64,24 +64,25 @@ impl<const FEW: bool> StoredTile<'_, FEW> {
         self.store(out, |e| T::narrow(relu(qcore::dequantize_acc_bias(e.sum, e.factor, e.bias))));
     }
 
+    /// Stores codes as bytes. Those of i8 are the low bytes of negative numbers, so one loop serves
+    /// both types.
     #[inline(always)]
-    pub(crate) fn store_codes<C: Code>(&self, out: &mut MatMut<'_, C>) {
+    pub(crate) fn store_codes(&self, out: &mut MatMut<'_, u8>) {
         let StageOperands { codes: Codes { zero_point, low, high }, fixed_point, residual, .. } =
             *self.place.stage;
         match (fixed_point, residual) {
-            (None, None) => self
-                .store(out, |e| C::from_clamped(qcore::requantize(e.sum, e.factor, zero_point, low, high))),
+            (None, None) => {
+                self.store(out, |e| qcore::requantize(e.sum, e.factor, zero_point, low, high) as u8);
+            }
             (None, Some(residual)) => self.store(out, |e| {
                 let step = residual.multiplier;
-                C::from_clamped(qcore::requantize_residual(
-                    e.sum, e.factor, e.residual, step, zero_point, low, high,
-                ))
+                qcore::requantize_residual(e.sum, e.factor, e.residual, step, zero_point, low, high) as u8
             }),
             (Some(FixedPoint { rounding: FixedPointRounding::Double, .. }), _) => self.store(out, |e| {
-                C::from_clamped(qcore::requantize_double_rounding(e.sum, e.multiplier, zero_point, low, high))
+                qcore::requantize_double_rounding(e.sum, e.multiplier, zero_point, low, high) as u8
             }),
             (Some(FixedPoint { rounding: FixedPointRounding::Single, .. }), _) => self.store(out, |e| {
-                C::from_clamped(qcore::requantize_single_rounding(e.sum, e.multiplier, zero_point, low, high))
+                qcore::requantize_single_rounding(e.sum, e.multiplier, zero_point, low, high) as u8
             }),
         }
     }
@@ -191,7 +192,12 @@ impl<const FEW: bool> StoredTile<'_, FEW> {
 #[inline(always)]
 fn distances<C: Code, const L: usize>(row: Option<&[C]>, column: usize, zero_point: i32) -> [i32; L] {
     let codes: [C; L] = entries(row.unwrap_or_default(), column);
-    codes.map(|code| code.widen().saturating_sub(zero_point))
+    // `map` would be a function of its own, and not compiled for the kernel's vector level.
+    let mut distances = [0; L];
+    for j in 0..L {
+        distances[j] = codes[j].widen().saturating_sub(zero_point);
+    }
+    distances
 }
 
 /// Entries `first..first + L` of an operand. They are zeros if the operand is empty because its

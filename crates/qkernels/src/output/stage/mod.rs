@@ -299,7 +299,7 @@ pub(crate) mod sealed {
     }
 
     macro_rules! stored {
-        ($element:ty, $variant:ident, $store:ident) => {
+        ($element:ty, $variant:ident, |$tile:ident, $out:ident| $store:expr) => {
             impl Stored for $element {
                 #[expect(private_interfaces, reason = "sealed")]
                 fn target(out: MatMut<'_, $element>) -> Target<'_> {
@@ -308,18 +308,18 @@ pub(crate) mod sealed {
 
                 #[inline(always)]
                 #[expect(private_interfaces, reason = "sealed")]
-                fn store(tile: &StoredTile<'_, true>, out: &mut MatMut<'_, $element>) {
-                    tile.$store(out);
+                fn store($tile: &StoredTile<'_, true>, $out: &mut MatMut<'_, $element>) {
+                    $store;
                 }
             }
         };
     }
-    stored!(i32, I32, store_sums);
-    stored!(f32, F32, store_real);
-    stored!(f16, F16, store_real);
-    stored!(bf16, Bf16, store_real);
-    stored!(i8, I8, store_codes);
-    stored!(u8, U8, store_codes);
+    stored!(i32, I32, |tile, out| tile.store_sums(out));
+    stored!(f32, F32, |tile, out| tile.store_real(out));
+    stored!(f16, F16, |tile, out| tile.store_real(out));
+    stored!(bf16, Bf16, |tile, out| tile.store_real(out));
+    stored!(i8, I8, |tile, out| tile.store_codes(&mut out.as_bytes()));
+    stored!(u8, U8, |tile, out| tile.store_codes(out));
 
     macro_rules! addend {
         ($element:ty, $variant:ident) => {
