@@ -199,7 +199,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
     #[inline(always)] // Loops over chunks of a row ask for it each time.
     pub fn row_slice(&self, i: usize) -> Option<&'a [T]> {
         let adjacent = self.col_stride == 1 || self.cols <= 1;
-        (i < self.rows && adjacent).then(|| &self.skip_rows(i)[..self.cols])
+        if i < self.rows && adjacent { Some(&self.skip_rows(i)[..self.cols]) } else { None }
     }
 }
 
