@@ -61,50 +61,54 @@ fn logits<F: Float>(layers: &[WeightOnlyLinear], x: &[f32], batch: usize, thread
     logits
 }
 
-#[test]
-fn models_with_quantized_weights_decide_as_the_f32_models_do() {
+/// That the model `name` decides alike with its weights quantized in any way.
+fn decides_as_the_f32_model_does(name: &str) {
     let test = Digits::read(&file("mnist_test_2500")).unwrap();
     let images = MatRef::new(&test.inputs, test.len(), PIXELS).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    for name in ["mnist_mlp_784_256_128_10", "mnist_mlp_784_512_512_10"] {
-        let float = FloatMlp::load(file(name)).unwrap();
-        let mut expected = vec![0.0; test.len() * CLASSES];
-        let out = MatMut::new(&mut expected, test.len(), CLASSES).unwrap();
-        float.forward(images, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
-        let right =
-            |logits: &[f32]| test.correct(argmax_rows(MatRef::new(logits, test.len(), CLASSES).unwrap()));
-        for kernel in Kernel::available() {
-            for config in configs() {
-                let layers = quantize(&float, &config, kernel);
-                let y = logits::<f32>(&layers, &test.inputs, test.len(), Threads::Serial);
-                let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
-                let which = format!("{name} {kernel} {:?} {:?}", config.group_len, config.scheme.kind);
-                println!("{which}: {correct} right, logits SQNR {sqnr:.2} dB");
-                assert!(correct >= 2442 && sqnr >= 49.0, "{which}: {correct} {sqnr}");
-                if config.group_len.is_some() {
-                    continue;
-                }
-                // The same bits in any batch, on any number of threads.
-                assert!(
-                    y == logits::<f32>(&layers, &test.inputs, test.len(), Threads::Pool(&pool)),
-                    "{which}"
-                );
-                assert!(
-                    y[..100 * CLASSES]
-                        == logits::<f32>(&layers, &test.inputs[..100 * PIXELS], 1, Threads::Serial)
-                );
+    let float = FloatMlp::load(file(name)).unwrap();
+    let mut expected = vec![0.0; test.len() * CLASSES];
+    let out = MatMut::new(&mut expected, test.len(), CLASSES).unwrap();
+    float.forward(images, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
+    let right = |logits: &[f32]| test.correct(argmax_rows(MatRef::new(logits, test.len(), CLASSES).unwrap()));
+    for kernel in Kernel::available() {
+        for config in configs() {
+            let layers = quantize(&float, &config, kernel);
+            let y = logits::<f32>(&layers, &test.inputs, test.len(), Threads::Serial);
+            let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
+            let which = format!("{name} {kernel} {:?} {:?}", config.group_len, config.scheme.kind);
+            println!("{which}: {correct} right, logits SQNR {sqnr:.2} dB");
+            assert!(correct >= 2442 && sqnr >= 49.0, "{which}: {correct} {sqnr}");
+            if config.group_len.is_some() {
+                continue;
             }
-            let layers = quantize(&float, &WeightOnlyConfig::default(), kernel);
-            for (y, least) in [
-                (logits::<f16>(&layers, &test.inputs, test.len(), Threads::Serial), 49.0),
-                (logits::<bf16>(&layers, &test.inputs, test.len(), Threads::Serial), 40.0), // eight bits of mantissa
-            ] {
-                let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
-                println!("{name} {kernel}, 16-bit activations: {correct} right, logits SQNR {sqnr:.2} dB");
-                assert!(correct >= 2440 && sqnr >= least, "{name} {kernel}: {correct} {sqnr}");
-            }
+            // The same bits in any batch, on any number of threads.
+            assert!(y == logits::<f32>(&layers, &test.inputs, test.len(), Threads::Pool(&pool)), "{which}");
+            assert!(
+                y[..100 * CLASSES]
+                    == logits::<f32>(&layers, &test.inputs[..100 * PIXELS], 1, Threads::Serial)
+            );
+        }
+        let layers = quantize(&float, &WeightOnlyConfig::default(), kernel);
+        for (y, least) in [
+            (logits::<f16>(&layers, &test.inputs, test.len(), Threads::Serial), 49.0),
+            (logits::<bf16>(&layers, &test.inputs, test.len(), Threads::Serial), 40.0), // eight bits of mantissa
+        ] {
+            let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
+            println!("{name} {kernel}, 16-bit activations: {correct} right, logits SQNR {sqnr:.2} dB");
+            assert!(correct >= 2440 && sqnr >= least, "{name} {kernel}: {correct} {sqnr}");
         }
     }
+}
+
+#[test]
+fn the_small_model_decides_as_in_f32() {
+    decides_as_the_f32_model_does("mnist_mlp_784_256_128_10");
+}
+
+#[test]
+fn the_large_model_decides_as_in_f32() {
+    decides_as_the_f32_model_does("mnist_mlp_784_512_512_10");
 }
 
 #[test]
