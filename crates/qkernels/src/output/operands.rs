@@ -140,6 +140,10 @@ pub(crate) struct RowTerms<'r> {
 impl<'r> RowTerms<'r> {
     /// The terms of `rows`.
     pub(crate) fn of(&self, rows: Range<usize>) -> Self {
+        // Most products have none, and small ones should not pay for looking.
+        if self.sums.is_empty() && self.zero_points.is_empty() && self.factors.is_empty() {
+            return Self::default();
+        }
         Self {
             sums: self.sums.get(rows.clone()).unwrap_or_default(),
             zero_points: self.zero_points.get(rows.clone()).unwrap_or_default(),

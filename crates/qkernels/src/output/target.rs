@@ -95,15 +95,18 @@ pub(crate) fn fits_registers(
 ) -> bool {
     let StageOperands { zero_points, fixed_point, residual, .. } = stage;
     let rows = !row_terms.zero_points.is_empty() || !row_terms.factors.is_empty();
-    let codes_fit = stage.function_fits_registers()
-        && zero_points.is_empty()
-        && !rows
-        && fixed_point.is_none()
-        && residual.is_none();
+    let codes_fit = |highest| {
+        stage.saturates(highest)
+            && stage.function_fits_registers()
+            && zero_points.is_empty()
+            && !rows
+            && fixed_point.is_none()
+            && residual.is_none()
+    };
     match target {
         Target::I32(_) => zero_points.is_empty() && !rows,
-        Target::I8(_) => codes_fit && stage.saturates(i8::MAX.into()),
-        Target::U8(_) => codes_fit && stage.saturates(u8::MAX.into()),
+        Target::I8(_) => codes_fit(i8::MAX.into()),
+        Target::U8(_) => codes_fit(u8::MAX.into()),
         Target::F32(_) => zero_points.is_empty() && stage.function_fits_registers(),
         Target::F16(_) | Target::Bf16(_) => false,
     }
