@@ -1,4 +1,4 @@
-//! `Checkpoint` of one file, of two, and of two with an index; every layer taken in every form. What is taken runs, can be
+//! `Checkpoint` of one file, of two, and of two with an index; every layer taken in every form, then every tensor. What is taken runs, can be
 //! saved, and is then read as it was.
 //!
 //! The first byte says how many pieces follow (`pieces`), each but the last with its length in two bytes before it.
@@ -23,6 +23,8 @@ const FORMS: [Int8Form; 6] = [
 fuzz_target!(|bytes: &[u8]| {
     for form in [None].into_iter().chain(FORMS.map(Some)) {
         let Ok(mut checkpoint) = parse(bytes) else { return };
+        // Some layers have their inputs first.
+        checkpoint.stored_kn("*c");
         let parts = |tensor: &str| tensor.rsplit_once('.').map(|(layer, _)| layer.to_owned());
         let mut names: Vec<String> = checkpoint.tensors().filter_map(parts).collect();
         names.dedup();
@@ -38,6 +40,14 @@ fuzz_target!(|bytes: &[u8]| {
                     check_saved(&layer);
                     assert!(checkpoint.take_float(&name).is_err(), "a layer is taken once");
                 }
+                Err(_) => assert_eq!(before, checkpoint.tensors().count(), "what failed is as it was"),
+            }
+        }
+        let left: Vec<String> = checkpoint.tensors().map(str::to_owned).collect();
+        for name in left {
+            let before = checkpoint.tensors().count();
+            match checkpoint.take_tensor(&name, None) {
+                Ok(tensor) => assert_eq!(tensor.name(), name),
                 Err(_) => assert_eq!(before, checkpoint.tensors().count(), "what failed is as it was"),
             }
         }

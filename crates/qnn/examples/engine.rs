@@ -4,9 +4,9 @@
 
 use std::error::Error;
 
-use qkernels::{MatMut, MatRef, Threads};
+use qkernels::{MatRef, Threads};
 use qnn::{
-    DynamicConfig, FloatLinear, ForwardError, Layers, Linear, LinearWorkspace, Method, PassConfig,
+    DynamicConfig, FloatLinear, ForwardError, Linear, LinearWorkspace, Method, PassConfig,
     analyze_model_sizes, quantize_model,
 };
 
@@ -23,37 +23,15 @@ struct Block {
     down: Linear,
 }
 
-impl Layers for Block {
-    fn visit(&self, visit: &mut dyn FnMut(&Linear)) {
-        [&self.up, &self.down].into_iter().for_each(visit);
-    }
-
-    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Linear)) {
-        [&mut self.up, &mut self.down].into_iter().for_each(visit);
-    }
-}
-
-impl Layers for Transformerish {
-    fn visit(&self, visit: &mut dyn FnMut(&Linear)) {
-        self.blocks.visit(visit);
-        visit(&self.lm_head);
-    }
-
-    fn visit_mut(&mut self, visit: &mut dyn FnMut(&mut Linear)) {
-        self.blocks.visit_mut(visit);
-        visit(&mut self.lm_head);
-    }
-}
+qnn::layers!(Block { up, down });
+qnn::layers!(Transformerish { blocks, lm_head });
 
 impl Transformerish {
     fn forward(&self, x: &[f32]) -> Result<Vec<f32>, ForwardError> {
         let mut workspace = LinearWorkspace::new();
         let mut apply = |layer: &Linear, x: &[f32]| {
-            let m = x.len() / layer.k();
-            let mut y = vec![0.0; m * layer.n()];
-            let (x, out) = (MatRef::new(x, m, layer.k())?, MatMut::new(&mut y, m, layer.n())?);
-            layer.forward(x, out, Threads::Serial, &mut workspace)?;
-            Ok::<_, ForwardError>(y)
+            let x = MatRef::new(x, x.len() / layer.k(), layer.k())?;
+            layer.forward_vec(x, Threads::Serial, &mut workspace)
         };
         let mut hidden = x.to_vec();
         for block in &self.blocks {

@@ -15,8 +15,10 @@ use crate::config::form::Form;
 
 /// The name of the format.
 const FORMAT: &str = "qnn.layers";
-/// The version of the format.
+/// The version of a file of layers, and that of a file that has other tensors, too. The layout is
+/// the same, but who knows only the older version does not know where those tensors belong.
 const VERSION: u32 = 2;
+const VERSION_WITH_TENSORS: u32 = 3;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -29,6 +31,9 @@ pub(crate) struct Description {
     version: u32,
     requantize: String,
     pub(crate) layers: Vec<LayerDescription>,
+    /// The names of the tensors that are no part of a layer, in the order of the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tensors: Vec<String>,
     /// The checksum of all tensors and of this description with an empty checksum, in eight
     /// lower-case hexadecimal digits.
     checksum: String,
@@ -98,16 +103,18 @@ struct Identity {
 impl Description {
     pub(crate) fn new(
         layers: Vec<LayerDescription>,
-        tensors: &BTreeMap<String, Tensor<'_>>,
+        tensors: Vec<String>,
+        contents: &BTreeMap<String, Tensor<'_>>,
     ) -> Result<Self, serde_json::Error> {
         let mut description = Self {
             format: FORMAT.to_owned(),
-            version: VERSION,
+            version: if tensors.is_empty() { VERSION } else { VERSION_WITH_TENSORS },
             requantize: REQUANTIZE.to_owned(),
             layers,
+            tensors,
             checksum: String::new(),
         };
-        description.checksum = description.checksum_with(tensors)?;
+        description.checksum = description.checksum_with(contents)?;
         Ok(description)
     }
 
@@ -119,10 +126,14 @@ impl Description {
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
-        if identity.version != VERSION {
-            return Err(LoadError::Version { expected: VERSION, got: identity.version });
+        if !(VERSION..=VERSION_WITH_TENSORS).contains(&identity.version) {
+            return Err(LoadError::Version { expected: VERSION_WITH_TENSORS, got: identity.version });
         }
         let description = parsed.map_err(LoadError::Description)?;
+        if description.tensors.is_empty() == (identity.version == VERSION_WITH_TENSORS) {
+            let expected = if description.tensors.is_empty() { VERSION } else { VERSION_WITH_TENSORS };
+            return Err(LoadError::Version { expected, got: identity.version });
+        }
         named("requantize", &[(REQUANTIZE, ())], description.requantize.clone())?;
         Ok(description)
     }

@@ -10,6 +10,7 @@ use super::tensors::TensorFileError;
 use crate::config::form::Form;
 use crate::layer::float::FloatLinearError;
 use crate::layer::layer_error::LayerError;
+use crate::layer::tensor::FloatTensorError;
 use crate::mlp::quant::QuantizeModelError;
 use crate::tree::chain::ChainError;
 
@@ -75,6 +76,12 @@ pub enum LoadError {
         /// The layer.
         layer: String,
     },
+    /// The description names a tensor that is not there, or names it twice.
+    #[error("tensor {tensor:?} is named in the description, but it is not there, or named twice")]
+    Described {
+        /// The tensor.
+        tensor: String,
+    },
     /// The file has a layer that the model did not take.
     #[error("layer {layer:?} was not taken")]
     NotTaken {
@@ -106,6 +113,9 @@ pub enum LoadError {
         /// Why.
         source: ParamError,
     },
+    /// Floats do not make a tensor.
+    #[error(transparent)]
+    Tensor(#[from] FloatTensorError),
     /// Floats do not make a layer.
     #[error(transparent)]
     Float(#[from] FloatLinearError),
@@ -138,6 +148,13 @@ pub enum SaveError {
     /// The layers do not make a model.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// Two tensors have the same name: two that are no part of a layer, or one of them and one of a
+    /// layer's.
+    #[error("the model has two tensors {tensor:?}")]
+    SameTensor {
+        /// The name.
+        tensor: String,
+    },
     /// The format has no name for a choice, because the choice is younger than the format. All
     /// choices of today have names.
     #[error("layer {layer:?}: the format has no name for {what}")]

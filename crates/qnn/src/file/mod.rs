@@ -9,5 +9,6 @@ pub(crate) mod json_keys;
 pub(crate) mod mlp;
 pub(crate) mod reader;
 pub(crate) mod scheme;
+pub(crate) mod source;
 pub(crate) mod tensors;
 pub(crate) mod writer;

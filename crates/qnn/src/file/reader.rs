@@ -10,6 +10,8 @@
 //! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into
 //!   groups.
 //!
+//! Tensors that are no part of a layer are F32; the description names them.
+//!
 //! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the
 //! JSON of `Description`.
 
@@ -22,12 +24,13 @@ use safetensors::Dtype;
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, LoadError};
 use super::scheme::named;
-use super::tensors::TensorFile;
+use super::tensors::{TensorFile, TensorFileError};
 use crate::config::form::Form;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::tensor::FloatTensor;
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
@@ -41,6 +44,8 @@ pub struct LayerFile<'d> {
     file: TensorFile<'d>,
     names: Vec<String>,
     layers: BTreeMap<String, LayerDescription>,
+    /// The names of the tensors that are no part of a layer.
+    others: Vec<String>,
 }
 
 impl<'d> LayerFile<'d> {
@@ -57,12 +62,51 @@ impl<'d> LayerFile<'d> {
         let names: Vec<_> = description.layers.iter().map(|layer| layer.name.clone()).collect();
         check_names(names.iter().map(String::as_str))?;
         let layers = description.layers.into_iter().map(|layer| (layer.name.clone(), layer)).collect();
-        Ok(Self { file, names, layers })
+        let others = description.tensors;
+        let mut sorted: Vec<&String> = others.iter().collect();
+        sorted.sort_unstable();
+        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        let missing = || sorted.iter().copied().find(|name| !file.tensors.contains_key(*name));
+        if let Some(tensor) = twice.or_else(missing) {
+            return Err(LoadError::Described { tensor: tensor.clone() });
+        }
+        Ok(Self { file, names, layers, others })
     }
 
     /// The names of all layers, in the order in which they were saved.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The names of all tensors that are no part of a layer, in the order in which they were saved.
+    pub fn tensor_names(&self) -> &[String] {
+        &self.others
+    }
+
+    /// Takes a tensor out that is no part of a layer. One that cannot be read stays.
+    ///
+    /// ```
+    /// use qnn::{FloatTensor, LayerFile, layers_to_bytes};
+    /// let bytes = layers_to_bytes(&FloatTensor::new("norm.weight", [2], vec![1.0, -2.0])?)?;
+    /// let mut file = LayerFile::parse(&bytes)?;
+    /// assert_eq!(file.take_tensor("norm.weight", Some(&[2]))?.values(), [1.0, -2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such tensor (any more), or it has another shape than `shape`, if
+    /// that is given.
+    pub fn take_tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, LoadError> {
+        if !self.others.iter().any(|other| other == name) {
+            return Err(TensorFileError::Missing { tensor: name.to_owned() }.into());
+        }
+        let tensor = match shape {
+            Some(shape) => self.file.take_shaped(name, Dtype::F32, shape),
+            None => self.file.take(name, Dtype::F32),
+        };
+        let tensor = self.file.settle(tensor)?;
+        let values = tensor.to_f32();
+        Ok(FloatTensor::new(name, tensor.shape, values)?)
     }
 
     /// Takes a layer out, packed for `kernel`, or for [`Kernel::select`]. One that cannot be read

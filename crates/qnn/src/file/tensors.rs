@@ -236,6 +236,8 @@ pub(crate) struct TensorFile<'d> {
     pending: Vec<String>,
     /// The names of tensors that layers were made of.
     taken: BTreeSet<String>,
+    /// The names of tensors that may be taken again.
+    tied: BTreeSet<String>,
 }
 
 impl<'d> TensorFile<'d> {
@@ -275,8 +277,8 @@ impl<'d> TensorFile<'d> {
 
     /// Tensors without metadata.
     pub(crate) fn of(header: &'d [u8], tensors: BTreeMap<String, Tensor<'d>>) -> Self {
-        let (metadata, pending, taken) = (HashMap::new(), Vec::new(), BTreeSet::new());
-        Self { header, metadata, tensors, pending, taken }
+        let (metadata, pending) = (HashMap::new(), Vec::new());
+        Self { header, metadata, tensors, pending, taken: BTreeSet::new(), tied: BTreeSet::new() }
     }
 
     /// Ends the reading of a layer. If it succeeded, its tensors are gone. If it failed, they are
@@ -284,7 +286,9 @@ impl<'d> TensorFile<'d> {
     pub(crate) fn settle<T, E>(&mut self, layer: Result<T, E>) -> Result<T, E> {
         for name in self.pending.drain(..) {
             if layer.is_ok() {
-                self.tensors.remove(&name);
+                if !self.tied.contains(&name) {
+                    self.tensors.remove(&name);
+                }
                 self.taken.insert(name);
             }
         }
@@ -354,11 +358,46 @@ impl<'d> TensorFile<'d> {
         }
     }
 
+    /// Lets a tensor that is there be taken any number of times.
+    pub(crate) fn tie(&mut self, tensor: &str) -> Result<(), TensorFileError> {
+        let name = tensor.to_owned();
+        match self.tensors.contains_key(tensor) {
+            true => self.tied.insert(name),
+            false if self.taken.contains(tensor) => return Err(TensorFileError::Taken { tensor: name }),
+            false => return Err(TensorFileError::Missing { tensor: name }),
+        };
+        Ok(())
+    }
+
+    /// Renames tensors: `old_names` has the name of today for each new one. No two are the same.
+    pub(crate) fn rename(&mut self, old_names: BTreeMap<String, String>) {
+        let mut tensors = core::mem::take(&mut self.tensors);
+        let (taken, tied) = (core::mem::take(&mut self.taken), core::mem::take(&mut self.tied));
+        for (new, old) in old_names {
+            // A tied tensor that was taken is still here, under its new name.
+            if taken.contains(&old) {
+                self.taken.insert(new.clone());
+            }
+            if tied.contains(&old) {
+                self.tied.insert(new.clone());
+            }
+            if let Some(tensor) = tensors.remove(&old) {
+                self.tensors.insert(new, tensor);
+            }
+        }
+    }
+
+    /// The tensors that nobody has taken, in the order of their names.
+    pub(crate) fn left(&self) -> impl Iterator<Item = (&str, &Tensor<'d>)> {
+        let left = self.tensors.iter().filter(|(name, _)| !self.taken.contains(*name));
+        left.map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
     /// Checks that nothing is left.
     pub(crate) fn check_empty(&self) -> Result<(), TensorFileError> {
-        match self.tensors.keys().next() {
+        match self.left().next() {
             None => Ok(()),
-            Some(tensor) => Err(TensorFileError::Unexpected { tensor: tensor.clone() }),
+            Some((tensor, _)) => Err(TensorFileError::Unexpected { tensor: tensor.to_owned() }),
         }
     }
 }

@@ -15,12 +15,13 @@ use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
 use crate::layer::linear::Linear;
 use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::tensor::FloatTensor;
 use crate::layer::weight_only::WeightOnlyLinear;
 use crate::tree::chain::check_names;
 use crate::tree::layers::Layers;
 
-/// Writes the linear layers of `model` as a file's bytes. The same layers make the same bytes,
-/// whatever the kernel.
+/// Writes a model as a file's bytes: its linear layers, and the other tensors that it shows
+/// ([`Layers::visit_tensors`]). The same model makes the same bytes, whatever the kernel.
 ///
 /// The output parameters of static layers ([`StaticLinear::set_output`]) are not in the file. They
 /// are those of the next layer's input, so whoever knows which layer comes next links them, as
@@ -37,7 +38,8 @@ use crate::tree::layers::Layers;
 /// ```
 ///
 /// # Errors
-/// [`SaveError`] if names are not unique or too long.
+/// [`SaveError`] if names are not unique or too long, or a tensor has the name of another one or of
+/// a layer's.
 pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveError> {
     let mut writer = Writer::default();
     let mut failed = None;
@@ -50,10 +52,11 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
         };
         failed = failed.take().or(added.err());
     });
+    model.visit_tensors(&mut |tensor| failed = failed.take().or(writer.add_other(tensor).err()));
     failed.map_or_else(|| writer.finish(), Err)
 }
 
-/// Writes the linear layers of `model` to `path`. They are written to a temporary file beside it,
+/// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a temporary file beside it,
 /// which is then renamed, so there is never half a model.
 ///
 /// # Errors
@@ -84,6 +87,8 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 struct Writer {
     tensors: BTreeMap<String, Tensor<'static>>,
     layers: Vec<LayerDescription>,
+    /// The names of the tensors that are no part of a layer.
+    others: Vec<String>,
 }
 
 impl Writer {
@@ -91,6 +96,18 @@ impl Writer {
         self.layers.push(LayerDescription::new(name, form, activation));
         let last = self.layers.len() - 1;
         &mut self.layers[last]
+    }
+
+    /// Adds a tensor that is no part of a layer.
+    fn add_other(&mut self, tensor: &FloatTensor) -> Result<(), SaveError> {
+        let name = tensor.name().to_owned();
+        if self.tensors.contains_key(&name) {
+            return Err(SaveError::SameTensor { tensor: name });
+        }
+        let stored = Tensor::of_f32(tensor.shape().to_vec(), tensor.values());
+        self.tensors.insert(name.clone(), stored);
+        self.others.push(name);
+        Ok(())
     }
 
     fn add_tensor(&mut self, layer: &str, kind: &str, tensor: Tensor<'static>) {
@@ -161,7 +178,7 @@ impl Writer {
 
     fn finish(self) -> Result<Vec<u8>, SaveError> {
         check_names(self.layers.iter().map(|layer| &layer.name[..]))?;
-        let description = Description::new(self.layers, &self.tensors)?;
+        let description = Description::new(self.layers, self.others, &self.tensors)?;
         let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&description)?)]);
         Ok(safetensors::serialize(&self.tensors, Some(metadata))?)
     }

@@ -8,6 +8,7 @@ use super::dynamic::DynamicLinear;
 use super::float::FloatLinear;
 use super::forward_error::ForwardError;
 use super::head::Head;
+use super::rows::{check_input, in_vec};
 use super::static_linear::build::StaticLinear;
 use super::storage::Storage;
 use super::weight_only::WeightOnlyLinear;
@@ -154,5 +155,28 @@ impl Linear {
             Linear::Dynamic(layer) => layer.forward(x, out, threads, workspace),
             Linear::WeightOnly(layer) => layer.forward(x, out, threads, workspace),
         }
+    }
+
+    /// As [`forward`](Self::forward), with the result (m, n) in a vector.
+    ///
+    /// ```
+    /// use qkernels::{MatRef, Threads};
+    /// use qnn::{FloatLinear, Linear, LinearWorkspace};
+    /// let layer = Linear::from(FloatLinear::without_bias("lm_head", 1, 2, vec![2.0, 3.0])?);
+    /// let x = MatRef::new(&[1.0, 1.0, 0.0, 2.0], 2, 2)?;
+    /// assert_eq!(layer.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new())?, [5.0, 6.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if there is no memory for the result.
+    pub fn forward_vec(
+        &self,
+        x: MatRef<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<Vec<f32>, ForwardError> {
+        check_input(&x, self.k())?;
+        in_vec(x.rows(), self.n(), |out| self.forward(x, out, threads, workspace))
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod rows;
 pub(crate) mod static_linear;
 pub(crate) mod storage;
 pub(crate) mod stored;
+pub(crate) mod tensor;
 pub(crate) mod watch;
 pub(crate) mod weight_codes;
 pub(crate) mod weight_only;

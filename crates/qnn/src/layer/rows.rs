@@ -48,6 +48,17 @@ pub(crate) fn grown<T: Copy + Default>(
     Ok(&mut buffer[..len])
 }
 
+/// The (m, n) results that `forward` writes, in a vector.
+pub(crate) fn in_vec(
+    m: usize,
+    n: usize,
+    forward: impl FnOnce(MatMut<'_, f32>) -> Result<(), ForwardError>,
+) -> Result<Vec<f32>, ForwardError> {
+    let mut values = Vec::new();
+    forward(MatMut::new(grown(&mut values, m, n)?, m, n)?)?;
+    Ok(values)
+}
+
 /// The blocks of at most `size` rows that `m` rows are cut into.
 pub(crate) fn blocks(m: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     let size = size.max(1);

@@ -10,7 +10,7 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::rows::{block_rows, blocks, check_finite};
-use crate::layer::rows::{check_input, check_output, grown};
+use crate::layer::rows::{check_input, in_vec, check_output, grown};
 use crate::layer::static_linear::sequence;
 use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, check_chain};
@@ -123,10 +123,21 @@ impl Mlp {
     /// # Errors
     /// As [`forward`](Self::forward), or if there is no memory for the result.
     pub fn run_batch(&self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
+        self.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new()).map(drop)
+    }
+
+    /// As [`forward`](Self::forward), with the result (m, outputs) in a vector.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if there is no memory for the result.
+    pub fn forward_vec(
+        &self,
+        x: MatRef<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<Vec<f32>, ForwardError> {
         check_input(&x, self.inputs())?;
-        let mut out = Vec::new();
-        let out = MatMut::new(grown(&mut out, x.rows(), self.outputs())?, x.rows(), self.outputs())?;
-        self.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())
+        in_vec(x.rows(), self.outputs(), |out| self.forward(x, out, threads, workspace))
     }
 
     /// Computes `out` (m, outputs) of `x` (m, inputs); m = 0 is fine. With a kept workspace, only

@@ -30,3 +30,4 @@ mod shards;
 mod small;
 mod tensor_files;
 mod weight_only;
+mod whole_models;

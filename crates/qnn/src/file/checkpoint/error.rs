@@ -8,6 +8,7 @@ use super::shards::ShardError;
 use crate::file::tensors::TensorFileError;
 use crate::layer::float::FloatLinearError;
 use crate::layer::layer_error::LayerError;
+use crate::layer::tensor::FloatTensorError;
 use crate::tree::chain::ChainError;
 
 /// Why a layer could not be taken from a checkpoint.
@@ -141,9 +142,34 @@ pub enum CheckpointError {
         /// Why.
         source: BiasError,
     },
+    /// Tensors are left that nobody took.
+    #[error("nobody took {}: {}", count(tensors.len(), "tensor"), tensors.join(", "))]
+    Left {
+        /// All of them, by name.
+        tensors: Vec<String>,
+    },
+    /// No layer that was taken has a name that this pattern matches.
+    #[error("no layer was taken whose name matches {pattern:?}, which says that weights are stored (k, n)")]
+    UnusedPattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// Two tensors would have the same name.
+    #[error("tensors {first:?} and {second:?} would both be named {name:?}")]
+    SameName {
+        /// The name.
+        name: String,
+        /// The first of them.
+        first: String,
+        /// The second.
+        second: String,
+    },
     /// The layers do not fit each other, or there are none.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// Floats do not make a tensor.
+    #[error(transparent)]
+    Tensor(#[from] FloatTensorError),
     /// Floats do not make a layer.
     #[error(transparent)]
     Float(#[from] FloatLinearError),
@@ -155,6 +181,11 @@ pub enum CheckpointError {
         /// Why.
         source: LayerError,
     },
+}
+
+/// How many things there are.
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 impl CheckpointError {

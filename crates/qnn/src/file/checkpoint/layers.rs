@@ -6,6 +6,7 @@ use safetensors::Dtype;
 use super::error::CheckpointError;
 use super::names::natural_order;
 use super::shards::{self, ShardIndex};
+use crate::config::pattern::matches;
 use crate::file::tensors::{Tensor, TensorFile, TensorFileError};
 use crate::layer::float::{FloatLinear, FloatLinearError};
 
@@ -35,6 +36,15 @@ use crate::layer::float::{FloatLinear, FloatLinearError};
 #[derive(Debug)]
 pub struct Checkpoint<'d> {
     pub(crate) file: TensorFile<'d>,
+    /// Patterns of the names of layers whose weights are stored (k, n), and whether a layer with
+    /// such a name was taken.
+    pub(super) stored_kn: Vec<(String, bool)>,
+}
+
+impl<'d> From<TensorFile<'d>> for Checkpoint<'d> {
+    fn from(file: TensorFile<'d>) -> Self {
+        Self { file, stored_kn: Vec::new() }
+    }
 }
 
 /// Tensors of layouts that this does not read: the last part of the name, and whose layout it is.
@@ -53,7 +63,7 @@ impl<'d> Checkpoint<'d> {
     /// # Errors
     /// [`CheckpointError`] if the bytes are no safetensors file.
     pub fn parse(bytes: &'d [u8]) -> Result<Self, CheckpointError> {
-        Ok(Self { file: TensorFile::parse(bytes)? })
+        Ok(TensorFile::parse(bytes)?.into())
     }
 
     /// Reads the headers of all files of a checkpoint, in any order. A missing file is not noticed.
@@ -74,7 +84,7 @@ impl<'d> Checkpoint<'d> {
     /// [`CheckpointError`] if there are no files, one is no safetensors file, or two have a tensor
     /// of the same name.
     pub fn parse_shards(shards: impl IntoIterator<Item = &'d [u8]>) -> Result<Self, CheckpointError> {
-        Ok(Self { file: shards::merge(shards)? })
+        Ok(shards::merge(shards)?.into())
     }
 
     /// Reads the headers of the files that `index` names. Each file is given with its name.
@@ -100,13 +110,13 @@ impl<'d> Checkpoint<'d> {
         index: &ShardIndex,
         shards: impl IntoIterator<Item = (N, &'d [u8])>,
     ) -> Result<Self, CheckpointError> {
-        Ok(Self { file: index.merge(shards)? })
+        Ok(index.merge(shards)?.into())
     }
 
     /// The names X of all matrices `X.weight` that are left, in the natural order (`fc2` before
     /// `fc10`). Embeddings are among them, because their names and shapes are no different.
     pub fn layers(&self) -> Vec<String> {
-        let matrices = self.file.tensors.iter().filter(|(_, tensor)| tensor.shape.len() == 2);
+        let matrices = self.file.left().filter(|(_, tensor)| tensor.shape.len() == 2);
         let names = matrices.filter_map(|(name, _)| name.strip_suffix(".weight"));
         let mut names: Vec<_> = names.map(str::to_owned).collect();
         names.sort_by(|a, b| natural_order(a, b));
@@ -115,7 +125,7 @@ impl<'d> Checkpoint<'d> {
 
     /// The names of all tensors that are left.
     pub fn tensors(&self) -> impl Iterator<Item = &str> {
-        self.file.tensors.keys().map(String::as_str)
+        self.file.left().map(|(name, _)| name)
     }
 
     /// Whether the weights of layer `name` are int8 codes.
@@ -124,22 +134,17 @@ impl<'d> Checkpoint<'d> {
     }
 
     /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each
-    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.)
+    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.) Weights that are [stored (k,
+    /// n)](Self::stored_kn) are transposed.
     ///
     /// # Errors
     /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or if
     /// the layer has another tensor.
     pub fn take_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
         let layer = self.read_float(name);
-        self.file.settle(layer)
-    }
-
-    /// Checks that nothing is left.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] that names the first tensor left.
-    pub fn finish(&self) -> Result<(), CheckpointError> {
-        Ok(self.file.check_empty()?)
+        let layer = self.file.settle(layer)?;
+        self.stored_kn.iter_mut().for_each(|(pattern, used)| *used |= matches(pattern, name));
+        Ok(layer)
     }
 
     fn read_float(&mut self, name: &str) -> Result<FloatLinear, CheckpointError> {
@@ -148,12 +153,17 @@ impl<'d> Checkpoint<'d> {
                 true => Ok(()),
                 false => Err(TensorFileError::NotFloat { tensor, got: weight.dtype }),
             })?;
-        let (n, k) = (weight.shape[0], weight.shape[1]);
+        let stored_kn = self.stored_kn.iter().any(|(pattern, _)| matches(pattern, name));
+        let (rows, columns) = (weight.shape[0], weight.shape[1]);
+        let (n, k) = if stored_kn { (columns, rows) } else { (rows, columns) };
         if n == 0 || k == 0 {
             return Err(FloatLinearError::Empty { layer: name.to_owned(), n, k }.into());
         }
         let bias = self.take_bias(name, n)?;
-        let weight = weight.floats().unwrap_or_default();
+        let mut weight = weight.floats().unwrap_or_default();
+        if stored_kn {
+            weight = (0..n).flat_map(|j| weight.iter().skip(j).step_by(n)).copied().collect();
+        }
         Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
     }
 

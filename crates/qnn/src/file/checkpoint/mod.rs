@@ -5,3 +5,4 @@ pub(crate) mod int8_layout;
 pub(crate) mod layers;
 pub(crate) mod names;
 pub(crate) mod shards;
+pub(crate) mod tensors;
