@@ -116,8 +116,7 @@ impl<'d> LayerFile<'d> {
     /// [`LoadError`] if there is no such layer (any more), its tensors do not make a layer, or no
     /// kernel can be selected.
     pub fn take(&mut self, name: &str, kernel: Option<Kernel>) -> Result<Linear, LoadError> {
-        let no_layer = || LoadError::NoLayer { layer: name.to_owned() };
-        let described = self.layers.get(name).cloned().ok_or_else(no_layer)?;
+        let described = self.described(name)?.clone();
         let kernel = match kernel {
             Some(kernel) => kernel,
             None => Kernel::select()?,
@@ -126,6 +125,15 @@ impl<'d> LayerFile<'d> {
         let layer = self.file.settle(layer)?;
         self.layers.remove(name);
         Ok(layer)
+    }
+
+    /// The activation function that follows a layer that is still there.
+    pub(crate) fn activation(&self, name: &str) -> Result<ActivationFunction, LoadError> {
+        self.described(name)?.function()
+    }
+
+    fn described(&self, name: &str) -> Result<&LayerDescription, LoadError> {
+        self.layers.get(name).ok_or_else(|| LoadError::NoLayer { layer: name.to_owned() })
     }
 
     /// Checks that every layer was taken and no tensor is left.

@@ -105,11 +105,10 @@ impl Tensors for Checkpoint<'_> {
 
 impl Tensors for LayerFile<'_> {
     fn linear(&mut self, name: &str, expected: ActivationFunction) -> Result<Linear, SourceError> {
-        let layer = self.take(name, None)?;
-        let got = layer.activation();
-        match got == expected {
-            true => Ok(layer),
-            false => Err(SourceError::Activation { layer: name.to_owned(), expected, got }),
+        // This comes first: a layer that is refused stays.
+        match self.activation(name)? {
+            got if got == expected => Ok(self.take(name, None)?),
+            got => Err(SourceError::Activation { layer: name.to_owned(), expected, got }),
         }
     }
 

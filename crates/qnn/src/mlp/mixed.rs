@@ -10,7 +10,7 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::rows::{block_rows, blocks, check_finite};
-use crate::layer::rows::{check_input, in_vec, check_output, grown};
+use crate::layer::rows::{check_input, check_output, grown, in_vec};
 use crate::layer::static_linear::sequence;
 use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, check_chain};

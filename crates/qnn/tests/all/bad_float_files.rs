@@ -33,14 +33,14 @@ fn tensors_are_checked() {
         (("fc2.weight", F32, &[1, 2][..], &[0; 8][..]), ("fc2.bias", F32, &[1][..], &[0; 4][..]));
     let expect = |tensors: &[_], message: &str| assert_eq!(error(tensors).to_string(), message);
     expect(&[], "a model needs at least one layer, got none");
-    expect(&[bias], "tensor \"fc2.bias\" is unexpected");
-    expect(&[weight, bias, ("bn.mean", F32, &[1], &[0; 4])], "tensor \"bn.mean\" is unexpected");
+    expect(&[bias], "nobody took 1 tensor: fc2.bias");
+    expect(&[weight, bias, ("bn.mean", F32, &[1], &[0; 4])], "nobody took 1 tensor: bn.mean");
     expect(
         &[weight, ("fc2.bias", F32, &[1, 1], &[0; 4])],
         "tensor \"fc2.bias\" has shape [1, 1], expected [1]",
     );
     expect(&[weight, ("fc2.bias", F32, &[2], &[0; 8])], "tensor \"fc2.bias\" has shape [2], expected [1]");
-    expect(&[("fc2.weight", F32, &[2], &[0; 8]), bias], "tensor \"fc2.bias\" is unexpected");
+    expect(&[("fc2.weight", F32, &[2], &[0; 8]), bias], "nobody took 2 tensors: fc2.bias, fc2.weight");
     expect(
         &[("fc2.weight", Dtype::I32, &[1, 2], &[0; 8]), bias],
         "tensor \"fc2.weight\" is I32, expected F32, F16 or BF16",

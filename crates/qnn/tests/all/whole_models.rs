@@ -4,8 +4,9 @@
 use qcore::ActivationFunction;
 use qkernels::{MatRef, Threads};
 use qnn::{
-    Checkpoint, CheckpointError, FloatTensor, LayerFile, Layers, Linear, LinearWorkspace, LoadError, PassConfig,
-    SaveError, Source, SourceError, TensorFileError, layers_to_bytes, quantize_model, save_layers,
+    Checkpoint, CheckpointError, FloatTensor, LayerFile, Layers, Linear, LinearWorkspace, LoadError,
+    PassConfig, SaveError, Source, SourceError, TensorFileError, layers_to_bytes, quantize_model,
+    save_layers,
 };
 use safetensors::Dtype;
 
@@ -96,7 +97,8 @@ fn one_file_holds_the_whole_quantized_model() {
     checkpoint.finish().unwrap();
     let words = [0, 3, 4, 1];
     let float = model.forward(&words);
-    let config = PassConfig { require_integer: true, ..PassConfig::default() }.with_rule("heads.*", qnn::Method::Float);
+    let config = PassConfig { require_integer: true, ..PassConfig::default() }
+        .with_rule("heads.*", qnn::Method::Float);
     let run = |model: &Model, words: &[usize]| {
         model.forward(words);
         Ok::<_, std::convert::Infallible>(())
@@ -164,7 +166,8 @@ qnn::layers!(Counters { first, more });
 #[test]
 fn every_part_hears_that_layers_were_replaced() {
     let counter = |name| Counter(linear(name, 1, 1).into(), 0);
-    let mut model = Counters { first: counter("a"), more: Some(vec![Box::new(counter("b")), Box::new(counter("c"))]) };
+    let mut model =
+        Counters { first: counter("a"), more: Some(vec![Box::new(counter("b")), Box::new(counter("c"))]) };
     model.replaced();
     let more = model.more.unwrap();
     assert_eq!((model.first.1, more[0].1, more[1].1), (1, 1, 1));
@@ -184,16 +187,14 @@ fn tensors_of_any_float_are_widened() {
     assert_eq!((a.name(), a.shape(), a.values()), ("a", &[2, 1][..], &[1.5, f32::NEG_INFINITY][..]));
     assert_eq!(checkpoint.take_tensor("b", None).unwrap().values(), [-0.25]);
     assert_eq!(checkpoint.take_tensor("c", Some(&[])).unwrap().values(), [3.0]);
-    assert_eq!(checkpoint.take_tensor("d", Some(&[0, 7])).unwrap().values(), []);
+    assert!(checkpoint.take_tensor("d", Some(&[0, 7])).unwrap().values().is_empty());
     checkpoint.finish().unwrap();
 }
 
 #[test]
 fn a_tensor_that_cannot_be_taken_stays() {
-    let tensors: Tensors = vec![
-        ("norm", Dtype::F32, vec![2], f32s(&[1.0, 2.0])),
-        ("ids", Dtype::I64, vec![2], i64s(&[0, 1])),
-    ];
+    let tensors: Tensors =
+        vec![("norm", Dtype::F32, vec![2], f32s(&[1.0, 2.0])), ("ids", Dtype::I64, vec![2], i64s(&[0, 1]))];
     let bytes = file(&tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     let mut error = |name: &str, shape| checkpoint.take_tensor(name, shape).unwrap_err().to_string();
@@ -264,7 +265,10 @@ fn a_tied_tensor_is_taken_as_often_as_the_model_needs_it() {
     assert_eq!((checkpoint.layers().len(), checkpoint.tensors().count()), (0, 0));
     let mut untied = Checkpoint::parse(&bytes).unwrap();
     untied.take_float("words").unwrap();
-    assert_eq!(untied.tie("words.weight").unwrap_err().to_string(), r#"tensor "words.weight" was taken before"#);
+    assert_eq!(
+        untied.tie("words.weight").unwrap_err().to_string(),
+        r#"tensor "words.weight" was taken before"#
+    );
     assert_eq!(untied.tie("word").unwrap_err().to_string(), r#"tensor "word" is missing"#);
 }
 
@@ -355,7 +359,8 @@ fn a_description_names_the_tensors_that_are_there() {
         assert!(matches!(error, LoadError::Described { .. }), "{error}");
     }
     // Version 2 has no such tensors, and version 3 has.
-    for (version, tensors) in [(2, r#""tensors":["norm"],"#), (3, ""), (4, r#""tensors":["norm"],"#), (1, "")] {
+    for (version, tensors) in [(2, r#""tensors":["norm"],"#), (3, ""), (4, r#""tensors":["norm"],"#), (1, "")]
+    {
         let error = parse(&file_that_says(version, tensors)).unwrap_err();
         assert!(matches!(error, LoadError::Version { got, .. } if got == version), "{error}");
     }
@@ -393,7 +398,7 @@ fn results_in_a_vector_are_those_that_are_written() {
     let out = qkernels::MatMut::new(&mut expected, 2, 3).unwrap();
     layer.forward(rows(&x, 2), out, Threads::Serial, workspace).unwrap();
     assert_eq!(y, expected);
-    assert_eq!(layer.forward_vec(rows(&[], 2), Threads::Serial, workspace).unwrap(), []);
+    assert!(layer.forward_vec(rows(&[], 2), Threads::Serial, workspace).unwrap().is_empty());
     // The width is looked at before memory for a result is.
     let wide = MatRef::with_strides(&x, 1 << 60, 3, 0, 1).unwrap();
     let error = layer.forward_vec(wide, Threads::Serial, workspace).unwrap_err();
