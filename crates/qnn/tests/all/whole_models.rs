@@ -159,15 +159,14 @@ impl Layers for Counter {
 
 struct Counters {
     first: Counter,
-    more: Option<Vec<Box<Counter>>>,
+    more: Option<Box<[Counter; 2]>>,
 }
 qnn::layers!(Counters { first, more });
 
 #[test]
 fn every_part_hears_that_layers_were_replaced() {
     let counter = |name| Counter(linear(name, 1, 1).into(), 0);
-    let mut model =
-        Counters { first: counter("a"), more: Some(vec![Box::new(counter("b")), Box::new(counter("c"))]) };
+    let mut model = Counters { first: counter("a"), more: Some(Box::new([counter("b"), counter("c")])) };
     model.replaced();
     let more = model.more.unwrap();
     assert_eq!((model.first.1, more[0].1, more[1].1), (1, 1, 1));
@@ -246,7 +245,9 @@ fn weights_with_inputs_first_are_transposed_where_that_is_said() {
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     checkpoint.stored_kn("h.*");
     checkpoint.stored_kn("transformer.h.*");
-    ["h.0.c_fc", "h.1.c_fc", "lm_head"].map(|name| checkpoint.take_float(name).unwrap());
+    for name in ["h.0.c_fc", "h.1.c_fc", "lm_head"] {
+        checkpoint.take_float(name).unwrap();
+    }
     let error = checkpoint.finish().unwrap_err();
     assert!(error.to_string().contains(r#"matches "transformer.h.*""#), "{error}");
 }
