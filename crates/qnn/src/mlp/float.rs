@@ -48,19 +48,26 @@ pub struct LayerOutput<'a> {
 
 impl FloatMlp {
     /// Makes a model of `layers`, in this order. ReLU becomes the activation function of all layers
-    /// but the last, whose outputs stay as they are.
+    /// but the last, whose outputs stay as they are. (An [`Mlp`](crate::Mlp) may have any functions.)
     ///
     /// # Errors
-    /// [`ChainError`] if there are no layers, two have the same name, or one does not give as many
-    /// values as the next one takes.
+    /// [`ChainError`] if there are no layers, two have the same name, one does not give as many
+    /// values as the next one takes, or one has another function that it would lose.
     pub fn new(layers: Vec<FloatLinear>) -> Result<Self, ChainError> {
         let heads: Vec<_> = layers.iter().map(|layer| &layer.head).collect();
         check_chain(&heads)?;
         let last = layers.len() - 1;
         let activation =
             |index| if index == last { ActivationFunction::Identity } else { ActivationFunction::Relu };
-        let layers = layers.into_iter().enumerate();
-        Ok(Self { layers: layers.map(|(index, layer)| layer.with_activation(activation(index))).collect() })
+        let layers = layers.into_iter().enumerate().map(|(index, layer)| {
+            let (function, instead) = (layer.activation(), activation(index));
+            if function != ActivationFunction::Identity && function != instead {
+                let (layer, function, instead) = (layer.name().to_owned(), function.name(), instead.name());
+                return Err(ChainError::Activation { layer, function, instead });
+            }
+            Ok(layer.with_activation(instead))
+        });
+        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
     }
 
     /// The layers, first to last; at least one.

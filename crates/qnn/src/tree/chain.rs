@@ -20,6 +20,17 @@ pub enum ChainError {
         /// Index of the second.
         second: usize,
     },
+    /// A layer has an activation function that it would lose: an f32 MLP has ReLU between its
+    /// layers, and nothing behind them. [`Mlp`](crate::Mlp) keeps any function.
+    #[error("layer {layer:?} has the activation function {function}, but here it would have {instead}")]
+    Activation {
+        /// The layer.
+        layer: String,
+        /// The name of its function.
+        function: &'static str,
+        /// The name of the function that it would have instead.
+        instead: &'static str,
+    },
     /// A layer does not have as many inputs as the one before it has outputs.
     #[error("layer {layer:?} takes k = {k} inputs, but {previous:?} before it has n = {n} outputs")]
     Mismatch {

@@ -51,6 +51,26 @@ mod layers {
         let error = FloatMlp::new(vec![linear("a", 2, 2), linear("b", 2, 2), linear("a", 2, 2)]).unwrap_err();
         assert_eq!(error.to_string(), "layers 0 and 2 are both named \"a\"");
     }
+
+    #[test]
+    fn keep_their_functions_or_say_that_they_cannot() {
+        use qcore::ActivationFunction::{Gelu, Identity, Relu};
+        let model = |first, last| {
+            let layers = [("fc1", first), ("fc2", last)];
+            FloatMlp::new(layers.map(|(name, f)| linear(name, 1, 1).with_activation(f)).to_vec())
+        };
+        for first in [Identity, Relu] {
+            let model = model(first, Identity).unwrap();
+            assert_eq!((model.layers()[0].activation(), model.layers()[1].activation()), (Relu, Identity));
+        }
+        let error = model(Gelu, Identity).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "layer \"fc1\" has the activation function gelu, but here it would have relu"
+        );
+        let error = model(Relu, Relu).unwrap_err();
+        assert!(matches!(&error, ChainError::Activation { layer, .. } if layer == "fc2"), "{error}");
+    }
 }
 
 mod forward {
