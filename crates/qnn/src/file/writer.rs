@@ -56,8 +56,8 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
     failed.map_or_else(|| writer.finish(), Err)
 }
 
-/// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a temporary file beside it,
-/// which is then renamed, so there is never half a model.
+/// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a temporary
+/// file beside it, which is then renamed, so there is never half a model.
 ///
 /// # Errors
 /// As [`layers_to_bytes`], or if the file cannot be written.
