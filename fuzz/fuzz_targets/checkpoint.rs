@@ -1,7 +1,8 @@
-//! `Checkpoint` of one file, of two, and of two with an index; every layer taken in every form, then every tensor. What is taken runs, can be
-//! saved, and is then read as it was.
+//! `Checkpoint` of one file, of two, and of two with an index; every layer taken in every form,
+//! then every tensor. What is taken runs, can be saved, and is then read as it was.
 //!
-//! The first byte says how many pieces follow (`pieces`), each but the last with its length in two bytes before it.
+//! The first byte says how many pieces follow (`pieces`), each but the last with its length in two
+//! bytes before it.
 
 #![no_main]
 

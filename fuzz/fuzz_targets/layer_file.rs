@@ -1,4 +1,5 @@
-//! `LayerFile`, layer by layer and tensor by tensor. What is read runs, can be saved, and is then read as it was.
+//! `LayerFile`, layer by layer and tensor by tensor. What is read runs, can be saved, and is then
+//! read as it was.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! `QuantMlp::from_bytes` and `Mlp::from_bytes`. What is read can be saved, and is then read as it was.
+//! `QuantMlp::from_bytes` and `Mlp::from_bytes`. What is read can be saved, and is then read as it
+//! was.
 
 #![no_main]
 

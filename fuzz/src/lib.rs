@@ -1,4 +1,5 @@
-//! What the targets share: a checksum that is right again after mutation, and what must hold of layers that were read.
+//! What the targets share: a checksum that is right again after mutation, and what must hold of
+//! layers that were read.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +12,8 @@ pub fn kernel() -> Kernel {
     Kernel::select().expect("a machine has a kernel")
 }
 
-/// The file with the checksum that its contents have, so that mutations get past it; as it is where it has no place for one.
+/// The file with the checksum that its contents have, so that mutations get past it; as it is where
+/// it has no place for one.
 pub fn resealed(bytes: &[u8]) -> Vec<u8> {
     let mut resealed = bytes.to_vec();
     if let Some((at, checksum)) = checksum(bytes) {

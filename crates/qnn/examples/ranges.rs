@@ -1,4 +1,5 @@
-//! An engine with threads of its own: it hands out ranges of rows (many rows) or of columns (one row) and joins once.
+//! An engine with threads of its own: it hands out ranges of rows (many rows) or of columns (one
+//! row) and joins once.
 //!
 //! `cargo run --release --package qnn --example ranges`
 

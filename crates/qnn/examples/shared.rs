@@ -1,4 +1,5 @@
-//! One model in a mapped file, shared by many threads: the weights are packed once, each thread has a workspace of its own.
+//! One model in a mapped file, shared by many threads: the weights are packed once, each thread has
+//! a workspace of its own.
 //!
 //! `cargo run --release --package qnn --example shared`
 
@@ -24,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         float.calibrate([MatRef::new(&pixels, REQUESTS, 784)?])?.quantize(&QuantConfig::default())?;
     quantized.save(&path)?;
 
-    // SAFETY: this program is the only one that knows the file, and nothing writes to it while it is mapped.
+    // SAFETY: this program is the only one that knows the file, and nothing writes to it while it
+    // is mapped.
     let bytes = unsafe { Mmap::map(&File::open(&path)?)? };
     let model = Arc::new(QuantMlp::from_bytes(&bytes, None)?);
     drop(bytes); // the layers are packed, the file is no longer needed

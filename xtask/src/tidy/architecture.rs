@@ -20,6 +20,14 @@ pub(super) fn check(crates: &[&str], files: &Files, findings: &mut Vec<String>) 
             findings.push(format!("{MAP}: the list of unsafe files lacks {file}"));
         }
     }
+    for row in section.lines().filter(|line| line.starts_with('|')) {
+        for name in quoted(first_cell(row)).filter(|name| name.ends_with(".rs")) {
+            let end = format!("/{}", name.rsplit('>').next().unwrap_or(name).trim_start_matches('/'));
+            if !UNSAFE_FILES.iter().any(|file| file.ends_with(&end)) {
+                findings.push(format!("{MAP}: the list of unsafe files names {name}, which has none"));
+            }
+        }
+    }
 }
 
 /// Compares the table for a crate, whose head names its `src`, with the tree. Every entry of `src`

@@ -192,8 +192,10 @@ fn fixed_point_knows_bounds_alone() {
             Ok(stage) => stage,
             Err(error) => {
                 assert_ne!(function.on_codes(), OnCodes::Bounds);
+                let real = function.on_codes() == OnCodes::RealValues;
+                let instead = if real { "Requantize::real" } else { "Requantize" };
                 let message = format!(
-                    "{function} needs real values, and RequantizeFixedPoint has none: use Requantize"
+                    "RequantizeFixedPoint cannot apply {function}, it has no real values: use {instead}"
                 );
                 assert_eq!(error.to_string(), message);
                 continue;
@@ -265,6 +267,8 @@ fn functions_and_scales_that_make_no_sense_are_refused() {
         };
         refused(Dequantize::new(scales).unwrap().with_activation(function).err());
         refused(FloatStage::new().with_activation(function).err());
+        let error = FloatStage::new().with_activation(function).unwrap_err().to_string();
+        assert!(error.contains(&function.check().unwrap_err().to_string()), "{error}");
         refused(Requantize::<u8>::new(scales).unwrap().with_activation(function, 0.1).err());
         refused(Requantize::<u8>::real(scales, function, 0.1).err());
     }
@@ -275,7 +279,7 @@ fn functions_and_scales_that_make_no_sense_are_refused() {
         assert!(stage.with_activation(ActivationFunction::Relu, scale).is_err());
     }
     let error = Requantize::<i8>::new(scales).unwrap().with_activation(ActivationFunction::Gelu, 0.1);
-    let message = "gelu needs real values, and Requantize::new has none: use Requantize::real";
+    let message = "Requantize::new cannot apply gelu, it has no real values: use Requantize::real";
     assert_eq!(error.unwrap_err().to_string(), message);
     assert!(Requantize::<i8>::real(Scales::PerTensor(f32::NAN), ActivationFunction::Gelu, 0.1).is_err());
 }

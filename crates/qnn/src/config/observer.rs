@@ -31,11 +31,16 @@ pub enum ObserverChoice {
 impl ObserverChoice {
     /// Whether both are the same choice.
     pub(crate) fn is(self, other: Self) -> bool {
-        match (self, other) {
-            (ObserverChoice::MovingAverage(a), ObserverChoice::MovingAverage(b)) => a == b,
-            (ObserverChoice::Percentile(a), ObserverChoice::Percentile(b)) => a == b,
-            (ObserverChoice::Custom(a), ObserverChoice::Custom(b)) => core::ptr::fn_addr_eq(a, b),
-            (a, b) => core::mem::discriminant(&a) == core::mem::discriminant(&b),
+        match self {
+            ObserverChoice::MovingAverage(a) => matches!(other, ObserverChoice::MovingAverage(b) if a == b),
+            ObserverChoice::Percentile(a) => matches!(other, ObserverChoice::Percentile(b) if a == b),
+            ObserverChoice::Custom(a) => {
+                matches!(other, ObserverChoice::Custom(b) if core::ptr::fn_addr_eq(a, b))
+            }
+            ObserverChoice::MinMax => matches!(other, ObserverChoice::MinMax),
+            ObserverChoice::Histogram => matches!(other, ObserverChoice::Histogram),
+            ObserverChoice::Mse => matches!(other, ObserverChoice::Mse),
+            ObserverChoice::Entropy => matches!(other, ObserverChoice::Entropy),
         }
     }
 

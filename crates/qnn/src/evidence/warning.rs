@@ -10,7 +10,7 @@ use crate::config::form::Form;
 /// Something bad about a layer that its SQNR does not show. Healthy models have no warnings.
 /// `Display` names the remedy.
 ///
-/// Both warnings have the same cause: numbers that are the same in every row use up the codes, and
+/// The first two have the same cause: numbers that are the same in every row use up the codes, and
 /// the differences between rows drown in noise.
 ///
 /// ```
@@ -53,6 +53,14 @@ pub enum Warning {
         /// The largest magnitude of all others.
         others: f32,
     },
+    /// An output is NaN or infinite, in f32 or in the layer's form, so that no ratio measures
+    /// it.
+    NonFiniteOutput {
+        /// The layer.
+        layer: String,
+        /// The form that it was measured in.
+        form: Form,
+    },
 }
 
 /// From this difference in dB on, the two ratios are far apart.
@@ -70,7 +78,7 @@ const GOOD_DB: f64 = 20.0;
 const OUTLIER: f32 = 8.0;
 
 impl Warning {
-    /// A warning if the two ratios of a layer's output are far apart.
+    /// A warning if the two ratios of a layer's output are far apart, or not numbers.
     pub(crate) fn of_means(
         layer: &str,
         form: Form,
@@ -78,6 +86,9 @@ impl Warning {
         sqnr_about_mean_db: Option<f64>,
     ) -> Option<Self> {
         let sqnr_about_mean_db = sqnr_about_mean_db?;
+        if sqnr_about_mean_db.is_nan() {
+            return Some(Warning::NonFiniteOutput { layer: layer.to_owned(), form });
+        }
         let hidden = (FAR_APART_DB..NO_SIGNAL_DB).contains(&(sqnr_db - sqnr_about_mean_db));
         (hidden && sqnr_about_mean_db < GOOD_DB).then(|| Warning::MeanHidesNoise {
             layer: layer.to_owned(),
@@ -104,6 +115,13 @@ impl fmt::Display for Warning {
                 f,
                 "{layer}: input channel {channel} takes most of the range: it reaches {largest}, all others {others}"
             )?,
+            Warning::NonFiniteOutput { layer, form } => {
+                return write!(
+                    f,
+                    "{layer}: outputs are not finite, in f32 or as a {form} layer; bring its weights and \
+                     inputs into the range of f32"
+                );
+            }
         }
         let keep = match self {
             Warning::MeanHidesNoise { form: Form::WeightOnly, .. } => "f32",
@@ -186,6 +204,8 @@ mod tests {
         assert!(is(34.7, 0.6) && is(34.2, 0.0) && is(20.0, -5.0));
         assert!(!is(34.7, 25.0) && !is(60.0, 43.3) && !is(f64::INFINITY, f64::INFINITY));
         assert_eq!(Warning::of_means("fc1", Form::Static, 40.0, None), None);
-        assert!(!is(40.0, f64::NAN) && !is(40.0, f64::NEG_INFINITY) && !is(40.0, -90.0));
+        assert!(!is(40.0, f64::NEG_INFINITY) && !is(40.0, -90.0));
+        let not_finite = Warning::of_means("fc1", Form::Static, 40.0, Some(f64::NAN));
+        assert!(matches!(not_finite, Some(Warning::NonFiniteOutput { form: Form::Static, .. })));
     }
 }

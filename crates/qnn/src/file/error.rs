@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use qcore::ParamError;
+use qcore::{ActivationError, ParamError};
 use qkernels::SelectError;
 use safetensors::SafeTensorError;
 
@@ -148,6 +148,14 @@ pub enum SaveError {
     /// The layers do not make a model.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The activation function of an f32 layer is unusable, so the layer could not be read back.
+    #[error("layer {layer:?}: {source}")]
+    Activation {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: ActivationError,
+    },
     /// Two tensors have the same name: two that are no part of a layer, or one of them and one of a
     /// layer's.
     #[error("the model has two tensors {tensor:?}")]

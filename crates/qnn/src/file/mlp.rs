@@ -33,10 +33,19 @@ impl Mlp {
     /// Writes the model to `path` by [`save_layers`].
     ///
     /// # Errors
-    /// [`SaveError`] if the names are too long for a safetensors header, or the file cannot be
-    /// written.
+    /// [`SaveError`] if an f32 layer has an unusable activation function, the names are too long for
+    /// a safetensors header, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         save_layers(self, path)
+    }
+
+    /// Reads a model from the file `path`, which [`save`](Self::save) wrote, and packs it for
+    /// `kernel`, or for [`Kernel::select`].
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes), or if the file cannot be read.
+    pub fn load(path: impl AsRef<Path>, kernel: Option<Kernel>) -> Result<Self, LoadError> {
+        Self::from_bytes(&read_file(path.as_ref())?, kernel)
     }
 }
 

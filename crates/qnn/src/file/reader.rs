@@ -94,8 +94,8 @@ impl<'d> LayerFile<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`LoadError`] if there is no such tensor (any more), or it has another shape than `shape`, if
-    /// that is given.
+    /// [`LoadError`] if there is no such tensor (any more), or it has another shape than `shape`,
+    /// if that is given.
     pub fn take_tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, LoadError> {
         if !self.others.iter().any(|other| other == name) {
             return Err(TensorFileError::Missing { tensor: name.to_owned() }.into());

@@ -38,8 +38,8 @@ use crate::tree::layers::Layers;
 /// ```
 ///
 /// # Errors
-/// [`SaveError`] if names are not unique or too long, or a tensor has the name of another one or of
-/// a layer's.
+/// [`SaveError`] if names are not unique or too long, a tensor has the name of another one or of a
+/// layer's, or an f32 layer has an unusable activation function.
 pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveError> {
     let mut writer = Writer::default();
     let mut failed = None;
@@ -56,8 +56,8 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
     failed.map_or_else(|| writer.finish(), Err)
 }
 
-/// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a temporary
-/// file beside it, which is then renamed, so there is never half a model.
+/// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a
+/// temporary file beside it, which is then renamed, so there is never half a model.
 ///
 /// # Errors
 /// As [`layers_to_bytes`], or if the file cannot be written.
@@ -116,6 +116,10 @@ impl Writer {
 
     fn add_float(&mut self, layer: &FloatLinear) -> Result<(), SaveError> {
         let (name, n, k) = (layer.name(), layer.n(), layer.k());
+        layer
+            .activation()
+            .check()
+            .map_err(|source| SaveError::Activation { layer: name.to_owned(), source })?;
         self.describe(name, Form::Float, layer.activation());
         self.add_tensor(name, "weight", Tensor::of_f32(vec![n, k], layer.weight()));
         if let Some(bias) = layer.bias() {

@@ -1,7 +1,7 @@
 //! The f32 form of a layer: `y = x * w^T + bias`.
 
 use qcore::ActivationFunction;
-use qkernels::{MatMut, MatRef, Threads, float};
+use qkernels::{MatMut, MatRef, StageError, Threads, float};
 
 use super::forward_error::ForwardError;
 use super::head::{Head, head_methods};
@@ -139,7 +139,7 @@ impl FloatLinear {
     }
 
     /// The same layer with an activation function after it. If a bound or a slope is unusable
-    /// ([`ActivationFunction::check`]), the layer cannot be quantized, or read back from a file.
+    /// ([`ActivationFunction::check`]), the layer cannot be run, quantized or saved.
     #[must_use]
     pub fn with_activation(mut self, activation: ActivationFunction) -> Self {
         self.head.activation = activation;
@@ -185,7 +185,8 @@ impl FloatLinear {
     /// (m, k) and `out` (m, n). The last bits depend on the CPU and the batch.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong; nothing is written then.
+    /// [`ForwardError`] if a shape is wrong, or the activation function is unusable; nothing is
+    /// written then.
     pub fn forward(
         &self,
         x: MatRef<'_, f32>,
@@ -209,6 +210,8 @@ impl FloatLinear {
         size: usize,
         threads: Threads<'_>,
     ) -> Result<(), ForwardError> {
+        let function = self.activation();
+        function.check().map_err(|_| StageError::Activation { function })?;
         if let Some(watch) = &self.watch {
             watch.see(&x)?;
         }

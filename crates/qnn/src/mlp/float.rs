@@ -48,7 +48,8 @@ pub struct LayerOutput<'a> {
 
 impl FloatMlp {
     /// Makes a model of `layers`, in this order. ReLU becomes the activation function of all layers
-    /// but the last, whose outputs stay as they are. (An [`Mlp`](crate::Mlp) may have any functions.)
+    /// but the last, whose outputs stay as they are. (An [`Mlp`](crate::Mlp) may have any
+    /// functions.)
     ///
     /// # Errors
     /// [`ChainError`] if there are no layers, two have the same name, one does not give as many

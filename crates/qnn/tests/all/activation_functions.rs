@@ -1,5 +1,5 @@
-//! Every activation function after a layer of every form: its value, the codes of static layers, and
-//! its name in files.
+//! Every activation function after a layer of every form: its value, the codes of static layers,
+//! and its name in files.
 
 use qcore::{ActivationFunction, OnCodes, Range, Scheme, requantize_activation, requantize_scaled};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
@@ -195,4 +195,14 @@ fn what_is_no_function_is_refused() {
         Kernel::select().unwrap(),
     );
     assert!(matches!(error, Err(LayerError::Activation(_))));
+    // F32 layers are checked when they are run, or saved.
+    let x = vec![0.0; bad.k()];
+    let mut y = vec![7.0; bad.n()];
+    let (input, out) = (MatRef::new(&x, 1, bad.k()).unwrap(), MatMut::new(&mut y, 1, bad.n()).unwrap());
+    let message = "clamp bounds 1 and 0 are not in order";
+    let error = bad.forward(input, out, Threads::Serial).unwrap_err().to_string();
+    assert!(error.ends_with(message), "{error}");
+    assert!(y.iter().all(|&y| y == 7.0));
+    let error = layers_to_bytes(&Linear::from(bad)).unwrap_err().to_string();
+    assert!(error.ends_with(message), "{error}");
 }

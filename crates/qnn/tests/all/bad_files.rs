@@ -129,7 +129,8 @@ fn the_format_is_what_its_documentation_says() {
     }
 }
 
-/// A model whose file's header is padded with spaces, which JSON would let become other white space.
+/// A model whose file's header is padded with spaces, which JSON would let become other white
+/// space.
 fn padded_file() -> Vec<u8> {
     let names = ["a", "ab", "abc"].into_iter();
     let files = names.map(|name| {

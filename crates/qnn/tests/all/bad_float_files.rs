@@ -1,4 +1,5 @@
-//! Whatever bytes an f32 model's file has, reading it gives a typed error with names and numbers, never a panic.
+//! Whatever bytes an f32 model's file has, reading it gives a typed error with names and numbers,
+//! never a panic.
 
 use qnn::{CheckpointError, FloatLinear, FloatMlp, TensorFileError};
 use safetensors::Dtype;

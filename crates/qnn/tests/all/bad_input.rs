@@ -192,7 +192,8 @@ mod quantizing {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Weights, biases and inputs of any finite magnitude: a model or a typed error, and a model runs.
+        /// Weights, biases and inputs of any finite magnitude: a model or a typed error, and a
+        /// model runs.
         #[test]
         fn any_finite_model_quantizes_or_says_why_not(
             weight in proptest::collection::vec(any_finite(), 6 + 6),

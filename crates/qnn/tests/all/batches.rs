@@ -1,5 +1,5 @@
-//! What belongs to a batch as a whole: scales that its rows share, and what an observer calls a batch. Neither depends on how
-//! many rows run through a model together.
+//! What belongs to a batch as a whole: scales that its rows share, and what an observer calls a
+//! batch. Neither depends on how many rows run through a model together.
 
 use std::sync::Mutex;
 

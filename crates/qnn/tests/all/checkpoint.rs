@@ -1,4 +1,5 @@
-//! Layers from files of other programs: the int-quantized layout of compressed-tensors, and whatever is wrong with one.
+//! Layers from files of other programs: the int-quantized layout of compressed-tensors, and
+//! whatever is wrong with one.
 
 use qcore::ActivationFunction;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};

@@ -1,4 +1,5 @@
-//! Reads the handwritten digits and the reference logits of `data/mnist`. Errors, no panics: the demos include it too.
+//! Reads the handwritten digits and the reference logits of `data/mnist`. Errors, no panics: the
+//! demos include it too.
 
 #![allow(dead_code, reason = "each program that includes this file uses a part of it")]
 

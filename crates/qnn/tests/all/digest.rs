@@ -1,5 +1,6 @@
-//! The logits of 2,500 digits as one number for each model, the same on every kernel of every architecture: what one CPU
-//! computes is compared with what another one did when the numbers were written down.
+//! The logits of 2,500 digits as one number for each model, the same on every kernel of every
+//! architecture: what one CPU computes is compared with what another one did when the numbers were
+//! written down.
 
 use std::path::PathBuf;
 
@@ -9,10 +10,11 @@ use qnn::{ActivationCodes, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp};
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
 
-/// The model's file, the largest input of each later layer, and the digest of its logits, whether activations are u8 or i8.
+/// The model's file, the largest input of each later layer, and the digest of its logits, whether
+/// activations are u8 or i8.
 ///
-/// The ranges are those of calibration on 500 images, cut to whole numbers: calibrated ones depend on the order of f32 sums,
-/// and so on the CPU.
+/// The ranges are those of calibration on 500 images, cut to whole numbers: calibrated ones depend
+/// on the order of f32 sums, and so on the CPU.
 const MODELS: [(&str, [f32; 2], u64); 2] = [
     ("mnist_mlp_784_256_128_10", [10.0, 13.0], 0x22e9_4962_0532_9827),
     ("mnist_mlp_784_512_512_10", [6.0, 7.0], 0x5a06_53f7_393e_9475),

@@ -1,6 +1,7 @@
-//! Dimensions of 0 beside ones that no memory holds, and views that claim any number of rows: a result or a typed error, at
-//! once. All of it runs under a limit of memory and time, so that an attempt at such a size ends the test and not the machine.
-//! A limit holds for a whole process, so each test runs itself as a process of its own.
+//! Dimensions of 0 beside ones that no memory holds, and views that claim any number of rows: a
+//! result or a typed error, at once. All of it runs under a limit of memory and time, so that an
+//! attempt at such a size ends the test and not the machine. A limit holds for a whole process, so
+//! each test runs itself as a process of its own.
 
 use std::env;
 #[cfg(unix)]
@@ -50,7 +51,8 @@ fn limited(_: &str) -> bool {
     true
 }
 
-/// Every shape of [`SIZES`] that a view of one element can have: with a stride of 0, any; without elements, those with a 0.
+/// Every shape of [`SIZES`] that a view of one element can have: with a stride of 0, any; without
+/// elements, those with a 0.
 fn views(element: &[f32; 1]) -> impl Iterator<Item = MatRef<'_, f32>> {
     let shapes = SIZES.into_iter().flat_map(|rows| SIZES.into_iter().map(move |cols| (rows, cols)));
     let repeated = shapes.clone().filter_map(|(m, k)| MatRef::with_strides(element, m, k, 0, 0).ok());

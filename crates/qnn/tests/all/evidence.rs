@@ -1,4 +1,5 @@
-//! Evidence before and after: bytes counted, layers ranked by what they cost, mixes that keep what they promise.
+//! Evidence before and after: bytes counted, layers ranked by what they cost, mixes that keep what
+//! they promise.
 
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{

@@ -1,4 +1,5 @@
-//! Files with layers of every form: read as they were saved, one by one or all, and no altered byte goes unnoticed.
+//! Files with layers of every form: read as they were saved, one by one or all, and no altered byte
+//! goes unnoticed.
 
 use qkernels::Kernel;
 use qnn::{

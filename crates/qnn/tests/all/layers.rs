@@ -42,7 +42,8 @@ fn static_linear_is_the_fully_quantized_layer() {
         let weights = WeightConfig { scheme: Scheme::lab2_weights(codes), ..WeightConfig::default() };
         for kernel in Kernel::available() {
             let mut layer = match &case.name[..] {
-                // Here a channel of zeros takes the scale of the whole tensor, the lab has one of its own.
+                // Here a channel of zeros takes the scale of the whole tensor, the lab has one of
+                // its own.
                 "qlinear_zero_weight_row" => {
                     let (weight, k) = (case.get::<i8>("q_w"), case.int("k") as usize);
                     let parts = StaticParts {
@@ -143,7 +144,8 @@ fn dynamic_linear_is_onnx_s() {
     }
 }
 
-/// PyTorch's `reduce_range`: kernels with faster forms run all columns on one of them, with the same bits as the others.
+/// PyTorch's `reduce_range`: kernels with faster forms run all columns on one of them, with the
+/// same bits as the others.
 #[test]
 fn dynamic_linear_of_7_bits_is_proven_for_all_weights() {
     let group = Group::load("06_quantized_linear");

@@ -1,5 +1,5 @@
-//! Layers equal, bit for bit, the unfused steps of qcore's scalar functions: on every kernel, serial and threaded, for f32, f16
-//! and bf16 on both sides, whatever the batch.
+//! Layers equal, bit for bit, the unfused steps of qcore's scalar functions: on every kernel,
+//! serial and threaded, for f32, f16 and bf16 on both sides, whatever the batch.
 
 use half::{bf16, f16};
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
-//! Two trained models on 2,500 digits that they have not seen: accuracy, agreement, files, kernels, threads, batches.
+//! Two trained models on 2,500 digits that they have not seen: accuracy, agreement, files, kernels,
+//! threads, batches.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -7,7 +8,8 @@ use qcore::Scheme;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, DynamicConfig, FloatMlp, LinearWorkspace, Method, Mlp, ObserverChoice, PassConfig,
-    QuantConfig, QuantMlp, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows, quantize_model,
+    QuantConfig, QuantMlp, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows, layers_to_bytes,
+    quantize_model,
 };
 
 use crate::dataset::{self, CLASSES, Digits, PIXELS};
@@ -112,7 +114,8 @@ fn int8_models_decide_as_the_f32_models_do() {
     }
 }
 
-/// What the quantize pass makes of a model by `method`: how many digits are right, and the SQNR of the logits in dB.
+/// What the quantize pass makes of a model by `method`: how many digits are right, and the SQNR of
+/// the logits in dB.
 fn pass(model: usize, method: Method) -> (usize, f64) {
     let mut mlp = Mlp::from(FLOAT[model].clone());
     let config = PassConfig { method, ..PassConfig::default() };
@@ -219,6 +222,8 @@ fn a_saved_model_is_the_model() {
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["model.safetensors"], "nothing else is left");
     assert_eq!(std::fs::read(&path).unwrap(), restored.to_bytes().unwrap());
+    let any_form = Mlp::load(&path, None).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), layers_to_bytes(&any_form).unwrap());
     let [a, b] = [&model, &restored].map(|model| bits(&logits(model, 100, Threads::Serial)));
     assert!(a == b);
 }

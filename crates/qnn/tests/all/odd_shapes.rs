@@ -1,4 +1,5 @@
-//! Tensors without elements may claim any dimensions beside their 0: no reader allocates for them, and no layer is made.
+//! Tensors without elements may claim any dimensions beside their 0: no reader allocates for them,
+//! and no layer is made.
 
 use qcore::ActivationFunction;
 use qkernels::{Dynamic, Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};

@@ -1,5 +1,5 @@
-//! The quantize pass on trees of layers: what decides, what is replaced, what is reported, and that errors leave a model as
-//! it was.
+//! The quantize pass on trees of layers: what decides, what is replaced, what is reported, and that
+//! errors leave a model as it was.
 
 use qcore::{CodeRange, Scheme};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
@@ -11,7 +11,8 @@ use qnn::{
 
 use crate::small::{linear, rows};
 
-/// An engine's model: two blocks with a residual around each, a gate that only some inputs reach, a head.
+/// An engine's model: two blocks with a residual around each, a gate that only some inputs reach, a
+/// head.
 struct Engine {
     blocks: Vec<Block>,
     gate: Linear,

@@ -1,4 +1,5 @@
-//! Models that show wrong layers, and code of the caller's that panics: nothing is replaced, or all is put back.
+//! Models that show wrong layers, and code of the caller's that panics: nothing is replaced, or all
+//! is put back.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +16,8 @@ use crate::small::linear;
 
 const WIDTH: usize = 4;
 
-/// Where a model's own code panics: at so many calls from now on, at the start or in the middle of a walk, once or always.
+/// Where a model's own code panics: at so many calls from now on, at the start or in the middle of
+/// a walk, once or always.
 #[derive(Default)]
 struct Fuse {
     calls: Cell<usize>,
@@ -223,7 +225,8 @@ fn a_calibration_belongs_to_the_layers_that_were_calibrated() {
         assert_eq!(model.forms(), before, "{message}");
     };
     for (visit, visit_mut, message) in DISAGREE {
-        // What was calibrated is the model's own three layers, so that a walk with two of them differs too.
+        // What was calibrated is the model's own three layers, so that a walk with two of them
+        // differs too.
         match visit.len() {
             2 => fails(
                 Model::showing(visit, visit_mut),
@@ -359,7 +362,8 @@ fn a_panic_of_the_model_leaves_the_layers() {
                 }
                 model.fuse = Fuse::default();
                 if always {
-                    // Layers cannot be put back through walks that never work again; what is watched is no obstacle later.
+                    // Layers cannot be put back through walks that never work again; what is
+                    // watched is no obstacle later.
                     if !model.forms().contains(&"calibrating") {
                         continue;
                     }

@@ -1,4 +1,5 @@
-//! The int8 model equals, bit for bit, the unfused computation with qcore's scalar functions on what it holds.
+//! The int8 model equals, bit for bit, the unfused computation with qcore's scalar functions on
+//! what it holds.
 
 use proptest::prelude::*;
 use qcore::{
@@ -10,7 +11,8 @@ use qnn::{
     ActivationCodes, FloatLinear, FloatMlp, LinearWorkspace, QuantConfig, QuantMlp, WeightGranularity,
 };
 
-/// One row through the model: a triple loop over rows, layers and channels, sums in i64, qcore for the rest.
+/// One row through the model: a triple loop over rows, layers and channels, sums in i64, qcore for
+/// the rest.
 fn scalar_forward(model: &QuantMlp, row: &[f32]) -> Vec<f32> {
     let layers: Vec<_> = model.layers().collect();
     let mut codes: Vec<i32> = row.iter().map(|&v| layers[0].input().quantize(v)).collect();
@@ -57,7 +59,8 @@ fn random(seed: u64) -> impl FnMut() -> f32 {
     }
 }
 
-/// Ranges to both sides of 0, so that hidden zero points are not the smallest code and ReLU is not just the clamp.
+/// Ranges to both sides of 0, so that hidden zero points are not the smallest code and ReLU is not
+/// just the clamp.
 #[derive(Default)]
 struct BothSides(MinMaxObserver);
 
@@ -100,7 +103,8 @@ proptest! {
             true => float.calibrate_with(batches, BothSides::default).unwrap(),
             false => float.calibrate(batches).unwrap(),
         };
-        // Wider than what was calibrated, so that codes saturate; columns apart, so that strides count.
+        // Wider than what was calibrated, so that codes saturate; columns apart, so that strides
+        // count.
         let x: Vec<f32> = (0..3 * m * k).map(|_| 1.5 * random()).collect();
         let view = MatRef::with_strides(&x, m, k, 3 * k, 3).unwrap();
         for kernel in Kernel::available() {
@@ -138,7 +142,8 @@ fn biases_are_in_units_of_the_sums() {
     }
 }
 
-/// A neuron with weights near 0 and an ordinary bias: the bias survives, and the report says what it took.
+/// A neuron with weights near 0 and an ordinary bias: the bias survives, and the report says what
+/// it took.
 #[test]
 fn a_dead_neuron_keeps_its_bias_and_is_noted() {
     let weight = vec![1e-12, -1e-12, 0.5, 0.25, 0.0, 0.0];
@@ -173,7 +178,8 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
     }
 }
 
-/// Weights at the end of their codes cannot be proven in pairs, single ones can: the report says so where it matters.
+/// Weights at the end of their codes cannot be proven in pairs, single ones can: the report says so
+/// where it matters.
 #[test]
 fn proven_channels_are_counted() {
     let fc1 = FloatLinear::new("fc1", 1, 2, vec![1.0, 1.0], vec![0.0]).unwrap();

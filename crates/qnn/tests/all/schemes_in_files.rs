@@ -1,4 +1,5 @@
-//! Whatever scheme a layer has, its file gives it back; whatever a file says of a scheme, there is no panic.
+//! Whatever scheme a layer has, its file gives it back; whatever a file says of a scheme, there is
+//! no panic.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -228,7 +229,8 @@ fn description(bytes: &[u8]) -> String {
     metadata.metadata().as_ref().unwrap()["qnn"].clone()
 }
 
-/// The file of `layer` with `from` in its description replaced by `to`, and a checksum that is right.
+/// The file of `layer` with `from` in its description replaced by `to`, and a checksum that is
+/// right.
 fn altered(layer: &Linear, from: &str, to: &str) -> Vec<u8> {
     let bytes = layers_to_bytes(layer).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

@@ -16,7 +16,8 @@ pub(crate) fn file(tensors: &Tensors) -> Vec<u8> {
     safetensors::serialize(views, None).unwrap()
 }
 
-/// A file of layers: tensors in the order of their names, a description whose checksum is filled in, and other metadata if any.
+/// A file of layers: tensors in the order of their names, a description whose checksum is filled
+/// in, and other metadata if any.
 pub(crate) fn sealed(
     tensors: &[(&str, Dtype, &[usize], &[u8])],
     description: impl Fn(&str) -> String,

@@ -1,4 +1,5 @@
-//! Layers with quantized weights and float activations: trained models on digits that they have not seen, and their limits.
+//! Layers with quantized weights and float activations: trained models on digits that they have not
+//! seen, and their limits.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
-//! Whole models in and out: tensors that are no linear layer, names and layouts of other programs, one list of a model's
-//! parts, and one constructor for a checkpoint and for a file of this library.
+//! Whole models in and out: tensors that are no linear layer, names and layouts of other programs,
+//! one list of a model's parts, and one constructor for a checkpoint and for a file of this
+//! library.
 
 use qcore::ActivationFunction;
 use qkernels::{MatRef, Threads};

@@ -70,8 +70,13 @@ impl<'a, C: Code> RequantizeFixedPoint<'a, C> {
         function: ActivationFunction,
         output_scale: f32,
     ) -> Result<Self, StageError> {
-        if function.on_codes() != OnCodes::Bounds {
-            let (stage, instead) = ("RequantizeFixedPoint", "Requantize");
+        let stage = "RequantizeFixedPoint";
+        let instead = match function.on_codes() {
+            OnCodes::Bounds => None,
+            OnCodes::RealValues => Some("Requantize::real"),
+            OnCodes::AfterMultiplier => Some("Requantize"),
+        };
+        if let Some(instead) = instead {
             return Err(StageError::NeedsRealValues { function, stage, instead });
         }
         Ok(Self { codes: self.codes.with_activation(function, output_scale)?, ..self })

@@ -47,13 +47,13 @@ pub enum StageError {
         value: f32,
     },
     /// A slope of the activation function is not finite, or its bounds leave no value.
-    #[error("activation function {function} must have a finite slope, or bounds in order")]
+    #[error("activation function {function}: {}", reason(*function))]
     Activation {
         /// The function.
         function: ActivationFunction,
     },
     /// The stage has no real values to apply the activation function to.
-    #[error("{function} needs real values, and {stage} has none: use {instead}")]
+    #[error("{stage} cannot apply {function}, it has no real values: use {instead}")]
     NeedsRealValues {
         /// The function.
         function: ActivationFunction,
@@ -90,7 +90,7 @@ pub enum StageError {
     },
     /// A scaled sum and a scaled residual might both leave f32. Then there is nothing to round.
     #[error(
-        "multiplier {multiplier} of channel {channel} and residual multiplier {residual_multiplier} both leave the range of f32"
+        "factor {multiplier} of channel {channel} and the residual's factor {residual_multiplier} may both leave the range of f32"
     )]
     ResidualRange {
         /// The output channel.
@@ -136,6 +136,11 @@ pub(crate) fn check_finite(operand: &'static str, values: &[f32]) -> Result<(), 
         None => Ok(()),
         Some((channel, value)) => Err(StageError::NotFinite { operand, channel, value }),
     }
+}
+
+/// What is wrong with the parameters of `function`.
+fn reason(function: ActivationFunction) -> String {
+    function.check().err().map_or_else(String::new, |error| error.to_string())
 }
 
 /// Returns `function` if its parameters make sense.

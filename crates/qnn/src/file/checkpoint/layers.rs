@@ -134,8 +134,8 @@ impl<'d> Checkpoint<'d> {
     }
 
     /// Takes a layer of floats out: `name.weight` (n, k) and, if it is there, `name.bias` (n), each
-    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.) Weights that are [stored (k,
-    /// n)](Self::stored_kn) are transposed.
+    /// F32, F16 or BF16. (A bias of integers is accepted if all are 0.) Weights that are [stored
+    /// (k, n)](Self::stored_kn) are transposed.
     ///
     /// # Errors
     /// [`CheckpointError`] if a tensor is missing, of another type or shape, or not finite, or if
