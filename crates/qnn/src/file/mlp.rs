@@ -33,8 +33,8 @@ impl Mlp {
     /// Writes the model to `path` by [`save_layers`].
     ///
     /// # Errors
-    /// [`SaveError`] if an f32 layer has an unusable activation function, the names are too long for
-    /// a safetensors header, or the file cannot be written.
+    /// [`SaveError`] if an f32 layer has an unusable activation function, the names are too long
+    /// for a safetensors header, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         save_layers(self, path)
     }
