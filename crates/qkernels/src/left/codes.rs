@@ -67,6 +67,8 @@ pub struct Activations<'a, A> {
     zero_point: i32,
     /// The range every code lies in.
     codes: CodeRange,
+    /// How far a code may be from its zero point.
+    distance: u32,
 }
 
 /// A code lies outside the range that the activations are to be within.
@@ -88,7 +90,7 @@ pub struct OutsideError {
 impl<'a, A: Activation> Activations<'a, A> {
     /// The codes of `view` with zero point `zero_point`, which may lie outside of the codes' range.
     pub fn new(view: MatRef<'a, A>, zero_point: i32) -> Self {
-        Self { view, zero_point, codes: A::RANGE }
+        Self { view, zero_point, codes: A::RANGE, distance: A::RANGE.largest_distance(zero_point) }
     }
 
     /// As [`new`](Self::new), for activations whose codes all lie in `codes`. Products with weights
@@ -126,7 +128,13 @@ impl<'a, A: Activation> Activations<'a, A> {
         }
         // If the range is wider than that of `A`, this keeps the codes that `A` has.
         let codes = if A::RANGE.contains_range(codes) { codes } else { A::RANGE };
-        Ok(Self { view, zero_point, codes })
+        Ok(Self { view, zero_point, codes, distance: codes.largest_distance(zero_point) })
+    }
+
+    /// Codes that are known to lie in `codes` and at most `distance` from their zero point, which is
+    /// `zero_point`, or (if that is 0) a term of each row.
+    pub(crate) fn known(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange, distance: u32) -> Self {
+        Self { view, zero_point, codes, distance }
     }
 }
 
@@ -185,7 +193,7 @@ impl<A: Activation> Source for Activations<'_, A> {
     }
 
     fn largest_distance(&self) -> u32 {
-        self.codes.largest_distance(self.zero_point)
+        self.distance
     }
 
     fn largest_byte(&self) -> u8 {

@@ -123,6 +123,12 @@ impl<F: Float> Source for FloatActivations<'_, F> {
     }
 }
 
+/// Writes the codes of row `i` as bytes: those of u8, or of i8.
+#[inline(always)]
+pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &QParams, to: &mut [u8]) {
+    quantize_row(x, i, params, to, |code| code as u8);
+}
+
 /// A code as the byte that a kernel of u8 form reads.
 #[inline(always)]
 fn shifted(shift: i32) -> impl Fn(i32) -> u8 {

@@ -6,4 +6,5 @@ pub(crate) mod elementwise;
 pub mod float;
 pub(crate) mod float_range;
 pub(crate) mod gemm;
+pub(crate) mod quantized_rows;
 pub(crate) mod weight_only;

@@ -24,6 +24,7 @@ mod invariance;
 mod no_allocation;
 mod oracle;
 mod proven;
+mod quantized_rows;
 mod ranges;
 mod stack;
 mod stages;

@@ -7,7 +7,7 @@ use super::form::Form;
 use super::observer::ObserverChoice;
 use super::weights::{WeightConfig, WeightOnlyConfig};
 
-/// What becomes of a layer.
+/// What becomes of a layer. `Display` names it in tables.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Method {
@@ -32,6 +32,21 @@ impl Method {
             Method::Static(_) => Form::Static,
             Method::Dynamic(_) => Form::Dynamic,
             Method::WeightOnly(_) => Form::WeightOnly,
+        }
+    }
+
+    /// Whether both are the same choice.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Method::Float, Method::Float) => true,
+            (Method::Static(a), Method::Static(b)) => {
+                (a.activations, a.weights) == (b.activations, b.weights) && a.observer.is(b.observer)
+            }
+            (Method::Dynamic(a), Method::Dynamic(b)) => {
+                (a.activations, a.weights) == (b.activations, b.weights)
+            }
+            (Method::WeightOnly(a), Method::WeightOnly(b)) => a == b,
+            _ => false,
         }
     }
 }
@@ -79,8 +94,8 @@ impl StaticConfig {
 /// How a layer becomes dynamic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DynamicConfig {
-    /// How the values at hand become codes, and which of them share a scale. The default is
-    /// symmetric i8 with a scale for each token.
+    /// How the values at hand become codes, and which of them share a scale. The default is u8
+    /// with a scale and a zero point for each token.
     pub activations: Dynamic,
     /// How weights become codes.
     pub weights: WeightConfig,

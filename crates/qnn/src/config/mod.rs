@@ -7,4 +7,5 @@ pub(crate) mod mlp;
 pub(crate) mod observer;
 pub(crate) mod pass;
 pub(crate) mod pattern;
+pub(crate) mod schemes;
 pub(crate) mod weights;

@@ -1,5 +1,7 @@
 //! Which observer watches a layer's inputs.
 
+use core::fmt;
+
 use qcore::{
     EntropyObserver, HistogramObserver, Kind, MinMaxObserver, MovingAverageObserver, MseObserver, Observer,
     PercentileObserver, Scheme, SettingError,
@@ -26,6 +28,20 @@ pub enum ObserverChoice {
     Entropy,
     /// The observer that this function makes for the scheme of the activations.
     Custom(fn(&Scheme) -> Box<dyn Observer + Send>),
+}
+
+impl fmt::Display for ObserverChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObserverChoice::MinMax => f.write_str("min-max"),
+            ObserverChoice::MovingAverage(constant) => write!(f, "moving average {constant}"),
+            ObserverChoice::Percentile(p) => write!(f, "percentile {p}"),
+            ObserverChoice::Histogram => f.write_str("histogram"),
+            ObserverChoice::Mse => f.write_str("least squares"),
+            ObserverChoice::Entropy => f.write_str("entropy"),
+            ObserverChoice::Custom(_) => f.write_str("custom observer"),
+        }
+    }
 }
 
 impl ObserverChoice {

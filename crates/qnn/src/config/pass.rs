@@ -36,6 +36,10 @@ pub struct PassConfig {
     /// They are spread over all batches and take rows * k * 4 bytes for each layer. 0 means that
     /// nothing is measured.
     pub evidence_rows: usize,
+    /// Other methods to watch for, so that [`compare_schemes`](crate::compare_schemes) and
+    /// [`analyze_sensitivity`](crate::analyze_sensitivity) can try them on every layer that is to be
+    /// quantized: for instance [`Method::schemes`]. Those that take the least time come first.
+    pub candidates: Vec<Method>,
     /// The kernel to pack for; `None` is [`Kernel::select`].
     pub kernel: Option<Kernel>,
 }
@@ -52,6 +56,7 @@ impl Default for PassConfig {
             min_weights: 0,
             require_integer: true,
             evidence_rows: 64,
+            candidates: Vec::new(),
             kernel: None,
         }
     }

@@ -192,13 +192,17 @@ impl DynamicLinear {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
         check_finite(&x, &mut workspace.row)?;
+        let (stage, gemm) = (self.stage()?, &mut workspace.gemm);
+        Ok(gemm_dynamic(x, self.activations, &self.weights, &stage, out, threads, gemm)?)
+    }
+
+    /// The output stage.
+    pub(crate) fn stage<T: StoredFloat>(&self) -> Result<DequantizeTo<'_, T>, ForwardError> {
         let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(&self.weight_scales))?;
         if let Some(bias) = &self.bias {
             stage = stage.with_float_bias(bias)?;
         }
-        stage = stage.with_activation(self.activation())?;
-        let gemm = &mut workspace.gemm;
-        Ok(gemm_dynamic(x, self.activations, &self.weights, &stage, out, threads, gemm)?)
+        Ok(stage.with_activation(self.activation())?)
     }
 }
 

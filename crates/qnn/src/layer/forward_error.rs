@@ -71,6 +71,9 @@ pub enum ForwardError {
     /// layer is checked when it is made.
     #[error(transparent)]
     Codes(#[from] qkernels::CodesError),
+    /// Values could not become codes. This is a defect, because a layer is checked when it is made.
+    #[error(transparent)]
+    Quantize(#[from] qcore::QuantizeError),
     /// The scheme of a dynamic layer gives the input no scale, or the product was refused.
     #[error(transparent)]
     Dynamic(#[from] DynamicError),

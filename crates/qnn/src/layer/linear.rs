@@ -83,6 +83,19 @@ impl Linear {
         &self.head().name
     }
 
+    /// The same layer with another name, for instance the one that it has in another file.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        let head = match &mut self {
+            Linear::Float(layer) => &mut layer.head,
+            Linear::Static(layer) => &mut layer.head,
+            Linear::Dynamic(layer) => &mut layer.head,
+            Linear::WeightOnly(layer) => &mut layer.head,
+        };
+        head.name = name.into();
+        self
+    }
+
     /// Outputs.
     pub fn n(&self) -> usize {
         self.head().n

@@ -17,8 +17,8 @@ pub(crate) struct SharedWatch(Arc<Mutex<Watch>>);
 /// What was seen of a layer's inputs.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// `None` if nobody asks for a range.
-    pub(crate) observer: Option<Box<dyn Observer + Send>>,
+    /// One for each kind of range that is asked for.
+    pub(crate) observers: Vec<Box<dyn Observer + Send>>,
     pub(crate) sample: Sample,
     /// Rows seen.
     pub(crate) rows: u64,
@@ -31,9 +31,7 @@ impl Watch {
         if batch.is_empty() {
             return;
         }
-        if let Some(observer) = &mut self.observer {
-            observer.observe(batch);
-        }
+        self.observers.iter_mut().for_each(|observer| observer.observe(batch));
         for row in batch.chunks_exact(k) {
             self.sample.offer(row);
             self.rows += 1;
@@ -42,8 +40,8 @@ impl Watch {
 }
 
 impl SharedWatch {
-    pub(crate) fn new(observer: Option<Box<dyn Observer + Send>>, most_rows: usize) -> Self {
-        Self(Arc::new(Mutex::new(Watch { observer, sample: Sample::new(most_rows), rows: 0 })))
+    pub(crate) fn new(observers: Vec<Box<dyn Observer + Send>>, most_rows: usize) -> Self {
+        Self(Arc::new(Mutex::new(Watch { observers, sample: Sample::new(most_rows), rows: 0 })))
     }
 
     /// Shows the watch a batch (any, k), all of its rows at once.

@@ -1,6 +1,6 @@
 //! Memory that a forward pass needs besides its operands, kept from call to call.
 
-use qkernels::Workspace;
+use qkernels::{QuantizedRows, Workspace};
 
 /// Scratch memory of a forward pass, through one layer or through a whole model. It grows to what
 /// the largest call so far needed; a call that fits allocates nothing. One workspace serves any
@@ -16,6 +16,8 @@ pub struct LinearWorkspace {
     pub(crate) codes: Vec<u8>,
     /// Codes of its output, while those of its input are in `codes`.
     pub(crate) next_codes: Vec<u8>,
+    /// Codes of an input that several layers share.
+    pub(crate) rows: QuantizedRows,
     /// Real values between two layers of a model.
     pub(crate) between: Between,
     pub(crate) gemm: Workspace,

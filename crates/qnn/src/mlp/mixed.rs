@@ -118,11 +118,11 @@ impl Mlp {
     }
 
     /// Runs the model on a batch and drops the result, as [`quantize_model`](crate::quantize_model)
-    /// needs it.
+    /// needs it. (It changes nothing; the pass lends models for changing, since some keep a state.)
     ///
     /// # Errors
     /// As [`forward`](Self::forward), or if there is no memory for the result.
-    pub fn run_batch(&self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
+    pub fn run_batch(&mut self, x: MatRef<'_, f32>) -> Result<(), ForwardError> {
         self.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new()).map(drop)
     }
 

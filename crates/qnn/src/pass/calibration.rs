@@ -32,6 +32,8 @@ pub struct CalibrationProgress {
 pub struct Calibration {
     pub(crate) planned: Vec<Planned>,
     pub(crate) kernel: Kernel,
+    /// [`PassConfig::candidates`].
+    pub(crate) candidates: Vec<Method>,
     batches: usize,
     require_integer: bool,
 }
@@ -69,7 +71,7 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
     config: &PassConfig,
     batches: impl IntoIterator<Item = B>,
-    run: impl FnMut(&M, B) -> Result<(), E>,
+    run: impl FnMut(&mut M, B) -> Result<(), E>,
     progress: impl FnMut(CalibrationProgress),
 ) -> Result<Calibration, PassError<E>> {
     let kernel = match config.kernel {
@@ -83,7 +85,7 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
         &mut { model },
         |model| {
             watch(*model, &planned, &watches)?;
-            let batches = run_batches(&**model, batches, run, progress)?;
+            let batches = run_batches(*model, batches, run, progress)?;
             unwatch(*model);
             Ok::<_, PassError<E>>(batches)
         },
@@ -95,7 +97,8 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
         return Err(PassError::NoBatches { layer: planned.shape.name.clone() });
     }
     planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch.take());
-    Ok(Calibration { planned, kernel, batches, require_integer: config.require_integer })
+    let (candidates, require_integer) = (config.candidates.clone(), config.require_integer);
+    Ok(Calibration { planned, kernel, candidates, batches, require_integer })
 }
 
 fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
@@ -104,8 +107,8 @@ fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
 
 /// Makes a watch for every layer. Layers that stay as they are do not use theirs.
 fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
-    let watch = |planned: &Planned| match planned.observer() {
-        Ok(observer) => Ok(SharedWatch::new(observer, config.evidence_rows)),
+    let watch = |planned: &Planned| match planned.observers() {
+        Ok(observers) => Ok(SharedWatch::new(observers, config.evidence_rows)),
         Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source: source.into() }),
     };
     planned.iter().map(watch).collect()
@@ -141,9 +144,9 @@ fn unwatch<M: Layers + ?Sized>(model: &mut M) {
 
 /// Runs all batches and counts them.
 fn run_batches<M: ?Sized, B, E>(
-    model: &M,
+    model: &mut M,
     batches: impl IntoIterator<Item = B>,
-    mut run: impl FnMut(&M, B) -> Result<(), E>,
+    mut run: impl FnMut(&mut M, B) -> Result<(), E>,
     mut progress: impl FnMut(CalibrationProgress),
 ) -> Result<usize, PassError<E>> {
     let batches = batches.into_iter();

@@ -3,7 +3,6 @@
 use qcore::{ObserverError, SchemeError, SettingError};
 use qkernels::SelectError;
 
-use crate::config::form::Form;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
@@ -79,16 +78,6 @@ pub enum PassLayerError {
     /// No row of any batch reached the layer, so its input has no range.
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,
-    /// A static form was asked for that is not the planned one, and the range that it needs was not
-    /// watched.
-    #[error(
-        "calibration watched its input for the {planned} form that was planned, which does not tell the range of this static form: \
-         another observer, or one for other codes; calibrate with it as the plan"
-    )]
-    NotWatched {
-        /// The form that was planned.
-        planned: Form,
-    },
     /// The observer has no range, because the layer saw no finite value.
     #[error("its input in {rows} rows of calibration: {source}")]
     Observer {

@@ -26,6 +26,8 @@ pub(crate) struct Planned {
     pub(crate) shape: LayerShape,
     pub(crate) method: Method,
     pub(crate) decision: Decision,
+    /// The static forms whose ranges are watched, one for each observer of the watch.
+    watched: Vec<StaticConfig>,
     pub(crate) watch: Watch,
 }
 
@@ -58,7 +60,17 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
             None if weights < config.min_weights => (Method::Float, Decision::TooSmall),
             None => (config.method, Decision::Default),
         };
-        Planned { shape, method, decision, watch: Watch::default() }
+        let mut watched: Vec<StaticConfig> = Vec::new();
+        if !matches!(method, Method::Float) {
+            for method in core::iter::once(&method).chain(&config.candidates) {
+                if let Method::Static(config) = method
+                    && !watched.iter().any(|watched| watched.sees_as(config))
+                {
+                    watched.push(*config);
+                }
+            }
+        }
+        Planned { shape, method, decision, watched, watch: Watch::default() }
     };
     Ok(layers.into_iter().enumerate().map(decide).collect())
 }
@@ -75,16 +87,27 @@ pub(crate) fn static_form(
 }
 
 impl Planned {
-    /// Whether the method needs a range of the layer's input.
+    /// Whether a method needs a range of the layer's input.
     pub(crate) fn observes(&self) -> bool {
-        matches!(self.method, Method::Static(_))
+        !self.watched.is_empty()
     }
 
-    pub(crate) fn observer(&self) -> Result<Option<Box<dyn Observer + Send>>, SettingError> {
-        match &self.method {
-            Method::Static(config) => config.observer.observer(&config.activations).map(Some),
-            _ => Ok(None),
+    /// An observer for each kind of range that is needed.
+    pub(crate) fn observers(&self) -> Result<Vec<Box<dyn Observer + Send>>, SettingError> {
+        self.watched.iter().map(|config| config.observer.observer(&config.activations)).collect()
+    }
+
+    /// The range for a static form as `config` says.
+    fn range(&self, config: &StaticConfig) -> Result<Range, PassLayerError> {
+        let rows = self.watch.rows;
+        if rows == 0 {
+            return Err(PassLayerError::DidNotRun);
         }
+        let at = self.watched.iter().position(|watched| watched.sees_as(config));
+        let observer = at.and_then(|at| self.watch.observers.get(at));
+        let range =
+            observer.map_or(Err(ObserverError::NoData { non_finite: 0 }), |observer| observer.range());
+        range.map_err(|source| PassLayerError::Observer { rows, source })
     }
 
     /// `float` in the form that `method` asks for.
@@ -96,19 +119,7 @@ impl Planned {
     ) -> Result<Linear, PassLayerError> {
         match method {
             Method::Float => Ok(float.clone().into()),
-            Method::Static(config) => {
-                let rows = self.watch.rows;
-                if rows == 0 {
-                    return Err(PassLayerError::DidNotRun);
-                }
-                if !matches!(&self.method, Method::Static(planned) if planned.sees_as(config)) {
-                    return Err(PassLayerError::NotWatched { planned: self.method.form() });
-                }
-                let range = self.watch.observer.as_ref().map(|observer| observer.range());
-                let range = range.unwrap_or(Err(ObserverError::NoData { non_finite: 0 }));
-                let range = range.map_err(|source| PassLayerError::Observer { rows, source })?;
-                Ok(static_form(float, range, config, kernel)?.into())
-            }
+            Method::Static(config) => Ok(static_form(float, self.range(config)?, config, kernel)?.into()),
             Method::Dynamic(config) => {
                 Ok(DynamicLinear::quantize(float, config.activations, &config.weights, kernel)?.into())
             }
@@ -126,7 +137,7 @@ impl Planned {
         let mut report = PassLayer::unchanged(quantized, self.decision.clone());
         let mut warnings = Vec::new();
         report.rows = self.watch.rows;
-        report.non_finite = self.watch.observer.as_ref().map_or(0, |observer| observer.non_finite());
+        report.non_finite = self.watch.observers.first().map_or(0, |observer| observer.non_finite());
         if let Linear::Static(layer) = quantized {
             report.input = Some(*layer.input());
             report.clipped = (m > 0).then(|| clipped_fraction(&x, layer.input()));

@@ -15,7 +15,7 @@ use crate::tree::layers::Layers;
 /// use qnn::{FloatLinear, Form, Linear, LinearWorkspace, PassConfig, quantize_model};
 /// let mut model = vec![Linear::from(FloatLinear::new("fc1", 1, 2, vec![1.0, -0.5], vec![0.25])?)];
 /// let batches = [[0.0_f32, 1.0], [2.0, 0.5]];
-/// let run = |model: &Vec<Linear>, x: [f32; 2]| {
+/// let run = |model: &mut Vec<Linear>, x: [f32; 2]| {
 ///     let (x, mut y) = (MatRef::new(&x, 1, 2)?, [0.0]);
 ///     model[0].forward(x, MatMut::new(&mut y, 1, 1)?, Threads::Serial, &mut LinearWorkspace::new())
 /// };
@@ -35,7 +35,7 @@ pub fn quantize_model<M: Layers + ?Sized, B, E>(
     model: &mut M,
     config: &PassConfig,
     batches: impl IntoIterator<Item = B>,
-    run: impl FnMut(&M, B) -> Result<(), E>,
+    run: impl FnMut(&mut M, B) -> Result<(), E>,
     progress: impl FnMut(CalibrationProgress),
 ) -> Result<PassReport, PassError<E>> {
     Ok(calibrate_model(model, config, batches, run, progress)?.quantize(model)?)

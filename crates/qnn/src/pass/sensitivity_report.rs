@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::config::form::Form;
+use super::trial::{Quality, Target};
 use crate::config::method::Method;
 use crate::config::pass::{PassConfig, Rule};
 use crate::config::pattern::literal;
@@ -16,6 +16,10 @@ use crate::evidence::warning::Warning;
 pub struct SensitivityReport {
     /// One entry for each layer and form, from the lowest SQNR to the highest.
     pub layers: Vec<LayerSensitivity>,
+    /// What was to be kept.
+    pub target: Option<Target>,
+    /// The whole model in each candidate, if there was a target.
+    pub uniform: Vec<UniformScheme>,
     /// The cheapest mix that keeps the target, if there was one.
     pub mix: Option<Mix>,
     /// Warnings where the SQNR of the model's output hides what quantizing a layer alone costs.
@@ -24,21 +28,29 @@ pub struct SensitivityReport {
 }
 
 /// What quantizing one layer alone does to the model's output.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LayerSensitivity {
     /// The layer.
     pub name: String,
-    /// Its form; all other layers are in f32.
-    pub form: Form,
-    /// Signal to quantization noise of the model's output in dB.
-    pub sqnr_db: f64,
-    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]); `None` with a single row.
-    pub sqnr_about_mean_db: Option<f64>,
-    /// Share, 0 to 1, of rows whose largest output is the same one as in f32.
-    pub agreement: f64,
+    /// What it became; all other layers are in f32.
+    pub method: Method,
+    /// How close the model's output is to that of the f32 model.
+    pub quality: Quality,
     /// Bytes that the form saves.
     pub saved_bytes: usize,
+}
+
+/// How good the model is with all layers that may be quantized in the same form.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UniformScheme {
+    /// What they became.
+    pub method: Method,
+    /// How close the model's output is to that of the f32 model.
+    pub quality: Quality,
+    /// Bytes of all layers.
+    pub bytes: usize,
 }
 
 /// A form for each layer, and how good the model is with it.
@@ -47,12 +59,8 @@ pub struct LayerSensitivity {
 pub struct Mix {
     /// Each layer that may be quantized, and what will become of it.
     pub methods: Vec<(String, Method)>,
-    /// Signal to quantization noise of the model's output in dB, measured.
-    pub sqnr_db: f64,
-    /// The same about the mean of each output, measured.
-    pub sqnr_about_mean_db: Option<f64>,
-    /// Share, 0 to 1, of rows whose largest output is the same one as in f32, measured.
-    pub agreement: f64,
+    /// How close the model's output is to that of the f32 model, measured.
+    pub quality: Quality,
     /// Bytes of all layers in f32.
     pub float_bytes: usize,
     /// Bytes of all layers in this mix.
@@ -67,6 +75,50 @@ impl Mix {
         let rules = self.methods.iter().map(rule).chain(base.rules).collect();
         PassConfig { rules, ..base }
     }
+
+    /// How many layers stay in f32 to keep the target.
+    pub fn layers_in_float(&self) -> usize {
+        self.methods.iter().filter(|(_, method)| matches!(method, Method::Float)).count()
+    }
+}
+
+impl SensitivityReport {
+    /// Whether the target is out of reach: only the f32 model keeps it, or not even that.
+    pub fn is_out_of_reach(&self) -> bool {
+        match (&self.mix, self.target) {
+            (Some(mix), Some(target)) => {
+                mix.layers_in_float() == mix.methods.len() || !target.is_kept(&mix.quality)
+            }
+            _ => false,
+        }
+    }
+
+    /// Says what the mix is, and whether the target is out of reach.
+    fn write_mix(&self, f: &mut fmt::Formatter<'_>, mix: &Mix, target: Target) -> fmt::Result {
+        let figures = |quality: &Quality, bytes| {
+            format!(
+                "SQNR {:.2} dB, same class in {:.2} % of the rows, {bytes} bytes",
+                quality.sqnr_db,
+                100.0 * quality.agreement
+            )
+        };
+        let (in_float, all) = (mix.layers_in_float(), mix.methods.len());
+        if self.is_out_of_reach() {
+            writeln!(f, "{target} is out of reach: it leaves no layer that can be quantized")?;
+        } else if in_float > 0 {
+            writeln!(f, "{in_float} of {all} layers stay in f32 to keep {target}")?;
+        }
+        let best = self.uniform.iter().max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
+        if let (Some(best), true) = (best, in_float > 0) {
+            writeln!(
+                f,
+                "the best without f32: {} everywhere, {}",
+                best.method,
+                figures(&best.quality, best.bytes)
+            )?;
+        }
+        writeln!(f, "mix: {} instead of {}", figures(&mix.quality, mix.stored_bytes), mix.float_bytes)
+    }
 }
 
 impl fmt::Display for SensitivityReport {
@@ -74,28 +126,22 @@ impl fmt::Display for SensitivityReport {
         let titles = ["quantized alone", "as", "SQNR dB", "about mean", "same class %", "saves bytes"];
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
         rows.extend(self.layers.iter().map(|layer| {
+            let Quality { sqnr_db, sqnr_about_mean_db, agreement, .. } = layer.quality;
             vec![
                 layer.name.clone(),
-                layer.form.to_string(),
-                format!("{:.2}", layer.sqnr_db),
-                layer.sqnr_about_mean_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.2}")),
-                format!("{:.2}", 100.0 * layer.agreement),
+                layer.method.to_string(),
+                format!("{sqnr_db:.2}"),
+                sqnr_about_mean_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.2}")),
+                format!("{:.2}", 100.0 * agreement),
                 layer.saved_bytes.to_string(),
             ]
         }));
         write!(f, "{}", Table(&rows))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
-        let Some(mix) = &self.mix else { return Ok(()) };
-        writeln!(
-            f,
-            "mix: SQNR {:.2} dB, same class in {:.2} % of the rows, {} bytes instead of {}",
-            mix.sqnr_db,
-            100.0 * mix.agreement,
-            mix.stored_bytes,
-            mix.float_bytes
-        )?;
+        let (Some(mix), Some(target)) = (&self.mix, self.target) else { return Ok(()) };
+        self.write_mix(f, mix, target)?;
         let rows: Vec<_> =
-            mix.methods.iter().map(|(name, method)| vec![name.clone(), method.form().to_string()]).collect();
+            mix.methods.iter().map(|(name, method)| vec![name.clone(), method.to_string()]).collect();
         write!(f, "{}", Table(&rows))
     }
 }

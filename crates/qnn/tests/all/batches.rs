@@ -161,7 +161,7 @@ fn a_model_that_is_watched_gives_the_bits_that_it_gave() {
     let (x, mut model) = (inputs(), Mlp::from(FloatMlp::new(layers()).unwrap()));
     let expected = run(&model, matrix(&x), Threads::Serial).unwrap();
     let config = PassConfig::default().with_rule("fc1", Method::Float);
-    let watched = |model: &Mlp, x| {
+    let watched = |model: &mut Mlp, x| {
         assert!(run(model, x, Threads::Serial)? == expected);
         Ok::<_, ForwardError>(())
     };

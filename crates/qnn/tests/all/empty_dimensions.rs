@@ -4,6 +4,7 @@
 //! each test runs itself as a process of its own.
 
 use std::env;
+use std::ops::ControlFlow;
 #[cfg(unix)]
 use std::process::Command;
 
@@ -311,7 +312,7 @@ fn a_watched_layer_checks_shapes_first() {
         return;
     }
     let mut model = vec![Linear::from(linear("fc", 1, 1))];
-    let run = |model: &Vec<Linear>, ()| {
+    let run = |model: &mut Vec<Linear>, ()| {
         assert!(matches!(&model[0], Linear::Float(layer) if layer.is_watched()));
         let mut workspace = LinearWorkspace::new();
         every_shape("calibrating", (1, 1), |x, out| {
@@ -345,8 +346,9 @@ fn analyses_take_any_output() {
     let calibration = calibration.unwrap();
     for len in [0, 1, 2] {
         for cols in SIZES {
-            let evaluate = |_: &Mlp| Ok::<_, ForwardError>(ModelOutput { values: vec![1.0; len], cols });
-            let report = analyze_sensitivity(&mut model, &calibration, &[], None, evaluate);
+            let evaluate = |_: &mut Mlp| Ok::<_, ForwardError>(ModelOutput { values: vec![1.0; len], cols });
+            let report =
+                analyze_sensitivity(&mut model, &calibration, None, evaluate, |_| ControlFlow::Continue(()));
             assert_eq!(report.is_ok(), len > 0 && cols == 1, "{len} values in rows of {cols}");
         }
     }

@@ -104,7 +104,7 @@ fn the_pass_replaces_what_it_is_shown() {
     let mut engine = Engine::new();
     let before = engine.run(&batch(1)).unwrap();
     let mut seen = Vec::new();
-    let run = |engine: &Engine, x: Vec<f32>| engine.run(&x).map(drop);
+    let run = |engine: &mut Engine, x: Vec<f32>| engine.run(&x).map(drop);
     let report = quantize_model(&mut engine, &config(), (0..4).map(batch), run, |at| seen.push(at)).unwrap();
     assert_eq!(engine.methods(), ["static", "static", "static", "static", "float", "static"]);
     let done: Vec<_> = seen.iter().map(|at: &CalibrationProgress| (at.done, at.total)).collect();
@@ -239,7 +239,7 @@ fn mistakes_are_named_and_leave_the_model_as_it_was() {
 
     let mut engine = Engine::new();
     let no_batches: [Vec<f32>; 0] = [];
-    let run = |engine: &Engine, x: Vec<f32>| engine.run(&x).map(drop);
+    let run = |engine: &mut Engine, x: Vec<f32>| engine.run(&x).map(drop);
     let error = quantize_model(&mut engine, &config(), no_batches, run, |_| {}).unwrap_err();
     assert!(matches!(error, PassError::NoBatches { layer } if layer == "blocks.0.up"));
     let error = quantize_model(

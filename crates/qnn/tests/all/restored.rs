@@ -2,14 +2,15 @@
 //! is put back.
 
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use qcore::{MinMaxObserver, Observer, ObserverError, Range};
 use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
     Calibration, DynamicConfig, ForwardError, Layers, Linear, LinearWorkspace, Method, ModelOutput,
-    ObserverChoice, PassConfig, PassError, PassReport, Refusal, StaticConfig, Target, analyze_sensitivity,
-    calibrate_model, quantize_model,
+    ObserverChoice, PassConfig, PassError, PassReport, Refusal, StaticConfig, Target, TrialProgress,
+    analyze_sensitivity, calibrate_model, quantize_model,
 };
 
 use crate::small::linear;
@@ -130,12 +131,17 @@ fn quantize(model: &mut Model, config: &PassConfig) -> Result<PassReport, PassEr
 }
 
 fn calibrate(model: &mut Model) -> Result<Calibration, PassError<ForwardError>> {
-    let config = PassConfig::default().with_rule("b", dynamic());
+    let config =
+        PassConfig { candidates: vec![dynamic()], ..PassConfig::default() }.with_rule("b", dynamic());
     calibrate_model(model, &config, (0..3).map(batch), |model, x| model.run(&x).map(drop), |_| {})
 }
 
-fn evaluate(model: &Model) -> Result<ModelOutput, ForwardError> {
+fn evaluate(model: &mut Model) -> Result<ModelOutput, ForwardError> {
     Ok(ModelOutput { values: model.run(&batch(9))?, cols: WIDTH })
+}
+
+fn go_on(_: TrialProgress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// The orders of `visit` and `visit_mut` that do not agree, and what is said of them.
@@ -207,7 +213,7 @@ fn every_walk_that_is_trusted_is_compared() {
         }
         let (mut analyzed, calibration) = model();
         let target = Some(Target::SqnrDb(1000.0));
-        let _ = analyze_sensitivity(&mut analyzed, &calibration, &[], target, evaluate);
+        let _ = analyze_sensitivity(&mut analyzed, &calibration, target, evaluate, go_on);
         analyzed.assert_untouched(&after);
     }
 }
@@ -219,7 +225,7 @@ fn a_calibration_belongs_to_the_layers_that_were_calibrated() {
         let before = model.forms();
         let error = calibration.quantize(&mut model).unwrap_err();
         assert!(error.to_string().ends_with(message), "{error}");
-        let analysis = analyze_sensitivity(&mut model, &calibration, &[], None, evaluate);
+        let analysis = analyze_sensitivity(&mut model, &calibration, None, evaluate, go_on);
         let analysis = analysis.unwrap_err().to_string();
         assert_eq!(analysis, error.to_string());
         assert_eq!(model.forms(), before, "{message}");
@@ -295,7 +301,7 @@ fn a_panic_of_a_closure_leaves_the_layers() {
                 panics("the batches", i == 1);
                 batch(i)
             });
-            let run = |model: &Model, x: Vec<f32>| {
+            let run = |model: &mut Model, x: Vec<f32>| {
                 let y = model.run(&x);
                 panics("run", x == batch(1));
                 y.map(drop)
@@ -320,11 +326,12 @@ fn a_panic_of_evaluate_leaves_the_layers() {
     for panics_at in 1.. {
         let mut runs = 0;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            analyze_sensitivity(&mut model, &calibration, &[dynamic()], target, |model| {
+            let counted = |model: &mut Model| {
                 runs += 1;
                 assert!(runs != panics_at, "evaluate");
                 evaluate(model)
-            })
+            };
+            analyze_sensitivity(&mut model, &calibration, target, counted, go_on)
         }));
         model.assert_untouched(&format!("run {panics_at}"));
         if let Ok(report) = result {
@@ -347,7 +354,7 @@ fn a_panic_of_the_model_leaves_the_layers() {
         ("the pass", &|model| quantize(model, &PassConfig::default()).is_ok()),
         ("analyze", &|model| {
             let target = Some(Target::SqnrDb(1e9));
-            analyze_sensitivity(model, &calibration, &[dynamic()], target, evaluate).is_ok()
+            analyze_sensitivity(model, &calibration, target, evaluate, go_on).is_ok()
         }),
     ];
     for (name, act) in acts {
@@ -399,12 +406,12 @@ fn a_clone_made_during_calibration_is_quantized_like_any_model() {
     calibration.quantize(second).unwrap();
     assert_eq!(second.forms(), ["static"; 3]);
     assert_eq!(first.run(&batch(5)).unwrap(), second.run(&batch(5)).unwrap(), "both saw the same batches");
-    analyze_sensitivity(third, &calibration, &[], None, evaluate).unwrap();
+    analyze_sensitivity(third, &calibration, None, evaluate, go_on).unwrap();
     third.assert_untouched("an analysis of a clone");
 
     // A clone that is restored meanwhile takes nothing from its original.
     let mut model = Model::new();
-    let run = |model: &Model, x: Vec<f32>| {
+    let run = |model: &mut Model, x: Vec<f32>| {
         let y = model.run(&x);
         let mut clone = Model { layers: model.layers.clone(), ..Model::new() };
         quantize(&mut clone, &PassConfig { method: dynamic(), ..PassConfig::default() }).unwrap();

@@ -100,7 +100,7 @@ fn one_file_holds_the_whole_quantized_model() {
     let float = model.forward(&words);
     let config = PassConfig { require_integer: true, ..PassConfig::default() }
         .with_rule("heads.*", qnn::Method::Float);
-    let run = |model: &Model, words: &[usize]| {
+    let run = |model: &mut Model, words: &[usize]| {
         model.forward(words);
         Ok::<_, std::convert::Infallible>(())
     };

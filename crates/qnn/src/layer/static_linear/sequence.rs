@@ -68,7 +68,7 @@ fn step<D: Activation>(
 }
 
 /// The bytes of a layer's input as codes (m, k).
-fn matrix<'b, C: Activation>(
+pub(crate) fn matrix<'b, C: Activation>(
     bytes: &'b [u8],
     m: usize,
     layer: &StaticLinear,

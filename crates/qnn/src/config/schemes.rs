@@ -1,0 +1,107 @@
+//! The schemes that engines use, and what tables call them.
+
+use core::fmt;
+
+use qcore::{CodeRange, Kind, Scheme};
+use qkernels::Dynamic;
+
+use super::method::{DynamicConfig, Method, StaticConfig};
+use super::observer::ObserverChoice;
+use super::weights::WeightOnlyConfig;
+
+impl Method {
+    /// The schemes that engines use, those that take the least time first: static u8 with each
+    /// observer; dynamic per tensor and per token, in u8 with a zero point, symmetric i8, and u8 of
+    /// 7 bits; weight-only per channel and in groups of 32. All have i8 weights.
+    /// [`compare_schemes`](crate::compare_schemes) tries them.
+    ///
+    /// ```
+    /// use qnn::Method;
+    /// let names: Vec<String> = Method::schemes().iter().map(Method::to_string).collect();
+    /// assert_eq!(names[0], "static u8, min-max");
+    /// assert!(names.contains(&"dynamic u8 per token".to_owned()));
+    /// assert_eq!(names.last().unwrap(), "weight-only, groups of 32");
+    /// ```
+    pub fn schemes() -> Vec<Method> {
+        let observers = [
+            ObserverChoice::MinMax,
+            ObserverChoice::MovingAverage(0.1),
+            ObserverChoice::Percentile(99.9),
+            ObserverChoice::Percentile(99.99),
+            ObserverChoice::Histogram,
+            ObserverChoice::Mse,
+            ObserverChoice::Entropy,
+        ];
+        let fixed =
+            observers.map(|observer| Method::Static(StaticConfig { observer, ..StaticConfig::default() }));
+        let u8_codes = Scheme::activations_u8();
+        let seven_bits = CodeRange::unsigned(7).map(|codes| Scheme { codes, ..u8_codes });
+        let dynamic = [Some(u8_codes), Some(Scheme::weights_i8()), seven_bits.ok()].into_iter().flatten();
+        let dynamic = [Dynamic::PerTensor as fn(Scheme) -> Dynamic, Dynamic::PerToken]
+            .into_iter()
+            .flat_map(|sharing| dynamic.clone().map(sharing))
+            .map(|activations| Method::Dynamic(DynamicConfig { activations, ..DynamicConfig::default() }));
+        let weight_only = [None, Some(32)].map(|group_len| {
+            Method::WeightOnly(WeightOnlyConfig { group_len, ..WeightOnlyConfig::default() })
+        });
+        fixed.into_iter().chain(dynamic).chain(weight_only).collect()
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Method::Float => f.write_str("float"),
+            Method::Static(config) => {
+                write!(f, "static {}, {}", Codes(&config.activations), config.observer)?;
+                write_weight_bits(f, &config.weights.scheme)
+            }
+            Method::Dynamic(config) => {
+                match config.activations {
+                    Dynamic::PerToken(scheme) => write!(f, "dynamic {} per token", Codes(&scheme))?,
+                    Dynamic::PerTensor(scheme) => write!(f, "dynamic {} per tensor", Codes(&scheme))?,
+                    _ => f.write_str("dynamic")?,
+                }
+                write_weight_bits(f, &config.weights.scheme)
+            }
+            Method::WeightOnly(config) => {
+                f.write_str("weight-only")?;
+                if let Some(len) = config.group_len {
+                    write!(f, ", groups of {len}")?;
+                }
+                write_weight_bits(f, &config.scheme)
+            }
+        }
+    }
+}
+
+/// Weights of 8 bits need no mention.
+fn write_weight_bits(f: &mut fmt::Formatter<'_>, scheme: &Scheme) -> fmt::Result {
+    match bits(scheme.codes) {
+        8 => Ok(()),
+        bits => write!(f, ", weights of {bits} bits"),
+    }
+}
+
+/// How many bits codes of a range need.
+fn bits(codes: CodeRange) -> u32 {
+    32 - codes.steps().unsigned_abs().leading_zeros()
+}
+
+/// The name of a scheme's codes.
+struct Codes<'s>(&'s Scheme);
+
+impl fmt::Display for Codes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Codes(scheme) = self;
+        let (sign, affine) =
+            (if scheme.codes.min() < 0 { 'i' } else { 'u' }, !matches!(scheme.kind, Kind::Symmetric { .. }));
+        write!(f, "{sign}{}", bits(scheme.codes))?;
+        // The usual kinds go without saying: i8 without a zero point, u8 with one.
+        match (sign, affine) {
+            ('i', true) => f.write_str(" affine"),
+            ('u', false) => f.write_str(" symmetric"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Several layers that read the same input (query, key and value of an attention): it is quantized
+//! once.
+
+use bytemuck::must_cast_slice_mut;
+use qkernels::{MatRef, Threads, gemm_rows, quantize};
+
+use super::dynamic::DynamicLinear;
+use super::forward_error::ForwardError;
+use super::linear::Linear;
+use super::rows::{check_finite, check_input, grown, in_vec, row};
+use super::static_linear::build::StaticLinear;
+use super::static_linear::sequence::matrix;
+use super::workspace::LinearWorkspace;
+use crate::config::activation_codes::ActivationCodes;
+
+impl Linear {
+    /// As [`forward_vec`](Self::forward_vec) of each of `layers`, which all read `x` (m, k), with
+    /// the same bits. Where all of them quantize it alike, which is so after the pass made them all
+    /// dynamic, or static by what it saw, that is done once.
+    ///
+    /// ```
+    /// use qkernels::{MatRef, Threads};
+    /// use qnn::{FloatLinear, Linear, LinearWorkspace};
+    /// let layer = |name, weight| Ok::<_, qnn::FloatLinearError>(Linear::from(FloatLinear::without_bias(name, 1, 2, weight)?));
+    /// let (query, key) = (layer("query", vec![1.0, 2.0])?, layer("key", vec![0.5, 0.0])?);
+    /// let x = MatRef::new(&[1.0, 1.0, 0.0, 2.0], 2, 2)?;
+    /// let [q, k] = Linear::forward_shared([&query, &key], x, Threads::Serial, &mut LinearWorkspace::new())?;
+    /// assert_eq!((q, k), (vec![3.0, 4.0], vec![0.5, 0.0]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`forward_vec`](Self::forward_vec).
+    pub fn forward_shared<const N: usize>(
+        layers: [&Linear; N],
+        x: MatRef<'_, f32>,
+        threads: Threads<'_>,
+        workspace: &mut LinearWorkspace,
+    ) -> Result<[Vec<f32>; N], ForwardError> {
+        let shared = match layers.first() {
+            Some(Linear::Dynamic(first)) if layers.iter().all(|layer| quantizes_as(layer, first)) => {
+                check_input(&x, first.k())?;
+                check_finite(&x, &mut workspace.row)?;
+                workspace.rows.quantize(x, *first.activations(), first.weights().kernel())?;
+                true
+            }
+            Some(Linear::Static(first)) if layers.iter().all(|layer| takes_codes_of(layer, first)) => {
+                check_input(&x, first.k())?;
+                check_finite(&x, &mut workspace.row)?;
+                keep_codes(first, &x, workspace)?;
+                true
+            }
+            _ => false,
+        };
+        let mut outputs = [const { Vec::new() }; N];
+        for (layer, output) in layers.into_iter().zip(&mut outputs) {
+            *output = match layer {
+                Linear::Dynamic(layer) if shared => in_vec(x.rows(), layer.n(), |out| {
+                    let LinearWorkspace { rows, gemm, .. } = workspace;
+                    Ok(gemm_rows(rows, layer.weights(), &layer.stage()?, out, threads, gemm)?)
+                })?,
+                Linear::Static(layer) if shared => in_vec(x.rows(), layer.n(), |out| {
+                    let (codes, gemm, m) = (&workspace.codes[..], &mut workspace.gemm, x.rows());
+                    match layer.input_codes() {
+                        ActivationCodes::U8 => layer.values(
+                            layer.activations(matrix::<u8>(codes, m, layer)?)?,
+                            out,
+                            threads,
+                            gemm,
+                        ),
+                        ActivationCodes::I8 => layer.values(
+                            layer.activations(matrix::<i8>(codes, m, layer)?)?,
+                            out,
+                            threads,
+                            gemm,
+                        ),
+                    }
+                })?,
+                _ => layer.forward_vec(x, threads, workspace)?,
+            };
+        }
+        Ok(outputs)
+    }
+}
+
+/// Whether `layer` is dynamic, of the same width as `first`, and quantizes its input alike.
+fn quantizes_as(layer: &Linear, first: &DynamicLinear) -> bool {
+    matches!(layer, Linear::Dynamic(layer) if (layer.k(), layer.activations()) == (first.k(), first.activations()))
+}
+
+/// Whether `layer` is static, of the same width as `first`, and takes the same codes.
+fn takes_codes_of(layer: &Linear, first: &StaticLinear) -> bool {
+    matches!(layer, Linear::Static(layer) if (layer.k(), layer.input()) == (first.k(), first.input()))
+}
+
+/// Writes the codes of `x`, as `layer` takes them, to the workspace.
+fn keep_codes(
+    layer: &StaticLinear,
+    x: &MatRef<'_, f32>,
+    workspace: &mut LinearWorkspace,
+) -> Result<(), ForwardError> {
+    let LinearWorkspace { codes, row: buffer, .. } = workspace;
+    let (kernel, input) = (layer.weights().kernel(), layer.input());
+    let codes = grown(codes, x.rows(), x.cols())?;
+    for (i, codes) in codes.chunks_exact_mut(x.cols()).enumerate() {
+        let values = row(x, i, buffer);
+        match layer.input_codes() {
+            ActivationCodes::U8 => quantize(kernel, values, input, codes)?,
+            ActivationCodes::I8 => quantize(kernel, values, input, must_cast_slice_mut::<u8, i8>(codes))?,
+        }
+    }
+    Ok(())
+}
