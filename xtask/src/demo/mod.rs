@@ -1,6 +1,7 @@
 //! The demonstrations that draw, one file each.
 
 pub(crate) mod asymmetric;
+pub(crate) mod encoder;
 pub(crate) mod linear;
 pub(crate) mod linear_quantize;
 pub(crate) mod mlp;
@@ -13,6 +14,7 @@ pub(crate) mod symmetric;
 pub(crate) mod weight_histograms;
 
 use anyhow::{Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use qcore::CodeRange;
 
 use crate::flags::Demo;
@@ -35,6 +37,18 @@ pub(crate) fn run(demo: Demo) -> Result<()> {
         Demo::Mlp(flags) => show(&flags.out.out, mlp::outcome),
         Demo::Questions(flags) => show(&flags.out.out, || questions::outcome(&|| ())),
         Demo::Sensitivity(flags) => show(&flags.out.out, || sensitivity::outcome(&|| ())),
+        Demo::Encoder(flags) => {
+            let bar =
+                ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{elapsed}: {msg}")?);
+            let outcome = show(&flags.out.out, || {
+                encoder::outcome(&|what| {
+                    bar.set_message(what.to_owned());
+                    bar.tick();
+                })
+            });
+            bar.finish_and_clear();
+            outcome
+        }
     }
 }
 

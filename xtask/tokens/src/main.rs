@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufWriter, Write, stdin, stdout};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use clap::Parser;
@@ -25,10 +26,20 @@ struct Flags {
     tokenizer: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let path = Flags::parse().tokenizer;
-    let json = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let tokenizer = tokenizer(&json).with_context(|| format!("no tokenizer: {}", path.display()))?;
+fn main() -> ExitCode {
+    match run(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<()> {
+    let path = flags.tokenizer.display();
+    let json = fs::read(&flags.tokenizer).with_context(|| format!("cannot read {path}"))?;
+    let tokenizer = tokenizer(&json).with_context(|| format!("{path} is no tokenizer"))?;
     write_ids(&tokenizer, stdin().lock(), BufWriter::new(stdout().lock()))
 }
 
@@ -87,7 +98,10 @@ mod tests {
 
     #[test]
     fn each_line_becomes_a_line_of_ids_without_padding() {
-        assert_eq!(ids("It rained.\n\nRaining, RAIN it\u{301} raining.\r\n"), "2 6 1 7 3\n2 3\n2 4 5 1 4 6 4 5 7 3\n");
+        assert_eq!(
+            ids("It rained.\n\nRaining, RAIN it\u{301} raining.\r\n"),
+            "2 6 1 7 3\n2 3\n2 4 5 1 4 6 4 5 7 3\n"
+        );
         assert_eq!(ids(""), "");
     }
 
@@ -101,7 +115,8 @@ mod tests {
     #[test]
     fn an_error_says_where_it_was() {
         assert!(tokenizer(b"{}").is_err());
-        let error = write_ids(&tokenizer(TINY.as_bytes()).unwrap(), &b"it\n\xff\n"[..], Vec::new()).unwrap_err();
+        let error =
+            write_ids(&tokenizer(TINY.as_bytes()).unwrap(), &b"it\n\xff\n"[..], Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "cannot read line 2");
     }
 }

@@ -280,7 +280,7 @@ fn what_a_file_says_of_a_scheme_is_not_trusted() {
     for (from, to, message) in pairs {
         expect(from, to, message);
     }
-    let layer = dynamic_layer(Dynamic::default());
+    let layer = dynamic_layer(Dynamic::PerToken(Scheme::weights_i8()));
     for (to, message) in [
         ("\"weights_i7\"", "scheme is \"weights_i7\", expected weights_i8 or "),
         ("8", "metadata \"qnn\": invalid type: integer `8`, expected the name of a scheme, or its choices"),
