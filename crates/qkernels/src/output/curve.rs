@@ -12,46 +12,51 @@ use crate::output::tile::{Place, StoredTile};
 /// Columns that go through the buffer at a time. Panels of most kernels have no more.
 const BUFFER: usize = 64;
 
-/// Stores a tile whose stage has a function.
+/// Stores a tile whose stage has a function. As many rows as fit go through the buffer together: a
+/// function is a long chain of instructions, of which a CPU does several at a time.
 #[inline(always)]
 pub(crate) fn store<const FEW: bool>(tile: &StoredTile<'_, FEW>, target: &mut Target<'_>) {
     let StoredTile { place, first, acc, stride } = *tile;
+    let (rows, columns) = (acc.len() / stride.max(1), place.channels.len());
     let mut buffer = [0.0; BUFFER];
-    for (row, acc) in (first..).zip(acc.chunks_exact(stride)) {
-        let mut column = 0;
-        while column < place.channels.len() {
-            let len = BUFFER.min(place.channels.len() - column);
-            let values = &mut buffer[..len];
-            let start = place.channels.start + column;
-            let place = Place { channels: start..start + len, ..place.clone() };
-            let part =
-                StoredTile::<FEW> { place: &place, first: row, acc: &acc[column..column + len], stride: len };
-            scaled(&part, values);
+    for column in (0..columns).step_by(BUFFER) {
+        let len = BUFFER.min(columns - column);
+        let start = place.channels.start + column;
+        let place = &Place { channels: start..start + len, ..place.clone() };
+        let together = BUFFER / len;
+        for top in (0..rows).step_by(together) {
+            let some = together.min(rows - top);
+            let values = &mut buffer[..some * len];
+            let (acc, stride) = match together {
+                1 => (&acc[top * stride + column..][..len], len),
+                _ => (&acc[top * stride..][..some * stride], stride),
+            };
+            scaled(&StoredTile::<FEW> { place, first: first + top, acc, stride }, values, (some, len));
             place.stage.function.apply_slice(values);
-            let to = (place.origin.0 + row, place.origin.1 + column);
-            match &mut *target {
-                // int32 sums take no function.
-                Target::I32(_) => {}
-                Target::F32(out) => narrow(values, out, to),
-                Target::F16(out) => narrow(values, out, to),
-                Target::Bf16(out) => narrow(values, out, to),
-                codes => {
-                    if let Some(mut codes) = codes.code_bytes() {
-                        requantize(values, place.stage, &mut codes, to);
+            for (row, values) in (first + top..).zip(values.chunks_exact(len)) {
+                let to = (place.origin.0 + row, place.origin.1 + column);
+                match &mut *target {
+                    // int32 sums take no function.
+                    Target::I32(_) => {}
+                    Target::F32(out) => narrow(values, out, to),
+                    Target::F16(out) => narrow(values, out, to),
+                    Target::Bf16(out) => narrow(values, out, to),
+                    codes => {
+                        if let Some(mut codes) = codes.code_bytes() {
+                            requantize(values, place.stage, &mut codes, to);
+                        }
                     }
                 }
             }
-            column += len;
         }
     }
 }
 
-/// Computes the scaled sums of a part of a row, with bias and residual: real values, or steps of
+/// Computes the scaled sums of a part of a tile, with bias and residual: real values, or steps of
 /// the output.
 #[inline(always)]
-fn scaled<const FEW: bool>(part: &StoredTile<'_, FEW>, values: &mut [f32]) {
-    let len = values.len();
-    let Ok(mut out) = MatMut::new(values, 1, len) else { return };
+fn scaled<const FEW: bool>(part: &StoredTile<'_, FEW>, values: &mut [f32], (rows, columns): (usize, usize)) {
+    let Ok(mut out) = MatMut::new(values, rows, columns) else { return };
     match part.place.stage.residual {
         Some(residual) => part.store_at(&mut out, (0, 0), |e| {
             qcore::dequantize_acc_residual(e.sum, e.factor, e.residual, residual.multiplier)
