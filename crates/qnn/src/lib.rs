@@ -8,7 +8,8 @@
 //!   while batches run through it, and replaces them as a [`PassConfig`] says.
 //! - **Evidence**: [`PassReport`] has the SQNR and the clipped share of each layer, from the
 //!   calibration run, and a [`Warning`] where a good figure hides a bad one.
-//!   [`analyze_model_sizes`] counts bytes. [`analyze_sensitivity`] finds out what quantizing each
+//!   [`analyze_model_sizes`] counts bytes. [`compare_schemes`] runs the whole model in one scheme
+//!   after the other. [`analyze_sensitivity`] finds out what quantizing each
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`].
 //! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of
 //!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`save_layers`] and
@@ -143,4 +144,7 @@ mod guides {
 
     #[doc = include_str!("../../../docs/guides/threads.md")]
     struct Threads;
+
+    #[doc = include_str!("../../../docs/guides/transformer.md")]
+    struct Transformer;
 }

@@ -9,46 +9,65 @@ use crate::output::operands::{Codes, StageOperands};
 use crate::output::target::Target;
 use crate::output::tile::{Place, StoredTile};
 
-/// Columns that go through the buffer at a time. Panels of most kernels have no more.
-const BUFFER: usize = 64;
+/// Values that go through the buffer at a time: a tile of six rows of 16 columns, or two rows of the
+/// widest panels.
+const BUFFER: usize = 96;
+
+/// How many rows of so many columns go through the buffer together. (A division would take longer
+/// than the function of a row does.)
+#[inline(always)]
+fn rows_together(columns: usize) -> usize {
+    match columns {
+        ..=12 => 8,
+        ..=16 => 6,
+        ..=32 => 3,
+        ..=48 => 2,
+        _ => 1,
+    }
+}
 
 /// Stores a tile whose stage has a function. As many rows as fit go through the buffer together: a
 /// function is a long chain of instructions, of which a CPU does several at a time.
 #[inline(always)]
 pub(crate) fn store<const FEW: bool>(tile: &StoredTile<'_, FEW>, target: &mut Target<'_>) {
     let StoredTile { place, first, acc, stride } = *tile;
-    let (rows, columns) = (acc.len() / stride.max(1), place.channels.len());
+    let columns = place.channels.len();
     let mut buffer = [0.0; BUFFER];
-    for column in (0..columns).step_by(BUFFER) {
+    let mut column = 0;
+    while column < columns {
         let len = BUFFER.min(columns - column);
         let start = place.channels.start + column;
         let place = &Place { channels: start..start + len, ..place.clone() };
-        let together = BUFFER / len;
-        for top in (0..rows).step_by(together) {
-            let some = together.min(rows - top);
-            let values = &mut buffer[..some * len];
-            let (acc, stride) = match together {
-                1 => (&acc[top * stride + column..][..len], len),
-                _ => (&acc[top * stride..][..some * stride], stride),
-            };
-            scaled(&StoredTile::<FEW> { place, first: first + top, acc, stride }, values, (some, len));
+        let together = rows_together(len);
+        let (mut row, mut rest) = (first, acc);
+        while rest.len() >= stride.max(1) {
+            let rows = if rest.len() >= together * stride { together } else { rest.len() / stride };
+            let (sums, below) = rest.split_at(rows * stride);
+            let values = &mut buffer[..rows * len];
+            // Parts of a wide panel go through row by row.
+            let (acc, stride) = if together == 1 { (&sums[column..][..len], len) } else { (sums, stride) };
+            scaled(&StoredTile::<FEW> { place, first: row, acc, stride }, values, (rows, len));
             place.stage.function.apply_slice(values);
-            for (row, values) in (first + top..).zip(values.chunks_exact(len)) {
+            let mut values = &*values;
+            while let Some((of_row, others)) = values.split_at_checked(len) {
                 let to = (place.origin.0 + row, place.origin.1 + column);
                 match &mut *target {
                     // int32 sums take no function.
                     Target::I32(_) => {}
-                    Target::F32(out) => narrow(values, out, to),
-                    Target::F16(out) => narrow(values, out, to),
-                    Target::Bf16(out) => narrow(values, out, to),
+                    Target::F32(out) => narrow(of_row, out, to),
+                    Target::F16(out) => narrow(of_row, out, to),
+                    Target::Bf16(out) => narrow(of_row, out, to),
                     codes => {
                         if let Some(mut codes) = codes.code_bytes() {
-                            requantize(values, place.stage, &mut codes, to);
+                            requantize(of_row, place.stage, &mut codes, to);
                         }
                     }
                 }
+                (values, row) = (others, row + 1);
             }
+            rest = below;
         }
+        column += len;
     }
 }
 

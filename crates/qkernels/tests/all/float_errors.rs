@@ -72,7 +72,8 @@ fn what_the_product_refuses() {
     }
     // Symmetric i8 reaches 128 steps, and 128 * 127 * 132105 is the first product to exceed int32.
     let x = MatRef::with_strides(&[1.0f32], 1, 132_105, 0, 0).unwrap();
-    let DynamicError::Gemm(GemmError::Overflow(overflow)) = error(x, Dynamic::default(), (1, 132_105), 1)
+    let DynamicError::Gemm(GemmError::Overflow(overflow)) =
+        error(x, Dynamic::PerToken(Scheme::weights_i8()), (1, 132_105), 1)
     else {
         panic!()
     };

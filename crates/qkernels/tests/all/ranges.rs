@@ -37,7 +37,7 @@ fn scales_of_rows_and_channels_without_a_product() {
     let row_scale = 1e38f32 / 127.0;
     for kernel in Kernel::available() {
         let run = |how, scales| dynamic((&x, 3), how, (&w, 3), scales, kernel);
-        let per_token = Dynamic::default();
+        let per_token = Dynamic::PerToken(Scheme::weights_i8());
         let error = run(per_token, Scales::PerChannel(&scales)).unwrap_err();
         assert_eq!(error, DynamicError::ScaleRange { row: 1, row_scale, channel: 1, channel_scale: 1e4 });
         assert_eq!(
