@@ -131,8 +131,8 @@ impl<'a, A: Activation> Activations<'a, A> {
         Ok(Self { view, zero_point, codes, distance: codes.largest_distance(zero_point) })
     }
 
-    /// Codes that are known to lie in `codes` and at most `distance` from their zero point, which is
-    /// `zero_point`, or (if that is 0) a term of each row.
+    /// Codes that are known to lie in `codes` and at most `distance` from their zero point, which
+    /// is `zero_point`, or (if that is 0) a term of each row.
     pub(crate) fn known(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange, distance: u32) -> Self {
         Self { view, zero_point, codes, distance }
     }

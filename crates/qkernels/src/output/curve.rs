@@ -9,8 +9,8 @@ use crate::output::operands::{Codes, StageOperands};
 use crate::output::target::Target;
 use crate::output::tile::{Place, StoredTile};
 
-/// Values that go through the buffer at a time: a tile of six rows of 16 columns, or two rows of the
-/// widest panels.
+/// Values that go through the buffer at a time: a tile of six rows of 16 columns, or two rows of
+/// the widest panels.
 const BUFFER: usize = 96;
 
 /// How many rows of so many columns go through the buffer together. (A division would take longer
@@ -19,9 +19,9 @@ const BUFFER: usize = 96;
 fn rows_together(columns: usize) -> usize {
     match columns {
         ..=12 => 8,
-        ..=16 => 6,
-        ..=32 => 3,
-        ..=48 => 2,
+        13..=16 => 6,
+        17..=32 => 3,
+        33..=48 => 2,
         _ => 1,
     }
 }

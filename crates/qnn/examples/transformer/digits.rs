@@ -12,8 +12,8 @@ const WIDTH: usize = 64;
 const HEADS: usize = 4;
 const BLOCKS: usize = 2;
 
-/// Each row of pixels becomes a token, the encoder looks at all 28 of them, and their mean tells the
-/// digit.
+/// Each row of pixels becomes a token, the encoder looks at all 28 of them, and their mean tells
+/// the digit.
 pub(crate) struct Digits {
     row: Linear,
     position: FloatTensor,

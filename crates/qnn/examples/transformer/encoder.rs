@@ -11,8 +11,8 @@ pub(crate) struct Norm {
     bias: FloatTensor,
 }
 
-/// Self-attention and two layers with a GELU between them, each with a residual around it and a norm
-/// after that.
+/// Self-attention and two layers with a GELU between them, each with a residual around it and a
+/// norm after that.
 pub(crate) struct Block {
     query: Linear,
     key: Linear,
@@ -145,8 +145,8 @@ impl Encoder {
         Ok(Self { blocks, heads })
     }
 
-    /// What becomes of the tokens `x` of several sequences, which stand one after the other and have
-    /// these `lengths`.
+    /// What becomes of the tokens `x` of several sequences, which stand one after the other and
+    /// have these `lengths`.
     pub(crate) fn forward(
         &self,
         mut x: Vec<f32>,

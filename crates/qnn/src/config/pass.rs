@@ -37,8 +37,8 @@ pub struct PassConfig {
     /// nothing is measured.
     pub evidence_rows: usize,
     /// Other methods to watch for, so that [`compare_schemes`](crate::compare_schemes) and
-    /// [`analyze_sensitivity`](crate::analyze_sensitivity) can try them on every layer that is to be
-    /// quantized: for instance [`Method::schemes`]. Those that take the least time come first.
+    /// [`analyze_sensitivity`](crate::analyze_sensitivity) can try them on every layer that is to
+    /// be quantized: for instance [`Method::schemes`]. Those that take the least time come first.
     pub candidates: Vec<Method>,
     /// The kernel to pack for; `None` is [`Kernel::select`].
     pub kernel: Option<Kernel>,

@@ -7,7 +7,6 @@ pub(crate) mod head;
 pub(crate) mod layer_error;
 pub(crate) mod linear;
 pub(crate) mod rows;
-pub(crate) mod shared_input;
 pub(crate) mod static_linear;
 pub(crate) mod storage;
 pub(crate) mod stored;

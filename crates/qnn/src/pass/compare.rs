@@ -51,8 +51,8 @@ use crate::tree::layers::Layers;
 ///
 /// # Errors
 /// [`TrialError`] if `evaluate` fails or gives a different number of values than before, `progress`
-/// breaks off, or the layers are not those that were calibrated. A scheme that a layer cannot have is
-/// no error: the report says why.
+/// breaks off, or the layers are not those that were calibrated. A scheme that a layer cannot have
+/// is no error: the report says why.
 pub fn compare_schemes<M: Layers + ?Sized, E>(
     model: &mut M,
     calibration: &Calibration,
@@ -100,8 +100,8 @@ where
     Ok(SchemeReport { float_bytes, float_seconds, schemes })
 }
 
-/// What each scheme costs the whole model. `Display` gives a table, in which the best number of each
-/// column is marked.
+/// What each scheme costs the whole model. `Display` gives a table, in which the best number of
+/// each column is marked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SchemeReport {

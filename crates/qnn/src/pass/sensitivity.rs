@@ -14,8 +14,8 @@ use crate::tree::layers::Layers;
 
 /// Quantizes one layer at a time, as `calibration` planned and by each of
 /// [`PassConfig::candidates`](crate::PassConfig::candidates), and measures the whole model, so that
-/// the ranking shows where quantization costs most. With a `target`, it proposes the cheapest mix of
-/// forms that keeps the target.
+/// the ranking shows where quantization costs most. With a `target`, it proposes the cheapest mix
+/// of forms that keeps the target.
 ///
 /// `evaluate` runs the model on rows of the caller's choice, which must be the same every time. It
 /// is called once for each layer and form, and about as often again for the mix. `progress` is
@@ -24,8 +24,8 @@ use crate::tree::layers::Layers;
 /// The mix is found greedily, twice: from the plan, and from the first candidate that keeps the
 /// target in all layers (or comes closest to it). The costliest layer moves to the first candidate
 /// that costs less, to f32 in the end, until the target is kept. Then each layer that was moved is
-/// tried in its first form again. The mix of fewer bytes is proposed, and if they have the same, the
-/// one from the plan. Its figures are measured, not added up.
+/// tried in its first form again. The mix of fewer bytes is proposed, and if they have the same,
+/// the one from the plan. Its figures are measured, not added up.
 ///
 /// A candidate that a layer cannot have is not tried on it. (The planned form is an error then.)
 ///

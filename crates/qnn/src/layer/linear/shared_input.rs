@@ -4,14 +4,14 @@
 use bytemuck::must_cast_slice_mut;
 use qkernels::{MatRef, Threads, gemm_rows, quantize};
 
-use super::dynamic::DynamicLinear;
-use super::forward_error::ForwardError;
-use super::linear::Linear;
-use super::rows::{check_finite, check_input, grown, in_vec, row};
-use super::static_linear::build::StaticLinear;
-use super::static_linear::sequence::matrix;
-use super::workspace::LinearWorkspace;
+use super::Linear;
 use crate::config::activation_codes::ActivationCodes;
+use crate::layer::dynamic::DynamicLinear;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::rows::{check_finite, check_input, grown, in_vec, row};
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::static_linear::sequence::matrix;
+use crate::layer::workspace::LinearWorkspace;
 
 impl Linear {
     /// As [`forward_vec`](Self::forward_vec) of each of `layers`, which all read `x` (m, k), with

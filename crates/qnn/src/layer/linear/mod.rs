@@ -1,19 +1,21 @@
 //! A linear layer in any form: the place in a model where the quantize pass puts one form instead
 //! of another.
 
+mod shared_input;
+
 use qcore::ActivationFunction;
 use qkernels::{MatMut, MatRef, Threads};
 
-use super::dynamic::DynamicLinear;
-use super::float::FloatLinear;
-use super::forward_error::ForwardError;
-use super::head::Head;
-use super::rows::{check_input, in_vec};
-use super::static_linear::build::StaticLinear;
-use super::storage::Storage;
-use super::weight_only::WeightOnlyLinear;
-use super::workspace::LinearWorkspace;
 use crate::config::form::Form;
+use crate::layer::dynamic::DynamicLinear;
+use crate::layer::float::FloatLinear;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::head::Head;
+use crate::layer::rows::{check_input, in_vec};
+use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::storage::Storage;
+use crate::layer::weight_only::WeightOnlyLinear;
+use crate::layer::workspace::LinearWorkspace;
 
 /// A linear layer, f32 in and f32 out, in one of the forms that a model has before, during and
 /// after the quantize pass.
