@@ -31,9 +31,9 @@ use crate::config::weights::WeightConfig;
 /// let (weights, kernel) = (WeightConfig::default(), Kernel::select()?);
 /// let layer = DynamicLinear::quantize(&float, Dynamic::default(), &weights, kernel)?;
 /// let mut y = [0.0];
-/// let (x, out) = (MatRef::new(&[127.0, 64.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
+/// let (x, out) = (MatRef::new(&[255.0, 64.0], 1, 2)?, MatMut::new(&mut y, 1, 1)?);
 /// layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new())?;
-/// assert!((y[0] - (127.0 * 1.27 - 64.0 * 0.64 + 0.5_f32)).abs() < 1e-4);
+/// assert!((y[0] - (255.0 * 1.27 - 64.0 * 0.64 + 0.5_f32)).abs() < 1e-4);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

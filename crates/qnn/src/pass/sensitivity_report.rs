@@ -83,12 +83,11 @@ impl Mix {
 }
 
 impl SensitivityReport {
-    /// Whether the target is out of reach: only the f32 model keeps it, or not even that.
+    /// Whether the target is out of reach of the schemes that were tried: layers must stay in f32 to
+    /// keep it, or not even f32 does.
     pub fn is_out_of_reach(&self) -> bool {
         match (&self.mix, self.target) {
-            (Some(mix), Some(target)) => {
-                mix.layers_in_float() == mix.methods.len() || !target.is_kept(&mix.quality)
-            }
+            (Some(mix), Some(target)) => mix.layers_in_float() > 0 || !target.is_kept(&mix.quality),
             _ => false,
         }
     }
@@ -102,20 +101,16 @@ impl SensitivityReport {
                 100.0 * quality.agreement
             )
         };
-        let (in_float, all) = (mix.layers_in_float(), mix.methods.len());
         if self.is_out_of_reach() {
-            writeln!(f, "{target} is out of reach: it leaves no layer that can be quantized")?;
-        } else if in_float > 0 {
-            writeln!(f, "{in_float} of {all} layers stay in f32 to keep {target}")?;
-        }
-        let best = self.uniform.iter().max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
-        if let (Some(best), true) = (best, in_float > 0) {
+            let (in_float, all) = (mix.layers_in_float(), mix.methods.len());
             writeln!(
                 f,
-                "the best without f32: {} everywhere, {}",
-                best.method,
-                figures(&best.quality, best.bytes)
+                "{target} is out of reach of the schemes tried: {in_float} of {all} layers stay in f32"
             )?;
+            let best = self.uniform.iter().max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
+            if let Some(UniformScheme { method, quality, bytes }) = best {
+                writeln!(f, "the best of them in all layers: {method}, {}", figures(quality, *bytes))?;
+            }
         }
         writeln!(f, "mix: {} instead of {}", figures(&mix.quality, mix.stored_bytes), mix.float_bytes)
     }
