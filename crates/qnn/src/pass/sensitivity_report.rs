@@ -83,8 +83,8 @@ impl Mix {
 }
 
 impl SensitivityReport {
-    /// Whether the target is out of reach of the schemes that were tried: layers must stay in f32 to
-    /// keep it, or not even f32 does.
+    /// Whether the target is out of reach of the schemes that were tried: layers must stay in f32
+    /// to keep it, or not even f32 does.
     pub fn is_out_of_reach(&self) -> bool {
         match (&self.mix, self.target) {
             (Some(mix), Some(target)) => mix.layers_in_float() > 0 || !target.is_kept(&mix.quality),
