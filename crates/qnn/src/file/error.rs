@@ -163,6 +163,12 @@ pub enum SaveError {
         /// The name.
         tensor: String,
     },
+    /// A tensor has the name under which safetensors keeps its metadata.
+    #[error("no tensor can be named {tensor:?} in safetensors")]
+    ReservedName {
+        /// The name.
+        tensor: String,
+    },
     /// The format has no name for a choice, because the choice is younger than the format. All
     /// choices of today have names.
     #[error("layer {layer:?}: the format has no name for {what}")]

@@ -101,6 +101,9 @@ impl Writer {
     /// Adds a tensor that is no part of a layer.
     fn add_other(&mut self, tensor: &FloatTensor) -> Result<(), SaveError> {
         let name = tensor.name().to_owned();
+        if name == "__metadata__" {
+            return Err(SaveError::ReservedName { tensor: name });
+        }
         if self.tensors.contains_key(&name) {
             return Err(SaveError::SameTensor { tensor: name });
         }

@@ -21,7 +21,7 @@ pub struct FloatTensor {
 
 /// Values are not as many as a shape says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{tensor:?} of shape {shape:?} needs {} values, got {len}", .shape.iter().map(|&d| d as u128).product::<u128>())]
+#[error("{tensor:?} of shape {shape:?} needs {} values, got {len}", .shape.iter().fold(1_u128, |len, &d| len.saturating_mul(d as u128)))]
 #[non_exhaustive]
 pub struct FloatTensorError {
     /// The tensor.

@@ -136,13 +136,16 @@ pub struct SchemeCost {
 }
 
 impl SchemeReport {
-    /// The scheme with the highest SQNR, the first of several. `None` if no layer can have any.
+    /// The scheme with the highest SQNR, the first of several. `None` if the
+    /// layers can have none, or its outputs are not finite.
     pub fn best(&self) -> Option<(Option<Method>, Quality)> {
         let costs = self
             .schemes
             .iter()
             .filter_map(|scheme| Some((scheme.method, scheme.cost.as_ref().ok()?.quality)));
-        costs.reduce(|best, next| if next.1.sqnr_db > best.1.sqnr_db { next } else { best })
+        costs
+            .filter(|(_, quality)| !quality.sqnr_db.is_nan())
+            .reduce(|best, next| if next.1.sqnr_db > best.1.sqnr_db { next } else { best })
     }
 }
 

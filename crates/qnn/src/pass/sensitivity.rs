@@ -21,11 +21,11 @@ use crate::tree::layers::Layers;
 /// is called once for each layer and form, and about as often again for the mix. `progress` is
 /// called after each run; if it breaks off, that is [`TrialError::Cancelled`].
 ///
-/// The mix is found greedily, twice: from the plan, and from the first candidate that keeps the
-/// target in all layers (or comes closest to it). The costliest layer moves to the first candidate
-/// that costs less, to f32 in the end, until the target is kept. Then each layer that was moved is
-/// tried in its first form again. The mix of fewer bytes is proposed, and if they have the same,
-/// the one from the plan. Its figures are measured, not added up.
+/// The mix is found greedily, twice: from the plan, and from the candidate of fewest bytes that
+/// keeps the target in all layers (or comes closest to it). The costliest layer moves to the first
+/// candidate that costs less, to f32 in the end, until the target is kept. Then each layer that was
+/// moved is tried in its first form again. The mix of fewer bytes is proposed, and if they have the
+/// same, the one from the plan. Its figures are measured, not added up.
 ///
 /// A candidate that a layer cannot have is not tried on it. (The planned form is an error then.)
 ///
@@ -176,8 +176,9 @@ where
 
     fn cheapest_mix(&mut self, uniform: &[UniformScheme], target: Target) -> Result<Mix, TrialError<E>> {
         let planned = self.mix_from(&vec![0; self.forms.len()], target)?;
-        let keeps = uniform.iter().find(|scheme| target.is_kept(&scheme.quality));
-        let best = || uniform.iter().max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
+        let keeps = uniform.iter().filter(|scheme| target.is_kept(&scheme.quality));
+        let keeps = keeps.min_by_key(|scheme| scheme.bytes);
+        let best = || UniformScheme::best(uniform);
         let Some(scheme) = keeps.or_else(best) else { return Ok(planned) };
         let place = |forms: &Forms| forms.iter().position(|(form, _)| form.is(&scheme.method)).unwrap_or(0);
         let start: Vec<usize> = self.forms.iter().map(place).collect();

@@ -53,6 +53,14 @@ pub struct UniformScheme {
     pub bytes: usize,
 }
 
+impl UniformScheme {
+    /// The one with the highest SQNR. One whose outputs are not finite is none.
+    pub(crate) fn best(schemes: &[UniformScheme]) -> Option<&UniformScheme> {
+        let finite = schemes.iter().filter(|scheme| !scheme.quality.sqnr_db.is_nan());
+        finite.max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db))
+    }
+}
+
 /// A form for each layer, and how good the model is with it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -107,7 +115,7 @@ impl SensitivityReport {
                 f,
                 "{target} is out of reach of the schemes tried: {in_float} of {all} layers stay in f32"
             )?;
-            let best = self.uniform.iter().max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
+            let best = UniformScheme::best(&self.uniform);
             if let Some(UniformScheme { method, quality, bytes }) = best {
                 writeln!(f, "the best of them in all layers: {method}, {}", figures(quality, *bytes))?;
             }

@@ -196,6 +196,8 @@ pub(crate) struct Bench<F, P> {
     evaluate: F,
     progress: P,
     done: usize,
+    /// How long the last evaluation took.
+    seconds: f64,
     /// How many evaluations there will be.
     pub(crate) expected: usize,
 }
@@ -208,7 +210,7 @@ const MOST_RUNS: usize = 5;
 
 impl<F, P: FnMut(TrialProgress) -> ControlFlow<()>> Bench<F, P> {
     pub(crate) fn new(evaluate: F, progress: P) -> Self {
-        Self { reference: None, evaluate, progress, done: 0, expected: 0 }
+        Self { reference: None, evaluate, progress, done: 0, seconds: 0.0, expected: 0 }
     }
 
     /// The quality of the model as it is.
@@ -216,7 +218,9 @@ impl<F, P: FnMut(TrialProgress) -> ControlFlow<()>> Bench<F, P> {
     where
         F: FnMut(&mut M) -> Result<ModelOutput, E>,
     {
+        let start = Instant::now();
         let output = (self.evaluate)(model).map_err(TrialError::Evaluate)?;
+        self.seconds = start.elapsed().as_secs_f64();
         self.done += 1;
         self.expected = self.expected.max(self.done);
         let progress = TrialProgress { done: self.done, expected: self.expected };
@@ -232,16 +236,16 @@ impl<F, P: FnMut(TrialProgress) -> ControlFlow<()>> Bench<F, P> {
     where
         F: FnMut(&mut M) -> Result<ModelOutput, E>,
     {
-        let start = Instant::now();
         let quality = self.measure(model)?;
-        let mut least = start.elapsed().as_secs_f64();
+        let (mut least, mut all) = (self.seconds, self.seconds);
         for _ in 1..MOST_RUNS {
-            if start.elapsed().as_secs_f64() > ENOUGH_SECONDS {
+            if all > ENOUGH_SECONDS {
                 break;
             }
             let run = Instant::now();
             (self.evaluate)(model).map_err(TrialError::Evaluate)?;
-            least = least.min(run.elapsed().as_secs_f64());
+            let took = run.elapsed().as_secs_f64();
+            (least, all) = (least.min(took), all + took);
         }
         Ok((quality, least))
     }

@@ -122,6 +122,15 @@ fn one_file_holds_the_whole_quantized_model() {
 }
 
 #[test]
+fn a_tensor_that_no_file_can_have_is_refused() {
+    let tensor = FloatTensor::new("__metadata__", [1], vec![1.0]).unwrap();
+    let error = layers_to_bytes(&tensor).unwrap_err();
+    assert!(matches!(error, SaveError::ReservedName { .. }), "{error}");
+    let error = FloatTensor::new("t", [usize::MAX; 3], vec![]).unwrap_err().to_string();
+    assert!(error.ends_with("got 0"), "{error}");
+}
+
+#[test]
 fn both_walks_come_from_one_list() {
     let bytes = checkpoint_bytes();
     let mut model = Model::new(Checkpoint::parse(&bytes).unwrap().source()).unwrap();
