@@ -38,7 +38,7 @@ pub(crate) fn store<const FEW: bool>(tile: &StoredTile<'_, FEW>, target: &mut Ta
         let len = BUFFER.min(columns - column);
         let start = place.channels.start + column;
         let place = &Place { channels: start..start + len, ..place.clone() };
-        let together = rows_together(len);
+        let together = if len == columns { rows_together(len) } else { 1 };
         let (mut row, mut rest) = (first, acc);
         while rest.len() >= stride.max(1) {
             let rows = if rest.len() >= together * stride { together } else { rest.len() / stride };
@@ -109,5 +109,47 @@ fn requantize(
         None => pairs.for_each(|(to, &v)| {
             *to = qcore::requantize_scaled(v, zero_point, low, high) as u8;
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qcore::ActivationFunction;
+
+    use super::*;
+    use crate::output::operands::RowTerms;
+
+    /// No kernel of today has panels wider than the buffer, but one may come.
+    #[test]
+    fn tiles_of_any_width_are_stored_whole() {
+        for columns in [1, 12, 13, 16, 31, 48, 49, 95, 96, 97, 100, 150, 300] {
+            let (rows, stride) = (7, columns + 3);
+            let acc: Vec<i32> = (0..rows * stride).map(|i| i as i32 * 37 % 1000 - 500).collect();
+            let factors = vec![0.01; columns];
+            let stage = &StageOperands {
+                offsets: &[],
+                channel_sums: &[],
+                zero_points: &[],
+                factors: &factors,
+                small_factors: false,
+                float_bias: None,
+                function: ActivationFunction::Gelu,
+                output_scale: None,
+                codes: Codes::default(),
+                fixed_point: None,
+                residual: None,
+            };
+            let row_terms = RowTerms::default();
+            let place = &Place { stage, channels: 0..columns, first_row: 0, row_terms, origin: (0, 0) };
+            let mut y = vec![f32::NAN; rows * columns];
+            let mut target = Target::F32(MatMut::new(&mut y, rows, columns).unwrap());
+            store::<false>(&StoredTile { place, first: 0, acc: &acc, stride }, &mut target);
+            for (y, acc) in y.chunks_exact(columns).zip(acc.chunks_exact(stride)) {
+                for (y, &sum) in y.iter().zip(acc) {
+                    let expected = ActivationFunction::Gelu.apply(sum as f32 * 0.01);
+                    assert_eq!(y.to_bits(), expected.to_bits(), "{columns} columns");
+                }
+            }
+        }
     }
 }

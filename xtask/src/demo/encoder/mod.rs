@@ -93,7 +93,8 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
 
     tick("times");
     outcome.text("\n* The 36 linear layers alone, one thread, in alternation with f32");
-    outcome.table(times(&reload(&trained)?, &model, test)?);
+    let float_model = reload(&trained)?;
+    outcome.table(times(&float_model, &model, test)?);
 
     tick("saving and loading");
     let path = files::folder().join("int8.safetensors");
@@ -110,7 +111,7 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
         "\n* Saved with embeddings and norms: {} bytes (the linear layers {} instead of {}); loaded, with the same bits",
         saved.len(),
         stored(&model),
-        stored(&reload(&trained)?)
+        stored(&float_model)
     ));
     Ok(outcome)
 }
