@@ -211,6 +211,20 @@ fn non_finite(values: &[f32]) -> RangeError {
     }
 }
 
+/// An integer for each float, in the order of the floats: negative ones have the bits of their
+/// magnitude reversed.
+#[inline(always)]
+fn key(value: f32) -> i32 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ (bits >> 31) & i32::MAX
+}
+
+/// The float that has a key.
+#[inline(always)]
+fn value(key: i32) -> f32 {
+    f32::from_bits((key ^ (key >> 31) & i32::MAX).cast_unsigned())
+}
+
 /// Minimum, maximum and number of the finite values of a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Scan {
@@ -220,44 +234,25 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Scans in independent lanes. The compiler may not reorder float minima, so it vectorizes the
-    /// loop only if the lanes are written out. The function is always inlined, so a caller compiled
-    /// for AVX gets AVX code here too.
+    /// Scans keys, which are integers. The compiler may not reorder minima of floats, but it may
+    /// those of integers, so it vectorizes this loop as it stands. The function is always inlined,
+    /// so a caller compiled for AVX gets AVX code here too.
     #[inline(always)]
     pub(crate) fn of(values: &[f32]) -> Scan {
-        const LANES: usize = 16;
-        let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-        let mut finite = 0;
-        let mut lane = |i: usize, v: f32, count: &mut [u32; LANES]| {
-            let keep = v.abs() < f32::INFINITY;
-            count[i] += u32::from(keep);
-            let (low, high) = if keep { (v, v) } else { (f32::INFINITY, f32::NEG_INFINITY) };
-            min[i] = if low < min[i] { low } else { min[i] };
-            max[i] = if high > max[i] { high } else { max[i] };
-        };
-        // In blocks, so that the count of finite values in a lane fits u32 for any length.
+        let (mut min, mut max, mut finite) = (i32::MAX, i32::MIN, 0);
+        // In blocks, so that the count of finite values in a block fits u32 for any length.
         for block in values.chunks(1 << 16) {
-            let mut count = [0_u32; LANES];
-            let (body, tail) = block.as_chunks::<LANES>();
-            for chunk in body {
-                for (i, &v) in chunk.iter().enumerate() {
-                    lane(i, v, &mut count);
-                }
+            let mut count = 0;
+            for &value in block {
+                let (key, keep) = (key(value), value.abs() < f32::INFINITY);
+                min = min.min(if keep { key } else { i32::MAX });
+                max = max.max(if keep { key } else { i32::MIN });
+                count += u32::from(keep);
             }
-            // The rest is padded to a whole chunk with NaN, which is not counted. Indexing by a
-            // value that is not a constant would keep the lanes out of registers.
-            let mut last = [f32::NAN; LANES];
-            last[..tail.len()].copy_from_slice(tail);
-            for (i, &v) in last.iter().enumerate() {
-                lane(i, v, &mut count);
-            }
-            finite += count.iter().sum::<u32>() as usize;
+            finite += count as usize;
         }
-        Scan {
-            min: min.into_iter().fold(f32::INFINITY, |a, b| if b < a { b } else { a }),
-            max: max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a }),
-            finite,
-        }
+        // Without a finite value both are NaN, which make no range.
+        Scan { min: value(min), max: value(max), finite }
     }
 
     /// The range of the finite values, if there are any.
@@ -287,6 +282,16 @@ mod tests {
                     assert_eq!(Range::of_finite(&values).is_none(), len == 1);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_the_floats() {
+        let ordered =
+            [f32::NEG_INFINITY, f32::MIN, -1.0, -f32::MIN_POSITIVE, -1e-45, -0.0, 0.0, 1e-45, 1.0, f32::MAX];
+        for pair in ordered.windows(2) {
+            assert!(key(pair[0]) < key(pair[1]), "{pair:?}");
+            assert_eq!(value(key(pair[0])).to_bits(), pair[0].to_bits());
         }
     }
 

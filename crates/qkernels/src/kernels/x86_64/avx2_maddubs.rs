@@ -88,8 +88,8 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
     while let Some(mut tile) = strip.next_tile_of(M) {
         let groups = tile.groups;
         let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
-        let (b_steps, _) = b.as_chunks::<D>().0.as_chunks::<U>();
         let steps = groups / (U * D);
+        let b_steps = &b.as_chunks::<D>().0.as_chunks::<U>().0[..steps];
         // Loops, not `from_fn`: closures called from code without the target features are not
         // inlined.
         let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -100,18 +100,17 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
             a_steps[i] = &a[i].as_chunks::<D>().0.as_chunks::<U>().0[..steps];
         }
         let mut partial = tile::first_sums!(vec256, tile, M, V, U);
-        for (g, b) in (0..steps).zip(b_steps) {
+        for g in 0..steps {
             for u in 0..U {
                 for i in 0..M {
-                    partial[u][i] = add_products(partial[u][i], &a_steps[i][g][u], &b[u]);
+                    partial[u][i] = add_products(partial[u][i], &a_steps[i][g][u], &b_steps[g][u]);
                 }
             }
         }
         // What is proven for D groups holds for each of them.
-        let rest = steps * U * D;
-        for (g, b) in (rest..groups).zip(&b[rest..groups]) {
+        for g in steps * U * D..groups {
             for i in 0..M {
-                partial[0][i] = add_products(partial[0][i], &[a[i][g]], &[*b]);
+                partial[0][i] = add_products(partial[0][i], &[a[i][g]], &[b[g]]);
             }
         }
         tile::last_sums!(vec256, tile, partial, M, V);

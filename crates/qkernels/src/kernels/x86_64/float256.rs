@@ -93,9 +93,9 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
             }
         }
         let mut acc = [[[_mm256_setzero_ps(); QUARTERS]; V]; M];
-        let b_steps = vectors[start * width..end * width].chunks_exact(width * G);
-        let b_rest = b_steps.remainder();
-        for (step, b) in (0..steps).zip(b_steps) {
+        let b = &vectors[start * width..end * width];
+        for step in 0..steps {
+            let b = &b[step * (width * G)..][..width * G];
             simd::prefetch(b, AHEAD);
             for u in 0..G {
                 let b = &b[u * width + first..][..V];
@@ -115,8 +115,8 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
             }
         }
         // If a step is two groups, the last group may be alone.
-        for (g, b) in (steps * G..end - start).zip(b_rest.chunks_exact(width)) {
-            let b = &b[first..][..V];
+        for g in steps * G..end - start {
+            let b = &b[g * width + first..][..V];
             for v in 0..V {
                 for h in 0..KR {
                     let w = weights::<AFFINE>(&b[v][h], zero_points[v][h]);

@@ -96,9 +96,9 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
             }
         }
         let mut acc = [[[_mm512_setzero_ps(); KR]; V]; M];
-        let b = vectors[start * width..end * width].chunks_exact(width);
-        for (g, b) in (0..len).zip(b) {
-            let b = &b[first..][..V];
+        let b = &vectors[start * width..end * width];
+        for g in 0..len {
+            let b = &b[g * width..][..width][first..][..V];
             for v in 0..V {
                 simd::prefetch(&b[v], AHEAD);
                 let codes = bytes_on_top(simd::load_i8x64(&b[v]));

@@ -90,17 +90,16 @@ macro_rules! tile_body {
                 let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * groups);
                 for i in 0..M {
                     a[i] = rows[i].as_chunks::<4>().0;
-                    a_steps[i] = &a[i].as_chunks::<U>().0;
+                    a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
                 }
                 let mut partial = tile::first_sums!($isa, tile, M, V, U);
-                let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>();
-                let b_steps = b.chunks_exact(V * U);
-                let b_rest = b_steps.remainder();
-                for (g, b) in (0..steps).zip(b_steps) {
+                let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
+                let b_steps = &b.as_chunks::<U>().0[..steps];
+                for g in 0..steps {
                     for u in 0..U {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
-                            w[v] = load_weights(&b[u * V + v]);
+                            w[v] = load_weights(&b_steps[g][u][v]);
                         }
                         for i in 0..M {
                             let x = broadcast(a_steps[i][g][u]);
@@ -110,11 +109,11 @@ macro_rules! tile_body {
                         }
                     }
                 }
-                for (g, b) in (steps * U..groups).zip(b_rest.chunks_exact(V)) {
+                for g in steps * U..groups {
                     for i in 0..M {
                         let x = broadcast(a[i][g]);
                         for v in 0..V {
-                            partial[0][i][v] = multiply_add(partial[0][i][v], x, load_weights(&b[v]));
+                            partial[0][i][v] = multiply_add(partial[0][i][v], x, load_weights(&b[g][v]));
                         }
                     }
                 }
