@@ -72,8 +72,9 @@ pub enum DynamicError {
     /// The scheme's codes cannot be multiplied.
     #[error(transparent)]
     Codes(#[from] CodesError),
-    /// There is no memory for the codes of the rows ([`QuantizedRows`](crate::QuantizedRows)).
-    #[error("there is no memory for the codes of {rows} rows of {cols} values")]
+    /// There is no memory for the scales or the codes of the rows
+    /// ([`QuantizedRows`](crate::QuantizedRows)).
+    #[error("there is no memory for the scales or the codes of {rows} rows of {cols} values")]
     Memory {
         /// Rows.
         rows: usize,
@@ -130,24 +131,19 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
         let nothing = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
         return Ok(nothing.run(out, threads, operands, arenas)?);
     }
-    match how {
-        Dynamic::PerTensor(scheme) => {
-            let params = choose(&scheme, kernel.vectorize(RangeOf { x: &x, rows: 0..x.rows() }), 0)?;
-            check_scales(&[params.scale()], stage, kernel)?;
-            let a = &FloatActivations::new(x, params)?;
-            let (row_terms, scale) = (RowTerms::default(), Some(params.scale()));
-            Call { a, w, columns, stage, row_terms, scale }.run(out, threads, operands, arenas)?;
+    tokens.choose_as(&x, how, kernel)?;
+    let Tokens { params, zero_points, factors } = &*tokens;
+    check_scales(factors, stage, kernel)?;
+    let (a, row_terms, scale) = match (how, &params[..]) {
+        (Dynamic::PerTensor(_), [params]) => {
+            (FloatActivations::new(x, *params)?, RowTerms::default(), Some(params.scale()))
         }
-        Dynamic::PerToken(scheme) => {
-            tokens.choose(&x, &scheme, kernel)?;
-            check_scales(&tokens.factors, stage, kernel)?;
-            let a = &FloatActivations::per_row(x, &tokens.params, scheme.codes)?;
-            let row_terms =
-                RowTerms { sums: &[], zero_points: &tokens.zero_points, factors: &tokens.factors };
-            Call { a, w, columns, stage, row_terms, scale: None }.run(out, threads, operands, arenas)?;
+        (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
+            let row_terms = RowTerms { sums: &[], zero_points, factors };
+            (FloatActivations::per_row(x, params, scheme.codes)?, row_terms, None)
         }
-    }
-    Ok(())
+    };
+    Ok(Call { a: &a, w, columns, stage, row_terms, scale }.run(out, threads, operands, arenas)?)
 }
 
 /// The scheme's parameters for `range`, the range of row `row`. If there is no finite value at all,
@@ -198,7 +194,9 @@ impl Tokens {
                 // Rows without values may be any number.
                 let rows = if x.cols() == 0 { 0..0 } else { 0..x.rows() };
                 let range = kernel.vectorize(RangeOf { x, rows });
-                self.set(&[choose(&scheme, range, 0)?]);
+                self.params.clear();
+                self.params.push(choose(&scheme, range, 0)?);
+                self.split();
                 Ok(())
             }
         }
@@ -212,18 +210,19 @@ impl Tokens {
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
         self.params.clear();
-        for row in 0..x.rows() {
+        self.factors.clear();
+        self.zero_points.clear();
+        let rows = x.rows();
+        // Rows of a view may be one row many times, so they may be more than memory has room for.
+        let reserved = self.params.try_reserve(rows).and_then(|()| self.factors.try_reserve(rows));
+        let reserved = reserved.and_then(|()| self.zero_points.try_reserve(rows));
+        reserved.map_err(|_| DynamicError::Memory { rows, cols: x.cols() })?;
+        for row in 0..rows {
             let range = kernel.vectorize(RangeOf { x, rows: row..row + 1 });
             self.params.push(choose(scheme, range, row)?);
         }
         self.split();
         Ok(())
-    }
-
-    fn set(&mut self, params: &[QParams]) {
-        self.params.clear();
-        self.params.extend_from_slice(params);
-        self.split();
     }
 
     /// Keeps scales and zero points by themselves, as products read them.

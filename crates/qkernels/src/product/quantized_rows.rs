@@ -83,7 +83,8 @@ impl QuantizedRows {
     ///
     /// # Errors
     /// [`DynamicError`] if the scheme has no parameters for the values, its codes fit neither u8
-    /// nor i8, or there is no memory for the codes. There are no rows then.
+    /// nor i8, or there is no memory for the scales or the codes. There are no rows
+    /// then.
     pub fn quantize<F: Float>(
         &mut self,
         x: MatRef<'_, F>,

@@ -90,12 +90,18 @@ pub enum SourceError {
 trait Tensors {
     fn linear(&mut self, name: &str, activation: ActivationFunction) -> Result<Linear, SourceError>;
 
+    fn linear_tied(&mut self, name: &str, weight: &str) -> Result<Linear, SourceError>;
+
     fn tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, SourceError>;
 }
 
 impl Tensors for Checkpoint<'_> {
     fn linear(&mut self, name: &str, activation: ActivationFunction) -> Result<Linear, SourceError> {
         Ok(self.take_float(name)?.with_activation(activation).into())
+    }
+
+    fn linear_tied(&mut self, name: &str, weight: &str) -> Result<Linear, SourceError> {
+        Ok(self.take_tied(name, weight)?.into())
     }
 
     fn tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, SourceError> {
@@ -110,6 +116,10 @@ impl Tensors for LayerFile<'_> {
             got if got == expected => Ok(self.take(name, None)?),
             got => Err(SourceError::Activation { layer: name.to_owned(), expected, got }),
         }
+    }
+
+    fn linear_tied(&mut self, name: &str, _: &str) -> Result<Linear, SourceError> {
+        self.linear(name, ActivationFunction::Identity)
     }
 
     fn tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, SourceError> {
@@ -153,6 +163,51 @@ impl Source<'_> {
     /// As [`linear`](Self::linear).
     pub fn linear_then(&mut self, name: &str, activation: ActivationFunction) -> Result<Linear, SourceError> {
         self.file.linear(&format!("{}{name}", self.prefix), activation)
+    }
+
+    /// As [`linear`](Self::linear), for a layer `name` that shares its weights with the tensor
+    /// `weight` of this part, an embedding. A checkpoint has them once, and [gives them to
+    /// both](Checkpoint::take_tied). A file of this library has the layer besides the embedding,
+    /// because the layer may have been quantized.
+    ///
+    /// ```
+    /// use qnn::{Checkpoint, FloatTensor, LayerFile, Linear, Source, SourceError};
+    ///
+    /// struct Model {
+    ///     words: FloatTensor,
+    ///     head: Linear,
+    /// }
+    /// qnn::layers!(Model { words, head });
+    ///
+    /// impl Model {
+    ///     fn new(mut from: Source<'_>) -> Result<Self, SourceError> {
+    ///         let words = from.tensor("words.weight", &[2, 2])?;
+    ///         Ok(Self { words, head: from.linear_tied("head", "words.weight")? })
+    ///     }
+    /// }
+    ///
+    /// # use safetensors::{Dtype, tensor::TensorView};
+    /// # let words = [1.0f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+    /// # let words = TensorView::new(Dtype::F32, vec![2, 2], &words)?;
+    /// # let trained = safetensors::serialize([("words.weight", words)], None)?;
+    /// let mut checkpoint = Checkpoint::parse(&trained)?;
+    /// checkpoint.tie("words.weight")?;
+    /// let model = Model::new(checkpoint.source())?;
+    /// checkpoint.finish()?;
+    ///
+    /// let saved = qnn::layers_to_bytes(&model)?;
+    /// let mut file = LayerFile::parse(&saved)?;
+    /// assert_eq!(Model::new(file.source())?.head.name(), "head");
+    /// file.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`linear`](Self::linear), and if a checkpoint's tensor was taken before and is not
+    /// [tied](Checkpoint::tie).
+    pub fn linear_tied(&mut self, name: &str, weight: &str) -> Result<Linear, SourceError> {
+        let [name, weight] = [name, weight].map(|name| format!("{}{name}", self.prefix));
+        self.file.linear_tied(&name, &weight)
     }
 
     /// Takes the tensor `name` of this shape.

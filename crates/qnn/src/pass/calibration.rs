@@ -7,6 +7,7 @@ use qkernels::Kernel;
 use super::error::{PassError, Refusal};
 use super::plan::{Planned, plan};
 use super::report::{Decision, PassLayer, PassReport};
+use super::sensitivity_report::Mix;
 use crate::config::method::Method;
 use crate::config::pass::PassConfig;
 use crate::evidence::warning::Warning;
@@ -97,8 +98,19 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
         return Err(PassError::NoBatches { layer: planned.shape.name.clone() });
     }
     planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch.take());
-    let (candidates, require_integer) = (config.candidates.clone(), config.require_integer);
+    let (candidates, require_integer) = (distinct(&config.candidates), config.require_integer);
     Ok(Calibration { planned, kernel, candidates, batches, require_integer })
+}
+
+/// Each candidate once. f32 is none: every comparison begins with it.
+fn distinct(candidates: &[Method]) -> Vec<Method> {
+    let mut distinct: Vec<Method> = Vec::new();
+    for method in candidates {
+        if !matches!(method, Method::Float) && !distinct.iter().any(|other| other.is(method)) {
+            distinct.push(*method);
+        }
+    }
+    distinct
 }
 
 fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
@@ -109,7 +121,7 @@ fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
 fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
     let watch = |planned: &Planned| match planned.observers() {
         Ok(observers) => Ok(SharedWatch::new(observers, config.evidence_rows)),
-        Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source: source.into() }),
+        Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source }),
     };
     planned.iter().map(watch).collect()
 }
@@ -170,12 +182,67 @@ impl Calibration {
     /// calibrated. The model then has the layers that it had before. That is also so if the model's
     /// code panics.
     pub fn quantize<M: Layers + ?Sized>(&self, model: &mut M) -> Result<PassReport, Refusal> {
+        self.quantize_by(model, |planned| (planned.method, planned.decision.clone()))
+    }
+
+    /// As [`quantize`](Self::quantize), but every layer that is to be quantized becomes `method`,
+    /// whatever was planned for it: the best scheme that
+    /// [`compare_schemes`](crate::compare_schemes) found. A static one must be among
+    /// [`PassConfig::candidates`], because calibration watched for no other.
+    ///
+    /// ```
+    /// use qkernels::MatRef;
+    /// use qnn::{DynamicConfig, FloatLinear, FloatMlp, Form, Method, Mlp, PassConfig, calibrate_model};
+    /// let fc1 = FloatLinear::new("fc1", 1, 2, vec![1.0, -0.5], vec![0.25])?;
+    /// let mut model = Mlp::from(FloatMlp::new(vec![fc1])?);
+    /// let x = MatRef::new(&[0.0, 1.0, 0.5, 0.5], 2, 2)?;
+    /// let calibration = calibrate_model(&mut model, &PassConfig::default(), [x], Mlp::run_batch, |_| {})?;
+    /// let report = calibration.quantize_as(&mut model, &Method::Dynamic(DynamicConfig::default()))?;
+    /// assert_eq!(report.layers[0].form, Form::Dynamic);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`quantize`](Self::quantize).
+    pub fn quantize_as<M: Layers + ?Sized>(
+        &self,
+        model: &mut M,
+        method: &Method,
+    ) -> Result<PassReport, Refusal> {
+        self.quantize_by(model, |planned| match planned.method {
+            Method::Float => (Method::Float, planned.decision.clone()),
+            _ => (*method, Decision::Scheme),
+        })
+    }
+
+    /// As [`quantize`](Self::quantize), but layers become what `mix` says: the one that
+    /// [`analyze_sensitivity`](crate::analyze_sensitivity) found with this calibration. Layers that
+    /// it does not name become what was planned.
+    ///
+    /// # Errors
+    /// As [`quantize`](Self::quantize).
+    pub fn quantize_mix<M: Layers + ?Sized>(&self, model: &mut M, mix: &Mix) -> Result<PassReport, Refusal> {
+        self.quantize_by(model, |planned| {
+            match mix.methods.iter().find(|(name, _)| *name == planned.shape.name) {
+                Some((_, method)) => (*method, Decision::Mix),
+                None => (planned.method, planned.decision.clone()),
+            }
+        })
+    }
+
+    /// Replaces each layer as `decide` says.
+    fn quantize_by<M: Layers + ?Sized>(
+        &self,
+        model: &mut M,
+        decide: impl Fn(&Planned) -> (Method, Decision),
+    ) -> Result<PassReport, Refusal> {
         let shapes = self.check(model)?;
         let (mut replacements, mut layers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         let (mut walk, mut refused) = (Walk::visit(&shapes), None);
         model.visit(&mut |layer| {
             let Some(at) = walk.next(layer).filter(|_| refused.is_none()) else { return };
-            match self.replacement(&self.planned[at], layer) {
+            let planned = &self.planned[at];
+            match self.replacement(planned, layer, decide(planned)) {
                 Ok((replacement, report, of_layer)) => {
                     replacements.push(replacement);
                     layers.push(report);
@@ -210,15 +277,20 @@ impl Calibration {
     }
 
     /// The layer that replaces `layer`, if one does, its entry in the report, and its warnings.
-    fn replacement(&self, planned: &Planned, layer: &Linear) -> Result<Replacement, Refusal> {
+    fn replacement(
+        &self,
+        planned: &Planned,
+        layer: &Linear,
+        (method, decision): (Method, Decision),
+    ) -> Result<Replacement, Refusal> {
         let unchanged = |decision| (None, PassLayer::unchanged(layer, decision), Vec::new());
         let Linear::Float(float) = layer else { return Ok(unchanged(Decision::Already)) };
-        if matches!(planned.method, Method::Float) {
-            return Ok(unchanged(planned.decision.clone()));
+        if matches!(method, Method::Float) {
+            return Ok(unchanged(decision));
         }
-        let quantized = planned.quantize(float, &planned.method, self.kernel);
+        let quantized = planned.quantize(float, &method, self.kernel);
         let quantized = quantized.and_then(|quantized| {
-            let (report, warnings) = planned.measure(float, &quantized)?;
+            let (report, warnings) = planned.measure(float, &quantized, decision)?;
             Ok((Some(quantized), report, warnings))
         });
         match quantized {

@@ -5,7 +5,8 @@ use core::ops::ControlFlow;
 
 use super::calibration::Calibration;
 use super::error::Refusal;
-use super::trial::{Bench, ModelOutput, Quality, Trial, TrialError, TrialProgress};
+use super::quality::{ModelOutput, Quality};
+use super::trial::{Bench, Trial, TrialError, TrialProgress};
 use crate::config::method::Method;
 use crate::evidence::sizes::analyze_model_sizes;
 use crate::evidence::table::Table;
@@ -50,9 +51,10 @@ use crate::tree::layers::Layers;
 /// ```
 ///
 /// # Errors
-/// [`TrialError`] if `evaluate` fails or gives a different number of values than before, `progress`
-/// breaks off, or the layers are not those that were calibrated. A scheme that a layer cannot have
-/// is no error: the report says why.
+/// [`TrialError`] if `evaluate` fails, gives outputs of another shape than before, or in f32 values
+/// that are not finite; if `progress` breaks off, no layer is to be quantized, or the layers are
+/// not those that were calibrated. A scheme that a layer cannot have is no error: the report says
+/// why.
 pub fn compare_schemes<M: Layers + ?Sized, E>(
     model: &mut M,
     calibration: &Calibration,
@@ -76,7 +78,7 @@ where
     P: FnMut(TrialProgress) -> ControlFlow<()>,
 {
     let (_, float_seconds) = bench.time(trial.model)?;
-    let float_bytes = analyze_model_sizes(&*trial.model).float_bytes();
+    let float_bytes = analyze_model_sizes(&*trial.model).stored().total();
     let mut schemes = Vec::with_capacity(candidates.len() + 1);
     for method in core::iter::once(None).chain(candidates.iter().map(Some)) {
         let installed = match method {
@@ -84,7 +86,11 @@ where
             Some(method) => trial.install_all(method),
         };
         let cost = match installed {
-            Err(refusal) => Err(refusal),
+            Err(refusal) if refusal.is_mismatch() => return Err(refusal.into()),
+            Err(refusal) => {
+                bench.advance()?;
+                Err(refusal)
+            }
             Ok(()) => {
                 let (quality, seconds) = bench.time(trial.model)?;
                 Ok(SchemeCost {
@@ -105,9 +111,10 @@ where
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SchemeReport {
-    /// Bytes of all linear layers in f32.
+    /// Bytes of all linear layers of the model as it was, in f32 but for layers that had been
+    /// quantized before.
     pub float_bytes: usize,
-    /// Seconds that the f32 model takes.
+    /// Seconds that this model takes.
     pub float_seconds: f64,
     /// One entry for each scheme, in the order of the candidates.
     pub schemes: Vec<SchemeResult>,

@@ -56,6 +56,13 @@ pub struct Refusal {
     pub source: PassLayerError,
 }
 
+impl Refusal {
+    /// Whether the model is to blame, which shows other layers than it did, and not the scheme.
+    pub(crate) fn is_mismatch(&self) -> bool {
+        matches!(self.source, PassLayerError::Mismatch(_))
+    }
+}
+
 impl From<LayerMismatch> for Refusal {
     fn from(source: LayerMismatch) -> Self {
         let name = |layer: &LayerShape| layer.name.clone();
@@ -70,8 +77,19 @@ impl From<LayerMismatch> for Refusal {
 #[non_exhaustive]
 pub enum PassLayerError {
     /// A setting of the observer is out of range.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
+    #[error("{scheme}: {source}")]
+    Setting {
+        /// The scheme with this observer, as tables name it. It may be that of a candidate.
+        scheme: String,
+        /// Why.
+        source: SettingError,
+    },
+    /// Calibration did not watch the layer for this static scheme.
+    #[error("{scheme} is neither what calibration planned for the layer nor among its candidates")]
+    NotWatched {
+        /// The scheme, as tables name it.
+        scheme: String,
+    },
     /// The model shows other layers than those that were planned or calibrated.
     #[error(transparent)]
     Mismatch(Box<LayerMismatch>),

@@ -5,6 +5,7 @@ pub(crate) mod calibration;
 pub(crate) mod compare;
 pub(crate) mod error;
 pub(crate) mod plan;
+pub(crate) mod quality;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod sensitivity;

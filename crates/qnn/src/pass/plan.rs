@@ -1,6 +1,6 @@
 //! The plan: which form each layer will have, how the layer gets it, and what that costs.
 
-use qcore::{Observer, ObserverError, Range, SettingError, SqnrAboutMean, clipped_fraction};
+use qcore::{Observer, Range, SqnrAboutMean, clipped_fraction};
 use qkernels::{Kernel, MatMut, MatRef, Threads};
 
 use super::error::{PassError, PassLayerError};
@@ -86,6 +86,10 @@ pub(crate) fn static_form(
     Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?)
 }
 
+fn name_of(config: &StaticConfig) -> String {
+    Method::Static(*config).to_string()
+}
+
 impl Planned {
     /// Whether a method needs a range of the layer's input.
     pub(crate) fn observes(&self) -> bool {
@@ -93,8 +97,12 @@ impl Planned {
     }
 
     /// An observer for each kind of range that is needed.
-    pub(crate) fn observers(&self) -> Result<Vec<Box<dyn Observer + Send>>, SettingError> {
-        self.watched.iter().map(|config| config.observer.observer(&config.activations)).collect()
+    pub(crate) fn observers(&self) -> Result<Vec<Box<dyn Observer + Send>>, PassLayerError> {
+        let observer = |config: &StaticConfig| {
+            let observer = config.observer.observer(&config.activations);
+            observer.map_err(|source| PassLayerError::Setting { scheme: name_of(config), source })
+        };
+        self.watched.iter().map(observer).collect()
     }
 
     /// The range for a static form as `config` says.
@@ -104,10 +112,10 @@ impl Planned {
             return Err(PassLayerError::DidNotRun);
         }
         let at = self.watched.iter().position(|watched| watched.sees_as(config));
-        let observer = at.and_then(|at| self.watch.observers.get(at));
-        let range =
-            observer.map_or(Err(ObserverError::NoData { non_finite: 0 }), |observer| observer.range());
-        range.map_err(|source| PassLayerError::Observer { rows, source })
+        match at.and_then(|at| self.watch.observers.get(at)) {
+            None => Err(PassLayerError::NotWatched { scheme: name_of(config) }),
+            Some(observer) => observer.range().map_err(|source| PassLayerError::Observer { rows, source }),
+        }
     }
 
     /// `float` in the form that `method` asks for.
@@ -132,9 +140,10 @@ impl Planned {
         &self,
         float: &FloatLinear,
         quantized: &Linear,
+        decision: Decision,
     ) -> Result<(PassLayer, Vec<Warning>), PassLayerError> {
         let (x, m) = self.watch.sample.concat();
-        let mut report = PassLayer::unchanged(quantized, self.decision.clone());
+        let mut report = PassLayer::unchanged(quantized, decision);
         let mut warnings = Vec::new();
         report.rows = self.watch.rows;
         report.non_finite = self.watch.observers.first().map_or(0, |observer| observer.non_finite());

@@ -73,6 +73,11 @@ pub enum Decision {
     Last,
     /// It has fewer weights than the minimum.
     TooSmall,
+    /// The scheme for all layers that [`Calibration::quantize_as`](crate::Calibration::quantize_as)
+    /// was given.
+    Scheme,
+    /// The mix that [`Calibration::quantize_mix`](crate::Calibration::quantize_mix) was given.
+    Mix,
     /// It was quantized before.
     Already,
     /// It could not be quantized as asked, and was allowed to stay in f32.
@@ -107,6 +112,8 @@ impl fmt::Display for Decision {
             Decision::First => f.write_str("first layer"),
             Decision::Last => f.write_str("last layer"),
             Decision::TooSmall => f.write_str("small"),
+            Decision::Scheme => f.write_str("scheme"),
+            Decision::Mix => f.write_str("mix"),
             Decision::Already => f.write_str("before"),
             Decision::Fallback(_) => f.write_str("fallback"),
         }

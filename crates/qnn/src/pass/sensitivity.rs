@@ -4,8 +4,9 @@
 use core::ops::ControlFlow;
 
 use super::calibration::Calibration;
+use super::quality::{ModelOutput, Quality, Target};
 use super::sensitivity_report::{LayerSensitivity, Mix, SensitivityReport, UniformScheme};
-use super::trial::{Bench, ModelOutput, Quality, Target, Trial, TrialError, TrialProgress};
+use super::trial::{Bench, Trial, TrialError, TrialProgress};
 use crate::config::method::Method;
 use crate::evidence::sizes::analyze_model_sizes;
 use crate::evidence::warning::Warning;
@@ -53,15 +54,17 @@ use crate::tree::layers::Layers;
 ///     println!("{} of about {}", at.done, at.expected);
 ///     ControlFlow::Continue(())
 /// })?;
-/// let config = report.mix.as_ref().unwrap().config(PassConfig::default()); // for another pass
 /// println!("{report}");
+/// if let Some(mix) = &report.mix {
+///     println!("{}", calibration.quantize_mix(&mut model, mix)?);
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
-/// [`TrialError`] if `evaluate` fails or gives a different number of values than before, `progress`
-/// breaks off, a layer cannot have the planned form, or the layers are not those that were
-/// calibrated.
+/// [`TrialError`] if `evaluate` fails, gives outputs of another shape than before, or in f32 values
+/// that are not finite; if `progress` breaks off, the target cannot be measured, no layer is to be
+/// quantized, one cannot have the planned form, or the layers are not those that were calibrated.
 pub fn analyze_sensitivity<M: Layers + ?Sized, E>(
     model: &mut M,
     calibration: &Calibration,
@@ -104,11 +107,14 @@ where
         target: Option<Target>,
     ) -> Result<SensitivityReport, TrialError<E>> {
         self.measure()?;
+        if let Some(target) = target {
+            self.bench.check(target)?;
+        }
         let mut layers = Vec::new();
         for layer in 0..self.trial.len() {
             self.try_alone(layer, candidates, &mut layers)?;
         }
-        layers.sort_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db));
+        layers.sort_by(|a, b| a.quality.rank().total_cmp(&b.quality.rank()));
         let (mut uniform, mut mix) = (Vec::new(), None);
         if let Some(target) = target {
             uniform = self.uniform(candidates)?;
@@ -137,13 +143,17 @@ where
         let float_bytes = analyze_model_sizes(&*self.trial.model).stored().total();
         let mut forms = Forms::new();
         for method in core::iter::once(&planned).chain(candidates) {
-            if matches!(method, Method::Float) || forms.iter().any(|(tried, _)| tried.is(method)) {
+            if forms.iter().any(|(tried, _)| tried.is(method)) {
+                self.bench.advance()?;
                 continue;
             }
             match self.trial.install(layer, method) {
                 Ok(()) => {}
-                Err(refusal) if forms.is_empty() => return Err(refusal.into()),
-                Err(_) => continue,
+                Err(refusal) if forms.is_empty() || refusal.is_mismatch() => return Err(refusal.into()),
+                Err(_) => {
+                    self.bench.advance()?;
+                    continue;
+                }
             }
             let quality = self.measure()?;
             let bytes = analyze_model_sizes(&*self.trial.model).stored().total();
@@ -165,11 +175,13 @@ where
         let mut uniform = Vec::new();
         for method in candidates {
             let all_can = self.forms.iter().all(|forms| forms.iter().any(|(form, _)| form.is(method)));
-            if all_can && !self.forms.is_empty() {
-                self.trial.install_all(method)?;
-                let (quality, sizes) = (self.measure()?, analyze_model_sizes(&*self.trial.model));
-                uniform.push(UniformScheme { method: *method, quality, bytes: sizes.stored().total() });
+            if !all_can {
+                self.bench.advance()?;
+                continue;
             }
+            self.trial.install_all(method)?;
+            let (quality, sizes) = (self.measure()?, analyze_model_sizes(&*self.trial.model));
+            uniform.push(UniformScheme { method: *method, quality, bytes: sizes.stored().total() });
         }
         Ok(uniform)
     }
@@ -178,7 +190,7 @@ where
         let planned = self.mix_from(&vec![0; self.forms.len()], target)?;
         let keeps = uniform.iter().filter(|scheme| target.is_kept(&scheme.quality));
         let keeps = keeps.min_by_key(|scheme| scheme.bytes);
-        let best = || UniformScheme::best(uniform);
+        let best = || UniformScheme::best(uniform, target);
         let Some(scheme) = keeps.or_else(best) else { return Ok(planned) };
         let place = |forms: &Forms| forms.iter().position(|(form, _)| form.is(&scheme.method)).unwrap_or(0);
         let start: Vec<usize> = self.forms.iter().map(place).collect();
@@ -239,6 +251,6 @@ where
 
     /// The model's SQNR with only this layer quantized, in this form. f32 costs nothing.
     fn cost(&self, layer: usize, form: usize) -> f64 {
-        self.forms[layer].get(form).map_or(f64::INFINITY, |(_, quality)| quality.sqnr_db)
+        self.forms[layer].get(form).map_or(f64::INFINITY, |(_, quality)| quality.rank())
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::trial::{Quality, Target};
+use super::quality::{Quality, Target};
 use crate::config::method::Method;
 use crate::config::pass::{PassConfig, Rule};
 use crate::config::pattern::literal;
@@ -54,10 +54,12 @@ pub struct UniformScheme {
 }
 
 impl UniformScheme {
-    /// The one with the highest SQNR. One whose outputs are not finite is none.
-    pub(crate) fn best(schemes: &[UniformScheme]) -> Option<&UniformScheme> {
+    /// The one that comes closest to the target, the first of several. One whose outputs are not
+    /// finite is none.
+    pub(crate) fn best(schemes: &[UniformScheme], target: Target) -> Option<&UniformScheme> {
+        let measured = |scheme: &UniformScheme| target.measured(&scheme.quality);
         let finite = schemes.iter().filter(|scheme| !scheme.quality.sqnr_db.is_nan());
-        finite.max_by(|a, b| a.quality.sqnr_db.total_cmp(&b.quality.sqnr_db))
+        finite.reduce(|best, next| if measured(next) > measured(best) { next } else { best })
     }
 }
 
@@ -76,7 +78,9 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Puts a rule for each layer before the rules of `base`, so that a pass makes this mix.
+    /// Puts a rule for each layer before the rules of `base`, so that another calibration's
+    /// [`quantize`](crate::Calibration::quantize) makes this mix. With the calibration at hand
+    /// [`quantize_mix`](crate::Calibration::quantize_mix) does.
     #[must_use]
     pub fn config(&self, base: PassConfig) -> PassConfig {
         let rule = |(name, method): &(String, Method)| Rule { pattern: literal(name), method: *method };
@@ -115,7 +119,7 @@ impl SensitivityReport {
                 f,
                 "{target} is out of reach of the schemes tried: {in_float} of {all} layers stay in f32"
             )?;
-            let best = UniformScheme::best(&self.uniform);
+            let best = UniformScheme::best(&self.uniform, target);
             if let Some(UniformScheme { method, quality, bytes }) = best {
                 writeln!(f, "the best of them in all layers: {method}, {}", figures(quality, *bytes))?;
             }

@@ -1,82 +1,24 @@
-//! Forms that are tried in a model, and how close its outputs are to those of the f32 model then.
+//! Forms that are tried in a model, and its outputs then.
 
-use core::fmt;
 use core::ops::ControlFlow;
 use std::time::Instant;
 
-use qcore::{ErrorMetrics, SqnrAboutMean, agreement};
+use qcore::first_non_finite;
 
 use super::calibration::Calibration;
 use super::error::Refusal;
+use super::quality::{ModelOutput, Quality, Target};
 use crate::config::method::Method;
 use crate::layer::linear::Linear;
 use crate::tree::exchange::{exchange, put_back};
 use crate::tree::layers::Layers;
 use crate::tree::shape::LayerMismatch;
 
-/// The model's output for the evaluation set: rows of `cols` values, one after the other.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelOutput {
-    /// (rows, cols), row-major.
-    pub values: Vec<f32>,
-    /// Values of a row.
-    pub cols: usize,
-}
-
-/// How close a model's output is to that of the f32 model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Quality {
-    /// Signal to quantization noise in dB.
-    pub sqnr_db: f64,
-    /// The same about the mean of each output ([`qcore::SqnrAboutMean`]); `None` with a single row.
-    pub sqnr_about_mean_db: Option<f64>,
-    /// The cosine between a row and the same row in f32, the mean over all rows.
-    pub cosine: f64,
-    /// Share, 0 to 1, of rows whose largest output is the same one as in f32. A row without a
-    /// number agrees with nothing ([`agreement`]).
-    pub agreement: f64,
-}
-
-/// What a mix must keep.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Target {
-    /// At least this signal to quantization noise of the model's output, in dB.
-    SqnrDb(f64),
-    /// At least this [`SqnrAboutMean`] of the model's output, in dB.
-    SqnrAboutMeanDb(f64),
-    /// At least this share, 0 to 1, of rows whose largest output is the same one as in f32. A row
-    /// without a number agrees with nothing ([`agreement`]).
-    Agreement(f64),
-}
-
-impl Target {
-    /// Whether a model of this quality keeps the target.
-    pub fn is_kept(self, quality: &Quality) -> bool {
-        match self {
-            Target::SqnrDb(db) => quality.sqnr_db >= db,
-            Target::SqnrAboutMeanDb(db) => quality.sqnr_about_mean_db.is_some_and(|of| of >= db),
-            Target::Agreement(share) => quality.agreement >= share,
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Target::SqnrDb(db) => write!(f, "an SQNR of {db} dB"),
-            Target::SqnrAboutMeanDb(db) => write!(f, "an SQNR about the mean of {db} dB"),
-            Target::Agreement(share) => write!(f, "the same class in {} % of the rows", 100.0 * share),
-        }
-    }
-}
-
 /// How far an analysis has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TrialProgress {
-    /// How often the model was evaluated.
+    /// How often the model was evaluated. What turns out not to be needed counts as well.
     pub done: usize,
     /// How often it will be, as far as that is known.
     pub expected: usize,
@@ -89,16 +31,43 @@ pub enum TrialError<E> {
     /// The model could not be run.
     #[error(transparent)]
     Evaluate(E),
-    /// The outputs cannot be compared: they have different numbers of values, or none.
-    #[error("expected {expected} output values in rows of {cols}, got {got}")]
-    Outputs {
-        /// Values of the f32 model.
-        expected: usize,
-        /// Values of a row.
+    /// The output has no rows, or not all of them are whole.
+    #[error("the output has {values} values, which make no rows of {cols}")]
+    Rows {
+        /// Values of the output.
+        values: usize,
+        /// [`ModelOutput::cols`].
         cols: usize,
-        /// Values now.
-        got: usize,
     },
+    /// The outputs cannot be compared: they have different shapes.
+    #[error("the output was {expected:?} (rows, columns) in f32, and is {got:?} now")]
+    Outputs {
+        /// Rows and columns of the f32 model's output.
+        expected: (usize, usize),
+        /// Rows and columns now.
+        got: (usize, usize),
+    },
+    /// The f32 model gives something that nothing can be compared with.
+    #[error("the f32 model's output has {value} in row {row}, column {column}")]
+    NonFinite {
+        /// The row.
+        row: usize,
+        /// The column.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The target cannot be measured.
+    #[error("{target} cannot be the target: {reason}")]
+    Target {
+        /// The target.
+        target: Target,
+        /// Why.
+        reason: &'static str,
+    },
+    /// No layer is left to be quantized.
+    #[error("no layer is in f32 and planned to be quantized, so there is nothing to try")]
+    NothingToTry,
     /// A layer cannot have the planned form, or the layers are not those that were calibrated.
     #[error(transparent)]
     Layer(#[from] Refusal),
@@ -127,16 +96,19 @@ pub(crate) struct Trial<'t, M: ?Sized> {
 
 impl<'t, M: Layers + ?Sized> Trial<'t, M> {
     /// The layers of `model` that `calibration` plans to quantize. All of them are in f32.
-    pub(crate) fn new(model: &'t mut M, calibration: &'t Calibration) -> Result<Self, Refusal> {
+    pub(crate) fn new<E>(model: &'t mut M, calibration: &'t Calibration) -> Result<Self, TrialError<E>> {
         let shapes = calibration.check(model)?;
         let mut is_float = Vec::with_capacity(shapes.len());
         model.visit(&mut |layer| is_float.push(matches!(layer, Linear::Float(_))));
         let planned = calibration.planned.iter().zip(is_float).enumerate();
-        let slots = planned
+        let slots: Vec<_> = planned
             .filter(|(_, (planned, is_float))| *is_float && !matches!(planned.method, Method::Float))
             .map(|(at, _)| Slot { at, other: None })
             .collect();
-        Ok(Self { model, calibration, slots })
+        match slots.is_empty() {
+            true => Err(TrialError::NothingToTry),
+            false => Ok(Self { model, calibration, slots }),
+        }
     }
 
     /// How many layers there are.
@@ -221,14 +193,43 @@ impl<F, P: FnMut(TrialProgress) -> ControlFlow<()>> Bench<F, P> {
         let start = Instant::now();
         let output = (self.evaluate)(model).map_err(TrialError::Evaluate)?;
         self.seconds = start.elapsed().as_secs_f64();
+        let shape = rows_and_columns(&output)?;
+        self.advance()?;
+        let reference = match &self.reference {
+            Some(reference) => reference,
+            None => {
+                if let Some((index, value)) = first_non_finite(&output.values) {
+                    let (row, column) = (index / output.cols, index % output.cols);
+                    return Err(TrialError::NonFinite { row, column, value });
+                }
+                &*self.reference.insert(output.clone())
+            }
+        };
+        let expected = rows_and_columns(reference)?;
+        if shape != expected {
+            return Err(TrialError::Outputs { expected, got: shape });
+        }
+        Quality::of(reference, &output).ok_or(TrialError::Outputs { expected, got: shape })
+    }
+
+    /// An evaluation is done, or not needed.
+    pub(crate) fn advance<E>(&mut self) -> Result<(), TrialError<E>> {
         self.done += 1;
         self.expected = self.expected.max(self.done);
         let progress = TrialProgress { done: self.done, expected: self.expected };
-        if (self.progress)(progress).is_break() {
-            return Err(TrialError::Cancelled { done: self.done });
+        match (self.progress)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(TrialError::Cancelled { done: self.done }),
         }
-        let reference = self.reference.get_or_insert_with(|| output.clone());
-        quality(reference, &output)
+    }
+
+    /// Checks that outputs such as the f32 model's can be measured by `target`.
+    pub(crate) fn check<E>(&self, target: Target) -> Result<(), TrialError<E>> {
+        let rows = self.reference.as_ref().map_or(0, |reference| reference.values.len() / reference.cols);
+        match target.objection(rows) {
+            Some(reason) => Err(TrialError::Target { target, reason }),
+            None => Ok(()),
+        }
     }
 
     /// As [`measure`](Self::measure), with the least time of a run in seconds.
@@ -251,20 +252,11 @@ impl<F, P: FnMut(TrialProgress) -> ControlFlow<()>> Bench<F, P> {
     }
 }
 
-fn quality<E>(reference: &ModelOutput, output: &ModelOutput) -> Result<Quality, TrialError<E>> {
-    let (expected, cols, got) = (reference.values.len(), reference.cols, output.values.len());
-    let not_comparable = |_| TrialError::Outputs { expected, cols, got };
-    let agreement = agreement(&reference.values, &output.values, cols).map_err(not_comparable)?;
-    let mut sqnr = SqnrAboutMean::new(cols);
-    sqnr.add(&reference.values, &output.values).map_err(not_comparable)?;
-    let rows = reference.values.chunks_exact(cols).zip(output.values.chunks_exact(cols));
-    let count = rows.len();
-    let cosines = rows.map(|(reference, row)| Ok(ErrorMetrics::of(reference, row)?.cosine_similarity));
-    let cosines = cosines.sum::<Result<f64, _>>().map_err(not_comparable)?;
-    Ok(Quality {
-        sqnr_db: sqnr.sqnr_db(),
-        sqnr_about_mean_db: sqnr.db(),
-        cosine: cosines / count as f64,
-        agreement,
-    })
+/// The shape of an output.
+fn rows_and_columns<E>(output: &ModelOutput) -> Result<(usize, usize), TrialError<E>> {
+    let (values, cols) = (output.values.len(), output.cols);
+    match values.checked_div(cols) {
+        Some(rows) if rows > 0 && rows * cols == values => Ok((rows, cols)),
+        _ => Err(TrialError::Rows { values, cols }),
+    }
 }

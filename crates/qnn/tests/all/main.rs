@@ -31,5 +31,6 @@ mod shared_input;
 mod small;
 mod tensor_files;
 mod transformer;
+mod trials;
 mod weight_only;
 mod whole_models;

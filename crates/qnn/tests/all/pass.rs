@@ -225,7 +225,7 @@ fn mistakes_are_named_and_leave_the_model_as_it_was() {
     let bad = StaticConfig { observer: ObserverChoice::Percentile(20.0), ..StaticConfig::default() };
     fails(
         &PassConfig { method: Method::Static(bad), ..config() },
-        "layer \"blocks.0.up\": the percentile must be 50 to 100, got 20",
+        "layer \"blocks.0.up\": static u8, percentile 20: the percentile must be 50 to 100, got 20",
     );
     let wide = Scheme { codes: CodeRange::U8, ..Scheme::weights_i8() };
     let wide = WeightConfig { scheme: wide, ..WeightConfig::default() };

@@ -284,6 +284,65 @@ fn a_tied_tensor_is_taken_as_often_as_the_model_needs_it() {
 }
 
 #[test]
+fn a_layer_may_share_its_weights_with_an_embedding() {
+    struct Model {
+        words: FloatTensor,
+        head: Linear,
+    }
+    qnn::layers!(Model { words, head });
+    let new = |mut from: Source<'_>| {
+        let words = from.pp("model").tensor("words.weight", &[2, 3])?;
+        Ok::<_, SourceError>(Model { words, head: from.linear_tied("head", "model.words.weight")? })
+    };
+    let mut tensors: Tensors = vec![
+        ("model.words.weight", Dtype::F32, vec![2, 3], f32s(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        ("head.bias", Dtype::F32, vec![2], f32s(&[0.5, 0.25])),
+    ];
+    let bytes = file(&tensors);
+    let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+    let error = new(checkpoint.source()).err().unwrap();
+    assert_eq!(error.to_string(), r#"tensor "model.words.weight" was taken before"#);
+    let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+    checkpoint.tie("model.words.weight").unwrap();
+    let mut model = new(checkpoint.source()).unwrap();
+    checkpoint.finish().unwrap();
+    let Linear::Float(head) = &model.head else { unreachable!() };
+    assert_eq!(
+        (head.name(), head.weight(), head.bias()),
+        ("head", model.words.values(), Some(&[0.5, 0.25][..]))
+    );
+    // Quantized and saved, the layer has weights of its own.
+    let x = [1.0, 2.0, 3.0];
+    let run = |model: &mut Model, x: [f32; 3]| {
+        let x = MatRef::new(&x, 1, 3)?;
+        model.head.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new()).map(drop)
+    };
+    quantize_model(&mut model, &PassConfig::default(), [x], run, |_| {}).unwrap();
+    let saved = layers_to_bytes(&model).unwrap();
+    let mut layer_file = LayerFile::parse(&saved).unwrap();
+    let restored = new(layer_file.source()).unwrap();
+    layer_file.finish().unwrap();
+    assert_eq!(layers_to_bytes(&restored).unwrap(), saved);
+    // A checkpoint that has both is read as it is.
+    tensors.push(("head.weight", Dtype::F32, vec![2, 3], f32s(&[0.0; 6])));
+    let bytes = file(&tensors);
+    let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+    assert_eq!(checkpoint.take_tied("head", "model.words.weight").unwrap().weight(), [0.0; 6]);
+}
+
+#[test]
+fn a_bias_that_was_taken_by_itself_is_not_lost() {
+    let tensors: Tensors = vec![
+        ("fc.weight", Dtype::F32, vec![1, 2], f32s(&[1.0, 2.0])),
+        ("fc.bias", Dtype::F32, vec![1], f32s(&[1.0])),
+    ];
+    let bytes = file(&tensors);
+    let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+    checkpoint.take_tensor("fc.bias", None).unwrap();
+    assert_eq!(checkpoint.take_float("fc").unwrap_err().to_string(), r#"tensor "fc.bias" was taken before"#);
+}
+
+#[test]
 fn names_of_other_programs_are_changed_before_layers_are_taken() {
     let tensors: Tensors = vec![
         ("bert.fc.weight", Dtype::F32, vec![1, 1], f32s(&[1.0])),

@@ -51,13 +51,12 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
         test.len(),
         trained.len()
     ));
-    let calibrated = |model: &mut SentenceEncoder, method| {
-        let config = PassConfig { method, candidates: Method::schemes(), ..PassConfig::default() };
-        let run = |model: &mut SentenceEncoder, batch: &[Vec<usize>]| model.embed(batch).map(drop);
-        let batches = calibration_tokens.chunks(BATCH);
-        calibrate_model(model, &config, batches, run, |at| tick(&format!("calibration, batch {}", at.done)))
-    };
-    let calibration = calibrated(&mut model, Method::schemes()[0])?;
+    let config = PassConfig { candidates: Method::schemes(), ..PassConfig::default() };
+    let run = |model: &mut SentenceEncoder, batch: &[Vec<usize>]| model.embed(batch).map(drop);
+    let batches = calibration_tokens.chunks(BATCH);
+    let calibration = calibrate_model(&mut model, &config, batches, run, |at| {
+        tick(&format!("calibration, batch {}", at.done));
+    })?;
     outcome.text("\n* All 36 linear layers in each scheme, the vectors of the test sentences");
     outcome.text(compare(&mut model, &calibration, test, tick)?);
 
@@ -71,7 +70,7 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
     for method in methods {
         tick(&format!("layer by layer, {method}"));
         let mut quantized = reload(&trained)?;
-        let report = calibrated(&mut quantized, method)?.quantize(&mut quantized)?;
+        let report = calibration.quantize_as(&mut quantized, &method)?;
         lines.push(by_layer(&method, &report));
         if method.form() == dynamic.form() {
             model = quantized;

@@ -149,7 +149,10 @@ pub enum CheckpointError {
         tensors: Vec<String>,
     },
     /// No layer that was taken has a name that this pattern matches.
-    #[error("no layer was taken whose name matches {pattern:?}, which says that weights are stored (k, n)")]
+    #[error(
+        "no layer was taken whose name matches {pattern:?}, which says that weights are stored (k, n) \
+         (names of layers end before `.weight`)"
+    )]
     UnusedPattern {
         /// The pattern.
         pattern: String,

@@ -167,6 +167,49 @@ impl<'d> Checkpoint<'d> {
         Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
     }
 
+    /// As [`take_float`](Self::take_float), for a layer `name` whose weights are a tensor that the
+    /// model uses elsewhere: an embedding `weight` (n, k), which must be [tied](Self::tie). If the
+    /// file has a `name.weight` after all, that is taken.
+    ///
+    /// ```
+    /// use safetensors::{Dtype, tensor::TensorView};
+    /// let words = [1.0f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+    /// let words = TensorView::new(Dtype::F32, vec![2, 2], &words)?;
+    /// let bytes = safetensors::serialize([("words.weight", words)], None)?;
+    /// let mut checkpoint = qnn::Checkpoint::parse(&bytes)?;
+    /// checkpoint.tie("words.weight")?;
+    /// let words = checkpoint.take_tensor("words.weight", None)?;
+    /// let head = checkpoint.take_tied("head", "words.weight")?; // saved under a name of its own
+    /// assert_eq!((head.name(), head.weight()), ("head", words.values()));
+    /// checkpoint.finish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`take_float`](Self::take_float).
+    pub fn take_tied(&mut self, name: &str, weight: &str) -> Result<FloatLinear, CheckpointError> {
+        if self.file.tensors.contains_key(&format!("{name}.weight")) {
+            return self.take_float(name);
+        }
+        let layer = self.read_tied(name, weight);
+        self.file.settle(layer)
+    }
+
+    fn read_tied(&mut self, name: &str, weight: &str) -> Result<FloatLinear, CheckpointError> {
+        let (tensor, found) = (weight.to_owned(), self.file.take_any(weight)?);
+        let &[n, k] = &found.shape[..] else {
+            return Err(TensorFileError::Rank { tensor, expected: 2, got: found.shape }.into());
+        };
+        let Some(weight) = found.floats() else {
+            return Err(TensorFileError::NotFloat { tensor, got: found.dtype }.into());
+        };
+        if n == 0 || k == 0 {
+            return Err(FloatLinearError::Empty { layer: name.to_owned(), n, k }.into());
+        }
+        let bias = self.take_bias(name, n)?;
+        Ok(FloatLinear::from_parts(name.to_owned(), n, k, weight, bias)?)
+    }
+
     /// Takes the matrix `name.weight` of a layer, and checks that the names of all its tensors end
     /// in one of `known`.
     pub(crate) fn take_weight(
@@ -208,10 +251,11 @@ impl<'d> Checkpoint<'d> {
 
     pub(crate) fn take_bias(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>, CheckpointError> {
         let tensor = format!("{name}.bias");
-        if !self.file.tensors.contains_key(&tensor) {
-            return Ok(None);
-        }
-        let found = self.file.take_any(&tensor)?;
+        let found = match self.file.take_any(&tensor) {
+            Err(TensorFileError::Missing { .. }) => return Ok(None),
+            // One that was taken by itself would be lost.
+            found => found?,
+        };
         let dtype = found.dtype;
         if found.integers().is_none() && !found.is_float() {
             return Err(TensorFileError::NotFloat { tensor, got: dtype }.into());

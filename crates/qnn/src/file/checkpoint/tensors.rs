@@ -73,7 +73,8 @@ impl Checkpoint<'_> {
     }
 
     /// Lets a tensor be taken more than once, because several places of the model share it: an
-    /// embedding that is also the output layer. Any other tensor can be taken once.
+    /// embedding that is also the output layer ([`take_tied`](Self::take_tied)). Any other tensor
+    /// can be taken once.
     ///
     /// # Errors
     /// [`CheckpointError`] if there is no such tensor, or it was taken before.
@@ -119,7 +120,8 @@ impl Checkpoint<'_> {
     }
 
     /// As [`finish`](Self::finish), but tensors may be left whose names match one of the patterns,
-    /// such as `*.position_ids`.
+    /// such as `*.position_ids`. A pattern may match nothing: not all files of a model have what
+    /// may be left.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
