@@ -3,6 +3,7 @@
 mod bias;
 mod bias_scale;
 mod compensate;
+mod groups;
 
 pub use bias::{
     BiasError, BiasesError, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
@@ -12,3 +13,4 @@ pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
     compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
 };
+pub use groups::{group_term, sum_group_terms};

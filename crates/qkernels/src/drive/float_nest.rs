@@ -156,12 +156,12 @@ impl<A: Float> Task for Widen<'_, '_, A> {
 }
 
 /// Applies the stage to a tile.
-struct StoreFloats<'t, Y> {
-    sums: &'t mut [f32],
-    columns: usize,
-    bias: Option<&'t [f32]>,
-    function: ActivationFunction,
-    out: MatMut<'t, Y>,
+pub(super) struct StoreFloats<'t, Y> {
+    pub(super) sums: &'t mut [f32],
+    pub(super) columns: usize,
+    pub(super) bias: Option<&'t [f32]>,
+    pub(super) function: ActivationFunction,
+    pub(super) out: MatMut<'t, Y>,
 }
 
 impl<Y: Float> Task for StoreFloats<'_, Y> {

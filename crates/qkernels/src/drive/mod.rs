@@ -3,5 +3,6 @@
 pub(crate) mod blocking;
 pub(crate) mod float_nest;
 pub(crate) mod nest;
+pub(crate) mod scaled_nest;
 pub(crate) mod threads;
 pub(crate) mod tiny;

@@ -114,7 +114,7 @@ impl<S: Source> Product<'_, S> {
                     &[][..]
                 } else {
                     arena.row_sums.resize(rows.len(), 0);
-                    let (groups, sums) = (pass.groups, &mut arena.row_sums);
+                    let (groups, sums) = (0..pass.groups, &mut arena.row_sums);
                     kernel.vectorize(RowSums { rows: a, desc, groups, sums });
                     &arena.row_sums[..]
                 };

@@ -3,6 +3,7 @@
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::float_tile::FloatTile;
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Strip, TileShape};
 
 /// The form in which a kernel reads the elements of `a`.
@@ -85,6 +86,9 @@ pub struct KernelDesc {
     pub(crate) state: Option<CpuState>,
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
     pub(crate) float: Option<FloatBody>,
+    /// Runs a tile of a product with a scale for each group of k, at most mr rows; `None` for
+    /// kernels that run such products group by group. Only for bands of 1.
+    pub(crate) scaled: Option<unsafe fn(&mut ScaledTile<'_>)>,
     /// The multiplications of the body without its loads: the most that the CPU could do.
     pub(crate) peak: PeakLoop,
 }

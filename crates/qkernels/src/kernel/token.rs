@@ -6,6 +6,7 @@ use crate::cpu::detect::{Feature, Features};
 use crate::cpu::vectorize::Task;
 use crate::kernel::desc::KernelDesc;
 use crate::kernel::float_tile::{FloatTile, Plain};
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 
 /// Why there is no [`Kernel`] for a row of the table, or why nothing can be packed for it.
@@ -90,6 +91,15 @@ impl Kernel {
             Some(body) => unsafe { (body.run)(tile) },
             None => self.vectorize(Plain(tile)),
         }
+    }
+
+    /// Runs the body of products with a scale for each group of k on one tile, on a thread that is
+    /// [set up](Self::set_up) for it. `false` if the kernel has none.
+    pub(crate) fn run_scaled(self, tile: &mut ScaledTile<'_>) -> bool {
+        let Some(run) = self.0.scaled else { return false };
+        // SAFETY: as for `run`.
+        unsafe { run(tile) };
+        true
     }
 
     /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns

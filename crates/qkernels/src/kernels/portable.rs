@@ -26,6 +26,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     stores: false,
     state: None,
     float: None,
+    scaled: None,
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
 

@@ -189,8 +189,8 @@ fn interleave_groups<const BAND: usize, const BYTES: usize>(rows: &[u8], to: &mu
 pub(crate) struct RowSums<'t> {
     pub(crate) rows: Rows<'t>,
     pub(crate) desc: &'t KernelDesc,
-    /// Groups of kr consecutive k.
-    pub(crate) groups: usize,
+    /// The groups of kr consecutive k that are summed.
+    pub(crate) groups: Range<usize>,
     pub(crate) sums: &'t mut [i32],
 }
 
@@ -199,11 +199,12 @@ impl Task for RowSums<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { rows, desc, groups, sums } = self;
+        let Self { rows, desc, ref groups, sums } = self;
         let count = sums.len();
         for (i, sum) in sums.iter_mut().enumerate() {
             let together = desc.rows_together_from(i / desc.band * desc.band, count);
-            let band = &rows.bytes[i / rows.band * rows.stride..][..together * groups * desc.group_bytes()];
+            let bytes = together * desc.group_bytes();
+            let band = &rows.bytes[i / rows.band * rows.stride..][bytes * groups.start..bytes * groups.end];
             // These wrap, like the sums that they correct.
             *sum = if together == 1 {
                 sum_of(band, desc.form)
@@ -264,7 +265,7 @@ mod tests {
             Copy { source: &source, rows: 1..m + 1, desc, row_bytes, stride, buffer: &mut buffer }.run();
             let rows = Rows { bytes: &buffer, stride, band: desc.band, signed: false };
             let mut sums = vec![0; m];
-            RowSums { rows, desc, groups, sums: &mut sums }.run();
+            RowSums { rows, desc, groups: 0..groups, sums: &mut sums }.run();
             for (i, &sum) in sums.iter().enumerate() {
                 let mut expected = vec![0; row_bytes];
                 copy_row(&source, 1 + i, desc.form, &mut expected);

@@ -64,4 +64,6 @@ pub(crate) struct Arena {
     pub(crate) float_rows: Vec<f32>,
     /// One tile of its sums.
     pub(crate) float_sums: Vec<f32>,
+    /// The sums of a panel's weights, for each group of a scale.
+    pub(crate) group_sums: Vec<i32>,
 }

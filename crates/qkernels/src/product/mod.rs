@@ -7,4 +7,5 @@ pub mod float;
 pub(crate) mod float_range;
 pub(crate) mod gemm;
 pub(crate) mod quantized_rows;
+pub(crate) mod scaled;
 pub(crate) mod weight_only;

@@ -1,6 +1,6 @@
 //! Packed weights with their scales: what a weight-only product multiplies by.
 
-use qcore::first_non_finite;
+use qcore::{AccumulatorError, check_accumulator, first_non_finite};
 
 use crate::output::channels::Largest;
 use crate::weights::packed::PackedWeights;
@@ -192,6 +192,31 @@ impl ScaledWeights {
     /// The largest magnitude of a scale.
     pub(crate) fn largest_scale(&self) -> f32 {
         self.largest_scale
+    }
+
+    /// Whether a group has a zero point other than 0.
+    pub(crate) fn has_zero_points(&self) -> bool {
+        !self.zero_points.is_empty()
+    }
+
+    /// Checks that the int32 sums of every group hold activations of a distance of up to
+    /// `largest_input` from their zero point.
+    pub(crate) fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
+        // No weight is farther from its zero point than this.
+        const LARGEST: u64 = 255;
+        let k = self.weights.k() as u64;
+        let bound = LARGEST.saturating_mul(k.min(self.group_len as u64));
+        if check_accumulator(0, largest_input, bound, 0).is_ok() {
+            return Ok(());
+        }
+        // Groups this long are rare. Their sums are no larger than those of whole channels, whose
+        // magnitudes are those about the zero points that the weights were packed with.
+        let about_packed = self.zero_points.is_empty() || !self.weights.zero_points().is_empty();
+        for (channel, &sum) in self.weights.channel_abs_sums().iter().enumerate() {
+            let sum = if about_packed { sum.into() } else { bound };
+            check_accumulator(channel, largest_input, sum, 0)?;
+        }
+        Ok(())
     }
 
     /// The real value of a weight, which f64 holds exactly.

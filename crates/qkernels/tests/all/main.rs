@@ -26,6 +26,7 @@ mod oracle;
 mod proven;
 mod quantized_rows;
 mod ranges;
+mod scaled;
 mod stack;
 mod stages;
 mod stages_in_l1;

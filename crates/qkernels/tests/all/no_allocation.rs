@@ -9,7 +9,7 @@ use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
     Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual,
     ScaledWeights, Scales, Threads, WeightScales, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic,
-    quantize, weight_only,
+    gemm_scaled, quantize, weight_only,
 };
 
 use crate::oracle::{Noise, TestCode, pack};
@@ -179,7 +179,7 @@ fn a_forward_pass_over_layers_of_many_shapes_allocates_nothing() {
 }
 
 #[test]
-fn the_second_weight_only_product_of_a_shape_allocates_nothing() {
+fn the_second_product_of_scaled_weights_of_a_shape_allocates_nothing() {
     fn sweep<F: Float>() {
         let mut noise = Noise::new(53);
         for (m, n, k) in [(1, 17, 64), (9, 49, 131), (100, 60, 1024), (3, 300, 6000), (2, 3, 0)] {
@@ -196,6 +196,14 @@ fn the_second_weight_only_product_of_a_shape_allocates_nothing() {
                 let mut multiply = || {
                     let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
                     weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                };
+                assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
+                assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+                let mut workspace = Workspace::new();
+                let mut multiply = || {
+                    let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
+                    let how = Dynamic::default();
+                    gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
                 };
                 assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
                 assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");

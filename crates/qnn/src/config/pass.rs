@@ -39,6 +39,7 @@ pub struct PassConfig {
     /// Other methods to watch for, so that [`compare_schemes`](crate::compare_schemes) and
     /// [`analyze_sensitivity`](crate::analyze_sensitivity) can try them on every layer that is to
     /// be quantized: for instance [`Method::schemes`]. Those that take the least time come first.
+    /// One that is here twice is tried once, and f32 not at all: every comparison begins with it.
     pub candidates: Vec<Method>,
     /// The kernel to pack for; `None` is [`Kernel::select`].
     pub kernel: Option<Kernel>,

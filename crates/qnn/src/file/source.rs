@@ -168,7 +168,8 @@ impl Source<'_> {
     /// As [`linear`](Self::linear), for a layer `name` that shares its weights with the tensor
     /// `weight` of this part, an embedding. A checkpoint has them once, and [gives them to
     /// both](Checkpoint::take_tied). A file of this library has the layer besides the embedding,
-    /// because the layer may have been quantized.
+    /// because the layer may have been quantized. (A checkpoint that has a `name.weight` after all
+    /// gives the layer that.)
     ///
     /// ```
     /// use qnn::{Checkpoint, FloatTensor, LayerFile, Linear, Source, SourceError};

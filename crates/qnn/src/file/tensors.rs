@@ -80,7 +80,7 @@ pub enum TensorFileError {
         tensor: String,
     },
     /// A tensor was taken before.
-    #[error("tensor {tensor:?} was taken before")]
+    #[error("tensor {tensor:?} was taken before; only one that is tied can be taken again")]
     Taken {
         /// The tensor.
         tensor: String,

@@ -4,7 +4,7 @@ use core::fmt;
 
 use qkernels::Kernel;
 
-use super::error::{PassError, Refusal};
+use super::error::{PassError, PassLayerError, Refusal};
 use super::plan::{Planned, plan};
 use super::report::{Decision, PassLayer, PassReport};
 use super::sensitivity_report::Mix;
@@ -203,7 +203,7 @@ impl Calibration {
     /// ```
     ///
     /// # Errors
-    /// As [`quantize`](Self::quantize).
+    /// As [`quantize`](Self::quantize), and if such a layer has been quantized since.
     pub fn quantize_as<M: Layers + ?Sized>(
         &self,
         model: &mut M,
@@ -220,8 +220,12 @@ impl Calibration {
     /// it does not name become what was planned.
     ///
     /// # Errors
-    /// As [`quantize`](Self::quantize).
+    /// As [`quantize_as`](Self::quantize_as), and if the mix names a layer that was not calibrated.
     pub fn quantize_mix<M: Layers + ?Sized>(&self, model: &mut M, mix: &Mix) -> Result<PassReport, Refusal> {
+        let calibrated = |name: &String| self.planned.iter().any(|planned| planned.shape.name == *name);
+        if let Some((name, _)) = mix.methods.iter().find(|(name, _)| !calibrated(name)) {
+            return Err(Refusal { layer: name.clone(), source: PassLayerError::NotCalibrated });
+        }
         self.quantize_by(model, |planned| {
             match mix.methods.iter().find(|(name, _)| *name == planned.shape.name) {
                 Some((_, method)) => (*method, Decision::Mix),
@@ -284,7 +288,15 @@ impl Calibration {
         (method, decision): (Method, Decision),
     ) -> Result<Replacement, Refusal> {
         let unchanged = |decision| (None, PassLayer::unchanged(layer, decision), Vec::new());
-        let Linear::Float(float) = layer else { return Ok(unchanged(Decision::Already)) };
+        let float = match layer {
+            Linear::Float(float) => float,
+            // What was asked for by name of a scheme cannot be had any more.
+            quantized if matches!(decision, Decision::Scheme | Decision::Mix) => {
+                let (layer, form) = (planned.shape.name.clone(), quantized.form());
+                return Err(Refusal { layer, source: PassLayerError::Quantized { form } });
+            }
+            _ => return Ok(unchanged(Decision::Already)),
+        };
         if matches!(method, Method::Float) {
             return Ok(unchanged(decision));
         }

@@ -116,7 +116,7 @@ pub struct SchemeReport {
     pub float_bytes: usize,
     /// Seconds that this model takes.
     pub float_seconds: f64,
-    /// One entry for each scheme, in the order of the candidates.
+    /// The plan, then each candidate in its order, but none twice.
     pub schemes: Vec<SchemeResult>,
 }
 

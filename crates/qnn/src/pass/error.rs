@@ -3,6 +3,7 @@
 use qcore::{ObserverError, SchemeError, SettingError};
 use qkernels::SelectError;
 
+use crate::config::form::Form;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
@@ -59,7 +60,7 @@ pub struct Refusal {
 impl Refusal {
     /// Whether the model is to blame, which shows other layers than it did, and not the scheme.
     pub(crate) fn is_mismatch(&self) -> bool {
-        matches!(self.source, PassLayerError::Mismatch(_))
+        matches!(self.source, PassLayerError::Mismatch(_) | PassLayerError::Quantized { .. })
     }
 }
 
@@ -93,6 +94,15 @@ pub enum PassLayerError {
     /// The model shows other layers than those that were planned or calibrated.
     #[error(transparent)]
     Mismatch(Box<LayerMismatch>),
+    /// The layer was in f32 when it was calibrated, and has been quantized since.
+    #[error("it is {form} by now, and was in f32 when it was calibrated")]
+    Quantized {
+        /// The form that it has now.
+        form: Form,
+    },
+    /// A mix names a layer that was not calibrated.
+    #[error("the mix names it, and the model that was calibrated does not have it")]
+    NotCalibrated,
     /// No row of any batch reached the layer, so its input has no range.
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,

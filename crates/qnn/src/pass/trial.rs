@@ -6,13 +6,13 @@ use std::time::Instant;
 use qcore::first_non_finite;
 
 use super::calibration::Calibration;
-use super::error::Refusal;
+use super::error::{PassLayerError, Refusal};
 use super::quality::{ModelOutput, Quality, Target};
 use crate::config::method::Method;
 use crate::layer::linear::Linear;
 use crate::tree::exchange::{exchange, put_back};
 use crate::tree::layers::Layers;
-use crate::tree::shape::LayerMismatch;
+use crate::tree::shape::{LayerMismatch, LayerShape, Walk};
 
 /// How far an analysis has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct TrialProgress {
     pub expected: usize,
 }
 
-/// Why an analysis ended early. The model is in f32 again.
+/// Why an analysis ended early. The layers that it had replaced are in f32 again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrialError<E> {
@@ -91,6 +91,8 @@ struct Slot {
 pub(crate) struct Trial<'t, M: ?Sized> {
     pub(crate) model: &'t mut M,
     calibration: &'t Calibration,
+    /// Of all layers.
+    shapes: Vec<LayerShape>,
     slots: Vec<Slot>,
 }
 
@@ -107,7 +109,7 @@ impl<'t, M: Layers + ?Sized> Trial<'t, M> {
             .collect();
         match slots.is_empty() {
             true => Err(TrialError::NothingToTry),
-            false => Ok(Self { model, calibration, slots }),
+            false => Ok(Self { model, calibration, shapes, slots }),
         }
     }
 
@@ -133,16 +135,18 @@ impl<'t, M: Layers + ?Sized> Trial<'t, M> {
             return Ok(());
         }
         let planned = &self.calibration.planned[*at];
-        let (shape, mut made, mut shown) = (&planned.shape, None, 0);
+        let (shape, mut made) = (&planned.shape, None);
+        let mut walk = Walk::visit(&self.shapes);
         self.model.visit(&mut |layer| {
-            shown += 1;
-            if let (None, Linear::Float(float)) = (&made, layer)
-                && float.name() == shape.name
-            {
-                made = Some(planned.quantize(float, method, self.calibration.kernel));
+            if walk.next(layer) == Some(*at) {
+                made = Some(match layer {
+                    Linear::Float(float) => planned.quantize(float, method, self.calibration.kernel),
+                    quantized => Err(PassLayerError::Quantized { form: quantized.form() }),
+                });
             }
         });
-        let made = made.ok_or_else(|| LayerMismatch::missing(shown, shape))?;
+        walk.finish()?;
+        let made = made.ok_or_else(|| LayerMismatch::missing(*at, shape))?;
         let made = made.map_err(|source| Refusal { layer: shape.name.clone(), source })?;
         // It is in the slot while it is exchanged, so that nothing is lost if that panics.
         exchange(self.model, shape, other.insert(made))?;

@@ -440,9 +440,15 @@ fn what_was_taken_is_not_called_missing_and_what_failed_can_be_taken_otherwise()
     assert_eq!(take(Int8Form::Static).unwrap_err().to_string(), "tensor \"q.input_scale\" is missing");
     assert!(take(DYNAMIC).is_ok());
     for form in FORMS {
-        assert_eq!(take(form).unwrap_err().to_string(), "tensor \"q.weight\" was taken before");
+        assert_eq!(
+            take(form).unwrap_err().to_string(),
+            "tensor \"q.weight\" was taken before; only one that is tied can be taken again"
+        );
     }
-    assert_eq!(checkpoint.take_float("q").unwrap_err().to_string(), "tensor \"q.weight\" was taken before");
+    assert_eq!(
+        checkpoint.take_float("q").unwrap_err().to_string(),
+        "tensor \"q.weight\" was taken before; only one that is tied can be taken again"
+    );
     assert_eq!(checkpoint.take_float("r").unwrap_err().to_string(), "tensor \"r.weight\" is missing");
     checkpoint.finish().unwrap();
 }

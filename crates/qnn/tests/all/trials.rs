@@ -79,6 +79,16 @@ fn what_was_found_is_applied_with_the_same_calibration() {
     let report = calibration.quantize_mix(&mut quantized, mix).unwrap();
     assert_eq!(report.layers[1].decision, qnn::Decision::Mix, "{report}");
     assert!((sqnr(&quantized) - mix.quality.sqnr_db).abs() < 1e-9);
+    // It is not quantized twice, and no mix of another model is applied.
+    let error = calibration.quantize_as(&mut quantized, &dynamic).unwrap_err();
+    assert!(error.to_string().contains("by now, and was in f32 when it was calibrated"), "{error}");
+    let mut other: Mlp = qnn::FloatMlp::new(vec![linear("other", WIDTH, WIDTH)]).unwrap().into();
+    let watched = calibrate_model(&mut other, &PassConfig::default(), [x], Mlp::run_batch, |_| {}).unwrap();
+    let error = watched.quantize_mix(&mut other, mix).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer \"fc2\": the mix names it, and the model that was calibrated does not have it"
+    );
     // What calibration did not watch for has no range.
     let percentile = StaticConfig { observer: ObserverChoice::Percentile(99.0), ..StaticConfig::default() };
     let error = calibration.quantize_as(&mut model, &Method::Static(percentile)).unwrap_err();
@@ -124,6 +134,34 @@ fn a_layer_that_vanishes_is_no_scheme_that_is_refused() {
     };
     let error = compare_schemes(&mut model, &calibration, evaluate, go_on).unwrap_err();
     assert!(matches!(error, TrialError::Layer(_)), "{error}");
+}
+
+#[test]
+fn layers_that_the_closure_changes_are_noticed() {
+    let (mut model, x) = (model(), inputs());
+    let x = rows(&x, WIDTH);
+    let calibration = calibrated(&mut model, x, &[bits(8)]);
+    let mut layers: Vec<Linear> = model.layers().to_vec();
+    let output = || Ok::<_, ForwardError>(ModelOutput { values: vec![1.0; 4], cols: 2 });
+    let swaps = |model: &mut Vec<Linear>| {
+        model.swap(0, 1);
+        output()
+    };
+    let error = analyze_sensitivity(&mut layers, &calibration, None, swaps, go_on).unwrap_err();
+    assert!(error.to_string().contains("fc1") && error.to_string().contains("fc2"), "{error}");
+    let mut layers: Vec<Linear> = model.layers().to_vec();
+    let mut done = false;
+    let quantizes = |model: &mut Vec<Linear>| {
+        if !core::mem::replace(&mut done, true) {
+            calibration.quantize(model).unwrap();
+        }
+        output()
+    };
+    let error = analyze_sensitivity(&mut layers, &calibration, None, quantizes, go_on).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "layer \"fc1\": it is static by now, and was in f32 when it was calibrated"
+    );
 }
 
 /// A better form for all layers, at a quarter of the bytes, goes before f32 for some.

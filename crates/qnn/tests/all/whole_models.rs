@@ -278,7 +278,7 @@ fn a_tied_tensor_is_taken_as_often_as_the_model_needs_it() {
     untied.take_float("words").unwrap();
     assert_eq!(
         untied.tie("words.weight").unwrap_err().to_string(),
-        r#"tensor "words.weight" was taken before"#
+        r#"tensor "words.weight" was taken before; only one that is tied can be taken again"#
     );
     assert_eq!(untied.tie("word").unwrap_err().to_string(), r#"tensor "word" is missing"#);
 }
@@ -301,7 +301,10 @@ fn a_layer_may_share_its_weights_with_an_embedding() {
     let bytes = file(&tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     let error = new(checkpoint.source()).err().unwrap();
-    assert_eq!(error.to_string(), r#"tensor "model.words.weight" was taken before"#);
+    assert_eq!(
+        error.to_string(),
+        r#"tensor "model.words.weight" was taken before; only one that is tied can be taken again"#
+    );
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     checkpoint.tie("model.words.weight").unwrap();
     let mut model = new(checkpoint.source()).unwrap();
@@ -339,7 +342,10 @@ fn a_bias_that_was_taken_by_itself_is_not_lost() {
     let bytes = file(&tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     checkpoint.take_tensor("fc.bias", None).unwrap();
-    assert_eq!(checkpoint.take_float("fc").unwrap_err().to_string(), r#"tensor "fc.bias" was taken before"#);
+    assert_eq!(
+        checkpoint.take_float("fc").unwrap_err().to_string(),
+        r#"tensor "fc.bias" was taken before; only one that is tied can be taken again"#
+    );
 }
 
 #[test]
@@ -395,7 +401,10 @@ fn a_file_says_which_function_follows_and_which_shape_a_tensor_has() {
     assert_eq!(error.to_string(), r#"tensor "norm" has shape [2], expected [3]"#);
     assert!(file.take("norm", None).is_err());
     assert_eq!(file.take_tensor("norm", None).unwrap().values(), [1.0, 2.0]);
-    assert_eq!(file.take_tensor("norm", None).unwrap_err().to_string(), r#"tensor "norm" was taken before"#);
+    assert_eq!(
+        file.take_tensor("norm", None).unwrap_err().to_string(),
+        r#"tensor "norm" was taken before; only one that is tied can be taken again"#
+    );
     file.finish().unwrap();
     let file = LayerFile::parse(&bytes).unwrap();
     assert_eq!(file.finish().unwrap_err().to_string(), r#"tensor "norm" is unexpected"#);

@@ -50,6 +50,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
+    scaled: None,
     peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
 };
 

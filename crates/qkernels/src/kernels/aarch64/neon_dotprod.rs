@@ -43,6 +43,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
+    scaled: None,
     peak: PeakLoop { operations: 2 * 4 * (vec128::LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

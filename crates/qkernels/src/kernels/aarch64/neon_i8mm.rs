@@ -44,6 +44,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
+    scaled: None,
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };
 

@@ -8,6 +8,7 @@
 
 use core::arch::x86_64::*;
 
+use super::scaled::scaled_body;
 use super::simd::{load_i8x16_as_i16, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
@@ -15,6 +16,7 @@ use super::{float256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -43,6 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float256::PAIRS),
+    scaled: Some(run_scaled),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 
@@ -80,6 +83,8 @@ fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
 strip_body!("avx2");
 
 tile_body!("avx2", vec256);
+
+scaled_body!("avx2", vec256);
 
 #[target_feature(enable = "avx2")]
 fn peak(iterations: u64) -> i32 {

@@ -46,6 +46,7 @@ const KERNEL: KernelDesc = KernelDesc {
     signed_rows: false,
     run: run::<1>,
     float: Some(float256::QUADS),
+    scaled: None,
     peak: peak_loop::<1>(),
     ..avx2_madd::KERNEL
 };

@@ -46,6 +46,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float512::BODY),
+    scaled: None,
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

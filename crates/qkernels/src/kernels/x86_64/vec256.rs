@@ -45,6 +45,20 @@ pub(super) fn subtract_product(sum: __m256i, row: i32, channels: __m256i) -> __m
     _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(row), channels))
 }
 
+/// Loads a whole vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load(values: &[f32; LANES]) -> __m256 {
+    _mm256_castsi256_ps(load_i32x8(bytemuck::must_cast_ref(values)))
+}
+
+/// The sums of two vectors, lane by lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_f32s(a: __m256, b: __m256) -> __m256 {
+    _mm256_add_ps(a, b)
+}
+
 /// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -84,7 +98,7 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
 /// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "avx2")]
-fn scale(sum: __m256i, factor: __m256) -> __m256 {
+pub(super) fn scale(sum: __m256i, factor: __m256) -> __m256 {
     _mm256_mul_ps(_mm256_cvtepi32_ps(sum), factor)
 }
 

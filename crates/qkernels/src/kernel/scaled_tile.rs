@@ -1,0 +1,28 @@
+//! Products with a scale for each group of k: how a kernel with a body of its own for them sees one
+//! tile. Kernels without one run group by group (`drive/scaled_nest.rs`).
+
+/// One tile: `y[i][j]` is the sum over the groups g, in their order, of
+/// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the products of the group.
+#[derive(Debug)]
+pub(crate) struct ScaledTile<'t> {
+    /// Rows in the form of the kernel. Row i starts at byte `i * a_stride`.
+    pub(crate) a: &'t [u8],
+    /// Bytes between the starts of two rows.
+    pub(crate) a_stride: usize,
+    /// A packed panel, as for [`Tile`](crate::kernel::strip::Tile).
+    pub(crate) b: &'t [i8],
+    /// Columns of the panel.
+    pub(crate) columns: usize,
+    /// Steps of `kr` consecutive k.
+    pub(crate) steps: usize,
+    /// Steps that share a scale. The last scale covers those that remain.
+    pub(crate) group_steps: usize,
+    /// `nr` entries for each group; `columns` of them belong to this panel.
+    pub(crate) scales: &'t [f32],
+    /// The kernel's `nr`.
+    pub(crate) nr: usize,
+    /// The scale of each row. There are as many as rows, at least 1.
+    pub(crate) factors: &'t [f32],
+    /// A result for each row and column, row by row.
+    pub(crate) y: &'t mut [f32],
+}

@@ -1,0 +1,74 @@
+//! The body of products with a scale for each group of k, written once for all x86-64 kernels whose
+//! rows hold codes as they are.
+//!
+//! The sums of a group are in registers. At its end they become floats, are scaled by row and
+//! column, and added to the tile's results, which lie in L1. For groups of 32 that takes 6
+//! instructions beside 16 of `vpmaddwd`, and as many additions, for each vector.
+
+/// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`. The kernel's file
+/// supplies what `tile_body!` asks for.
+macro_rules! scaled_body {
+    ($features:literal, $isa:ident) => {
+        #[target_feature(enable = $features)]
+        fn run_scaled(tile: &mut ScaledTile<'_>) {
+            match (tile.factors.len(), tile.columns / LANES) {
+                (1, 1) => scaled::<1, 1>(tile),
+                (2, 1) => scaled::<2, 1>(tile),
+                (3, 1) => scaled::<3, 1>(tile),
+                (4, 1) => scaled::<4, 1>(tile),
+                (5, 1) => scaled::<5, 1>(tile),
+                (6, 1) => scaled::<6, 1>(tile),
+                (1, _) => scaled::<1, 2>(tile),
+                (2, _) => scaled::<2, 2>(tile),
+                (3, _) => scaled::<3, 2>(tile),
+                (4, _) => scaled::<4, 2>(tile),
+                (5, _) => scaled::<5, 2>(tile),
+                (6, _) => scaled::<6, 2>(tile),
+                (rows, _) => unreachable!("no tile has {rows} rows"),
+            }
+        }
+
+        /// M rows, V vectors of columns.
+        #[inline(never)] // as in `tile_body`
+        #[target_feature(enable = $features)]
+        fn scaled<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
+            let steps = tile.steps;
+            let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
+            let mut a: [&[[u8; 4]]; M] = [&[]; M];
+            for i in 0..M {
+                a[i] = rows[i].as_chunks::<4>().0;
+            }
+            let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
+            let y = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
+            let factors = &tile.factors[..M];
+            let (mut start, mut scales) = (0, tile.scales);
+            while start < steps {
+                let end = steps.min(start + tile.group_steps);
+                let mut acc = [[$isa::zero(); V]; M];
+                for step in start..end {
+                    let mut w = [$isa::zero(); V];
+                    for v in 0..V {
+                        w[v] = load_weights(&b[step][v]);
+                    }
+                    for i in 0..M {
+                        let x = broadcast(a[i][step]);
+                        for v in 0..V {
+                            acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                        }
+                    }
+                }
+                let of_columns = $isa::load_f32s::<V>(&scales[..V * LANES]);
+                for i in 0..M {
+                    let of_row = $isa::splat(factors[i]);
+                    for v in 0..V {
+                        let term = $isa::scale(acc[i][v], $isa::multiply(of_row, of_columns[v]));
+                        let sum = if start == 0 { term } else { $isa::add_f32s($isa::load(&y[i][v]), term) };
+                        $isa::store_f32s(&mut y[i][v], sum);
+                    }
+                }
+                (start, scales) = (end, &scales[tile.nr.min(scales.len())..]);
+            }
+        }
+    };
+}
+pub(super) use scaled_body;

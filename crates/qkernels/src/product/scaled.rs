@@ -1,0 +1,126 @@
+//! Integer products of weights that have a scale for each group of k.
+
+use qcore::Float;
+
+use crate::drive::scaled_nest::ScaledProduct;
+use crate::drive::threads::{self, Part, Threads};
+use crate::left::floats::FloatActivations;
+use crate::left::rows::Source;
+use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::workspace::{Arena, Tokens, Workspace};
+use crate::output::stage::{FloatStage, check_len};
+use crate::product::dynamic::{Dynamic, DynamicError};
+use crate::product::gemm::GemmError;
+use crate::weights::scaled::ScaledWeights;
+
+/// Computes a layer on floats through integer products, with a scale for each group of k (W8A8 in
+/// groups). `x` (m, k) is quantized as `how` says. The products of each group are summed exactly in
+/// int32, and these sums are scaled and added up in f32:
+///
+/// ```text
+/// out[i][j] = stage(sum_g (x_scale[i] * scale[j][g]) * f32(sum_k (code(x[i][k]) - x_zero_point[i]) * (w[j][k] - zero_point[j][g])))
+/// ```
+///
+/// The groups are added in their order, with one rounding for each operation ([`qcore::group_term`]
+/// and [`qcore::sum_group_terms`] are the definition). So a result has the same bits whatever the
+/// kernel, the threads, the strides and the other rows of `x`. (An activation function other than
+/// ReLU and its like has them, too.) With a scale per channel they are those of
+/// [`gemm_dynamic`](crate::gemm_dynamic), which is faster then. The weights are those of
+/// [`weight_only`](crate::weight_only), which rounds no activations.
+///
+/// Values that are not finite do not count for a row's range: NaN becomes the zero point, and
+/// infinities saturate. Symmetric i8 activations need no sums of weights and are the usual choice.
+/// Dimensions may be 0, as in [`weight_only`](crate::weight_only). With a kept `workspace` a serial
+/// call allocates nothing.
+///
+/// ```
+/// use qcore::Scheme;
+/// use qkernels::{Dynamic, FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Threads};
+/// use qkernels::{WeightScales, Workspace, gemm_scaled};
+/// let codes: Vec<i8> = (0..64).map(|k| if k < 32 { 2 } else { -1 }).collect();
+/// let w = PackedWeights::from_nk(MatRef::new(&codes, 1, 64)?, Kernel::select()?)?;
+/// let w = ScaledWeights::new(w, WeightScales::per_group(&[0.5, 0.25], 32))?; // two groups
+/// let x = [1.27f32; 64]; // scale 0.01, code 127
+/// let (x, mut y) = (MatRef::new(&x, 1, 64)?, [0f32]);
+/// let how = Dynamic::PerToken(Scheme::weights_i8());
+/// let out = MatMut::new(&mut y, 1, 1)?;
+/// gemm_scaled(x, how, &w, &FloatStage::new(), out, Threads::Serial, &mut Workspace::new())?;
+/// assert!((y[0] - 32.0 * 1.27 * (2.0 * 0.5 - 0.25)).abs() < 1e-4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`DynamicError`] if shapes disagree, the bias has the wrong number of entries, the scheme has no
+/// parameters for the values, its codes are unusable, the product of two scales is not finite, or a
+/// group's sum might leave int32.
+pub fn gemm_scaled<F: Float, Y: Float>(
+    x: MatRef<'_, F>,
+    how: Dynamic,
+    w: &ScaledWeights,
+    stage: &FloatStage<'_>,
+    out: MatMut<'_, Y>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), DynamicError> {
+    let (m, n, k) = (x.rows(), w.weights().n(), w.weights().k());
+    if x.cols() != k {
+        return Err(GemmError::Depth { expected: k, got: x.cols() }.into());
+    }
+    if (out.rows(), out.cols()) != (m, n) {
+        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() }.into());
+    }
+    if let Some(bias) = stage.bias {
+        check_len("bias", n, bias.len()).map_err(GemmError::from)?;
+    }
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let Workspace { tokens, arenas, .. } = workspace;
+    tokens.choose_as(&x, how, w.weights().kernel())?;
+    check_scales(&tokens.factors, w)?;
+    match (how, &tokens.params[..]) {
+        (Dynamic::PerTensor(_), [params]) => {
+            run(&FloatActivations::new(x, *params)?, tokens, w, stage, out, threads, arenas)
+        }
+        (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
+            let a = &FloatActivations::per_row(x, params, scheme.codes)?;
+            run(a, tokens, w, stage, out, threads, arenas)
+        }
+    }
+}
+
+fn run<S: Source, Y: Float>(
+    a: &S,
+    tokens: &Tokens,
+    w: &ScaledWeights,
+    stage: &FloatStage<'_>,
+    out: MatMut<'_, Y>,
+    threads: Threads<'_>,
+    arenas: &mut Vec<Arena>,
+) -> Result<(), DynamicError> {
+    w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
+    let (m, weights) = (a.rows(), w.weights());
+    let parts = threads.parts(m.saturating_mul(weights.n()).saturating_mul(weights.k()));
+    if arenas.len() < parts {
+        arenas.resize_with(parts, Arena::default);
+    }
+    let arenas = &mut arenas[..parts];
+    let product = ScaledProduct { a, tokens, w, stage };
+    let whole = Part { rows: 0..m, panels: 0..weights.layout().panels() };
+    if parts == 1 {
+        threads::run(&product, whole, out, arenas);
+    } else {
+        threads.enter(|| threads::run(&product, whole, out, arenas));
+    }
+    Ok(())
+}
+
+/// An error if the scale of a row and that of a group have no finite product.
+fn check_scales(rows: &[f32], w: &ScaledWeights) -> Result<(), DynamicError> {
+    let largest = w.largest_scale();
+    let Some(row) = rows.iter().position(|row| !(row * largest).is_finite()) else { return Ok(()) };
+    let scales = w.scales();
+    let at = scales.iter().position(|scale| scale.abs() == largest).unwrap_or(0);
+    let (row_scale, channel) = (rows[row], at / w.groups().max(1));
+    Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale: scales[at] })
+}
