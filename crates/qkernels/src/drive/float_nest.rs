@@ -37,9 +37,8 @@ impl<A: Float, Y: Float> Divisible<MatMut<'_, Y>> for FloatProduct<'_, A> {
         let (kernel, layout) = (weights.kernel(), weights.layout());
         let desc = kernel.desc();
         let mr = desc.float.as_ref().map_or(PLAIN_ROWS, |body| body.rows);
-        let group_bytes = desc.kr * size_of::<f32>();
         let groups = desc.groups(layout.k);
-        let extent = Extent { rows: part.rows.len(), panels: part.panels.len(), groups, group_bytes };
+        let extent = Extent { group_bytes: desc.kr * size_of::<f32>(), ..part.extent(desc, layout.k) };
         let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
         arena.float_sums.resize(mr * desc.nr, 0.0);
         for jc in part.panels.clone().step_by(block.panels) {

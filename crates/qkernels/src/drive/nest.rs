@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
-use crate::drive::blocking::{Blocking, Extent};
+use crate::drive::blocking::Blocking;
 use crate::drive::threads::{Divisible, Part};
 use crate::kernel::desc::KernelDesc;
 use crate::kernel::strip::Rows;
@@ -128,12 +128,7 @@ impl<S: Source> Product<'_, S> {
     /// `kernel`.
     fn pass<'n>(&self, kernel: Kernel, part: &'n Part, out: &Target<'_>) -> Pass<'n> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
-        let extent = Extent {
-            rows: part.rows.len(),
-            panels: part.panels.len(),
-            groups: desc.groups(layout.k),
-            group_bytes: desc.group_bytes(),
-        };
+        let extent = part.extent(desc, layout.k);
         let mut block = Blocking::new(Caches::of_this_cpu(), desc, extent);
         let k_blocks = if block.groups < extent.groups {
             block.groups = block.groups.next_multiple_of(self.w.kernel().desc().most_narrow_groups());

@@ -8,7 +8,7 @@ use qcore::{Float, group_term};
 
 use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
-use crate::drive::blocking::{Blocking, Extent};
+use crate::drive::blocking::Blocking;
 use crate::drive::float_nest::StoreFloats;
 use crate::drive::threads::{Divisible, Part};
 use crate::kernel::desc::{ActivationForm, KernelDesc};
@@ -65,13 +65,7 @@ impl<S: Source, Y: Float> Divisible<MatMut<'_, Y>> for ScaledProduct<'_, S> {
         let (kernel, layout) = (weights.kernel(), weights.layout());
         let desc = kernel.desc();
         let _set_up = kernel.set_up();
-        let extent = Extent {
-            rows: part.rows.len(),
-            panels: part.panels.len(),
-            groups: desc.groups(layout.k),
-            group_bytes: desc.group_bytes(),
-        };
-        let block = Blocking::new(Caches::of_this_cpu(), desc, extent);
+        let block = Blocking::new(Caches::of_this_cpu(), desc, part.extent(desc, layout.k));
         let tile_len = desc.mr * desc.nr;
         arena.acc.resize(arena.acc.len().max(tile_len), 0);
         arena.float_sums.resize(arena.float_sums.len().max(tile_len), 0.0);

@@ -6,10 +6,12 @@
 
 use core::ops::Range;
 
+use crate::drive::blocking::Extent;
 use crate::kernel::desc::KernelDesc;
 use crate::matrix::view::MatMut;
 use crate::matrix::workspace::Arena;
 use crate::output::target::Target;
+use crate::weights::packed::PackedWeights;
 
 /// The threads that compute a product.
 ///
@@ -71,6 +73,15 @@ pub(crate) struct Part {
     pub(crate) panels: Range<usize>,
 }
 
+impl Part {
+    /// Its size in the units of `desc`, of a product of this depth.
+    #[inline]
+    pub(crate) fn extent(&self, desc: &KernelDesc, k: usize) -> Extent {
+        let (groups, group_bytes) = (desc.groups(k), desc.group_bytes());
+        Extent { rows: self.rows.len(), panels: self.panels.len(), groups, group_bytes }
+    }
+}
+
 /// A product that can be computed in parts. Their results go to parts of an `O`.
 pub(crate) trait Divisible<O>: Sync {
     /// The kernel that the product runs on.
@@ -117,6 +128,28 @@ impl Cut for Target<'_> {
 
     fn split_at_col(self, column: usize) -> Option<(Self, Self)> {
         self.split_at_col(column)
+    }
+}
+
+/// Computes a product of `rows` rows and all of `w`, in as many parts as it is worth.
+pub(crate) fn run_whole<O: Cut>(
+    product: &impl Divisible<O>,
+    rows: usize,
+    w: &PackedWeights,
+    out: O,
+    threads: Threads<'_>,
+    arenas: &mut Vec<Arena>,
+) {
+    let parts = threads.parts(rows.saturating_mul(w.n()).saturating_mul(w.k()));
+    if arenas.len() < parts {
+        arenas.resize_with(parts, Arena::default);
+    }
+    let arenas = &mut arenas[..parts];
+    let whole = Part { rows: 0..rows, panels: 0..w.layout().panels() };
+    if parts == 1 {
+        run(product, whole, out, arenas);
+    } else {
+        threads.enter(|| run(product, whole, out, arenas));
     }
 }
 

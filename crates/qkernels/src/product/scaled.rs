@@ -3,14 +3,15 @@
 use qcore::Float;
 
 use crate::drive::scaled_nest::ScaledProduct;
-use crate::drive::threads::{self, Part, Threads};
+use crate::drive::threads::{self, Threads};
 use crate::left::floats::FloatActivations;
 use crate::left::rows::Source;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::{Arena, Tokens, Workspace};
-use crate::output::stage::{FloatStage, check_len};
+use crate::output::stage::FloatStage;
 use crate::product::dynamic::{Dynamic, DynamicError};
 use crate::product::gemm::GemmError;
+use crate::product::weight_only::check_shapes;
 use crate::weights::scaled::ScaledWeights;
 
 /// Computes a layer on floats through integer products, with a scale for each group of k (W8A8 in
@@ -62,16 +63,7 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
-    let (m, n, k) = (x.rows(), w.weights().n(), w.weights().k());
-    if x.cols() != k {
-        return Err(GemmError::Depth { expected: k, got: x.cols() }.into());
-    }
-    if (out.rows(), out.cols()) != (m, n) {
-        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() }.into());
-    }
-    if let Some(bias) = stage.bias {
-        check_len("bias", n, bias.len()).map_err(GemmError::from)?;
-    }
+    let (m, n) = check_shapes((x.rows(), x.cols()), w, stage, (out.rows(), out.cols()))?;
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -99,19 +91,8 @@ fn run<S: Source, Y: Float>(
     arenas: &mut Vec<Arena>,
 ) -> Result<(), DynamicError> {
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
-    let (m, weights) = (a.rows(), w.weights());
-    let parts = threads.parts(m.saturating_mul(weights.n()).saturating_mul(weights.k()));
-    if arenas.len() < parts {
-        arenas.resize_with(parts, Arena::default);
-    }
-    let arenas = &mut arenas[..parts];
     let product = ScaledProduct { a, tokens, w, stage };
-    let whole = Part { rows: 0..m, panels: 0..weights.layout().panels() };
-    if parts == 1 {
-        threads::run(&product, whole, out, arenas);
-    } else {
-        threads.enter(|| threads::run(&product, whole, out, arenas));
-    }
+    threads::run_whole(&product, a.rows(), w.weights(), out, threads, arenas);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use qcore::Float;
 
 use crate::drive::float_nest::FloatProduct;
-use crate::drive::threads::{self, Part, Threads};
+use crate::drive::threads::{self, Threads};
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::Workspace;
 use crate::output::stage::{FloatStage, check_len};
@@ -54,29 +54,33 @@ pub fn weight_only<A: Float, Y: Float>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
-    let weights = w.weights();
-    let (m, n, k) = (a.rows(), weights.n(), weights.k());
-    if a.cols() != k {
-        return Err(GemmError::Depth { expected: k, got: a.cols() });
-    }
-    if (out.rows(), out.cols()) != (m, n) {
-        return Err(GemmError::OutputShape { m, n, rows: out.rows(), cols: out.cols() });
-    }
-    if let Some(bias) = stage.bias {
-        check_len("bias", n, bias.len())?;
-    }
+    let (m, n) = check_shapes((a.rows(), a.cols()), w, stage, (out.rows(), out.cols()))?;
     if m == 0 || n == 0 {
         return Ok(());
     }
     float_range::check(a, w, workspace)?;
-    let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
-    let arenas = workspace.arenas(parts);
     let product = FloatProduct { a, w, stage };
-    let whole = Part { rows: 0..m, panels: 0..weights.layout().panels() };
-    if parts == 1 {
-        threads::run(&product, whole, out, arenas);
-    } else {
-        threads.enter(|| threads::run(&product, whole, out, arenas));
-    }
+    threads::run_whole(&product, m, w.weights(), out, threads, &mut workspace.arenas);
     Ok(())
+}
+
+/// Checks the shapes of the left operand and the output, and the stage's bias. The rows and columns
+/// of the product.
+pub(super) fn check_shapes(
+    (m, cols): (usize, usize),
+    w: &ScaledWeights,
+    stage: &FloatStage<'_>,
+    out: (usize, usize),
+) -> Result<(usize, usize), GemmError> {
+    let (n, k) = (w.weights().n(), w.weights().k());
+    if cols != k {
+        return Err(GemmError::Depth { expected: k, got: cols });
+    }
+    if out != (m, n) {
+        return Err(GemmError::OutputShape { m, n, rows: out.0, cols: out.1 });
+    }
+    if let Some(bias) = stage.bias {
+        check_len("bias", n, bias.len())?;
+    }
+    Ok((m, n))
 }

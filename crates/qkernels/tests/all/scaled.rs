@@ -8,7 +8,7 @@ use qkernels::{
     Threads, WeightScales, Workspace, gemm_dynamic, gemm_scaled,
 };
 
-use crate::oracle::{Noise, around, pack};
+use crate::oracle::{Noise, around, pack, pack_scaled};
 
 struct Layer {
     n: usize,
@@ -35,15 +35,8 @@ impl Layer {
     }
 
     fn packed(&self, kernel: Kernel) -> ScaledWeights {
-        let scales = match self.group_len {
-            None => WeightScales::per_channel(&self.scales),
-            Some(len) => WeightScales::per_group(&self.scales, len),
-        };
-        let scales = match &self.zero_points {
-            None => scales,
-            Some(zero_points) => scales.with_zero_points(zero_points),
-        };
-        ScaledWeights::new(pack(kernel, MatRef::new(&self.codes, self.n, self.k).unwrap()), scales).unwrap()
+        let w = MatRef::new(&self.codes, self.n, self.k).unwrap();
+        pack_scaled(kernel, w, self.group_len, &self.scales, self.zero_points.as_deref())
     }
 
     fn stage(&self) -> FloatStage<'_> {

@@ -9,7 +9,7 @@ use qkernels::{
     Weights, Workspace, ZeroPoints, weight_only,
 };
 
-use crate::oracle::{Noise, around, pack};
+use crate::oracle::{Noise, around, pack, pack_scaled};
 
 /// The operands of one layer, as f64 would have them.
 struct Layer {
@@ -33,16 +33,8 @@ impl Layer {
     }
 
     fn scaled(&self, kernel: Kernel) -> ScaledWeights {
-        let scales = match self.group_len {
-            None => WeightScales::per_channel(&self.scales),
-            Some(len) => WeightScales::per_group(&self.scales, len),
-        };
-        let scales = match &self.zero_points {
-            None => scales,
-            Some(zero_points) => scales.with_zero_points(zero_points),
-        };
-        let weights = pack(kernel, MatRef::new(&self.codes, self.n, self.k).unwrap());
-        ScaledWeights::new(weights, scales).unwrap()
+        let w = MatRef::new(&self.codes, self.n, self.k).unwrap();
+        pack_scaled(kernel, w, self.group_len, &self.scales, self.zero_points.as_deref())
     }
 
     fn stage(&self) -> FloatStage<'_> {

@@ -9,7 +9,7 @@ use std::process::Command;
 use qcore::Code;
 use qkernels::{
     Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedWeights,
-    Threads, Weight, Weights, Workspace, ZeroPoints, gemm, reference,
+    ScaledWeights, Threads, Weight, WeightScales, Weights, Workspace, ZeroPoints, gemm, reference,
 };
 
 /// The value of an element before a product is written over it.
@@ -151,6 +151,26 @@ pub(crate) fn pack<'w, W: TestCode>(kernel: Kernel, w: impl Into<Right<'w, W>>) 
         PackedWeights::from_nk(Weights::new(view, zero_points), kernel)
     };
     packed.expect("weights that can be packed")
+}
+
+/// Packs weights (n, k) with their scales, per channel or in groups, and zero points if they have
+/// any.
+pub(crate) fn pack_scaled(
+    kernel: Kernel,
+    w: MatRef<'_, i8>,
+    group_len: Option<usize>,
+    scales: &[f32],
+    zero_points: Option<&[i8]>,
+) -> ScaledWeights {
+    let scales = match group_len {
+        None => WeightScales::per_channel(scales),
+        Some(len) => WeightScales::per_group(scales, len),
+    };
+    let scales = match zero_points {
+        None => scales,
+        Some(zero_points) => scales.with_zero_points(zero_points),
+    };
+    ScaledWeights::new(pack(kernel, w), scales).unwrap()
 }
 
 /// The product on the calling thread, in a matrix without gaps that held `before`.
