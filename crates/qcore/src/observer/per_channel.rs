@@ -86,7 +86,7 @@ impl<O: Observer> PerChannelObserver<O> {
     /// ```
     pub fn ranges(&self) -> Result<Vec<Range>, ChannelError> {
         let named = |(channel, observer): (usize, &O)| {
-            observer.range().map_err(|source| ChannelError::Observer { channel, source })
+            observer.range().map_err(|error| ChannelError::Observer { channel, error })
         };
         self.channels.iter().enumerate().map(named).collect()
     }

@@ -97,8 +97,7 @@ fn each_channel(
     if bias.len() != weight_scales.len() {
         return Err(BiasesError::Length { bias: bias.len(), weight_scales: weight_scales.len() });
     }
-    let named =
-        |(channel, (&b, &s))| quantize(b, s).map_err(|source| BiasesError::Channel { channel, source });
+    let named = |(channel, (&b, &s))| quantize(b, s).map_err(|error| BiasesError::Channel { channel, error });
     bias.iter().zip(weight_scales).enumerate().map(named).collect()
 }
 
@@ -155,12 +154,12 @@ pub enum BiasesError {
         weight_scales: usize,
     },
     /// The bias of one channel has no int32 form.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Channel {
         /// Which.
         channel: usize,
         /// Why.
-        source: BiasError,
+        error: BiasError,
     },
 }
 

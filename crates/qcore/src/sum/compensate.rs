@@ -65,7 +65,7 @@ pub fn fold_zero_points(bias: &[i32], za: i32, sum_w: &[i64]) -> Result<Vec<i32>
         return Err(FoldError::Length { bias: bias.len(), sums: sum_w.len() });
     }
     let fold = |(channel, (&b, &s)): (usize, (&i32, &i64))| {
-        fold_zero_point(b, za, s).map_err(|source| FoldError::Channel { channel, source })
+        fold_zero_point(b, za, s).map_err(|error| FoldError::Channel { channel, error })
     };
     bias.iter().zip(sum_w).enumerate().map(fold).collect()
 }
@@ -100,7 +100,7 @@ pub fn fold_affine_zero_points(
         // `k` fits 64 bits and each zero point fits 32, so the product needs at most 126.
         let exact = bias - za * sum_w + k as i128 * za * zb;
         let fitting = i32::try_from(exact).map_err(|_| CompensateError { value: exact });
-        fitting.map_err(|source| FoldError::Channel { channel, source })
+        fitting.map_err(|error| FoldError::Channel { channel, error })
     };
     bias.iter().zip(zb).zip(sum_w).enumerate().map(fold).collect()
 }
@@ -230,12 +230,12 @@ pub enum FoldError {
         sums: usize,
     },
     /// One channel's result does not fit.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Channel {
         /// Which.
         channel: usize,
         /// Why.
-        source: CompensateError,
+        error: CompensateError,
     },
 }
 

@@ -59,35 +59,35 @@ pub enum ChannelError {
     #[error(transparent)]
     Length(#[from] LengthError),
     /// A channel has no range. Indices in the source count from the start of the whole data.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Range {
         /// Which.
         channel: usize,
         /// Why.
-        source: RangeError,
+        error: RangeError,
     },
     /// The scheme has no parameters for a channel.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Scheme {
         /// Which.
         channel: usize,
         /// Why.
-        source: SchemeError,
+        error: SchemeError,
     },
     /// A channel's observer has no range.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Observer {
         /// Which.
         channel: usize,
         /// Why.
-        source: ObserverError,
+        error: ObserverError,
     },
     /// A channel's codes cannot be stored.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Quantize {
         /// Which.
         channel: usize,
         /// Why.
-        source: QuantizeError,
+        error: QuantizeError,
     },
 }

@@ -177,11 +177,11 @@ impl ChannelAxis {
 pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, ChannelError> {
     axis.check_data(x.len())?;
     if axis.channels > 0 && axis.is_empty() {
-        return Err(ChannelError::Range { channel: 0, source: RangeError::Empty });
+        return Err(ChannelError::Range { channel: 0, error: RangeError::Empty });
     }
     if let Some((index, value)) = first_non_finite(x) {
-        let source = RangeError::NonFinite { index, value };
-        return Err(ChannelError::Range { channel: axis.channel_of(index), source });
+        let error = RangeError::NonFinite { index, value };
+        return Err(ChannelError::Range { channel: axis.channel_of(index), error });
     }
     let mut ranges: Vec<Option<Range>> = vec![None; axis.channels];
     if axis.inner > 0 && axis.channels > 0 {
@@ -196,7 +196,7 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
         }
     }
     let named = |(channel, range): (usize, Option<Range>)| {
-        range.ok_or(ChannelError::Range { channel, source: RangeError::Empty })
+        range.ok_or(ChannelError::Range { channel, error: RangeError::Empty })
     };
     ranges.into_iter().enumerate().map(named).collect()
 }
@@ -215,7 +215,7 @@ pub fn channel_ranges(x: &[f32], axis: ChannelAxis) -> Result<Vec<Range>, Channe
 /// ```
 pub fn channel_params(x: &[f32], axis: ChannelAxis, scheme: &Scheme) -> Result<Vec<QParams>, ChannelError> {
     let choose = |(channel, range): (usize, &Range)| {
-        scheme.choose(*range).map_err(|source| ChannelError::Scheme { channel, source })
+        scheme.choose(*range).map_err(|error| ChannelError::Scheme { channel, error })
     };
     channel_ranges(x, axis)?.iter().enumerate().map(choose).collect()
 }
@@ -326,8 +326,8 @@ pub fn quantize_per_channel_strict<C: Code>(
     axis.check_data(x.len())?;
     match first_non_finite(x) {
         Some((index, value)) => {
-            let source = QuantizeError::NonFinite { index, value };
-            Err(ChannelError::Quantize { channel: axis.channel_of(index), source })
+            let error = QuantizeError::NonFinite { index, value };
+            Err(ChannelError::Quantize { channel: axis.channel_of(index), error })
         }
         None => quantize_per_channel(x, axis, params, out),
     }
@@ -409,7 +409,7 @@ pub fn dequantize_per_channel<C: Code>(
 
 fn check_codes_per_channel<C: Code>(params: &[QParams]) -> Result<(), ChannelError> {
     for (channel, p) in params.iter().enumerate() {
-        check_codes::<C>(p).map_err(|source| ChannelError::Quantize { channel, source })?;
+        check_codes::<C>(p).map_err(|error| ChannelError::Quantize { channel, error })?;
     }
     Ok(())
 }
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(error.to_string(), "channel 1: value NaN at index 4 is not finite");
         let huge = [3e38, 0.0, 0.0, -3e38, 0.0, 0.0];
         let error = channel_params(&huge, axis, &Scheme::onnx_dynamic(CodeRange::U8)).unwrap_err();
-        assert!(matches!(error, ChannelError::Scheme { channel: 0, source: SchemeError::Overflow { .. } }));
+        assert!(matches!(error, ChannelError::Scheme { channel: 0, error: SchemeError::Overflow { .. } }));
         let params = channel_params(&huge, axis, &Scheme::weights_i8()).unwrap();
         let error = quantize_per_channel::<u8>(&huge, axis, &params, &mut [0; 6]).unwrap_err();
         assert!(matches!(error, ChannelError::Quantize { channel: 0, .. }));

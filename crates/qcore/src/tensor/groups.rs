@@ -135,14 +135,14 @@ pub fn group_params(x: &[f32], groups: Groups, scheme: &Scheme) -> Result<Vec<QP
     groups.check(x.len(), groups.count(), x.len())?;
     let mut start = 0;
     let choose = |(group, values): (usize, &[f32])| {
-        let range = Range::of(values).map_err(|source| match source {
+        let range = Range::of(values).map_err(|error| match error {
             RangeError::NonFinite { index, value } => {
-                GroupError::Range { group, source: RangeError::NonFinite { index: start + index, value } }
+                GroupError::Range { group, error: RangeError::NonFinite { index: start + index, value } }
             }
-            source => GroupError::Range { group, source },
+            error => GroupError::Range { group, error },
         })?;
         start += values.len();
-        scheme.choose(range).map_err(|source| GroupError::Scheme { group, source })
+        scheme.choose(range).map_err(|error| GroupError::Scheme { group, error })
     };
     groups.of(x).enumerate().map(choose).collect()
 }
@@ -171,7 +171,7 @@ pub fn quantize_per_group<C: Code>(
 ) -> Result<(), GroupError> {
     groups.check(x.len(), params.len(), out.len())?;
     for (group, p) in params.iter().enumerate() {
-        check_codes::<C>(p).map_err(|source| GroupError::Quantize { group, source })?;
+        check_codes::<C>(p).map_err(|error| GroupError::Quantize { group, error })?;
     }
     for ((x, out), p) in groups.of(x).zip(groups.of_mut(out)).zip(params) {
         quantize_run(x, p, out);
@@ -251,28 +251,28 @@ pub enum GroupError {
     #[error(transparent)]
     Length(#[from] LengthError),
     /// A group has no range.
-    #[error("group {group}: {source}")]
+    #[error("group {group}: {error}")]
     Range {
         /// Which.
         group: usize,
         /// Why.
-        source: RangeError,
+        error: RangeError,
     },
     /// The scheme has no parameters for a group.
-    #[error("group {group}: {source}")]
+    #[error("group {group}: {error}")]
     Scheme {
         /// Which.
         group: usize,
         /// Why.
-        source: SchemeError,
+        error: SchemeError,
     },
     /// A group's codes cannot be stored.
-    #[error("group {group}: {source}")]
+    #[error("group {group}: {error}")]
     Quantize {
         /// Which.
         group: usize,
         /// Why.
-        source: QuantizeError,
+        error: QuantizeError,
     },
 }
 

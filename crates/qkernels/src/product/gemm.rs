@@ -226,6 +226,8 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         let tiny = tiny::fits(m, columns.len(), k);
         if !tiny {
             stage_operands.offsets = self.channel_offsets(offsets);
+            let factors = AllSmall(stage_operands.factors);
+            stage_operands.small_factors = stage.codes().is_some() && w.kernel().vectorize(factors);
         }
         let product = Product { a, w, first_channel: columns.start, stage: &stage_operands, row_terms };
         if tiny {
@@ -286,8 +288,8 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         Ok(start.div_ceil(panel)..end.div_ceil(panel))
     }
 
-    /// The stage with all operands written out for the columns that are computed, except the
-    /// offsets.
+    /// The stage with all operands written out for the columns that are computed, except what
+    /// products of a few numbers do without: the offsets, and whether factors are small.
     fn stage_operands<'f>(
         &'f self,
         factors: &'f mut Vec<f32>,
@@ -295,17 +297,16 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
     ) -> StageOperands<'f> {
         let Self { w, ref columns, stage, .. } = *self;
         let of_columns = |bias: &'f [f32]| &bias[columns.clone()];
-        let (factors, codes) = (self.channel_factors(factors), stage.codes());
         StageOperands {
             offsets: &[],
             channel_sums: &w.channel_sums()[columns.clone()],
             zero_points: w.zero_points().get(columns.clone()).unwrap_or_default(),
-            factors,
-            small_factors: codes.is_some() && w.kernel().vectorize(AllSmall(factors)),
+            factors: self.channel_factors(factors),
+            small_factors: false,
             float_bias: stage.float_bias().map(of_columns),
             function: stage.function(),
             output_scale: stage.output_scale(),
-            codes: codes.unwrap_or_default(),
+            codes: stage.codes().unwrap_or_default(),
             fixed_point: self.fixed_point(multipliers),
             residual: stage.residual(),
         }

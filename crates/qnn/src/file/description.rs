@@ -245,7 +245,7 @@ impl InputDescription {
                 return Err(LoadError::Unknown { field: "divisor", expected, got });
             }
         };
-        let params = params.map_err(|source| LoadError::Input { layer: layer.to_owned(), source })?;
+        let params = params.map_err(|error| LoadError::Input { layer: layer.to_owned(), error })?;
         let order = named("order", &ORDERS, self.order)?;
         Ok(params.with_order(order).with_rounding(named("rounding", &ROUNDINGS, self.rounding)?))
     }

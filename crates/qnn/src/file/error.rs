@@ -43,7 +43,7 @@ pub enum LoadError {
     },
     /// The description is not valid JSON, or has wrong fields.
     #[error("metadata {KEY:?}: {0}")]
-    Description(#[source] serde_json::Error),
+    Description(serde_json::Error),
     /// The description names a format or a choice that this version does not know.
     #[error("{field} is {got:?}, expected {expected}")]
     Unknown {
@@ -106,12 +106,12 @@ pub enum LoadError {
     #[error(transparent)]
     Model(Box<QuantizeModelError>),
     /// Scale or zero point of a layer's input are out of range.
-    #[error("input of layer {layer:?}: {source}")]
+    #[error("input of layer {layer:?}: {error}")]
     Input {
         /// The layer.
         layer: String,
         /// Why.
-        source: ParamError,
+        error: ParamError,
     },
     /// Floats do not make a tensor.
     #[error(transparent)]
@@ -120,12 +120,12 @@ pub enum LoadError {
     #[error(transparent)]
     Float(#[from] FloatLinearError),
     /// Codes and scales do not make a layer.
-    #[error("layer {layer:?}: {source}")]
+    #[error("layer {layer:?}: {error}")]
     Layer {
         /// The layer.
         layer: String,
         /// Why.
-        source: LayerError,
+        error: LayerError,
     },
     /// The layers do not fit each other, or there are none.
     #[error(transparent)]
@@ -149,12 +149,12 @@ pub enum SaveError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// The activation function of an f32 layer is unusable, so the layer could not be read back.
-    #[error("layer {layer:?}: {source}")]
+    #[error("layer {layer:?}: {error}")]
     Activation {
         /// The layer.
         layer: String,
         /// Why.
-        source: ActivationError,
+        error: ActivationError,
     },
     /// Two tensors have the same name: two that are no part of a layer, or one of them and one of a
     /// layer's.
@@ -180,16 +180,16 @@ pub enum SaveError {
     },
     /// The model has no safetensors form, for example because its names take more than 100 MB.
     #[error("no safetensors form: {0}")]
-    Safetensors(#[from] SafeTensorError),
+    Safetensors(SafeTensorError),
     /// The description has no JSON form.
     #[error("no JSON form: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// The file could not be written. What was there before is still there.
-    #[error("could not write {}: {source}", path.display())]
+    #[error("could not write {}: {error}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 }

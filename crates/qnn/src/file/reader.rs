@@ -165,7 +165,7 @@ impl<'d> LayerFile<'d> {
         }
         let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
         if n == 0 || k == 0 {
-            return Err(LoadError::Layer { layer: name, source: LayerError::Empty { n, k } });
+            return Err(LoadError::Layer { layer: name, error: LayerError::Empty { n, k } });
         }
         let shape = match group {
             Some(group) => vec![n, k.div_ceil(group.max(1))],
@@ -184,7 +184,7 @@ impl<'d> LayerFile<'d> {
             };
             stored.layer(rest, kernel)
         };
-        build().map_err(|source| LoadError::Layer { layer: name, source })
+        build().map_err(|error| LoadError::Layer { layer: name, error })
     }
 
     /// What only layers of one form have: by `input` a static one, by `dynamic` a dynamic one.

@@ -25,12 +25,12 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 #[non_exhaustive]
 pub enum TensorFileError {
     /// The file could not be read.
-    #[error("could not read {}: {source}", path.display())]
+    #[error("could not read {}: {error}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file is larger than [`MAX_FILE_BYTES`].
     #[error("{} has more than {limit} bytes", path.display())]
@@ -58,7 +58,7 @@ pub enum TensorFileError {
     },
     /// The header is not that of a safetensors file.
     #[error("not a safetensors file, or damaged: {0}")]
-    Header(#[source] serde_json::Error),
+    Header(serde_json::Error),
     /// An object of the header has a key twice: a tensor, or an entry of one.
     #[error("not a safetensors file, or damaged: the header has {key:?} twice")]
     DuplicateKey {
@@ -404,7 +404,7 @@ impl<'d> TensorFile<'d> {
 
 /// Reads all bytes of a file of at most [`MAX_FILE_BYTES`].
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TensorFileError> {
-    let named = |source| TensorFileError::Read { path: path.to_owned(), source };
+    let named = |error| TensorFileError::Read { path: path.to_owned(), error };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(named)?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(named)?;

@@ -79,7 +79,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(|source| SaveError::Write { path: path.to_owned(), source })
+    write().map_err(|error| SaveError::Write { path: path.to_owned(), error })
 }
 
 /// The tensors and the description of a file that is being written.
@@ -122,7 +122,7 @@ impl Writer {
         layer
             .activation()
             .check()
-            .map_err(|source| SaveError::Activation { layer: name.to_owned(), source })?;
+            .map_err(|error| SaveError::Activation { layer: name.to_owned(), error })?;
         self.describe(name, Form::Float, layer.activation());
         self.add_tensor(name, "weight", Tensor::of_f32(vec![n, k], layer.weight()));
         if let Some(bias) = layer.bias() {
@@ -185,8 +185,10 @@ impl Writer {
 
     fn finish(self) -> Result<Vec<u8>, SaveError> {
         check_names(self.layers.iter().map(|layer| &layer.name[..]))?;
-        let description = Description::new(self.layers, self.others, &self.tensors)?;
-        let metadata = HashMap::from([(KEY.to_owned(), serde_json::to_string(&description)?)]);
-        Ok(safetensors::serialize(&self.tensors, Some(metadata))?)
+        let description =
+            Description::new(self.layers, self.others, &self.tensors).map_err(SaveError::Json)?;
+        let description = serde_json::to_string(&description).map_err(SaveError::Json)?;
+        let metadata = HashMap::from([(KEY.to_owned(), description)]);
+        safetensors::serialize(&self.tensors, Some(metadata)).map_err(SaveError::Safetensors)
     }
 }

@@ -47,6 +47,16 @@ pub enum ForwardError {
         /// Values of each.
         cols: usize,
     },
+    /// A row was asked for that a tensor does not have, such as the embedding of an unknown token.
+    #[error("there is no row {row}, which is index {at}: the tensor has {rows} rows")]
+    NoRow {
+        /// Where the row stands in the indices asked for.
+        at: usize,
+        /// The row.
+        row: usize,
+        /// Rows of the tensor.
+        rows: usize,
+    },
     /// The layer was asked for codes, but it has no scale for its output.
     #[error("the layer has no output scale, so that it gives no codes")]
     NoOutputScale,

@@ -126,31 +126,31 @@ pub enum LayerError {
         bias: f32,
     },
     /// A bias has no int32 form.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Int32Bias {
         /// The output channel.
         channel: usize,
         /// Why.
-        source: BiasError,
+        error: BiasError,
     },
     /// No weight scale, however large, makes the bias and the sums of a channel fit int32.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     NoScale {
         /// The output channel.
         channel: usize,
         /// The scale that the weights ask for, and the bias.
-        source: NoFittingScale,
+        error: NoFittingScale,
     },
     /// A raised weight scale has no parameters.
-    #[error("channel {channel}: {source}")]
+    #[error("channel {channel}: {error}")]
     Params {
         /// The output channel.
         channel: usize,
         /// Why.
-        source: ParamError,
+        error: ParamError,
     },
     /// The weights of a channel have no codes.
-    #[error("weights: {0}")]
+    #[error(transparent)]
     Channel(#[from] ChannelError),
     /// The weights of a group have no codes.
     #[error(transparent)]

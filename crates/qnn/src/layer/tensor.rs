@@ -1,5 +1,7 @@
 //! What a model has besides linear layers: norms, embeddings and other tensors of floats.
 
+use super::forward_error::ForwardError;
+
 /// A tensor of a model that is no linear layer: the weights of a norm, an embedding, a table of
 /// positions. It has a name that is unique in its model and values in f32, row-major.
 ///
@@ -74,6 +76,34 @@ impl FloatTensor {
         let len = self.values.len().checked_div(rows)?;
         (index < rows).then(|| &self.values[index * len..(index + 1) * len])
     }
+
+    /// The rows with these indices, one after the other: the embeddings of a sentence's tokens.
+    /// (`Gather` of ONNX along axis 0, `index_select` of PyTorch along dimension 0.)
+    ///
+    /// ```
+    /// use qnn::FloatTensor;
+    /// let words = FloatTensor::new("embeddings.words", [3, 2], vec![0.0, 0.1, 1.0, 1.1, 2.0, 2.1])?;
+    /// assert_eq!(words.gather(&[2, 0])?, [2.0, 2.1, 0.0, 0.1]);
+    /// let error = words.gather(&[2, 3]).unwrap_err();
+    /// assert_eq!(error.to_string(), "there is no row 3, which is index 1: the tensor has 3 rows");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ForwardError::NoRow`] if the tensor has no row of an index. [`ForwardError::Memory`] if
+    /// there is none for so many rows.
+    pub fn gather(&self, indices: &[usize]) -> Result<Vec<f32>, ForwardError> {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let cols = self.values.len().checked_div(rows).unwrap_or(0);
+        let memory = ForwardError::Memory { rows: indices.len(), cols };
+        let len = indices.len().checked_mul(cols).ok_or(memory)?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(len).map_err(|_| memory)?;
+        for (at, &row) in indices.iter().enumerate() {
+            values.extend_from_slice(self.row(row).ok_or(ForwardError::NoRow { at, row, rows })?);
+        }
+        Ok(values)
+    }
 }
 
 #[cfg(test)]
@@ -106,5 +136,20 @@ mod tests {
         assert_eq!(FloatTensor::new("t", [], vec![1.0]).unwrap().row(0), None);
         assert_eq!(FloatTensor::new("t", [0, 3], vec![]).unwrap().row(0), None);
         assert_eq!(FloatTensor::new("t", [3, 0], vec![]).unwrap().row(2), Some(&[][..]));
+    }
+
+    #[test]
+    fn rows_are_gathered_or_the_first_that_is_missing_is_named() {
+        let tensor = FloatTensor::new("t", [3, 2], (0..6).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+        assert_eq!(tensor.gather(&[]), Ok(vec![]));
+        assert_eq!(tensor.gather(&[1, 1, 0]), Ok(vec![2.0, 3.0, 2.0, 3.0, 0.0, 1.0]));
+        assert_eq!(tensor.gather(&[0, 3, 4]), Err(ForwardError::NoRow { at: 1, row: 3, rows: 3 }));
+        assert_eq!(
+            tensor.gather(&[usize::MAX]),
+            Err(ForwardError::NoRow { at: 0, row: usize::MAX, rows: 3 })
+        );
+        let (single, empty) = (FloatTensor::new("t", [], vec![1.0]), FloatTensor::new("t", [3, 0], vec![]));
+        assert_eq!(single.unwrap().gather(&[0]), Err(ForwardError::NoRow { at: 0, row: 0, rows: 0 }));
+        assert_eq!(empty.unwrap().gather(&[2, 2]), Ok(vec![]));
     }
 }

@@ -16,9 +16,8 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
         return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
     let ranges = channel_ranges(layer.weight(), channel_axis(layer)?)?;
-    let choose = |channel, range: Range| {
-        scheme.choose(range).map_err(|source| ChannelError::Scheme { channel, source })
-    };
+    let choose =
+        |channel, range: Range| scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error });
     // The layer has a channel, so there is a range.
     let whole = ranges.iter().copied().reduce(Range::merge).unwrap_or(ranges[0]);
     let whole = choose(0, whole)?;

@@ -69,12 +69,12 @@ pub enum CalibrateError {
         value: f32,
     },
     /// An observer gave no range.
-    #[error("input of layer {layer:?}: {source}")]
+    #[error("input of layer {layer:?}: {error}")]
     Observer {
         /// The layer.
         layer: String,
         /// Why.
-        source: ObserverError,
+        error: ObserverError,
     },
     /// The model could not be run.
     #[error(transparent)]
@@ -129,7 +129,7 @@ impl<'m> CalibratedMlp<'m> {
         };
         let quantized = |(layer, &range): (&FloatLinear, &Range)| {
             let quantized = static_form(layer, range, &config, kernel);
-            quantized.map(Linear::from).map_err(|source| Refusal { layer: layer.name().to_owned(), source })
+            quantized.map(Linear::from).map_err(|error| Refusal { layer: layer.name().to_owned(), error })
         };
         let layers = self.model.layers().iter().zip(&self.input_ranges).map(quantized);
         QuantMlp::try_from(Mlp::linked(layers.collect::<Result<_, _>>()?))
@@ -204,7 +204,7 @@ impl FloatMlp {
             return Err(CalibrateError::Empty { batches: batch_count });
         }
         let ranges = self.layers().iter().zip(&observers).map(|(layer, observer)| {
-            let named = |source| CalibrateError::Observer { layer: layer.name().to_owned(), source };
+            let named = |error| CalibrateError::Observer { layer: layer.name().to_owned(), error };
             observer.range().map_err(named)
         });
         Ok(CalibratedMlp { model: self, input_ranges: ranges.collect::<Result<_, _>>()?, rows })

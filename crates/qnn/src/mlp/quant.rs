@@ -94,7 +94,7 @@ impl TryFrom<Mlp> for QuantMlp {
             }
         }
         if let Some((layer, error)) = mlp.unlinked().next() {
-            return Err(Refusal { layer: layer.to_owned(), source: error.clone().into() }.into());
+            return Err(Refusal { layer: layer.to_owned(), error: error.clone().into() }.into());
         }
         let (activations, kernel) = like.ok_or(ChainError::NoLayers)?;
         Ok(Self { mlp, activations, kernel })

@@ -57,12 +57,12 @@ pub enum ReportError {
         float_k: usize,
     },
     /// The weights of an f32 layer have no scales, so it is not the one that was quantized.
-    #[error("weights of layer {layer:?}: {source}")]
+    #[error("weights of layer {layer:?}: {error}")]
     Weights {
         /// The layer.
         layer: String,
         /// Why.
-        source: LayerError,
+        error: LayerError,
     },
     /// The rows do not fit the models.
     #[error(transparent)]
@@ -192,7 +192,7 @@ impl QuantMlp {
         tally: &Tally,
     ) -> Result<LayerReport, ReportError> {
         let asked = asked_scales(layer, float)
-            .map_err(|source| ReportError::Weights { layer: layer.name().to_owned(), source })?;
+            .map_err(|error| ReportError::Weights { layer: layer.name().to_owned(), error })?;
         let scales = layer.weight_scales();
         let channels = |is: &dyn Fn(usize) -> bool| (0..layer.n()).filter(|&channel| is(channel)).collect();
         Ok(LayerReport {

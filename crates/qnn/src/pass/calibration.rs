@@ -121,7 +121,7 @@ fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
 fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
     let watch = |planned: &Planned| match planned.observers() {
         Ok(observers) => Ok(SharedWatch::new(observers, config.evidence_rows)),
-        Err(source) => Err(Refusal { layer: planned.shape.name.clone(), source }),
+        Err(error) => Err(Refusal { layer: planned.shape.name.clone(), error }),
     };
     planned.iter().map(watch).collect()
 }
@@ -165,7 +165,7 @@ fn run_batches<M: ?Sized, B, E>(
     let total = batches.size_hint().1;
     let mut done = 0;
     for batch in batches {
-        run(model, batch).map_err(|source| PassError::Run { batch: done, source })?;
+        run(model, batch).map_err(|error| PassError::Run { batch: done, error })?;
         done += 1;
         progress(CalibrationProgress { done, total });
     }
@@ -224,7 +224,7 @@ impl Calibration {
     pub fn quantize_mix<M: Layers + ?Sized>(&self, model: &mut M, mix: &Mix) -> Result<PassReport, Refusal> {
         let calibrated = |name: &String| self.planned.iter().any(|planned| planned.shape.name == *name);
         if let Some((name, _)) = mix.methods.iter().find(|(name, _)| !calibrated(name)) {
-            return Err(Refusal { layer: name.clone(), source: PassLayerError::NotCalibrated });
+            return Err(Refusal { layer: name.clone(), error: PassLayerError::NotCalibrated });
         }
         self.quantize_by(model, |planned| {
             match mix.methods.iter().find(|(name, _)| *name == planned.shape.name) {
@@ -293,7 +293,7 @@ impl Calibration {
             // What was asked for by name of a scheme cannot be had any more.
             quantized if matches!(decision, Decision::Scheme | Decision::Mix) => {
                 let (layer, form) = (planned.shape.name.clone(), quantized.form());
-                return Err(Refusal { layer, source: PassLayerError::Quantized { form } });
+                return Err(Refusal { layer, error: PassLayerError::Quantized { form } });
             }
             _ => return Ok(unchanged(Decision::Already)),
         };
@@ -307,8 +307,8 @@ impl Calibration {
         });
         match quantized {
             Ok(quantized) => Ok(quantized),
-            Err(source) if self.require_integer => Err(Refusal { layer: planned.shape.name.clone(), source }),
-            Err(source) => Ok(unchanged(Decision::Fallback(source))),
+            Err(error) if self.require_integer => Err(Refusal { layer: planned.shape.name.clone(), error }),
+            Err(error) => Ok(unchanged(Decision::Fallback(error))),
         }
     }
 }

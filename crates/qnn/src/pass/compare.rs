@@ -168,7 +168,7 @@ impl fmt::Display for SchemeReport {
         let titles = ["all layers", "SQNR dB  ", "cosine  ", "same class %  ", "bytes  ", "ms  "];
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
         let float = self.float_seconds * 1e3;
-        let float = ["float", "", "", "", &format!("{}  ", self.float_bytes), &format!("{float:.2}  ")];
+        let float = ["as it was", "", "", "", &format!("{}  ", self.float_bytes), &format!("{float:.2}  ")];
         rows.push(float.map(str::to_owned).to_vec());
         let mut refused = Vec::new();
         for SchemeResult { method, cost } in &self.schemes {

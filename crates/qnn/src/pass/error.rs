@@ -29,12 +29,12 @@ pub enum PassError<E> {
         layer: String,
     },
     /// The model could not be run on a batch.
-    #[error("batch {batch}: {source}")]
+    #[error("batch {batch}: {error}")]
     Run {
         /// Index of the batch.
         batch: usize,
         /// What the caller's function says.
-        source: E,
+        error: E,
     },
     /// A layer cannot be quantized as asked, and
     /// [`PassConfig::require_integer`](crate::PassConfig::require_integer) does not let it stay in
@@ -48,28 +48,28 @@ pub enum PassError<E> {
 
 /// A layer that cannot be quantized as asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("layer {layer:?}: {source}")]
+#[error("layer {layer:?}: {error}")]
 #[non_exhaustive]
 pub struct Refusal {
     /// The layer.
     pub layer: String,
     /// Why.
-    pub source: PassLayerError,
+    pub error: PassLayerError,
 }
 
 impl Refusal {
     /// Whether the model is to blame, which shows other layers than it did, and not the scheme.
     pub(crate) fn is_mismatch(&self) -> bool {
-        matches!(self.source, PassLayerError::Mismatch(_) | PassLayerError::Quantized { .. })
+        matches!(self.error, PassLayerError::Mismatch(_) | PassLayerError::Quantized { .. })
     }
 }
 
 impl From<LayerMismatch> for Refusal {
-    fn from(source: LayerMismatch) -> Self {
+    fn from(error: LayerMismatch) -> Self {
         let name = |layer: &LayerShape| layer.name.clone();
         // A mismatch has at least one of the two layers.
-        let layer = source.expected.as_ref().or(source.found.as_ref()).map_or_else(String::new, name);
-        Self { layer, source: PassLayerError::Mismatch(Box::new(source)) }
+        let layer = error.expected.as_ref().or(error.found.as_ref()).map_or_else(String::new, name);
+        Self { layer, error: PassLayerError::Mismatch(Box::new(error)) }
     }
 }
 
@@ -78,12 +78,12 @@ impl From<LayerMismatch> for Refusal {
 #[non_exhaustive]
 pub enum PassLayerError {
     /// A setting of the observer is out of range.
-    #[error("{scheme}: {source}")]
+    #[error("{scheme}: {error}")]
     Setting {
         /// The scheme with this observer, as tables name it. It may be that of a candidate.
         scheme: String,
         /// Why.
-        source: SettingError,
+        error: SettingError,
     },
     /// Calibration did not watch the layer for this static scheme.
     #[error("{scheme} is neither what calibration planned for the layer nor among its candidates")]
@@ -107,16 +107,16 @@ pub enum PassLayerError {
     #[error("the layer did not run during calibration, so its input has no range")]
     DidNotRun,
     /// The observer has no range, because the layer saw no finite value.
-    #[error("its input in {rows} rows of calibration: {source}")]
+    #[error("its input in {rows} rows of calibration: {error}")]
     Observer {
         /// Rows that the layer saw.
         rows: u64,
         /// Why.
-        source: ObserverError,
+        error: ObserverError,
     },
     /// The observed range has no parameters.
     #[error("its input: {0}")]
-    Input(#[from] SchemeError),
+    Input(SchemeError),
     /// Codes and scales do not make a layer.
     #[error(transparent)]
     Quantize(#[from] LayerError),

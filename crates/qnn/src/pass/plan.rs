@@ -82,7 +82,7 @@ pub(crate) fn static_form(
     config: &StaticConfig,
     kernel: Kernel,
 ) -> Result<StaticLinear, PassLayerError> {
-    let input = config.activations.choose(range)?;
+    let input = config.activations.choose(range).map_err(PassLayerError::Input)?;
     Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?)
 }
 
@@ -100,7 +100,7 @@ impl Planned {
     pub(crate) fn observers(&self) -> Result<Vec<Box<dyn Observer + Send>>, PassLayerError> {
         let observer = |config: &StaticConfig| {
             let observer = config.observer.observer(&config.activations);
-            observer.map_err(|source| PassLayerError::Setting { scheme: name_of(config), source })
+            observer.map_err(|error| PassLayerError::Setting { scheme: name_of(config), error })
         };
         self.watched.iter().map(observer).collect()
     }
@@ -114,7 +114,7 @@ impl Planned {
         let at = self.watched.iter().position(|watched| watched.sees_as(config));
         match at.and_then(|at| self.watch.observers.get(at)) {
             None => Err(PassLayerError::NotWatched { scheme: name_of(config) }),
-            Some(observer) => observer.range().map_err(|source| PassLayerError::Observer { rows, source }),
+            Some(observer) => observer.range().map_err(|error| PassLayerError::Observer { rows, error }),
         }
     }
 

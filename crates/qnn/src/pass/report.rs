@@ -124,7 +124,7 @@ impl fmt::Display for PassReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} layers, {} batches of calibration, kernel {}",
+            "layers: {}, batches of calibration: {}, kernel: {}",
             self.layers.len(),
             self.batches,
             self.kernel

@@ -1,6 +1,7 @@
 //! What a sensitivity analysis found.
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use super::quality::{Quality, Target};
 use crate::config::method::Method;
@@ -8,6 +9,9 @@ use crate::config::pass::{PassConfig, Rule};
 use crate::config::pattern::literal;
 use crate::evidence::table::Table;
 use crate::evidence::warning::Warning;
+
+/// The most rows of the table. With them a terminal shows what costs most, and the mix.
+const MOST_ROWS: usize = 20;
 
 /// What quantizing each layer alone costs, the costliest first, and the mix that keeps the target.
 /// `Display` gives tables.
@@ -88,6 +92,18 @@ impl Mix {
         PassConfig { rules, ..base }
     }
 
+    /// The layers that differ from most, and one row for all others.
+    fn cells(&self) -> Vec<Vec<String>> {
+        let mut counts = BTreeMap::new();
+        self.methods.iter().for_each(|(_, method)| *counts.entry(method.to_string()).or_insert(0) += 1);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let Some((most, count)) = most else { return Vec::new() };
+        let rows = self.methods.iter().map(|(name, method)| vec![name.clone(), method.to_string()]);
+        let mut rows: Vec<_> = rows.filter(|row| row[1] != most).collect();
+        rows.push(vec![format!("{} {count}", if rows.is_empty() { "all" } else { "the other" }), most]);
+        rows
+    }
+
     /// How many layers stay in f32 to keep the target.
     pub fn layers_in_float(&self) -> usize {
         self.methods.iter().filter(|(_, method)| matches!(method, Method::Float)).count()
@@ -95,16 +111,19 @@ impl Mix {
 }
 
 impl SensitivityReport {
-    /// Whether the target is out of reach of the schemes that were tried: layers must stay in f32
-    /// to keep it, or not even f32 does.
+    /// Whether the target is out of reach of the schemes that were tried: all layers must stay in
+    /// f32 to keep it, or not even that is enough. (Where some of them must,
+    /// [`Mix::layers_in_float`] says how many.)
     pub fn is_out_of_reach(&self) -> bool {
         match (&self.mix, self.target) {
-            (Some(mix), Some(target)) => mix.layers_in_float() > 0 || !target.is_kept(&mix.quality),
+            (Some(mix), Some(target)) => {
+                mix.layers_in_float() == mix.methods.len() || !target.is_kept(&mix.quality)
+            }
             _ => false,
         }
     }
 
-    /// Says what the mix is, and whether the target is out of reach.
+    /// Says what the mix is, and what the target takes.
     fn write_mix(&self, f: &mut fmt::Formatter<'_>, mix: &Mix, target: Target) -> fmt::Result {
         let figures = |quality: &Quality, bytes| {
             format!(
@@ -113,18 +132,21 @@ impl SensitivityReport {
                 100.0 * quality.agreement
             )
         };
-        if self.is_out_of_reach() {
-            let (in_float, all) = (mix.layers_in_float(), mix.methods.len());
-            writeln!(
-                f,
-                "{target} is out of reach of the schemes tried: {in_float} of {all} layers stay in f32"
-            )?;
+        let (in_float, all) = (mix.layers_in_float(), mix.methods.len());
+        if in_float > 0 || self.is_out_of_reach() {
+            let takes = if self.is_out_of_reach() {
+                "is out of reach of the schemes tried"
+            } else {
+                "takes some f32"
+            };
+            writeln!(f, "{target} {takes}: {in_float} of {all} layers stay in f32")?;
             let best = UniformScheme::best(&self.uniform, target);
             if let Some(UniformScheme { method, quality, bytes }) = best {
                 writeln!(f, "the best of them in all layers: {method}, {}", figures(quality, *bytes))?;
             }
         }
-        writeln!(f, "mix: {} instead of {}", figures(&mix.quality, mix.stored_bytes), mix.float_bytes)
+        writeln!(f, "mix: {} instead of {}", figures(&mix.quality, mix.stored_bytes), mix.float_bytes)?;
+        write!(f, "{}", Table(&mix.cells()))
     }
 }
 
@@ -132,7 +154,7 @@ impl fmt::Display for SensitivityReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let titles = ["quantized alone", "as", "SQNR dB", "about mean", "same class %", "saves bytes"];
         let mut rows = vec![titles.map(str::to_owned).to_vec()];
-        rows.extend(self.layers.iter().map(|layer| {
+        rows.extend(self.layers.iter().take(MOST_ROWS).map(|layer| {
             let Quality { sqnr_db, sqnr_about_mean_db, agreement, .. } = layer.quality;
             vec![
                 layer.name.clone(),
@@ -144,11 +166,11 @@ impl fmt::Display for SensitivityReport {
             ]
         }));
         write!(f, "{}", Table(&rows))?;
+        if let Some(more @ 1..) = self.layers.len().checked_sub(MOST_ROWS) {
+            writeln!(f, "{more} more, which cost less: see `layers`")?;
+        }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         let (Some(mix), Some(target)) = (&self.mix, self.target) else { return Ok(()) };
-        self.write_mix(f, mix, target)?;
-        let rows: Vec<_> =
-            mix.methods.iter().map(|(name, method)| vec![name.clone(), method.to_string()]).collect();
-        write!(f, "{}", Table(&rows))
+        self.write_mix(f, mix, target)
     }
 }

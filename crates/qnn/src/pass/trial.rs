@@ -147,7 +147,7 @@ impl<'t, M: Layers + ?Sized> Trial<'t, M> {
         });
         walk.finish()?;
         let made = made.ok_or_else(|| LayerMismatch::missing(*at, shape))?;
-        let made = made.map_err(|source| Refusal { layer: shape.name.clone(), source })?;
+        let made = made.map_err(|error| Refusal { layer: shape.name.clone(), error })?;
         // It is in the slot while it is exchanged, so that nothing is lost if that panics.
         exchange(self.model, shape, other.insert(made))?;
         self.model.replaced();

@@ -298,7 +298,7 @@ fn values_must_be_usable() {
         let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([bad])));
         assert!(matches!(&input, LoadError::Input { layer, .. } if layer == "fc2"), "{input}");
         let weight = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, bad, 1.0])));
-        let LoadError::Layer { layer, source: LayerError::WeightScale { channel: 1, scale } } = weight else {
+        let LoadError::Layer { layer, error: LayerError::WeightScale { channel: 1, scale } } = weight else {
             panic!("{weight}")
         };
         assert!(layer == "fc1" && scale.to_bits() == bad.to_bits());
@@ -312,7 +312,7 @@ fn values_must_be_usable() {
     }
     let tiny = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, 1.0, 1e-38])));
     assert!(
-        matches!(tiny, LoadError::Layer { source: LayerError::SumScale { channel: 2, .. }, .. }),
+        matches!(tiny, LoadError::Layer { error: LayerError::SumScale { channel: 2, .. }, .. }),
         "{tiny}"
     );
     let huge = error(|c| {
@@ -320,11 +320,27 @@ fn values_must_be_usable() {
         c.set("fc2.input_scale", Dtype::F32, &[], f32s([1e-9]));
     });
     let LoadError::Model(error) = huge else { panic!("{huge}") };
-    let QuantizeModelError::Layer(Refusal { layer, source, .. }) = *error else { panic!("{error}") };
+    let QuantizeModelError::Layer(Refusal { layer, error, .. }) = *error else { panic!("{error}") };
     assert!(
-        layer == "fc1" && matches!(source, PassLayerError::Quantize(LayerError::Multiplier { .. })),
-        "{source}"
+        layer == "fc1" && matches!(error, PassLayerError::Quantize(LayerError::Multiplier { .. })),
+        "{error}"
     );
+}
+
+/// A program that prints an error and its causes should not print anything twice.
+#[test]
+fn causes_are_said_once() {
+    let scale = error(|c| c.set("fc1.weight_scale", Dtype::F32, &[3], f32s([1.0, -1.0, 1.0])));
+    let input = error(|c| c.set("fc2.input_scale", Dtype::F32, &[], f32s([0.0])));
+    let missing = QuantMlp::load("no such file", None).unwrap_err();
+    for error in [scale, input, missing] {
+        let text = error.to_string();
+        let mut cause = core::error::Error::source(&error);
+        while let Some(error) = cause {
+            assert!(!text.contains(&error.to_string()), "{text}");
+            cause = error.source();
+        }
+    }
 }
 
 #[test]
@@ -338,7 +354,7 @@ fn sums_that_could_overflow_are_refused() {
         let k = 100_000; // times 170 (the zero point is 85) times 127 is more than int32 holds
         c.set("fc1.weight", Dtype::I8, &[3, k], vec![[127; 4]; 3 * k / 4]);
     });
-    assert!(matches!(deep, LoadError::Layer { source: LayerError::Overflow(_), .. }), "{deep}");
+    assert!(matches!(deep, LoadError::Layer { error: LayerError::Overflow(_), .. }), "{deep}");
 }
 
 /// Offsets that add up to nearly 2^64: a sum of them and the header's length would overflow.

@@ -40,7 +40,7 @@ fn tensors_are_checked() {
         &[weight, ("fc2.bias", F32, &[1, 1], &[0; 4])],
         "tensor \"fc2.bias\" has shape [1, 1], expected [1]",
     );
-    expect(&[weight, ("fc2.bias", F32, &[2], &[0; 8])], "tensor \"fc2.bias\" has shape [2], expected [1]");
+    expect(&[weight, ("fc2.bias", F32, &[3], &[0; 12])], "tensor \"fc2.bias\" has shape [3], expected [1]");
     expect(&[("fc2.weight", F32, &[2], &[0; 8]), bias], "nobody took 2 tensors: fc2.bias, fc2.weight");
     expect(
         &[("fc2.weight", Dtype::I32, &[1, 2], &[0; 8]), bias],

@@ -239,7 +239,7 @@ mod quantizing {
                 &error,
                 QuantizeModelError::Layer(Refusal {
                     layer,
-                    source: PassLayerError::Quantize(LayerError::NoScale { channel: 0, .. }),
+                    error: PassLayerError::Quantize(LayerError::NoScale { channel: 0, .. }),
                     ..
                 }) if layer == "fc1"
             ),

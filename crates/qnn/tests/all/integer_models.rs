@@ -82,5 +82,5 @@ fn layers_that_hand_on_values_are_named() {
     let error = QuantMlp::try_from(mlp).unwrap_err();
     let QuantizeModelError::Layer(refusal) = error else { panic!("{error}") };
     assert_eq!(refusal.layer, "b");
-    assert!(matches!(refusal.source, PassLayerError::Quantize(LayerError::Multiplier { .. })), "{refusal}");
+    assert!(matches!(refusal.error, PassLayerError::Quantize(LayerError::Multiplier { .. })), "{refusal}");
 }

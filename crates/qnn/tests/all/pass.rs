@@ -201,12 +201,12 @@ fn a_fallback_to_float_is_an_error_unless_allowed() {
     // The gate never runs.
     let mut engine = Engine::new();
     let error = pass(&mut engine, &PassConfig::default()).unwrap_err();
-    let source = PassLayerError::DidNotRun;
-    assert!(matches!(&error, PassError::Layer(r) if r.layer == "gate" && r.source == source), "{error}");
+    let refusal = PassLayerError::DidNotRun;
+    assert!(matches!(&error, PassError::Layer(r) if r.layer == "gate" && r.error == refusal), "{error}");
     assert_eq!(engine.methods(), ["float"; 6], "an error leaves the model as it was");
     let report = pass(&mut engine, &PassConfig { require_integer: false, ..PassConfig::default() }).unwrap();
     assert_eq!(engine.methods(), ["static", "static", "static", "static", "float", "static"]);
-    assert_eq!(report.layers[4].decision, Decision::Fallback(source));
+    assert_eq!(report.layers[4].decision, Decision::Fallback(refusal));
     assert!(
         report.to_string().contains("note: gate stays in f32: the layer did not run during calibration"),
         "{report}"
@@ -251,7 +251,7 @@ fn mistakes_are_named_and_leave_the_model_as_it_was() {
         },
         |_| {},
     );
-    assert!(matches!(error, Err(PassError::Run { batch: 1, source: "too short" })));
+    assert!(matches!(error, Err(PassError::Run { batch: 1, error: "too short" })));
     assert_eq!(engine.methods(), ["float"; 6]);
     let mut twins = vec![Linear::from(linear("a", 1, 1)), Linear::from(linear("a", 1, 1))];
     let error = quantize_model(&mut twins, &config(), [()], |_, ()| Ok::<_, ForwardError>(()), |_| {});

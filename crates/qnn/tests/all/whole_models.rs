@@ -61,7 +61,7 @@ impl Model {
     }
 
     fn forward(&self, words: &[usize]) -> Vec<f32> {
-        let x: Vec<f32> = words.iter().flat_map(|&word| self.words.row(word).unwrap().to_vec()).collect();
+        let x = self.words.gather(words).unwrap();
         self.blocks.iter().fold(x, |x, block| block.forward(&x))
     }
 }
@@ -251,6 +251,13 @@ fn weights_with_inputs_first_are_transposed_where_that_is_said() {
     assert_eq!(checkpoint.take_float("h.1.c_fc").unwrap().weight(), [1.0, 3.0, 2.0, 4.0]);
     assert_eq!(checkpoint.take_float("lm_head").unwrap().weight(), [1.0, 2.0, 3.0, 4.0]);
     checkpoint.finish().unwrap();
+
+    // The bias tells, where nobody did.
+    let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+    let error = checkpoint.take_float("h.0.c_fc").unwrap_err();
+    let said =
+        [r#"layer "h.0.c_fc": 3 biases"#, "weights of shape [2, 3] that are read as (n, k)", "stored_kn"];
+    assert!(said.iter().all(|part| error.to_string().contains(part)), "{error}");
 
     let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
     checkpoint.stored_kn("h.*");

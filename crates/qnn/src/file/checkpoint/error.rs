@@ -125,22 +125,37 @@ pub enum CheckpointError {
         value: i128,
     },
     /// Scale or zero point of a layer's input are out of range.
-    #[error("input of layer {layer:?}: {source}")]
+    #[error("input of layer {layer:?}: {error}")]
     Input {
         /// The layer.
         layer: String,
         /// Why.
-        source: ParamError,
+        error: ParamError,
+    },
+    /// A layer has as many biases as its weights would have outputs if they were transposed.
+    #[error(
+        "layer {layer:?}: {bias} biases do not go with weights of shape {weight:?} that are read as {order}; \
+         `Checkpoint::stored_kn` says which weights are (k, n)"
+    )]
+    Transposed {
+        /// The layer.
+        layer: String,
+        /// The shape of its weights in the file.
+        weight: Vec<usize>,
+        /// How they are read: (n, k) or (k, n).
+        order: &'static str,
+        /// How many biases there are.
+        bias: usize,
     },
     /// A bias has no int32 form.
-    #[error("layer {layer:?}, channel {channel}: {source}")]
+    #[error("layer {layer:?}, channel {channel}: {error}")]
     Bias {
         /// The layer.
         layer: String,
         /// The output channel.
         channel: usize,
         /// Why.
-        source: BiasError,
+        error: BiasError,
     },
     /// Tensors are left that nobody took.
     #[error("nobody took {}: {}", count(tensors.len(), "tensor"), tensors.join(", "))]
@@ -177,12 +192,12 @@ pub enum CheckpointError {
     #[error(transparent)]
     Float(#[from] FloatLinearError),
     /// Codes and scales do not make a layer.
-    #[error("layer {layer:?}: {source}")]
+    #[error("layer {layer:?}: {error}")]
     Layer {
         /// The layer.
         layer: String,
         /// Why.
-        source: LayerError,
+        error: LayerError,
     },
 }
 
@@ -193,6 +208,6 @@ fn count(number: usize, thing: &str) -> String {
 
 impl CheckpointError {
     pub(crate) fn of_layer(name: &str, error: impl Into<LayerError>) -> Self {
-        CheckpointError::Layer { layer: name.to_owned(), source: error.into() }
+        CheckpointError::Layer { layer: name.to_owned(), error: error.into() }
     }
 }

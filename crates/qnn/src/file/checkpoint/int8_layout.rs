@@ -227,7 +227,7 @@ impl Checkpoint<'_> {
         let zero_point = self.take_zero_points(format!("{name}.input_zero_point"), 1, 1)?;
         let zero_point = zero_point.and_then(|zero_points| zero_points.first().copied()).unwrap_or(0);
         QParams::new(scale, zero_point.into(), CodeRange::I8)
-            .map_err(|source| CheckpointError::Input { layer: name.to_owned(), source })
+            .map_err(|error| CheckpointError::Input { layer: name.to_owned(), error })
     }
 }
 
@@ -257,7 +257,7 @@ fn int32_bias(
 ) -> Result<Vec<i32>, CheckpointError> {
     let channels = bias.iter().zip(weight_scales).enumerate();
     let quantized = channels.map(|(channel, (&bias, &scale))| {
-        let error = |source| CheckpointError::Bias { layer: name.to_owned(), channel, source };
+        let error = |error| CheckpointError::Bias { layer: name.to_owned(), channel, error };
         quantize_bias(bias, input.scale(), scale).map_err(error)
     });
     quantized.collect()

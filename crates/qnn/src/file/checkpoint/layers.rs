@@ -159,7 +159,13 @@ impl<'d> Checkpoint<'d> {
         if n == 0 || k == 0 {
             return Err(FloatLinearError::Empty { layer: name.to_owned(), n, k }.into());
         }
-        let bias = self.take_bias(name, n)?;
+        let bias = self.take_bias(name, n).map_err(|error| match error {
+            CheckpointError::File(TensorFileError::Shape { got, .. }) if got == [k] => {
+                let (layer, order) = (name.to_owned(), if stored_kn { "(k, n)" } else { "(n, k)" });
+                CheckpointError::Transposed { layer, weight: weight.shape.clone(), order, bias: k }
+            }
+            other => other,
+        })?;
         let mut weight = weight.floats().unwrap_or_default();
         if stored_kn {
             weight = (0..n).flat_map(|j| weight.iter().skip(j).step_by(n)).copied().collect();

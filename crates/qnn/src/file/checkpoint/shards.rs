@@ -33,7 +33,7 @@ struct IndexFile {
 pub enum ShardError {
     /// The index is not valid JSON, or has no map of tensors to files.
     #[error("not an index of shards: {0}")]
-    Index(#[source] serde_json::Error),
+    Index(serde_json::Error),
     /// An object of the index has a key twice.
     #[error("the index of shards has {key:?} twice")]
     DuplicateKey {
@@ -52,12 +52,12 @@ pub enum ShardError {
     #[error("a checkpoint has at least one shard, got none")]
     NoShards,
     /// A file is no safetensors file.
-    #[error("shard {shard:?}: {source}")]
+    #[error("shard {shard:?}: {error}")]
     File {
         /// The shard.
         shard: String,
         /// Why.
-        source: TensorFileError,
+        error: TensorFileError,
     },
     /// A file was given twice.
     #[error("shard {shard:?} was given twice")]
@@ -211,7 +211,7 @@ impl<'d> Merged<'d> {
         let mut merged = Self::default();
         for (shard, bytes) in shards {
             let file = TensorFile::parse(bytes);
-            let file = file.map_err(|source| ShardError::File { shard: shard.clone(), source })?;
+            let file = file.map_err(|error| ShardError::File { shard: shard.clone(), error })?;
             for (tensor, found) in file.tensors {
                 if let Some(first) = merged.shard_of(&tensor) {
                     let first = first.to_owned();

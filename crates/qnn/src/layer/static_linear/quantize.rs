@@ -47,7 +47,7 @@ impl StaticLinear {
                 *params = fitted(weights, params, channel)?;
             }
             let bias = quantize_bias(bias, input.scale(), params.scale())
-                .map_err(|source| LayerError::Int32Bias { channel, source })?;
+                .map_err(|error| LayerError::Int32Bias { channel, error })?;
             biases.push(bias);
         }
         let codes = codes(layer, &params)?;
@@ -67,11 +67,11 @@ impl StaticLinear {
 /// Gives `params`, with a larger scale if the channel needs one.
 fn fitted(weights: WeightChannel<'_>, params: &QParams, channel: usize) -> Result<QParams, LayerError> {
     let fitted = weights.fit_scale(params.scale());
-    let fitted = fitted.map_err(|source| LayerError::NoScale { channel, source })?;
+    let fitted = fitted.map_err(|error| LayerError::NoScale { channel, error })?;
     if fitted.raised_from.is_none() {
         return Ok(*params);
     }
     let raised = QParams::new(fitted.scale, 0, params.codes());
-    let raised = raised.map_err(|source| LayerError::Params { channel, source })?;
+    let raised = raised.map_err(|error| LayerError::Params { channel, error })?;
     Ok(raised.with_order(params.order()).with_rounding(params.rounding()))
 }
