@@ -72,6 +72,7 @@ fn one_shape(
         (0..copies(n * k)).map(|_| weights()).collect()
     };
     let per_channel = many(WeightScales::per_channel(&scales[..n]))?;
+    let int8_copies = vec![packed.clone(); per_channel.len()];
     let groups_32 = WeightScales::per_group(&scales, 32);
     let per_32 = many(groups_32)?;
     let affine_32 = many(groups_32.with_zero_points(&zero_points))?;
@@ -90,7 +91,7 @@ fn one_shape(
         name: "u8 x i8".into(),
         bytes: n * k,
         run: Box::new(|copy| {
-            let w = per_channel[copy % per_channel.len()].weights();
+            let w = &int8_copies[copy % int8_copies.len()];
             let (a, out) = (MatRef::new(&a_codes, m, k)?, MatMut::new(&mut out, m, n)?);
             Ok(gemm(a, w, &stage, out, Threads::Serial, &mut workspace)?)
         }),
@@ -158,7 +159,7 @@ fn contender<'c, A: Float>(
     copies: &'c [ScaledWeights],
     m: usize,
 ) -> Result<Contender<'c>> {
-    let (n, k) = (copies[0].weights().n(), copies[0].weights().k());
+    let (n, k) = (copies[0].n(), copies[0].k());
     let (mut workspace, mut out) = (Workspace::new(), vec![A::default(); m * n]);
     let a = MatRef::new(a, m, k)?;
     Ok(Contender {

@@ -6,8 +6,8 @@
 //! - [`gemm`]: the product of u8 or i8 [`Activations`] with packed weights, through an output stage
 //!   ([`Int32`], [`Dequantize`], [`Requantize`]), on the calling thread or a pool ([`Threads`]).
 //! - [`gemm_dynamic`], [`gemm_rows`]: floats that are quantized as they are read.
-//! - [`ScaledWeights`]: weights with scales per channel or per group of k, for products of integers
-//!   ([`gemm_scaled`]) and of floats ([`weight_only`]).
+//! - [`ScaledWeights`]: weights of 8 or 4 bits with scales per channel or per group of k, for
+//!   products of integers ([`gemm_scaled`]) and of floats ([`weight_only`]).
 //! - [`quantize`], [`dequantize`], [`range`](range()): qcore's loops over slices, vectorized.
 //! - [`Kernel`], [`report`]: which kernel runs, and why. `QKERNELS_ISA=avx2` (or another family)
 //!   forces one.
@@ -87,6 +87,7 @@ pub use product::gemm::{GemmError, gemm, gemm_columns};
 pub use product::quantized_rows::{QuantizedRows, gemm_rows};
 pub use product::scaled::gemm_scaled;
 pub use product::weight_only::weight_only;
+pub use weights::nibbles::PackedNibbles;
 pub use weights::operand::{PackError, Weight, Weights, ZeroPoints};
 pub use weights::packed::PackedWeights;
 pub use weights::scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};

@@ -2,7 +2,6 @@
 //! shape.
 
 use crate::cpu::caches::Caches;
-use crate::kernel::desc::KernelDesc;
 
 /// Block sizes in the units that the loops step by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +22,10 @@ pub(crate) struct Extent {
     pub(crate) groups: usize,
     /// Bytes that one group takes in a row of `a`.
     pub(crate) group_bytes: usize,
+    /// Bytes that one group takes in a panel.
+    pub(crate) panel_group_bytes: usize,
+    /// mr: most rows of a tile.
+    pub(crate) mr: usize,
 }
 
 /// The largest part of a panel that is multiplied between two trips of its sums through memory,
@@ -31,9 +34,8 @@ const MOST_PANEL_BYTES: usize = 256 << 10;
 
 impl Blocking {
     #[inline]
-    pub(crate) fn new(caches: &Caches, desc: &KernelDesc, extent: Extent) -> Self {
-        let KernelDesc { mr, nr, kr, .. } = *desc;
-        let Extent { rows, panels, groups, group_bytes } = extent;
+    pub(crate) fn new(caches: &Caches, extent: Extent) -> Self {
+        let Extent { rows, panels, groups, group_bytes, panel_group_bytes, mr } = extent;
         // A panel is read once per tile of rows. If it exceeds L1 it streams from L2, and the reuse
         // in the tile hides that. Splitting k takes all sums through memory instead. That cost 3 to
         // 6 % at k = 2048 and 4096 wherever it was tried (AMD Zen 4, 8x48 tile, panels of 0.75 and
@@ -42,7 +44,8 @@ impl Blocking {
         // The rows of a block are read once per panel, from half of L2. (Whole rows, because `a` is
         // copied whole.) The panels of a block are read once per block of rows, from half of L3.
         let (rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
-        let (row_bytes, panel_bytes) = (groups.saturating_mul(group_bytes), groups.saturating_mul(nr * kr));
+        let (row_bytes, panel_bytes) =
+            (groups.saturating_mul(group_bytes), groups.saturating_mul(panel_group_bytes));
         if panel_bytes <= panel_limit
             && row_bytes.saturating_mul(rows) <= rows_limit
             && panel_bytes.saturating_mul(panels) <= panels_limit
@@ -53,7 +56,7 @@ impl Blocking {
         Self {
             rows: even_split(rows, (rows_limit / row_bytes.max(1)).max(mr), mr),
             panels: even_split(panels, (panels_limit / panel_bytes.max(1)).max(1), 1),
-            groups: even_split(groups, (panel_limit / (nr * kr)).max(1), 1),
+            groups: even_split(groups, (panel_limit / panel_group_bytes).max(1), 1),
         }
     }
 }
@@ -71,6 +74,7 @@ fn even_split(total: usize, most: usize, step: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drive::threads::Part;
     use crate::kernels;
 
     #[test]
@@ -89,13 +93,9 @@ mod tests {
         let caches = Caches::TYPICAL;
         for desc in kernels::all() {
             for (m, n, k) in shapes {
-                let extent = Extent {
-                    rows: m,
-                    panels: usize::div_ceil(n, desc.nr),
-                    groups: desc.groups(k),
-                    group_bytes: desc.group_bytes(),
-                };
-                let Blocking { rows, panels, groups } = Blocking::new(&caches, desc, extent);
+                let part = Part { rows: 0..m, panels: 0..usize::div_ceil(n, desc.nr) };
+                let extent = part.extent(desc, k);
+                let Blocking { rows, panels, groups } = Blocking::new(&caches, extent);
                 let context = format!("{} {m} x {n} x {k}", desc.name);
                 assert!((1..=m).contains(&rows) && (rows == m || rows % desc.mr == 0), "{context}");
                 assert!((1..=extent.panels).contains(&panels), "{context}");
@@ -116,9 +116,8 @@ mod tests {
     #[test]
     fn deep_products_are_cut_along_k() {
         for desc in kernels::all() {
-            let extent =
-                Extent { rows: 9, panels: 2, groups: 600_000 / desc.kr, group_bytes: desc.group_bytes() };
-            assert!(Blocking::new(&Caches::TYPICAL, desc, extent).groups < extent.groups, "{}", desc.name);
+            let extent = Part { rows: 0..9, panels: 0..2 }.extent(desc, 600_000);
+            assert!(Blocking::new(&Caches::TYPICAL, extent).groups < extent.groups, "{}", desc.name);
         }
     }
 }

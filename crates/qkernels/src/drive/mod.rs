@@ -1,8 +1,10 @@
 //! The loops around the kernels, and the threads that run them.
 
 pub(crate) mod blocking;
-pub(crate) mod float_nest;
+pub(crate) mod float_tiles;
 pub(crate) mod nest;
-pub(crate) mod scaled_nest;
+pub(crate) mod nibble_tiles;
+pub(crate) mod panel_walk;
+pub(crate) mod scaled_tiles;
 pub(crate) mod threads;
 pub(crate) mod tiny;

@@ -39,8 +39,9 @@ pub(crate) struct Product<'p, S> {
 }
 
 impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
-    fn desc(&self) -> &'static KernelDesc {
-        self.w.kernel().desc()
+    fn tile(&self) -> (usize, usize) {
+        let desc = self.w.kernel().desc();
+        (desc.mr, desc.nr)
     }
 
     fn run(&self, part: &Part, out: &mut Target<'_>, arena: &mut Arena) {
@@ -107,16 +108,16 @@ impl<S: Source> Product<'_, S> {
             let mut ic = part.rows.start;
             while ic < part.rows.end {
                 let rows = ic..(ic + pass.block.rows).min(part.rows.end);
-                let (a, count) = rows::load(self.a, rows, kernel, allowed, &mut arena.a);
+                let (a, count) = rows::load(self.a, rows, kernel, allowed, &mut arena.rows.bytes);
                 let rows = ic..ic + count;
                 ic = rows.end;
                 let row_sums = if self.stage.zero_points.is_empty() {
                     &[][..]
                 } else {
-                    arena.row_sums.resize(rows.len(), 0);
-                    let (groups, sums) = (0..pass.groups, &mut arena.row_sums);
+                    arena.rows.sums.resize(rows.len(), 0);
+                    let (groups, sums) = (0..pass.groups, &mut arena.rows.sums);
                     kernel.vectorize(RowSums { rows: a, desc, groups, sums });
-                    &arena.row_sums[..]
+                    &arena.rows.sums[..]
                 };
                 let panels = panels.clone();
                 self.run_block(&pass, Block { rows, a, row_sums, panels }, out, &mut arena.acc);
@@ -129,7 +130,7 @@ impl<S: Source> Product<'_, S> {
     fn pass<'n>(&self, kernel: Kernel, part: &'n Part, out: &Target<'_>) -> Pass<'n> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let extent = part.extent(desc, layout.k);
-        let mut block = Blocking::new(Caches::of_this_cpu(), desc, extent);
+        let mut block = Blocking::new(Caches::of_this_cpu(), extent);
         let k_blocks = if block.groups < extent.groups {
             block.groups = block.groups.next_multiple_of(self.w.kernel().desc().most_narrow_groups());
             extent.groups.div_ceil(block.groups)

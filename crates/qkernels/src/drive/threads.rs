@@ -11,7 +11,6 @@ use crate::kernel::desc::KernelDesc;
 use crate::matrix::view::MatMut;
 use crate::matrix::workspace::Arena;
 use crate::output::target::Target;
-use crate::weights::packed::PackedWeights;
 
 /// The threads that compute a product.
 ///
@@ -77,15 +76,21 @@ impl Part {
     /// Its size in the units of `desc`, of a product of this depth.
     #[inline]
     pub(crate) fn extent(&self, desc: &KernelDesc, k: usize) -> Extent {
-        let (groups, group_bytes) = (desc.groups(k), desc.group_bytes());
-        Extent { rows: self.rows.len(), panels: self.panels.len(), groups, group_bytes }
+        Extent {
+            rows: self.rows.len(),
+            panels: self.panels.len(),
+            groups: desc.groups(k),
+            group_bytes: desc.group_bytes(),
+            panel_group_bytes: desc.nr * desc.kr,
+            mr: desc.mr,
+        }
     }
 }
 
 /// A product that can be computed in parts. Their results go to parts of an `O`.
 pub(crate) trait Divisible<O>: Sync {
-    /// The kernel that the product runs on.
-    fn desc(&self) -> &'static KernelDesc;
+    /// Rows and columns of a whole tile.
+    fn tile(&self) -> (usize, usize);
 
     /// Computes `part` into `out`, which holds just its rows and columns.
     fn run(&self, part: &Part, out: &mut O, arena: &mut Arena);
@@ -131,21 +136,20 @@ impl Cut for Target<'_> {
     }
 }
 
-/// Computes a product of `rows` rows and all of `w`, in as many parts as it is worth.
+/// Computes a whole product of the shape (m, n, k), in as many parts as it is worth.
 pub(crate) fn run_whole<O: Cut>(
     product: &impl Divisible<O>,
-    rows: usize,
-    w: &PackedWeights,
+    (m, n, k): (usize, usize, usize),
     out: O,
     threads: Threads<'_>,
     arenas: &mut Vec<Arena>,
 ) {
-    let parts = threads.parts(rows.saturating_mul(w.n()).saturating_mul(w.k()));
+    let parts = threads.parts(m.saturating_mul(n).saturating_mul(k));
     if arenas.len() < parts {
         arenas.resize_with(parts, Arena::default);
     }
     let arenas = &mut arenas[..parts];
-    let whole = Part { rows: 0..rows, panels: 0..w.layout().panels() };
+    let whole = Part { rows: 0..m, panels: 0..n.div_ceil(product.tile().1) };
     if parts == 1 {
         run(product, whole, out, arenas);
     } else {
@@ -155,32 +159,30 @@ pub(crate) fn run_whole<O: Cut>(
 
 /// Computes `part`, cut into as many parts as there are `arenas`.
 pub(crate) fn run<O: Cut>(product: &impl Divisible<O>, part: Part, mut out: O, arenas: &mut [Arena]) {
-    let desc = product.desc();
     match arenas {
         [] => {}
         [arena] => product.run(&part, &mut out, arena),
         _ => {
             let (first_arenas, second_arenas) = arenas.split_at_mut(arenas.len() / 2);
-            let threads = (first_arenas.len(), second_arenas.len());
-            let (first, second, out) =
-                match middle(part.rows.len(), out.columns(), (desc.mr, desc.nr), threads) {
-                    Middle::Row(row) => {
-                        let (first, second) = split(&part.rows, row);
-                        (
-                            Part { rows: first, ..part.clone() },
-                            Part { rows: second, ..part },
-                            out.split_at_row(row),
-                        )
-                    }
-                    Middle::Panel(panel) => {
-                        let (first, second) = split(&part.panels, panel);
-                        (
-                            Part { panels: first, ..part.clone() },
-                            Part { panels: second, ..part },
-                            out.split_at_col(panel * desc.nr),
-                        )
-                    }
-                };
+            let (threads, (mr, nr)) = ((first_arenas.len(), second_arenas.len()), product.tile());
+            let (first, second, out) = match middle(part.rows.len(), out.columns(), (mr, nr), threads) {
+                Middle::Row(row) => {
+                    let (first, second) = split(&part.rows, row);
+                    (
+                        Part { rows: first, ..part.clone() },
+                        Part { rows: second, ..part },
+                        out.split_at_row(row),
+                    )
+                }
+                Middle::Panel(panel) => {
+                    let (first, second) = split(&part.panels, panel);
+                    (
+                        Part { panels: first, ..part.clone() },
+                        Part { panels: second, ..part },
+                        out.split_at_col(panel * nr),
+                    )
+                }
+            };
             let Some((first_out, second_out)) = out else { return };
             join(
                 || run(product, first, first_out, first_arenas),

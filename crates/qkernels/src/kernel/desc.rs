@@ -3,6 +3,7 @@
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::float_tile::FloatTile;
+use crate::kernel::nibble_tile::NibbleTile;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Strip, TileShape};
 
@@ -89,6 +90,8 @@ pub struct KernelDesc {
     /// Runs a tile of a product with a scale for each group of k, at most mr rows; `None` for
     /// kernels that run such products group by group. Only for bands of 1.
     pub(crate) scaled: Option<unsafe fn(&mut ScaledTile<'_>)>,
+    /// The body of products of 4-bit weights; `None` for the plain one, compiled for `level`.
+    pub(crate) nibbles: Option<NibbleBody>,
     /// The multiplications of the body without its loads: the most that the CPU could do.
     pub(crate) peak: PeakLoop,
 }
@@ -190,6 +193,15 @@ pub(crate) struct FloatBody {
     pub(crate) unit: f32,
     /// Runs one tile, as [`FloatTile`] defines it.
     pub(crate) run: unsafe fn(&mut FloatTile<'_>),
+}
+
+/// A kernel's own body for products of 4-bit weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NibbleBody {
+    /// Most rows of a tile.
+    pub(crate) rows: usize,
+    /// Runs one tile, as [`NibbleTile`] defines it.
+    pub(crate) run: unsafe fn(&mut NibbleTile<'_>),
 }
 
 impl PartialEq for KernelDesc {

@@ -6,6 +6,7 @@ use crate::cpu::detect::{Feature, Features};
 use crate::cpu::vectorize::Task;
 use crate::kernel::desc::KernelDesc;
 use crate::kernel::float_tile::{FloatTile, Plain};
+use crate::kernel::nibble_tile::{NibbleTile, PlainNibbles};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 
@@ -100,6 +101,15 @@ impl Kernel {
         // SAFETY: as for `run`.
         unsafe { run(tile) };
         true
+    }
+
+    /// Runs the body of products of 4-bit weights on one tile.
+    pub(crate) fn run_nibbles(self, tile: &mut NibbleTile<'_>) {
+        match &self.0.nibbles {
+            // SAFETY: as for `run`.
+            Some(body) => unsafe { (body.run)(tile) },
+            None => self.vectorize(PlainNibbles(tile)),
+        }
     }
 
     /// Runs `iterations` of the kernel's multiply instruction on independent registers, and returns

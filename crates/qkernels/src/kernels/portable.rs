@@ -27,6 +27,7 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: None,
     scaled: None,
+    nibbles: None,
     peak: PeakLoop { operations: 2 * 4 * PEAK_K as u64, run: peak },
 };
 

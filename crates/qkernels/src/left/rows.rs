@@ -141,7 +141,7 @@ impl<S: Source> Task for Copy<'_, S> {
 
 /// Writes row `i` in a kernel's form, then zeros as padding.
 #[inline(always)]
-fn copy_row<S: Source>(source: &S, i: usize, form: ActivationForm, row: &mut [u8]) {
+pub(crate) fn copy_row<S: Source>(source: &S, i: usize, form: ActivationForm, row: &mut [u8]) {
     let (codes, padding) = row.split_at_mut(source.cols() * form.bytes());
     match form {
         ActivationForm::U8 => source.copy_shifted(i, codes),

@@ -18,14 +18,6 @@ impl Workspace {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// An arena for each of `parts` parts.
-    pub(crate) fn arenas(&mut self, parts: usize) -> &mut [Arena] {
-        if self.arenas.len() < parts {
-            self.arenas.resize_with(parts, Arena::default);
-        }
-        &mut self.arenas[..parts]
-    }
 }
 
 /// The per-channel operands of an output stage, where the caller's own arrays cannot be used as
@@ -51,19 +43,53 @@ pub(crate) struct Tokens {
     pub(crate) factors: Vec<f32>,
 }
 
+/// The most rows of any kernel's tile.
+pub(crate) const MOST_ROWS: usize = 8;
+
+impl Tokens {
+    /// The scales of some rows. `same` is for the one that all rows may share.
+    pub(crate) fn factors_of<'f>(
+        &'f self,
+        rows: core::ops::Range<usize>,
+        same: &'f mut [f32; MOST_ROWS],
+    ) -> &'f [f32] {
+        match (&self.factors[..], same.get_mut(..rows.len())) {
+            (&[factor], Some(same)) => {
+                same.fill(factor);
+                same
+            }
+            (factors, _) => factors.get(rows).unwrap_or_default(),
+        }
+    }
+}
+
 /// The scratch memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    /// A block of rows of `a` in the kernel's form.
-    pub(crate) a: Vec<u8>,
-    /// The sums of those rows.
-    pub(crate) row_sums: Vec<i32>,
+    pub(crate) rows: RowScratch,
+    pub(crate) panel: PanelScratch,
     /// Sums of one tile, or of a whole block where k is split.
     pub(crate) acc: Vec<i32>,
-    /// A block of rows of a weight-only product.
-    pub(crate) float_rows: Vec<f32>,
-    /// One tile of its sums.
+    /// Sums of one tile in f32.
     pub(crate) float_sums: Vec<f32>,
-    /// The sums of a panel's weights, for each group of a scale.
-    pub(crate) group_sums: Vec<i32>,
+}
+
+/// A block of rows.
+#[derive(Debug, Default)]
+pub(crate) struct RowScratch {
+    /// The rows in the kernel's form.
+    pub(crate) bytes: Vec<u8>,
+    /// The same in f32.
+    pub(crate) floats: Vec<f32>,
+    /// The sums of the rows, or of the groups of each.
+    pub(crate) sums: Vec<i32>,
+}
+
+/// A panel of weights.
+#[derive(Debug, Default)]
+pub(crate) struct PanelScratch {
+    /// The codes of 4-bit weights in the order of the kernel.
+    pub(crate) codes: Vec<i8>,
+    /// The sums of the columns, for each group of a scale.
+    pub(crate) sums: Vec<i32>,
 }

@@ -8,9 +8,9 @@
 use qcore::Float;
 
 use crate::cpu::vectorize::Task;
-use crate::drive::float_nest::FloatProduct;
-use crate::drive::threads;
-use crate::drive::threads::Part;
+use crate::drive::float_tiles::FloatProduct;
+use crate::drive::panel_walk::PanelWalk;
+use crate::drive::threads::{self, Threads};
 use crate::left::floats::RowBlocks;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::Workspace;
@@ -27,7 +27,7 @@ const LARGEST_WEIGHT: f64 = 255.0;
 
 /// The largest activations for which all sums, scaled or not, are finite in any order.
 fn most(w: &ScaledWeights) -> f32 {
-    let depth = w.weights().k().max(1) as f64;
+    let depth = w.k().max(1) as f64;
     let sums = MARGIN * LARGEST_WEIGHT * depth * f64::from(w.largest_scale().max(1.0));
     // This rounds towards 0.
     ((f64::from(f32::MAX) / sums) as f32).next_down()
@@ -39,7 +39,7 @@ pub(crate) fn check<A: Float>(
     w: &ScaledWeights,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
-    let (kernel, most) = (w.weights().kernel(), most(w));
+    let (kernel, most) = (w.kernel(), most(w));
     // The type (f16, for instance) may not reach that far.
     let out_of_reach = A::narrow(most).widen() == f32::INFINITY;
     if out_of_reach || kernel.vectorize(WithinAll { a: &a.without_repeats(), most }) {
@@ -61,13 +61,13 @@ pub(crate) fn check<A: Float>(
 /// The first channel whose sum for the single row `a` is infinite, though it should be finite, or
 /// is NaN.
 fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
-    let (n, panels) = (w.weights().n(), w.weights().layout().panels());
+    let n = w.n();
     let mut y = core::mem::take(&mut workspace.operands.results);
     y.clear();
     y.resize(n, 0.0f32);
     if let Ok(out) = MatMut::new(&mut y, 1, n) {
-        let whole = Part { rows: 0..1, panels: 0..panels };
-        threads::run(&FloatProduct { a, w, stage: &FloatStage::new() }, whole, out, workspace.arenas(1));
+        let product = PanelWalk(FloatProduct { a, w, stage: &FloatStage::new() });
+        threads::run_whole(&product, (1, n, w.k()), out, Threads::Serial, &mut workspace.arenas);
     }
     // The caller's stage is left out: its ReLU would make 0 of a sum that went the wrong way.
     let lost = |(channel, y): (usize, &f32)| {

@@ -1,8 +1,10 @@
-//! Integer products of weights that have a scale for each group of k.
+//! Integer products of weights of 8 or 4 bits that have a scale for each group of k.
 
 use qcore::Float;
 
-use crate::drive::scaled_nest::ScaledProduct;
+use crate::drive::nibble_tiles::NibbleProduct;
+use crate::drive::panel_walk::PanelWalk;
+use crate::drive::scaled_tiles::ScaledProduct;
 use crate::drive::threads::{self, Threads};
 use crate::left::floats::FloatActivations;
 use crate::left::rows::Source;
@@ -14,9 +16,9 @@ use crate::product::gemm::GemmError;
 use crate::product::weight_only::check_shapes;
 use crate::weights::scaled::ScaledWeights;
 
-/// Computes a layer on floats through integer products, with a scale for each group of k (W8A8 in
-/// groups). `x` (m, k) is quantized as `how` says. The products of each group are summed exactly in
-/// int32, and these sums are scaled and added up in f32:
+/// Computes a layer on floats through integer products, with a scale for each group of k (W8A8 and
+/// W4A8 in groups). `x` (m, k) is quantized as `how` says. The products of each group are summed
+/// exactly in int32, and these sums are scaled and added up in f32:
 ///
 /// ```text
 /// out[i][j] = stage(sum_g (x_scale[i] * scale[j][g]) * f32(sum_k (code(x[i][k]) - x_zero_point[i]) * (w[j][k] - zero_point[j][g])))
@@ -68,7 +70,7 @@ pub fn gemm_scaled<F: Float, Y: Float>(
         return Ok(());
     }
     let Workspace { tokens, arenas, .. } = workspace;
-    tokens.choose_as(&x, how, w.weights().kernel())?;
+    tokens.choose_as(&x, how, w.kernel())?;
     check_scales(&tokens.factors, w)?;
     match (how, &tokens.params[..]) {
         (Dynamic::PerTensor(_), [params]) => {
@@ -91,8 +93,17 @@ fn run<S: Source, Y: Float>(
     arenas: &mut Vec<Arena>,
 ) -> Result<(), DynamicError> {
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
-    let product = ScaledProduct { a, tokens, w, stage };
-    threads::run_whole(&product, a.rows(), w.weights(), out, threads, arenas);
+    let shape = (a.rows(), w.n(), w.k());
+    match w.codes() {
+        Ok(codes) => {
+            let product = PanelWalk(ScaledProduct { a, tokens, w, codes, stage });
+            threads::run_whole(&product, shape, out, threads, arenas);
+        }
+        Err(codes) => {
+            let product = PanelWalk(NibbleProduct { a, tokens, w, codes, stage });
+            threads::run_whole(&product, shape, out, threads, arenas);
+        }
+    }
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use qcore::Float;
 
-use crate::drive::float_nest::FloatProduct;
+use crate::drive::float_tiles::FloatProduct;
+use crate::drive::panel_walk::PanelWalk;
 use crate::drive::threads::{self, Threads};
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::Workspace;
@@ -59,8 +60,8 @@ pub fn weight_only<A: Float, Y: Float>(
         return Ok(());
     }
     float_range::check(a, w, workspace)?;
-    let product = FloatProduct { a, w, stage };
-    threads::run_whole(&product, m, w.weights(), out, threads, &mut workspace.arenas);
+    let product = PanelWalk(FloatProduct { a, w, stage });
+    threads::run_whole(&product, (m, n, w.k()), out, threads, &mut workspace.arenas);
     Ok(())
 }
 
@@ -72,7 +73,7 @@ pub(super) fn check_shapes(
     stage: &FloatStage<'_>,
     out: (usize, usize),
 ) -> Result<(usize, usize), GemmError> {
-    let (n, k) = (w.weights().n(), w.weights().k());
+    let (n, k) = (w.n(), w.k());
     if cols != k {
         return Err(GemmError::Depth { expected: k, got: cols });
     }

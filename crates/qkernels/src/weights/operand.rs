@@ -33,6 +33,16 @@ pub enum PackError {
         /// Depth.
         k: usize,
     },
+    /// A code of 4-bit weights is above 15.
+    #[error("the code of channel {channel} and k = {k} is {code}; codes of 4 bits are 0 to 15")]
+    Nibble {
+        /// The output channel.
+        channel: usize,
+        /// The place along k.
+        k: usize,
+        /// The code.
+        code: u8,
+    },
     /// The kernel is exact only for some weights, so none are packed for it.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -1,8 +1,11 @@
-//! Packed weights with their scales: what a weight-only product multiplies by.
+//! Packed weights with their scales: what weight-only products and products in groups multiply by.
 
 use qcore::{AccumulatorError, check_accumulator, first_non_finite};
 
+use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_COLUMNS};
+use crate::kernel::token::Kernel;
 use crate::output::channels::Largest;
+use crate::weights::nibbles::PackedNibbles;
 use crate::weights::packed::PackedWeights;
 
 /// Why scales and zero points do not fit weights.
@@ -29,6 +32,18 @@ pub enum ScaleError {
     GroupLength {
         /// The length asked for.
         group_len: usize,
+    },
+    /// A zero point of 4-bit weights is no code of theirs.
+    #[error(
+        "the zero point of group {group} of channel {channel} is {zero_point}; codes of 4 bits are 0 to 15"
+    )]
+    ZeroPoint {
+        /// The output channel.
+        channel: usize,
+        /// Its group.
+        group: usize,
+        /// The zero point.
+        zero_point: i8,
     },
     /// A scale is NaN or infinite.
     #[error("the scale of group {group} of channel {channel} is {value}; it must be finite")]
@@ -79,8 +94,8 @@ impl<'a> WeightScales<'a> {
     }
 }
 
-/// i8 weights whose real values are `scale * (w - zero_point)`, packed for one kernel: immutable,
-/// `Send + Sync`.
+/// Weights of 8 or 4 bits whose real values are `scale * (w - zero_point)`, packed for one kernel:
+/// immutable, `Send + Sync`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
@@ -91,15 +106,36 @@ impl<'a> WeightScales<'a> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ScaledWeights {
-    weights: PackedWeights,
+    codes: Codes,
     group_len: usize,
     groups: usize,
     /// For each panel and each group, the scales of nr columns, as kernels read them.
     scales: Vec<f32>,
     /// As `scales`; empty if there are none.
     zero_points: Vec<i8>,
+    /// The zero point that all groups have, if they do; 0 without zero points.
+    common_zero_point: Option<i8>,
     /// The largest magnitude of a scale.
     largest_scale: f32,
+}
+
+#[derive(Clone, Debug)]
+enum Codes {
+    Bytes(PackedWeights),
+    Nibbles(PackedNibbles),
+}
+
+/// A panel of weights with their scales.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScaledPanel<'p> {
+    /// The codes of the panel, in the order of the kernel.
+    pub(crate) codes: &'p [i8],
+    /// Columns of the panel, with its padding.
+    pub(crate) columns: usize,
+    /// For each group the scales of a whole panel's columns.
+    pub(crate) scales: &'p [f32],
+    /// As `scales`; empty if all are 0.
+    pub(crate) zero_points: &'p [i8],
 }
 
 impl ScaledWeights {
@@ -111,7 +147,47 @@ impl ScaledWeights {
     /// of either, if a scale is not finite, or if groups are shorter than k and their length is 0
     /// or not a multiple of [`GROUP_STEP`].
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
-        let (n, k) = (weights.n(), weights.k());
+        // These are codes of the packed weights, and so in the range of i8.
+        let packed: Vec<i8> = weights.zero_points().iter().map(|&zero_point| zero_point as i8).collect();
+        if !packed.is_empty() && scales.zero_points.is_some() {
+            return Err(ScaleError::ZeroPoints);
+        }
+        // One body multiplies floats, whatever is proven about products of integers.
+        Self::combine(Codes::Bytes(weights.without_proofs()), scales, &packed)
+    }
+
+    /// Combines 4-bit weights with their scales. Zero points are codes, 0 to 15; signed codes of -8
+    /// to 7 have 8.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
+    /// let w = PackedNibbles::from_nk(MatRef::new(&[9u8, 6, 15, 8, 0, 7], 2, 3)?, Kernel::select()?)?;
+    /// let w = ScaledWeights::of_nibbles(w, WeightScales::per_channel(&[0.5, 0.25]).with_zero_points(&[8, 8]))?;
+    /// assert_eq!(w.dequantize(), [0.5, -1.0, 3.5, 0.0, -2.0, -0.25]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ScaleError`] if there are too few or too many scales or zero points, if a scale is not
+    /// finite or a zero point no code, or if groups are shorter than k and their length is 0 or not
+    /// a multiple of [`GROUP_STEP`].
+    pub fn of_nibbles(weights: PackedNibbles, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
+        let weights = Self::combine(Codes::Nibbles(weights), scales, &[])?;
+        let zero_points = scales.zero_points.unwrap_or_default();
+        let no_code = |&zero_point: &i8| !(0..=LARGEST_NIBBLE.cast_signed()).contains(&zero_point);
+        match zero_points.iter().position(no_code) {
+            None => Ok(weights),
+            Some(at) => Err(ScaleError::ZeroPoint {
+                channel: at / weights.groups,
+                group: at % weights.groups,
+                zero_point: zero_points[at],
+            }),
+        }
+    }
+
+    /// `of_channels` are zero points of whole channels, or none.
+    fn combine(codes: Codes, scales: WeightScales<'_>, of_channels: &[i8]) -> Result<Self, ScaleError> {
+        let (n, k) = codes.shape();
         let WeightScales { scales, zero_points, group_len } = scales;
         let per_channel = group_len.is_none();
         let group_len = group_len.unwrap_or(k.max(1));
@@ -124,32 +200,60 @@ impl ScaledWeights {
             _ => Err(ScaleError::Length { operand, n, groups, len }),
         };
         check("scales", scales.len())?;
-        // These are codes of the packed weights, and so in the range of i8.
-        let of_channel = |&zero_point: &i32| core::iter::repeat_n(zero_point as i8, groups);
-        let packed: Vec<i8> = weights.zero_points().iter().flat_map(of_channel).collect();
+        let of_groups: Vec<i8>;
         let zero_points = match zero_points {
-            Some(_) if !packed.is_empty() => return Err(ScaleError::ZeroPoints),
             Some(zero_points) => {
                 check("zero points", zero_points.len())?;
                 zero_points
             }
-            None => &packed,
+            None => {
+                let of_channel = |&zero_point: &i8| core::iter::repeat_n(zero_point, groups);
+                of_groups = of_channels.iter().flat_map(of_channel).collect();
+                &of_groups
+            }
         };
         if let Some((at, value)) = first_non_finite(scales) {
             return Err(ScaleError::NotFinite { channel: at / groups, group: at % groups, value });
         }
-        let nr = weights.kernel().desc().nr;
-        let largest_scale = weights.kernel().vectorize(Largest(scales));
+        let nr = codes.panel_columns();
+        let first = zero_points.first().copied().unwrap_or(0);
+        let common_zero_point = zero_points.iter().all(|&of| of == first).then_some(first);
+        let largest_scale = codes.kernel().vectorize(Largest(scales));
         let scales = panels(scales, n, groups, nr);
         let zero_points =
             if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
-        // One body multiplies floats, whatever is proven about products of integers.
-        Ok(Self { weights: weights.without_proofs(), group_len, groups, scales, zero_points, largest_scale })
+        Ok(Self { codes, group_len, groups, scales, zero_points, common_zero_point, largest_scale })
     }
 
-    /// The codes.
-    pub fn weights(&self) -> &PackedWeights {
-        &self.weights
+    /// Output channels: columns of the product.
+    pub fn n(&self) -> usize {
+        self.codes.shape().0
+    }
+
+    /// Depth: products summed for each output.
+    pub fn k(&self) -> usize {
+        self.codes.shape().1
+    }
+
+    /// The kernel that these weights are packed for.
+    pub fn kernel(&self) -> Kernel {
+        self.codes.kernel()
+    }
+
+    /// Bits of a code: 8 or 4.
+    pub fn bits(&self) -> u32 {
+        match self.codes {
+            Codes::Bytes(_) => 8,
+            Codes::Nibbles(_) => 4,
+        }
+    }
+
+    /// The codes (n, k), row-major: i8 (u8 weights less 128), or 0 to 15.
+    pub fn unpack(&self) -> Vec<i8> {
+        match &self.codes {
+            Codes::Bytes(weights) => weights.unpack(),
+            Codes::Nibbles(weights) => weights.unpack().into_iter().map(u8::cast_signed).collect(),
+        }
     }
 
     /// Consecutive k of a channel that share a scale.
@@ -175,23 +279,32 @@ impl ScaledWeights {
 
     /// The real values (n, k): [`qcore::QParams::dequantize`] of each weight.
     pub fn dequantize(&self) -> Vec<f32> {
-        let (k, scales, zero_points) = (self.weights.k(), self.scales(), self.zero_points());
+        let (k, scales, zero_points) = (self.k(), self.scales(), self.zero_points());
         let value = |(at, code): (usize, i8)| {
             let group = at / k * self.groups + at % k / self.group_len;
             let zero_point = zero_points.as_ref().map_or(0, |zero_points| i32::from(zero_points[group]));
             (i32::from(code) - zero_point) as f32 * scales[group]
         };
-        self.weights.unpack().into_iter().enumerate().map(value).collect()
+        self.unpack().into_iter().enumerate().map(value).collect()
     }
 
     /// Bytes held: weights, scales and zero points, with their padding.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + 4 * self.scales.len() + self.zero_points.len()
+        let codes = match &self.codes {
+            Codes::Bytes(weights) => weights.bytes(),
+            Codes::Nibbles(weights) => weights.bytes(),
+        };
+        codes + 4 * self.scales.len() + self.zero_points.len()
     }
 
     /// The largest magnitude of a scale.
     pub(crate) fn largest_scale(&self) -> f32 {
         self.largest_scale
+    }
+
+    /// The zero point that all groups have, if they do.
+    pub(crate) fn common_zero_point(&self) -> Option<i8> {
+        self.common_zero_point
     }
 
     /// Whether a group has a zero point other than 0.
@@ -203,16 +316,21 @@ impl ScaledWeights {
     /// `largest_input` from their zero point.
     pub(crate) fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
         // No weight is farther from its zero point than this.
-        const LARGEST: u64 = 255;
-        let k = self.weights.k() as u64;
-        let bound = LARGEST.saturating_mul(k.min(self.group_len as u64));
+        let largest: u64 = match self.codes {
+            Codes::Bytes(_) => 255,
+            Codes::Nibbles(_) => LARGEST_NIBBLE.into(),
+        };
+        let bound = largest.saturating_mul((self.k() as u64).min(self.group_len as u64));
         if check_accumulator(0, largest_input, bound, 0).is_ok() {
             return Ok(());
         }
         // Groups this long are rare. Their sums are no larger than those of whole channels, whose
         // magnitudes are those about the zero points that the weights were packed with.
-        let about_packed = self.zero_points.is_empty() || !self.weights.zero_points().is_empty();
-        for (channel, &sum) in self.weights.channel_abs_sums().iter().enumerate() {
+        let Codes::Bytes(weights) = &self.codes else {
+            return check_accumulator(0, largest_input, bound, 0);
+        };
+        let about_packed = self.zero_points.is_empty() || !weights.zero_points().is_empty();
+        for (channel, &sum) in weights.channel_abs_sums().iter().enumerate() {
             let sum = if about_packed { sum.into() } else { bound };
             check_accumulator(channel, largest_input, sum, 0)?;
         }
@@ -221,30 +339,93 @@ impl ScaledWeights {
 
     /// The real value of a weight, which f64 holds exactly.
     pub(crate) fn value(&self, channel: usize, k: usize) -> f64 {
-        let nr = self.weights.kernel().desc().nr;
+        let nr = self.panel_columns();
         let at = k / self.group_len * nr + channel % nr;
-        let (scales, zero_points) = self.panel(channel / nr);
-        let code = i32::from(self.weights.weight(channel, k));
+        let (scales, zero_points) = self.entries(channel / nr);
+        let code: i32 = match &self.codes {
+            Codes::Bytes(weights) => weights.weight(channel, k).into(),
+            Codes::Nibbles(weights) => weights.code(channel, k).into(),
+        };
         let zero_point = zero_points.get(at).copied().map_or(0, i32::from);
         f64::from(code - zero_point) * f64::from(scales[at])
     }
 
-    /// Scales and zero points of panel `p`: nr of each for every group. There may be no zero
-    /// points.
-    pub(crate) fn panel(&self, p: usize) -> (&[f32], &[i8]) {
-        let entries = self.groups * self.weights.kernel().desc().nr;
+    /// The codes of 8 bits, or those of 4.
+    pub(crate) fn codes(&self) -> Result<&PackedWeights, &PackedNibbles> {
+        match &self.codes {
+            Codes::Bytes(weights) => Ok(weights),
+            Codes::Nibbles(weights) => Err(weights),
+        }
+    }
+
+    /// Columns of a whole panel.
+    pub(crate) fn panel_columns(&self) -> usize {
+        self.codes.panel_columns()
+    }
+
+    /// Columns of panel `p`, with its padding and without.
+    pub(crate) fn columns(&self, p: usize) -> (usize, usize) {
+        match &self.codes {
+            Codes::Bytes(weights) => (weights.layout().columns(p), weights.layout().used_columns(p)),
+            Codes::Nibbles(_) => (NIBBLE_COLUMNS, NIBBLE_COLUMNS.min(self.n() - p * NIBBLE_COLUMNS)),
+        }
+    }
+
+    /// Panel `p` in the order of the kernel. Codes of 4 bits are expanded into `buffer`.
+    pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
+        let (scales, zero_points) = self.entries(p);
+        let desc = self.kernel().desc();
+        let codes = match &self.codes {
+            Codes::Bytes(weights) => weights.panel(p, 0..desc.groups(self.k()) * desc.kr),
+            Codes::Nibbles(weights) => {
+                weights.expand(p, desc, buffer);
+                buffer
+            }
+        };
+        ScaledPanel { codes, columns: self.columns(p).0, scales, zero_points }
+    }
+
+    /// Scales and zero points of panel `p`: those of a whole panel's columns for every group. There
+    /// may be no zero points.
+    pub(crate) fn entries(&self, p: usize) -> (&[f32], &[i8]) {
+        let entries = self.groups * self.panel_columns();
         let range = p * entries..(p + 1) * entries;
         (&self.scales[range.clone()], self.zero_points.get(range).unwrap_or_default())
     }
 
     /// The n * groups entries that `packed` was made from.
     fn unpacked<T: Copy>(&self, packed: &[T]) -> Vec<T> {
-        let nr = self.weights.kernel().desc().nr;
+        let nr = self.panel_columns();
         let entry = |at: usize| {
             let (channel, group) = (at / self.groups, at % self.groups);
             packed[(channel / nr * self.groups + group) * nr + channel % nr]
         };
-        (0..self.weights.n() * self.groups).map(entry).collect()
+        (0..self.n() * self.groups).map(entry).collect()
+    }
+}
+
+impl Codes {
+    /// (n, k).
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Codes::Bytes(weights) => (weights.n(), weights.k()),
+            Codes::Nibbles(weights) => (weights.n(), weights.k()),
+        }
+    }
+
+    fn kernel(&self) -> Kernel {
+        match self {
+            Codes::Bytes(weights) => weights.kernel(),
+            Codes::Nibbles(weights) => weights.kernel(),
+        }
+    }
+
+    /// Columns of a whole panel.
+    fn panel_columns(&self) -> usize {
+        match self {
+            Codes::Bytes(weights) => weights.kernel().desc().nr,
+            Codes::Nibbles(_) => NIBBLE_COLUMNS,
+        }
     }
 }
 

@@ -79,7 +79,7 @@ fn scales_of_rows_with_zero_points_and_other_types() {
 /// The results of a weight-only product of f32, or its error. In case of an error nothing was
 /// written.
 fn floats((x, m): (&[f32], usize), w: &ScaledWeights, stage: &FloatStage<'_>) -> Result<Vec<f32>, GemmError> {
-    let (n, k) = (w.weights().n(), w.weights().k());
+    let (n, k) = (w.n(), w.k());
     let mut y = vec![9f32; m * n];
     let (x, out) = (MatRef::new(x, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
     let result = weight_only(x, w, stage, out, Threads::Serial, &mut Workspace::new());

@@ -8,12 +8,13 @@ use qkernels::{
     Threads, WeightScales, Workspace, gemm_dynamic, gemm_scaled,
 };
 
-use crate::oracle::{Noise, around, pack, pack_scaled};
+use crate::oracle::{Noise, around, codes_of, pack, pack_scaled};
 
 struct Layer {
     n: usize,
     k: usize,
     group_len: Option<usize>,
+    bits: u32,
     codes: Vec<i8>,
     scales: Vec<f32>,
     zero_points: Option<Vec<i8>>,
@@ -30,13 +31,20 @@ impl Layer {
             1 if noise.below(8) == 0 => *scale = 0.0,
             _ => {}
         });
-        let zero_points = (noise.below(2) == 0).then(|| noise.codes(count));
-        Self { n, k, group_len, codes: noise.codes(n * k), scales, zero_points, bias: noise.floats(n, 0.5) }
+        let bits = noise.choose(&[8, 4]);
+        // The same one for all groups is the usual case.
+        let zero_points = match noise.below(3) {
+            0 => None,
+            1 => Some(vec![8; count]),
+            _ => Some(codes_of(noise, bits, count)),
+        };
+        let codes = codes_of(noise, bits, n * k);
+        Self { n, k, group_len, bits, codes, scales, zero_points, bias: noise.floats(n, 0.5) }
     }
 
     fn packed(&self, kernel: Kernel) -> ScaledWeights {
         let w = MatRef::new(&self.codes, self.n, self.k).unwrap();
-        pack_scaled(kernel, w, self.group_len, &self.scales, self.zero_points.as_deref())
+        pack_scaled(kernel, self.bits, w, self.group_len, &self.scales, self.zero_points.as_deref())
     }
 
     fn stage(&self) -> FloatStage<'_> {
@@ -108,8 +116,10 @@ fn check(noise: &mut Noise, m: usize, layer: &Layer) {
     for kernel in Kernel::available() {
         let w = layer.packed(kernel);
         let y: Vec<f32> = run(&x, how, layer, &w, Threads::Serial);
-        let which =
-            format!("{kernel}: {m} x {} x {}, groups {:?}, {how:?}", layer.n, layer.k, layer.group_len);
+        let which = format!(
+            "{kernel}: {m} x {} x {}, groups {:?}, {} bits, {how:?}",
+            layer.n, layer.k, layer.group_len, layer.bits
+        );
         assert_eq!(bits(&y), expected, "{which}, zero points {}", layer.zero_points.is_some());
         let halves: Vec<f16> = run(&x, how, layer, &w, Threads::Serial);
         assert_eq!(bits(&halves), bits(&y.iter().map(|&y| f16::from_f32(y)).collect::<Vec<_>>()), "{which}");

@@ -9,13 +9,14 @@ use qkernels::{
     Weights, Workspace, ZeroPoints, weight_only,
 };
 
-use crate::oracle::{Noise, around, pack, pack_scaled};
+use crate::oracle::{Noise, around, codes_of, pack, pack_scaled};
 
 /// The operands of one layer, as f64 would have them.
 struct Layer {
     n: usize,
     k: usize,
     group_len: Option<usize>,
+    bits: u32,
     codes: Vec<i8>,
     scales: Vec<f32>,
     zero_points: Option<Vec<i8>>,
@@ -26,15 +27,16 @@ struct Layer {
 impl Layer {
     fn new(noise: &mut Noise, n: usize, k: usize, group_len: Option<usize>, affine: bool) -> Self {
         let count = n * group_len.map_or(1, |len| k.div_ceil(len));
-        let (codes, scales) = (noise.codes(n * k), noise.floats(count, 0.01));
-        let zero_points = affine.then(|| noise.codes(count));
+        let bits = noise.choose(&[8, 4]);
+        let (codes, scales) = (codes_of(noise, bits, n * k), noise.floats(count, 0.01));
+        let zero_points = affine.then(|| codes_of(noise, bits, count));
         let bias = (noise.below(2) == 0).then(|| noise.floats(n, 0.5));
-        Self { n, k, group_len, codes, scales, zero_points, bias, relu: noise.below(3) == 0 }
+        Self { n, k, group_len, bits, codes, scales, zero_points, bias, relu: noise.below(3) == 0 }
     }
 
     fn scaled(&self, kernel: Kernel) -> ScaledWeights {
         let w = MatRef::new(&self.codes, self.n, self.k).unwrap();
-        pack_scaled(kernel, w, self.group_len, &self.scales, self.zero_points.as_deref())
+        pack_scaled(kernel, self.bits, w, self.group_len, &self.scales, self.zero_points.as_deref())
     }
 
     fn stage(&self) -> FloatStage<'_> {
@@ -77,7 +79,7 @@ fn product<A: Float, Y: Float>(
     stage: &FloatStage<'_>,
     workspace: &mut Workspace,
 ) -> Vec<Y> {
-    let (m, n) = (a.rows(), w.weights().n());
+    let (m, n) = (a.rows(), w.n());
     let mut y = vec![Y::narrow(f32::NAN); m * n];
     let out = MatMut::new(&mut y, m, n).unwrap();
     weight_only(a, w, stage, out, Threads::Serial, workspace).unwrap();
@@ -428,12 +430,12 @@ fn weights_with_zero_points_of_their_own() {
     for kernel in Kernel::available() {
         for scales in [WeightScales::per_channel(&scales[..n]), WeightScales::per_group(&scales, 32)] {
             let own = Weights::new(MatRef::new(&codes, n, k).unwrap(), ZeroPoints::PerChannel(&zero_points));
-            let own = PackedWeights::from_nk(own, kernel).unwrap();
-            let own = ScaledWeights::new(own, scales).unwrap();
+            let packed = PackedWeights::from_nk(own, kernel).unwrap();
+            let own = ScaledWeights::new(packed.clone(), scales).unwrap();
             let groups = own.groups();
             let zeros: Vec<i8> = signed_zeros.iter().flat_map(|&z| vec![z; groups]).collect();
-            let packed = pack(kernel, MatRef::new(&signed, n, k).unwrap());
-            let beside = ScaledWeights::new(packed, scales.with_zero_points(&zeros)).unwrap();
+            let signed = pack(kernel, MatRef::new(&signed, n, k).unwrap());
+            let beside = ScaledWeights::new(signed, scales.with_zero_points(&zeros)).unwrap();
             assert_eq!(
                 (own.zero_points(), own.dequantize()),
                 (Some(zeros.clone()), beside.dequantize()),
@@ -442,7 +444,7 @@ fn weights_with_zero_points_of_their_own() {
             let [x, y] =
                 [&own, &beside].map(|w| bits(&product::<_, f32>(a, w, &FloatStage::new(), &mut workspace)));
             assert!(x == y, "{kernel}");
-            let both = ScaledWeights::new(own.weights().clone(), scales.with_zero_points(&zeros));
+            let both = ScaledWeights::new(packed, scales.with_zero_points(&zeros));
             assert_eq!(both.unwrap_err(), ScaleError::ZeroPoints, "{kernel}");
         }
     }
@@ -455,7 +457,7 @@ fn what_was_packed_can_be_read_back() {
         let layer = Layer::new(&mut noise, n, k, len, true);
         for kernel in Kernel::available() {
             let w = layer.scaled(kernel);
-            assert_eq!(w.weights().unpack(), layer.codes, "{kernel}");
+            assert_eq!(w.unpack(), layer.codes, "{kernel}");
             assert_eq!(
                 (w.scales(), w.zero_points()),
                 (layer.scales.clone(), layer.zero_points.clone()),
@@ -472,7 +474,8 @@ fn what_was_packed_can_be_read_back() {
                     "{kernel}"
                 );
             }
-            assert!(w.bytes() >= w.weights().bytes() + 5 * layer.scales.len());
+            assert!(w.bytes() >= layer.codes.len() * w.bits() as usize / 8 + 5 * layer.scales.len());
+            assert_eq!(w.bits(), layer.bits);
         }
     }
 }

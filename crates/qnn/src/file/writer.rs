@@ -161,7 +161,7 @@ impl Writer {
         self.describe(name, Form::WeightOnly, layer.activation()).group =
             grouped.then(|| weights.group_len());
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
-        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.weights().unpack()));
+        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.unpack()));
         self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
         if let Some(zero_points) = weights.zero_points() {
             self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));

@@ -104,7 +104,7 @@ impl WeightOnlyLinear {
     /// # Errors
     /// [`LayerError`] if n or k is 0, or the bias does not have n values, or one is not finite.
     pub fn from_weights(weights: ScaledWeights, bias: Option<Vec<f32>>) -> Result<Self, LayerError> {
-        let (n, k) = (weights.weights().n(), weights.weights().k());
+        let (n, k) = (weights.n(), weights.k());
         check_shape(n, k)?;
         if let Some(bias) = &bias {
             if bias.len() != n {

@@ -44,6 +44,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: None,
     scaled: None,
+    nibbles: None,
     peak: PeakLoop { operations: 2 * 4 * (vec128::LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

@@ -45,6 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: None,
     scaled: None,
+    nibbles: None,
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };
 

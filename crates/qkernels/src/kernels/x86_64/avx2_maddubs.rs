@@ -47,6 +47,7 @@ const KERNEL: KernelDesc = KernelDesc {
     run: run::<1>,
     float: Some(float256::QUADS),
     scaled: None,
+    nibbles: None,
     peak: peak_loop::<1>(),
     ..avx2_madd::KERNEL
 };

@@ -47,6 +47,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: Some(float512::BODY),
     scaled: None,
+    nibbles: None,
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

@@ -10,6 +10,7 @@ mod avx512_vnni;
 mod avx_vnni;
 mod float256;
 mod float512;
+mod nibbles256;
 mod scaled;
 mod simd;
 mod tile;

@@ -34,26 +34,44 @@ macro_rules! scaled_body {
         fn scaled<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
             let steps = tile.steps;
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
+            // Two steps at a time, which saves a twelfth of the instructions.
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
+            let mut a_pairs: [&[[[u8; 4]; 2]]; M] = [&[]; M];
             for i in 0..M {
                 a[i] = rows[i].as_chunks::<4>().0;
+                a_pairs[i] = &a[i].as_chunks::<2>().0[..steps / 2];
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
-            let y = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
-            let factors = &tile.factors[..M];
+            let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
+            let mut factors = [0.0; M];
+            factors.copy_from_slice(&tile.factors[..M]);
+            // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
+            // changes nothing.
+            let mut y = [[[-0.0f32; LANES]; V]; M];
             let (mut start, mut scales) = (0, tile.scales);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 let mut acc = [[$isa::zero(); V]; M];
-                for step in start..end {
-                    let mut w = [$isa::zero(); V];
-                    for v in 0..V {
-                        w[v] = load_weights(&b[step][v]);
-                    }
-                    for i in 0..M {
-                        let x = broadcast(a[i][step]);
+                for pair in start / 2..end / 2 {
+                    for u in 0..2 {
+                        let mut w = [$isa::zero(); V];
                         for v in 0..V {
-                            acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                            w[v] = load_weights(&b_pairs[pair][u][v]);
+                        }
+                        for i in 0..M {
+                            let x = broadcast(a_pairs[i][pair][u]);
+                            for v in 0..V {
+                                acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                            }
+                        }
+                    }
+                }
+                // All groups but the last are pairs of steps.
+                if end % 2 == 1 {
+                    for i in 0..M {
+                        let x = broadcast(a[i][end - 1]);
+                        for v in 0..V {
+                            acc[i][v] = multiply_add(acc[i][v], x, load_weights(&b[end - 1][v]));
                         }
                     }
                 }
@@ -62,12 +80,14 @@ macro_rules! scaled_body {
                     let of_row = $isa::splat(factors[i]);
                     for v in 0..V {
                         let term = $isa::scale(acc[i][v], $isa::multiply(of_row, of_columns[v]));
-                        let sum = if start == 0 { term } else { $isa::add_f32s($isa::load(&y[i][v]), term) };
+                        let sum = $isa::add_f32s($isa::load(&y[i][v]), term);
                         $isa::store_f32s(&mut y[i][v], sum);
                     }
                 }
                 (start, scales) = (end, &scales[tile.nr.min(scales.len())..]);
             }
+            let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
+            to.copy_from_slice(&y);
         }
     };
 }

@@ -71,6 +71,56 @@ pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], 
     sums
 }
 
+/// A mask of the low halves of bytes. In memory, since sums fill the registers.
+static LOW_HALVES: [u8; 32] = [15; 32];
+
+/// Loads 32 bytes and keeps the low half of each.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn low_nibbles(bytes: &[u8; 32]) -> __m256i {
+    let nibbles: __m256i;
+    // SAFETY: it reads just the 32 bytes that each reference covers, and writes just a register.
+    unsafe {
+        asm!(
+            "vmovdqu {nibbles}, ymmword ptr [{bytes}]",
+            "vpand {nibbles}, {nibbles}, ymmword ptr [{mask}]",
+            nibbles = out(ymm_reg) nibbles,
+            bytes = in(reg) bytes.as_ptr(),
+            mask = in(reg) LOW_HALVES.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    nibbles
+}
+
+/// Loads 32 bytes and shifts the high half of each down.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn high_nibbles(bytes: &[u8; 32]) -> __m256i {
+    let nibbles: __m256i;
+    // SAFETY: as in `low_nibbles`.
+    unsafe {
+        asm!(
+            "vmovdqu {nibbles}, ymmword ptr [{bytes}]",
+            "vpsrlw {nibbles}, {nibbles}, 4",
+            "vpand {nibbles}, {nibbles}, ymmword ptr [{mask}]",
+            nibbles = out(ymm_reg) nibbles,
+            bytes = in(reg) bytes.as_ptr(),
+            mask = in(reg) LOW_HALVES.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    nibbles
+}
+
+/// `words` plus the products of the u8 of `x` and the i8 of `y`, two for each word, which must not
+/// saturate.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_products_of_bytes(words: __m256i, x: __m256i, y: __m256i) -> __m256i {
+    _mm256_add_epi16(words, _mm256_maddubs_epi16(x, y))
+}
+
 /// Loads eight int32.
 #[inline]
 #[target_feature(enable = "avx2")]

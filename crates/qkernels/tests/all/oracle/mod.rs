@@ -8,8 +8,9 @@ use std::process::Command;
 
 use qcore::Code;
 use qkernels::{
-    Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedWeights,
-    ScaledWeights, Threads, Weight, WeightScales, Weights, Workspace, ZeroPoints, gemm, reference,
+    Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedNibbles,
+    PackedWeights, ScaledWeights, Threads, Weight, WeightScales, Weights, Workspace, ZeroPoints, gemm,
+    reference,
 };
 
 /// The value of an element before a product is written over it.
@@ -153,10 +154,17 @@ pub(crate) fn pack<'w, W: TestCode>(kernel: Kernel, w: impl Into<Right<'w, W>>) 
     packed.expect("weights that can be packed")
 }
 
-/// Packs weights (n, k) with their scales, per channel or in groups, and zero points if they have
-/// any.
+/// Codes of 8 bits, or of 4.
+pub(crate) fn codes_of(noise: &mut Noise, bits: u32, len: usize) -> Vec<i8> {
+    let codes: Vec<i8> = noise.codes(len);
+    if bits == 4 { codes.into_iter().map(|code| code & 15).collect() } else { codes }
+}
+
+/// Packs weights (n, k) of 8 or 4 bits with their scales, per channel or in groups, and zero points
+/// if they have any.
 pub(crate) fn pack_scaled(
     kernel: Kernel,
+    bits: u32,
     w: MatRef<'_, i8>,
     group_len: Option<usize>,
     scales: &[f32],
@@ -170,7 +178,13 @@ pub(crate) fn pack_scaled(
         None => scales,
         Some(zero_points) => scales.with_zero_points(zero_points),
     };
-    ScaledWeights::new(pack(kernel, w), scales).unwrap()
+    if bits == 8 {
+        return ScaledWeights::new(pack(kernel, w), scales).unwrap();
+    }
+    let codes: Vec<u8> =
+        (0..w.rows()).flat_map(|i| w.row_slice(i).unwrap()).map(|w| w.cast_unsigned()).collect();
+    let codes = MatRef::new(&codes, w.rows(), w.cols()).unwrap();
+    ScaledWeights::of_nibbles(PackedNibbles::from_nk(codes, kernel).unwrap(), scales).unwrap()
 }
 
 /// The product on the calling thread, in a matrix without gaps that held `before`.

@@ -1,0 +1,254 @@
+//! Integer products of 4-bit weights with a scale for each group of k, tile by tile.
+
+use core::ops::Range;
+
+use crate::cpu::vectorize::Task;
+use crate::drive::blocking::Extent;
+use crate::drive::panel_walk::Tiles;
+use crate::drive::threads::Part;
+use crate::kernel::desc::ActivationForm;
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
+use crate::kernel::token::Kernel;
+use crate::left::rows::{Source, copy_row, staggered};
+use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
+use crate::output::stage::FloatStage;
+use crate::weights::nibbles::PackedNibbles;
+use crate::weights::scaled::ScaledWeights;
+
+/// A product of 4-bit weights.
+pub(crate) struct NibbleProduct<'p, S> {
+    pub(crate) a: &'p S,
+    /// The scales and zero points of the rows, or those of all rows.
+    pub(crate) tokens: &'p Tokens,
+    pub(crate) w: &'p ScaledWeights,
+    /// The codes of `w`.
+    pub(crate) codes: &'p PackedNibbles,
+    pub(crate) stage: &'p FloatStage<'p>,
+}
+
+/// A block of rows of i8.
+pub(crate) struct NibbleRows<'r> {
+    rows: Range<usize>,
+    bytes: &'r [u8],
+    stride: usize,
+    /// As in a tile.
+    terms: &'r [i32],
+}
+
+/// A panel of weights. The fields are those of a tile.
+pub(crate) struct NibblePanel<'p> {
+    lines: &'p [NibbleLine],
+    scales: &'p [[f32; NIBBLE_COLUMNS]],
+    zero_points: &'p [[i8; NIBBLE_COLUMNS]],
+    column_terms: &'p [[i32; NIBBLE_COLUMNS]],
+}
+
+impl<S: Source> NibbleProduct<'_, S> {
+    /// Lines that share a scale.
+    fn group_steps(&self) -> usize {
+        self.w.group_len().div_ceil(NIBBLE_STEP)
+    }
+
+    /// What the codes of all rows have more as i8.
+    fn shift(&self) -> i32 {
+        ActivationForm::I8.shift(self.a.shift())
+    }
+
+    /// Whether rows have more than the values that they stand for.
+    fn has_origins(&self) -> bool {
+        self.shift() != 0 || !self.tokens.zero_points.is_empty()
+    }
+
+    /// What row `i` has more.
+    fn origin(&self, i: usize) -> i32 {
+        let zero_points = &self.tokens.zero_points;
+        self.shift() + zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0)
+    }
+}
+
+impl<S: Source> Tiles for NibbleProduct<'_, S> {
+    type Rows<'r>
+        = NibbleRows<'r>
+    where
+        Self: 'r;
+    type Panel<'p>
+        = NibblePanel<'p>
+    where
+        Self: 'p;
+
+    fn kernel(&self) -> Kernel {
+        self.codes.kernel()
+    }
+
+    fn stage(&self) -> &FloatStage<'_> {
+        self.stage
+    }
+
+    fn tile(&self) -> (usize, usize) {
+        let body = &self.kernel().desc().nibbles;
+        (body.as_ref().map_or(PLAIN_NIBBLE_ROWS, |body| body.rows), NIBBLE_COLUMNS)
+    }
+
+    fn even_tiles(&self) -> bool {
+        true
+    }
+
+    fn columns(&self, p: usize) -> (usize, usize) {
+        self.w.columns(p)
+    }
+
+    fn extent(&self, part: &Part) -> Extent {
+        Extent {
+            rows: part.rows.len(),
+            panels: part.panels.len(),
+            groups: self.codes.steps(),
+            group_bytes: NIBBLE_STEP,
+            panel_group_bytes: size_of::<NibbleLine>(),
+            mr: self.tile().0,
+        }
+    }
+
+    fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> NibbleRows<'r> {
+        let RowScratch { bytes, sums, .. } = scratch;
+        let row_bytes = self.codes.steps() * NIBBLE_STEP;
+        let stride = staggered(row_bytes);
+        // The leftovers of the last use are overwritten, so only growth writes zeros here.
+        if bytes.len() < rows.len() * stride {
+            bytes.resize(rows.len() * stride, 0);
+        }
+        sums.resize(rows.len() * self.w.groups(), 0);
+        self.kernel().vectorize(CopyRows {
+            source: self.a,
+            rows: rows.clone(),
+            row_bytes,
+            stride,
+            group_len: self.w.group_len(),
+            zero_point: self.w.common_zero_point().unwrap_or(1).into(),
+            bytes,
+            sums,
+        });
+        NibbleRows { rows, bytes, stride, terms: sums }
+    }
+
+    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
+        let lines = self.codes.panel(p);
+        let (scales, zero_points) = self.w.entries(p);
+        let (scales, all_zero_points) = (scales.as_chunks().0, zero_points.as_chunks().0);
+        scratch.sums.clear();
+        if self.has_origins() {
+            scratch.sums.resize(self.w.groups() * NIBBLE_COLUMNS, 0);
+            self.kernel().vectorize(SumColumns {
+                lines,
+                group_steps: self.group_steps(),
+                group_len: self.w.group_len(),
+                k: self.w.k(),
+                zero_points: all_zero_points,
+                sums: scratch.sums.as_chunks_mut().0,
+            });
+        }
+        let common = self.w.common_zero_point().is_some();
+        let zero_points = if common { &[] } else { all_zero_points };
+        NibblePanel { lines, scales, zero_points, column_terms: scratch.sums.as_chunks().0 }
+    }
+
+    fn compute(
+        &self,
+        block: &NibbleRows<'_>,
+        tile: Range<usize>,
+        panel: &NibblePanel<'_>,
+        y: &mut [f32],
+        _: &mut [i32],
+    ) {
+        if panel.lines.is_empty() {
+            return y.fill(0.0);
+        }
+        let tokens = block.rows.start + tile.start..block.rows.start + tile.end;
+        let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
+        let factors = self.tokens.factors_of(tokens.clone(), &mut same);
+        let has_origins = !panel.column_terms.is_empty();
+        for (origin, i) in origins.iter_mut().zip(tokens) {
+            *origin = self.origin(i);
+        }
+        self.kernel().run_nibbles(&mut NibbleTile {
+            a: &block.bytes[tile.start * block.stride..],
+            a_stride: block.stride,
+            b: panel.lines,
+            group_steps: self.group_steps(),
+            scales: panel.scales,
+            zero_points: panel.zero_points,
+            row_terms: &block.terms[tile.start..],
+            term_stride: block.rows.len(),
+            origins: if has_origins { &origins[..tile.len()] } else { &[] },
+            column_terms: panel.column_terms,
+            factors,
+            y: y.as_chunks_mut().0,
+        });
+    }
+}
+
+/// Copies rows as i8, and sums the groups of each.
+struct CopyRows<'t, S> {
+    source: &'t S,
+    rows: Range<usize>,
+    row_bytes: usize,
+    stride: usize,
+    group_len: usize,
+    /// What sums are multiplied by.
+    zero_point: i32,
+    bytes: &'t mut [u8],
+    sums: &'t mut [i32],
+}
+
+impl<S: Source> Task for CopyRows<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let count = self.rows.len();
+        let groups = self.sums.len() / count.max(1);
+        for i in 0..count {
+            let row = &mut self.bytes[i * self.stride..][..self.row_bytes];
+            copy_row(self.source, self.rows.start + i, ActivationForm::I8, row);
+            for g in 0..groups {
+                let start = (g * self.group_len).min(row.len());
+                let group = &row[start..row.len().min(start.saturating_add(self.group_len))];
+                let sum = group.iter().fold(0i32, |sum, code| sum.wrapping_add(code.cast_signed().into()));
+                self.sums[g * count + i] = sum.wrapping_mul(self.zero_point);
+            }
+        }
+    }
+}
+
+/// Sums the weights of a panel less their zero points, group by group.
+struct SumColumns<'t> {
+    lines: &'t [NibbleLine],
+    group_steps: usize,
+    group_len: usize,
+    k: usize,
+    /// Empty if there are none.
+    zero_points: &'t [[i8; NIBBLE_COLUMNS]],
+    sums: &'t mut [[i32; NIBBLE_COLUMNS]],
+}
+
+impl Task for SumColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (g, sums) in self.sums.iter_mut().enumerate() {
+            let start = g * self.group_steps;
+            let lines = &self.lines[start..self.lines.len().min(start.saturating_add(self.group_steps))];
+            for line in lines {
+                for (sum, quad) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
+                    *sum += quad.iter().map(|pair| i32::from(pair & 15) + i32::from(pair >> 4)).sum::<i32>();
+                }
+            }
+            let len = self.group_len.min(self.k - g * self.group_len) as i32;
+            if let Some(zero_points) = self.zero_points.get(g) {
+                for (sum, &zero_point) in sums.iter_mut().zip(zero_points) {
+                    *sum = sum.wrapping_sub(len.wrapping_mul(zero_point.into()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The loops around products whose tiles are sums of f32. They are those of the integer nest
+//! (`nest.rs`), but k is not split, because what tiles read streams from L2 fast enough. Blocks of
+//! panels stay in L3 and blocks of rows in L2. Within them one panel follows the other, tile by
+//! tile.
+
+use core::ops::Range;
+
+use qcore::{ActivationFunction, Float};
+
+use crate::cpu::caches::Caches;
+use crate::cpu::vectorize::Task;
+use crate::drive::blocking::{Blocking, Extent};
+use crate::drive::threads::{Divisible, Part};
+use crate::kernel::token::Kernel;
+use crate::matrix::view::MatMut;
+use crate::matrix::workspace::{Arena, PanelScratch, RowScratch};
+use crate::output::stage::FloatStage;
+
+/// A product that is computed tile by tile, each of a block of rows and a panel.
+pub(crate) trait Tiles: Sync {
+    /// A block of rows, in the form that tiles read.
+    type Rows<'r>
+    where
+        Self: 'r;
+
+    /// A panel of weights, and what else its tiles read.
+    type Panel<'p>
+    where
+        Self: 'p;
+
+    /// The kernel that tiles run on.
+    fn kernel(&self) -> Kernel;
+
+    /// The stage that is applied to the sums.
+    fn stage(&self) -> &FloatStage<'_>;
+
+    /// Rows and columns of a whole tile.
+    fn tile(&self) -> (usize, usize);
+
+    /// Whether a block may be cut into tiles between any rows. (Else each tile but the last has all
+    /// its rows: rows in bands are laid out for that.)
+    fn even_tiles(&self) -> bool;
+
+    /// Columns of panel `p`, with its padding and without.
+    fn columns(&self, p: usize) -> (usize, usize);
+
+    /// The size of a part, in the units that blocks are cut into.
+    fn extent(&self, part: &Part) -> Extent;
+
+    /// Prepares a block of rows.
+    fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Self::Rows<'r>;
+
+    /// Prepares a panel.
+    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Self::Panel<'p>;
+
+    /// Computes the sums `y` of the rows `tile` of a block and a panel, row by row with the panel's
+    /// padding. `acc` has room for as many int32.
+    fn compute(
+        &self,
+        rows: &Self::Rows<'_>,
+        tile: Range<usize>,
+        panel: &Self::Panel<'_>,
+        y: &mut [f32],
+        acc: &mut [i32],
+    );
+}
+
+/// A product as parts for threads.
+pub(crate) struct PanelWalk<T>(pub(crate) T);
+
+impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
+    fn tile(&self) -> (usize, usize) {
+        self.0.tile()
+    }
+
+    fn run(&self, part: &Part, out: &mut MatMut<'_, Y>, arena: &mut Arena) {
+        if part.rows.is_empty() || part.panels.is_empty() {
+            return;
+        }
+        let product = &self.0;
+        let (kernel, stage, (mr, nr)) = (product.kernel(), product.stage(), product.tile());
+        let _set_up = kernel.set_up();
+        let block = Blocking::new(Caches::of_this_cpu(), product.extent(part));
+        let Arena { rows: row_scratch, panel: panel_scratch, acc, float_sums } = arena;
+        acc.resize(acc.len().max(mr * nr), 0);
+        float_sums.resize(float_sums.len().max(mr * nr), 0.0);
+        for jc in part.panels.clone().step_by(block.panels) {
+            let panels = jc..(jc + block.panels).min(part.panels.end);
+            for ic in part.rows.clone().step_by(block.rows) {
+                let rows = ic..(ic + block.rows).min(part.rows.end);
+                let first_row = ic - part.rows.start;
+                // The tiles are as even as possible, so none is left with a single row.
+                let (count, tiles) = (rows.len(), rows.len().div_ceil(mr));
+                let even = product.even_tiles();
+                let start = |tile: usize| if even { count * tile / tiles } else { count.min(tile * mr) };
+                let rows = product.rows(rows, row_scratch);
+                for p in panels.clone() {
+                    let panel = product.panel(p, panel_scratch);
+                    let (columns, used) = product.columns(p);
+                    let first_column = (p - part.panels.start) * nr;
+                    let bias = stage.bias.map(|bias| &bias[p * nr..p * nr + used]);
+                    for tile in 0..tiles {
+                        let i = start(tile)..start(tile + 1);
+                        let sums = &mut float_sums[..i.len() * columns];
+                        product.compute(&rows, i.clone(), &panel, sums, acc);
+                        let Some(out) = out
+                            .block(first_row + i.start..first_row + i.end, first_column..first_column + used)
+                        else {
+                            return;
+                        };
+                        let function = stage.function;
+                        kernel.vectorize(StoreFloats { sums, columns, bias, function, out });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Applies the stage to a tile.
+struct StoreFloats<'t, Y> {
+    sums: &'t mut [f32],
+    columns: usize,
+    bias: Option<&'t [f32]>,
+    function: ActivationFunction,
+    out: MatMut<'t, Y>,
+}
+
+impl<Y: Float> Task for StoreFloats<'_, Y> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        for (i, sums) in self.sums.chunks_exact_mut(self.columns).enumerate() {
+            if let Some(bias) = self.bias {
+                sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+            }
+            self.function.apply_slice(sums);
+            Y::narrow_slice(sums, self.out.row_mut(i).unwrap_or_default());
+        }
+    }
+}

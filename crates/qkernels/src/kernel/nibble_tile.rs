@@ -1,0 +1,114 @@
+//! Products of 4-bit weights with a scale for each group of k: how a kernel sees one tile, and the
+//! body for kernels that have none of their own.
+//!
+//! A code is unsigned, which makes it the u8 operand of the instructions that multiply bytes, and
+//! the activations are the i8 one. Its zero point is taken off the sums, where it multiplies the
+//! sum of the row's codes.
+
+use qcore::group_term;
+
+use crate::cpu::vectorize::Task;
+
+/// Columns of a panel.
+pub(crate) const NIBBLE_COLUMNS: usize = 16;
+
+/// k of a step.
+pub(crate) const NIBBLE_STEP: usize = 8;
+
+/// A step of all columns, as `weights/nibbles.rs` lays it out.
+pub(crate) type NibbleLine = [u8; NIBBLE_COLUMNS * NIBBLE_STEP / 2];
+
+/// The largest code of 4 bits.
+pub(crate) const LARGEST_NIBBLE: u8 = 15;
+
+/// One tile of 16 columns: `y[i][j]` is the sum over the groups g, in their order, of
+/// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the int32 sum
+///
+/// ```text
+/// sum over k of the group: a[i][k] * b[k][j]
+///   - row_terms[g][i] (times zero_points[g][j] if there are any)
+///   - origins[i] * column_terms[g][j], if there are any
+/// ```
+#[derive(Debug)]
+pub(crate) struct NibbleTile<'t> {
+    /// Rows of i8, with zeros behind k. Row i starts at byte `i * a_stride`.
+    pub(crate) a: &'t [u8],
+    /// Bytes between the starts of two rows.
+    pub(crate) a_stride: usize,
+    /// A packed panel.
+    pub(crate) b: &'t [NibbleLine],
+    /// Lines that share a scale. The last scale covers those that remain.
+    pub(crate) group_steps: usize,
+    /// For each group.
+    pub(crate) scales: &'t [[f32; NIBBLE_COLUMNS]],
+    /// For each group, if not all of them are the same.
+    pub(crate) zero_points: &'t [[i8; NIBBLE_COLUMNS]],
+    /// For each group, `term_stride` entries apart, the sum of each row's codes; times the zero
+    /// point, if that is the same for all columns.
+    pub(crate) row_terms: &'t [i32],
+    /// Rows of the block, to which this tile belongs.
+    pub(crate) term_stride: usize,
+    /// What each row has more than the values that it stands for; empty if that is nothing.
+    pub(crate) origins: &'t [i32],
+    /// For each group the sums of the weights less their zero points; empty like `origins`.
+    pub(crate) column_terms: &'t [[i32; NIBBLE_COLUMNS]],
+    /// The scale of each row. There are as many as rows, at least 1.
+    pub(crate) factors: &'t [f32],
+    /// A result for each row and column.
+    pub(crate) y: &'t mut [[f32; NIBBLE_COLUMNS]],
+}
+
+/// Rows of a tile of the plain body.
+pub(crate) const PLAIN_NIBBLE_ROWS: usize = 4;
+
+/// The plain body.
+pub(crate) struct PlainNibbles<'p, 't>(pub(crate) &'p mut NibbleTile<'t>);
+
+impl Task for PlainNibbles<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let tile = self.0;
+        let groups = tile.scales.len();
+        for i in 0..tile.factors.len() {
+            let (row, _) = tile.a[i * tile.a_stride..].as_chunks::<NIBBLE_STEP>();
+            for g in 0..groups {
+                let start = g * tile.group_steps;
+                let steps = start..tile.b.len().min(start.saturating_add(tile.group_steps));
+                let mut sums = [0i32; NIBBLE_COLUMNS];
+                for step in steps {
+                    add_products(&mut sums, &row[step], &tile.b[step]);
+                }
+                let of_row = tile.row_terms[g * tile.term_stride + i];
+                let zero_points = tile.zero_points.get(g).map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
+                for (sum, zero_point) in sums.iter_mut().zip(zero_points) {
+                    *sum = sum.wrapping_sub(of_row.wrapping_mul(zero_point));
+                }
+                if let (Some(&origin), Some(of_columns)) = (tile.origins.get(i), tile.column_terms.get(g)) {
+                    for (sum, of_column) in sums.iter_mut().zip(of_columns) {
+                        *sum = sum.wrapping_sub(origin.wrapping_mul(*of_column));
+                    }
+                }
+                let columns = sums.iter().zip(&tile.scales[g]);
+                for (y, (&sum, &scale)) in tile.y[i].iter_mut().zip(columns) {
+                    let term = group_term(tile.factors[i], scale, sum);
+                    *y = if g == 0 { term } else { *y + term };
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of a step.
+#[inline(always)]
+fn add_products(sums: &mut [i32; NIBBLE_COLUMNS], a: &[u8; NIBBLE_STEP], b: &NibbleLine) {
+    let (quads, _) = b.as_chunks::<4>();
+    for t in 0..4 {
+        let (low, high) = (i32::from(a[t].cast_signed()), i32::from(a[4 + t].cast_signed()));
+        for j in 0..NIBBLE_COLUMNS {
+            let pair = quads[j][t];
+            sums[j] += i32::from(pair & LARGEST_NIBBLE) * low + i32::from(pair >> 4) * high;
+        }
+    }
+}
