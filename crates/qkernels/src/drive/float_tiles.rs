@@ -42,7 +42,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn tile(&self) -> (usize, usize) {
-        (self.kernel().desc().float.as_ref().map_or(PLAIN_ROWS, |body| body.rows), self.w.panel_columns())
+        let body = self.kernel().desc().float_body(self.w.kr());
+        (body.map_or(PLAIN_ROWS, |body| body.rows), self.w.panel_columns())
     }
 
     fn even_tiles(&self) -> bool {
@@ -54,16 +55,21 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn extent(&self, part: &Part) -> Extent {
-        let desc = self.kernel().desc();
-        let (mr, nr) = self.tile();
-        let (group_bytes, panel_group_bytes) = (desc.kr * size_of::<f32>(), nr * desc.kr);
-        Extent { group_bytes, panel_group_bytes, mr, ..part.extent(desc, self.w.k()) }
+        let ((mr, nr), kr) = (self.tile(), self.w.kr());
+        Extent {
+            rows: part.rows.len(),
+            panels: part.panels.len(),
+            groups: self.w.k().div_ceil(kr),
+            group_bytes: kr * size_of::<f32>(),
+            panel_group_bytes: nr * kr,
+            mr,
+        }
     }
 
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> FloatRows<'r> {
         // The rows are there: products check shapes.
         let a = self.a.row_range(rows).unwrap_or(self.a);
-        FloatRows::new(&a, self.kernel(), &mut scratch.floats)
+        FloatRows::new(&a, self.kernel(), self.w.kr(), &mut scratch.floats)
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> ScaledPanel<'p> {
@@ -78,8 +84,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         y: &mut [f32],
         _: &mut [i32],
     ) {
-        let desc = self.kernel().desc();
-        let groups = desc.groups(self.w.k());
+        let kr = self.w.kr();
+        let groups = self.w.k().div_ceil(kr);
         if groups == 0 {
             // Channels without depth have no groups of scales that a kernel could read.
             return y.fill(0.0);
@@ -91,8 +97,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             b: panel.codes,
             columns: panel.columns,
             groups,
-            kr: desc.kr,
-            scale_groups: desc.groups(self.w.group_len()),
+            kr,
+            scale_groups: self.w.group_len().div_ceil(kr),
             scales: panel.scales,
             zero_points: panel.zero_points,
             nr: self.w.panel_columns(),
@@ -108,20 +114,19 @@ pub(crate) struct FloatRows<'r> {
 }
 
 impl<'r> FloatRows<'r> {
-    fn new<A: Float>(a: &MatRef<'_, A>, kernel: Kernel, buffer: &'r mut Vec<f32>) -> Self {
-        let desc = kernel.desc();
+    fn new<A: Float>(a: &MatRef<'_, A>, kernel: Kernel, kr: usize, buffer: &'r mut Vec<f32>) -> Self {
         if a.cols() == 0 {
             // Empty rows take no memory, however many there are.
             return Self { values: &[], stride: 0 };
         }
-        let row_len = a.cols().next_multiple_of(desc.kr);
+        let row_len = a.cols().next_multiple_of(kr);
         let stride = staggered(row_len * size_of::<f32>()) / size_of::<f32>();
         // The leftovers of the last use are overwritten, so only growth writes zeros here.
         if buffer.len() < a.rows() * stride {
             buffer.resize(a.rows() * stride, 0.0);
         }
         // Units are at least 1, so nothing overflows here.
-        let factor = desc.float.as_ref().map_or(1.0, |body| 1.0 / body.unit);
+        let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);
         kernel.vectorize(Widen { a, factor, row_len, stride, buffer });
         Self { values: buffer, stride }
     }

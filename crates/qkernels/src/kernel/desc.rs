@@ -118,6 +118,11 @@ impl KernelDesc {
         (rows >> self.band.trailing_zeros()) + usize::from(rows & (self.band - 1) > 0)
     }
 
+    /// The body of weight-only products on panels with groups of `kr`; `None` for the plain one.
+    pub(crate) fn float_body(&self, kr: usize) -> Option<&FloatBody> {
+        if kr == self.kr { self.float.as_ref() } else { self.nibbles.as_ref().map(|body| &body.float) }
+    }
+
     /// Which row form this kernel reads.
     pub(crate) fn kind(&self) -> PanelKind {
         if self.narrow_groups > 0 { PanelKind::Proven } else { PanelKind::Any }
@@ -196,12 +201,14 @@ pub(crate) struct FloatBody {
 }
 
 /// A kernel's own body for products of 4-bit weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct NibbleBody {
     /// Most rows of a tile.
     pub(crate) rows: usize,
     /// Runs one tile, as [`NibbleTile`] defines it.
     pub(crate) run: unsafe fn(&mut NibbleTile<'_>),
+    /// The body of weight-only products on expanded panels, which have groups of four k.
+    pub(crate) float: FloatBody,
 }
 
 impl PartialEq for KernelDesc {

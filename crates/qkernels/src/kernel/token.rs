@@ -87,7 +87,7 @@ impl Kernel {
 
     /// Runs the body of weight-only products on one tile.
     pub(crate) fn run_float(self, tile: &mut FloatTile<'_>) {
-        match &self.0.float {
+        match self.0.float_body(tile.kr) {
             // SAFETY: as for `run`.
             Some(body) => unsafe { (body.run)(tile) },
             None => self.vectorize(Plain(tile)),

@@ -8,7 +8,7 @@
 
 use core::fmt;
 
-use crate::kernel::desc::KernelDesc;
+use crate::cpu::vectorize::Task;
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine};
 use crate::kernel::token::Kernel;
 use crate::matrix::view::MatRef;
@@ -125,20 +125,32 @@ impl PackedNibbles {
         &lines[p * self.steps()..][..self.steps()]
     }
 
-    /// Writes the codes of panel `p` as a panel of bytes, with groups of `desc.kr` consecutive k.
-    pub(crate) fn expand(&self, p: usize, desc: &KernelDesc, to: &mut Vec<i8>) {
-        let kr = desc.kr;
-        let groups = desc.groups(self.k);
-        to.clear();
-        to.resize(groups * kr * NIBBLE_COLUMNS, 0);
-        for (step, line) in self.panel(p).iter().enumerate() {
-            for within in 0..NIBBLE_STEP.min(groups * kr - (step * NIBBLE_STEP).min(groups * kr)) {
-                let k = step * NIBBLE_STEP + within;
-                let to = &mut to[k / kr * kr * NIBBLE_COLUMNS..][..kr * NIBBLE_COLUMNS];
-                for column in 0..NIBBLE_COLUMNS {
-                    let (at, shift) = place(column, within);
-                    to[column * kr + k % kr] = (line[at] >> shift & LARGEST_NIBBLE).cast_signed();
-                }
+    /// Writes the codes of panel `p` as a panel of bytes, with groups of four consecutive k.
+    pub(crate) fn expand(&self, p: usize, to: &mut Vec<i8>) {
+        let lines = self.panel(p);
+        to.resize(2 * size_of_val(lines), 0);
+        self.kernel.vectorize(Expand { lines, to });
+    }
+}
+
+/// k of a group of an expanded panel.
+pub(crate) const QUAD: usize = NIBBLE_STEP / 2;
+
+struct Expand<'t> {
+    lines: &'t [NibbleLine],
+    to: &'t mut [i8],
+}
+
+impl Task for Expand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let halves = self.to.as_chunks_mut::<{ size_of::<NibbleLine>() }>().0.as_chunks_mut::<2>().0;
+        for (line, [low, high]) in self.lines.iter().zip(halves) {
+            for (at, pair) in line.iter().enumerate() {
+                low[at] = (pair & LARGEST_NIBBLE).cast_signed();
+                high[at] = (pair >> 4).cast_signed();
             }
         }
     }

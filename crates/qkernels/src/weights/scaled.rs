@@ -5,7 +5,7 @@ use qcore::{AccumulatorError, check_accumulator, first_non_finite};
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_COLUMNS};
 use crate::kernel::token::Kernel;
 use crate::output::channels::Largest;
-use crate::weights::nibbles::PackedNibbles;
+use crate::weights::nibbles::{PackedNibbles, QUAD};
 use crate::weights::packed::PackedWeights;
 
 /// Why scales and zero points do not fit weights.
@@ -128,7 +128,7 @@ enum Codes {
 /// A panel of weights with their scales.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScaledPanel<'p> {
-    /// The codes of the panel, in the order of the kernel.
+    /// The codes of the panel.
     pub(crate) codes: &'p [i8],
     /// Columns of the panel, with its padding.
     pub(crate) columns: usize,
@@ -371,15 +371,23 @@ impl ScaledWeights {
         }
     }
 
-    /// Panel `p` in the order of the kernel. Codes of 4 bits are expanded into `buffer`.
+    /// Consecutive k that lie side by side in [`panel`](Self::panel).
+    pub(crate) fn kr(&self) -> usize {
+        match self.codes {
+            Codes::Bytes(_) => self.kernel().desc().kr,
+            Codes::Nibbles(_) => QUAD,
+        }
+    }
+
+    /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into `buffer`.
     pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
         let (scales, zero_points) = self.entries(p);
         let desc = self.kernel().desc();
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.panel(p, 0..desc.groups(self.k()) * desc.kr),
             Codes::Nibbles(weights) => {
-                weights.expand(p, desc, buffer);
-                buffer
+                weights.expand(p, buffer);
+                &buffer[..self.k().next_multiple_of(QUAD) * NIBBLE_COLUMNS]
             }
         };
         ScaledPanel { codes, columns: self.columns(p).0, scales, zero_points }

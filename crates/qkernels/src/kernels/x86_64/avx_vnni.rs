@@ -8,7 +8,7 @@ use core::arch::x86_64::*;
 use super::simd::{load_i8x32, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{float256, store, vec256};
+use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
@@ -41,7 +41,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: Some(float256::QUADS),
     scaled: None,
-    nibbles: None,
+    nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

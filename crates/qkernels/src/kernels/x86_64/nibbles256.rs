@@ -7,6 +7,7 @@
 
 use core::arch::x86_64::*;
 
+use super::float256;
 use super::simd::{
     add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, store_i32x8,
 };
@@ -15,7 +16,7 @@ use super::vec256::{self, LANES};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run };
+pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: float256::QUADS };
 
 /// Vectors of a panel.
 const V: usize = NIBBLE_COLUMNS / LANES;
