@@ -49,15 +49,27 @@ impl WeightConfig {
 /// use qnn::WeightOnlyConfig;
 /// let per_channel = WeightOnlyConfig::default();
 /// let per_group = WeightOnlyConfig { group_len: Some(128), ..per_channel };
+/// let four_bits = WeightOnlyConfig { group_len: Some(32), ..WeightOnlyConfig::with_bits(4)? };
+/// # Ok::<(), qcore::CodeRangeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WeightOnlyConfig {
     /// How the range of a channel or group becomes a scale and, if the scheme is affine, a zero
-    /// point. Its codes are i8.
+    /// point. Its codes are i8. Codes of at most 4 bits take half a byte.
     pub scheme: Scheme,
     /// How many weights along k share a scale: a multiple of [`qkernels::GROUP_STEP`], or `None`
     /// for a whole output channel.
     pub group_len: Option<usize>,
+}
+
+impl WeightOnlyConfig {
+    /// Symmetric codes of 2 to 8 bits, a scale for each channel.
+    ///
+    /// # Errors
+    /// [`CodeRangeError`] if there are no such codes.
+    pub fn with_bits(bits: u32) -> Result<Self, CodeRangeError> {
+        Ok(Self { scheme: WeightConfig::with_bits(bits)?.scheme, group_len: None })
+    }
 }
 
 impl Default for WeightOnlyConfig {

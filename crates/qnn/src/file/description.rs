@@ -19,6 +19,8 @@ const FORMAT: &str = "qnn.layers";
 /// the same, but who knows only the older version does not know where those tensors belong.
 const VERSION: u32 = 2;
 const VERSION_WITH_TENSORS: u32 = 3;
+/// The version of a file that has weights of 4 bits, with other tensors or without.
+const VERSION_WITH_NIBBLES: u32 = 4;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -60,6 +62,10 @@ pub(crate) struct LayerDescription {
     /// How many consecutive k share a scale. Only weight-only layers with groups have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<usize>,
+    /// The inputs of a weight-only layer whose weights have 4 bits, two to a byte: of an even k in
+    /// the low half, of an odd one in the high half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nibbles: Option<usize>,
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.
@@ -108,7 +114,7 @@ impl Description {
     ) -> Result<Self, serde_json::Error> {
         let mut description = Self {
             format: FORMAT.to_owned(),
-            version: if tensors.is_empty() { VERSION } else { VERSION_WITH_TENSORS },
+            version: version(&layers, &tensors),
             requantize: REQUANTIZE.to_owned(),
             layers,
             tensors,
@@ -126,12 +132,12 @@ impl Description {
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
-        if !(VERSION..=VERSION_WITH_TENSORS).contains(&identity.version) {
-            return Err(LoadError::Version { expected: VERSION_WITH_TENSORS, got: identity.version });
+        if !(VERSION..=VERSION_WITH_NIBBLES).contains(&identity.version) {
+            return Err(LoadError::Version { expected: VERSION_WITH_NIBBLES, got: identity.version });
         }
         let description = parsed.map_err(LoadError::Description)?;
-        if description.tensors.is_empty() == (identity.version == VERSION_WITH_TENSORS) {
-            let expected = if description.tensors.is_empty() { VERSION } else { VERSION_WITH_TENSORS };
+        let expected = version(&description.layers, &description.tensors);
+        if expected != identity.version {
             return Err(LoadError::Version { expected, got: identity.version });
         }
         named("requantize", &[(REQUANTIZE, ())], description.requantize.clone())?;
@@ -153,6 +159,17 @@ impl Description {
     }
 }
 
+/// The lowest version that knows everything of a file.
+fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
+    if layers.iter().any(|layer| layer.nibbles.is_some()) {
+        VERSION_WITH_NIBBLES
+    } else if tensors.is_empty() {
+        VERSION
+    } else {
+        VERSION_WITH_TENSORS
+    }
+}
+
 impl LayerDescription {
     /// The description of a layer, without what only layers of its form have.
     pub(crate) fn new(name: &str, form: Form, activation: ActivationFunction) -> Self {
@@ -164,6 +181,7 @@ impl LayerDescription {
             input: None,
             dynamic: None,
             group: None,
+            nibbles: None,
         }
     }
 

@@ -44,6 +44,12 @@ pub enum LoadError {
     /// The description is not valid JSON, or has wrong fields.
     #[error("metadata {KEY:?}: {0}")]
     Description(serde_json::Error),
+    /// Weights of 4 bits have a code behind an odd number of inputs.
+    #[error("tensor {tensor:?} has a code of 4 bits behind the last one of a row")]
+    Padding {
+        /// The tensor.
+        tensor: String,
+    },
     /// The description names a format or a choice that this version does not know.
     #[error("{field} is {got:?}, expected {expected}")]
     Unknown {

@@ -29,8 +29,9 @@ use crate::config::form::Form;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::stored::{StoredCodes, StoredForm, StoredLayer};
 use crate::layer::tensor::FloatTensor;
+use crate::layer::weight_only::USUAL_NIBBLE_ZERO;
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
@@ -149,12 +150,13 @@ impl<'d> LayerFile<'d> {
 
     fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
         let activation = described.function()?;
-        let LayerDescription { name, form, input, dynamic, group, .. } = described;
+        let LayerDescription { name, form, input, dynamic, group, nibbles, .. } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let fields = [
             ("input", input.is_some(), form == Form::Static),
             ("dynamic", dynamic.is_some(), form == Form::Dynamic),
             ("group", group.is_some(), form == Form::WeightOnly && group.is_some()),
+            ("nibbles", nibbles.is_some(), form == Form::WeightOnly && nibbles.is_some()),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -163,7 +165,14 @@ impl<'d> LayerFile<'d> {
         if form == Form::Float {
             return self.take_float(name, activation);
         }
-        let (weight, n, k) = self.file.take_matrix(&format!("{name}.weight"), Dtype::I8)?;
+        let tensor = format!("{name}.weight");
+        let dtype = if nibbles.is_some() { Dtype::U8 } else { Dtype::I8 };
+        let (weight, n, columns) = self.file.take_matrix(&tensor, dtype)?;
+        let k = nibbles.unwrap_or(columns);
+        if nibbles.is_some() && columns != k.div_ceil(2) {
+            let (expected, got) = (vec![n, k.div_ceil(2)], vec![n, columns]);
+            return Err(TensorFileError::Shape { tensor, expected, got }.into());
+        }
         if n == 0 || k == 0 {
             return Err(LoadError::Layer { layer: name, error: LayerError::Empty { n, k } });
         }
@@ -174,12 +183,22 @@ impl<'d> LayerFile<'d> {
         let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?;
         let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
         let rest = self.read_rest(&name, n, input, dynamic, group)?;
+        let codes = nibbles.and_then(|k| weight.to_nibbles(k));
+        if nibbles.is_some() && codes.is_none() {
+            return Err(LoadError::Padding { tensor });
+        }
         let build = || {
             let stored = StoredLayer {
                 name: name.clone(),
-                weight: MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?,
+                weight: match &codes {
+                    None => StoredCodes::Bytes(MatRef::new(bytemuck::cast_slice(&weight.data), n, k)?),
+                    Some(codes) => StoredCodes::Nibbles(MatRef::new(codes, n, k)?),
+                },
                 weight_scales: scales.to_f32(),
-                weight_zero_points: zero_points.map(|codes| bytemuck::cast_slice(&codes.data).to_vec()),
+                weight_zero_points: match zero_points {
+                    Some(codes) => Some(bytemuck::cast_slice(&codes.data).to_vec()),
+                    None => nibbles.map(|_| vec![USUAL_NIBBLE_ZERO; shape.iter().product()]),
+                },
                 activation,
             };
             stored.layer(rest, kernel)

@@ -152,9 +152,28 @@ impl Tensor<'static> {
         let data = values.into_iter().map(i8::cast_unsigned).collect::<Vec<_>>();
         Tensor { dtype: Dtype::I8, shape, data: data.into() }
     }
+
+    /// Codes (n, k) of 4 bits, two to a byte.
+    pub(crate) fn of_nibbles(n: usize, k: usize, codes: &[i8]) -> Self {
+        let pair = |pair: &[i8]| pair.iter().rev().fold(0, |byte, code| byte << 4 | code.cast_unsigned());
+        let data: Vec<u8> = codes.chunks(k.max(1)).flat_map(|row| row.chunks(2).map(pair)).collect();
+        Tensor { dtype: Dtype::U8, shape: vec![n, k.div_ceil(2)], data: data.into() }
+    }
 }
 
 impl Tensor<'_> {
+    /// The codes (n, k) of 4 bits; `None` if there are other codes than these.
+    pub(crate) fn to_nibbles(&self, k: usize) -> Option<Vec<u8>> {
+        let mut codes = Vec::with_capacity(2 * self.data.len());
+        for row in self.data.chunks(k.div_ceil(2).max(1)) {
+            codes.extend(row.iter().flat_map(|pair| [pair & 15, pair >> 4]));
+            if k % 2 == 1 && codes.pop() != Some(0) {
+                return None;
+            }
+        }
+        Some(codes)
+    }
+
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         self.data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }

@@ -158,12 +158,17 @@ impl Writer {
     fn add_weight_only(&mut self, layer: &WeightOnlyLinear) -> Result<(), SaveError> {
         let (name, n, k, weights) = (layer.name(), layer.n(), layer.k(), layer.weights());
         let grouped = weights.group_len() < k;
-        self.describe(name, Form::WeightOnly, layer.activation()).group =
-            grouped.then(|| weights.group_len());
+        let nibbles = weights.bits() == 4;
+        let description = self.describe(name, Form::WeightOnly, layer.activation());
+        description.group = grouped.then(|| weights.group_len());
+        description.nibbles = nibbles.then_some(k);
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
-        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.unpack()));
+        let codes = weights.unpack();
+        let weight =
+            if nibbles { Tensor::of_nibbles(n, k, &codes) } else { Tensor::of_i8(vec![n, k], codes) };
+        self.add_tensor(name, "weight", weight);
         self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
-        if let Some(zero_points) = weights.zero_points() {
+        if let Some(zero_points) = layer.stored_zero_points() {
             self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));
         }
         if let Some(bias) = layer.bias() {

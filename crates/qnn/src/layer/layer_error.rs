@@ -149,6 +149,9 @@ pub enum LayerError {
         /// Why.
         error: ParamError,
     },
+    /// Weights of 4 bits in a form that multiplies integers of 8 bits.
+    #[error("weights of 4 bits are for weight-only layers")]
+    FourBits,
     /// The weights of a channel have no codes.
     #[error(transparent)]
     Channel(#[from] ChannelError),

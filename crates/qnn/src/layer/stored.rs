@@ -12,13 +12,36 @@ use super::weight_only::WeightOnlyLinear;
 /// What a file has of a quantized layer, whatever its form. Values have not been checked.
 pub(crate) struct StoredLayer<'w> {
     pub(crate) name: String,
-    /// Codes (n, k).
-    pub(crate) weight: MatRef<'w, i8>,
+    pub(crate) weight: StoredCodes<'w>,
     /// The scale of each channel (n) or group (n, groups).
     pub(crate) weight_scales: Vec<f32>,
     /// The zero point of each channel or group; `None` if all are 0.
     pub(crate) weight_zero_points: Option<Vec<i8>>,
     pub(crate) activation: ActivationFunction,
+}
+
+/// Codes (n, k).
+pub(crate) enum StoredCodes<'w> {
+    Bytes(MatRef<'w, i8>),
+    /// Of 4 bits, 0 to 15. Only weight-only layers have them.
+    Nibbles(MatRef<'w, u8>),
+}
+
+impl<'w> StoredCodes<'w> {
+    /// (n, k).
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        match self {
+            StoredCodes::Bytes(codes) => (codes.rows(), codes.cols()),
+            StoredCodes::Nibbles(codes) => (codes.rows(), codes.cols()),
+        }
+    }
+
+    fn bytes(self) -> Result<MatRef<'w, i8>, LayerError> {
+        match self {
+            StoredCodes::Bytes(codes) => Ok(codes),
+            StoredCodes::Nibbles(_) => Err(LayerError::FourBits),
+        }
+    }
 }
 
 /// What a file has of a layer of one form only.
@@ -34,14 +57,21 @@ impl StoredLayer<'_> {
         let Self { name, weight, weight_scales, weight_zero_points, activation } = self;
         Ok(match form {
             StoredForm::Static { bias, input } => {
-                let parts =
-                    StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation };
+                let parts = StaticParts {
+                    name,
+                    weight: weight.bytes()?,
+                    weight_scales,
+                    weight_zero_points,
+                    bias,
+                    input,
+                    activation,
+                };
                 StaticLinear::new(parts, kernel)?.into()
             }
             StoredForm::Dynamic { bias, activations } => {
                 let parts = DynamicParts {
                     name,
-                    weight,
+                    weight: weight.bytes()?,
                     weight_scales,
                     weight_zero_points,
                     bias,

@@ -1,9 +1,12 @@
-//! The form in which only the weights are quantized: floats come in, weights are i8, floats come
-//! out.
+//! The form in which only the weights are quantized: floats come in, weights are i8 or 4 bits,
+//! floats come out.
 
-use qcore::{ActivationFunction, Float, Groups, first_non_finite, group_params, quantize_per_group};
+use qcore::{
+    ActivationFunction, CodeRange, Float, Groups, first_non_finite, group_params, quantize_per_group,
+};
 use qkernels::{
-    FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Threads, WeightScales, weight_only,
+    FloatStage, Kernel, MatMut, MatRef, PackedNibbles, PackedWeights, ScaledWeights, Threads, WeightScales,
+    weight_only,
 };
 
 use super::float::FloatLinear;
@@ -12,12 +15,13 @@ use super::head::{Head, head_methods};
 use super::layer_error::LayerError;
 use super::rows::{check_input, check_output};
 use super::storage::Storage;
+use super::stored::StoredCodes;
 use super::workspace::LinearWorkspace;
 use crate::config::weights::WeightOnlyConfig;
 
-/// A layer with i8 weights and float activations (W8A32 and W8A16): `y = x * dequantize(w)^T +
-/// bias`. Weights are read as i8 and become f32 in registers. With few rows, reading weights is
-/// what takes time.
+/// A layer with i8 or 4-bit weights and float activations (W8A32, W8A16, W4A32, W4A16): `y = x *
+/// dequantize(w)^T + bias`. Weights are read as they are packed and become f32 in registers. With
+/// few rows, reading weights is what takes time.
 ///
 /// ```
 /// use half::f16;
@@ -45,7 +49,8 @@ pub struct WeightOnlyLinear {
 }
 
 impl WeightOnlyLinear {
-    /// Quantizes `weight` (n, k), row-major, for products on `kernel`.
+    /// Quantizes `weight` (n, k), row-major, for products on `kernel`. Codes of at most 4 bits, -8
+    /// to 7 or 0 to 15, are packed two to a byte.
     ///
     /// # Errors
     /// [`LayerError`] if n or k is 0, a length is not what the shape says, a value is not finite,
@@ -69,16 +74,24 @@ impl WeightOnlyLinear {
             i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
         });
         let zero_points = zero_points.collect::<Result<Vec<i8>, _>>()?;
+        let bias = bias.map(<[f32]>::to_vec);
+        if let Some(least) = least_nibble(config.scheme.codes, &zero_points) {
+            let nibble = |&code: &i8| code.wrapping_sub(least);
+            let codes: Vec<u8> = codes.iter().map(|code| nibble(code).cast_unsigned()).collect();
+            let zero_points: Vec<i8> = zero_points.iter().map(nibble).collect();
+            let codes = StoredCodes::Nibbles(MatRef::new(&codes, n, k)?);
+            return Self::from_codes(codes, &scales, Some(&zero_points), config.group_len, bias, kernel);
+        }
         let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
         let zero_points = affine.then_some(&zero_points[..]);
-        let bias = bias.map(<[f32]>::to_vec);
-        Self::from_codes(MatRef::new(&codes, n, k)?, &scales, zero_points, config.group_len, bias, kernel)
+        let codes = StoredCodes::Bytes(MatRef::new(&codes, n, k)?);
+        Self::from_codes(codes, &scales, zero_points, config.group_len, bias, kernel)
     }
 
     /// Makes a layer of codes (n, k), with a scale and perhaps a zero point for each channel, or
     /// for each group of `group` weights.
     pub(crate) fn from_codes(
-        codes: MatRef<'_, i8>,
+        codes: StoredCodes<'_>,
         scales: &[f32],
         zero_points: Option<&[i8]>,
         group: Option<usize>,
@@ -87,7 +100,8 @@ impl WeightOnlyLinear {
     ) -> Result<Self, LayerError> {
         // Before packing, which allocates for each row: a matrix without elements may claim any
         // number.
-        check_shape(codes.rows(), codes.cols())?;
+        let (n, k) = codes.shape();
+        check_shape(n, k)?;
         let scales = match group {
             None => WeightScales::per_channel(scales),
             Some(group) => WeightScales::per_group(scales, group),
@@ -96,7 +110,13 @@ impl WeightOnlyLinear {
             None => scales,
             Some(zero_points) => scales.with_zero_points(zero_points),
         };
-        Self::from_weights(ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?, bias)
+        let weights = match codes {
+            StoredCodes::Bytes(codes) => ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?,
+            StoredCodes::Nibbles(codes) => {
+                ScaledWeights::of_nibbles(PackedNibbles::from_nk(codes, kernel)?, scales)?
+            }
+        };
+        Self::from_weights(weights, bias)
     }
 
     /// Makes a layer of weights that are quantized already.
@@ -168,15 +188,22 @@ impl WeightOnlyLinear {
         self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len)
     }
 
-    /// Bytes that must be stored: weights, scales, zero points (a byte each), bias.
+    /// Bytes that must be stored: weights, scales, zero points (a byte each, unless all are 0, or 8
+    /// for 4 bits), bias.
     pub fn storage(&self) -> Storage {
         let groups = self.n() * self.weights.groups();
         Storage {
-            weights: self.n() * self.k(),
+            weights: self.n() * if self.weights.bits() == 4 { self.k().div_ceil(2) } else { self.k() },
             scales: 4 * groups,
-            zero_points: if self.weights.zero_points().is_some() { groups } else { 0 },
+            zero_points: if self.stored_zero_points().is_some() { groups } else { 0 },
             bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
         }
+    }
+
+    /// The zero points, unless all are what codes of these bits have by themselves.
+    pub(crate) fn stored_zero_points(&self) -> Option<Vec<i8>> {
+        let usual = if self.weights.bits() == 4 { USUAL_NIBBLE_ZERO } else { 0 };
+        self.weights.zero_points().filter(|all| all.iter().any(|&zero_point| zero_point != usual))
     }
 
     /// Computes `out` (m, n) of `x` (m, k). [`weight_only`] says how precise it is, and what the
@@ -201,6 +228,19 @@ impl WeightOnlyLinear {
         let stage = stage.with_activation(self.activation())?;
         Ok(weight_only(x, &self.weights, &stage, out, threads, &mut workspace.gemm)?)
     }
+}
+
+/// The zero point of signed codes of 4 bits that are packed as 0 to 15.
+pub(crate) const USUAL_NIBBLE_ZERO: i8 = 8;
+
+/// The code that is packed as 0, if codes and zero points fit 4 bits.
+fn least_nibble(codes: CodeRange, zero_points: &[i8]) -> Option<i8> {
+    let fits = |least: i32| {
+        let range = least..least + 16;
+        let all = zero_points.iter().all(|&zero_point| range.contains(&zero_point.into()));
+        range.contains(&codes.min()) && range.contains(&codes.max()) && all
+    };
+    [-8_i8, 0].into_iter().find(|&least| fits(least.into()))
 }
 
 /// Checks that a layer has an output and an input.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use qcore::{CodeRange, Scheme};
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    Checkpoint, FloatMlp, LayerError, LayerFile, LinearWorkspace, LoadError, Mlp, PassLayerError,
-    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError,
+    Checkpoint, FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp, PassLayerError,
+    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError, WeightOnlyConfig,
+    WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -57,7 +59,7 @@ impl Contents {
 
 /// JSON with the fields in the order of the format; serde_json sorts those of a Value.
 fn json(value: &serde_json::Value) -> String {
-    const FIELDS: [&str; 16] = [
+    const FIELDS: [&str; 17] = [
         "format",
         "version",
         "requantize",
@@ -73,6 +75,7 @@ fn json(value: &serde_json::Value) -> String {
         "per",
         "scheme",
         "group",
+        "nibbles",
         "checksum",
     ];
     match value {
@@ -208,10 +211,10 @@ fn another_program_s_file_is_told_apart() {
         "format is \"gguf\", expected qnn.layers"
     );
     let next = |c: &mut Contents| {
-        c.description["version"] = 4.into();
+        c.description["version"] = 5.into();
         c.description["groups"] = 32.into(); // what only the next version knows must not come first
     };
-    assert_eq!(error(next).to_string(), "version 4 of the format, expected 3");
+    assert_eq!(error(next).to_string(), "version 5 of the format, expected 4");
     assert!(matches!(error(|c| c.description["groups"] = 32.into()), LoadError::Description(_)));
     assert!(matches!(error(|c| c.description["layers"] = "fc1".into()), LoadError::Description(_)));
     for (field, expected) in [
@@ -325,6 +328,35 @@ fn values_must_be_usable() {
         layer == "fc1" && matches!(error, PassLayerError::Quantize(LayerError::Multiplier { .. })),
         "{error}"
     );
+}
+
+#[test]
+fn weights_of_4_bits_are_checked() {
+    let scheme = Scheme { codes: CodeRange::signed(4).unwrap(), ..Scheme::weights_i8() };
+    let config = WeightOnlyConfig { scheme, group_len: Some(16) };
+    let kernel = Kernel::select().unwrap();
+    let layer = WeightOnlyLinear::quantize(&linear("fc", 2, 21), &config, kernel).unwrap();
+    let good = Contents::of(&layers_to_bytes(&Linear::from(layer)).unwrap());
+    let error = |alter: &dyn Fn(&mut Contents)| {
+        let mut contents = good.clone();
+        alter(&mut contents);
+        let bytes = contents.to_bytes();
+        let mut file = LayerFile::parse(&bytes).unwrap();
+        file.take("fc", None).map(|_| ()).unwrap_err().to_string()
+    };
+    // The last byte of a row has one code, since 21 is odd.
+    let padding = |c: &mut Contents| c.tensors.get_mut("fc.weight").unwrap().2[10] |= 0x10;
+    assert!(error(&padding).contains(r#""fc.weight" has a code of 4 bits behind the last one"#));
+    let shape = |c: &mut Contents| c.description["layers"][0]["nibbles"] = 23.into();
+    assert_eq!(error(&shape), r#"tensor "fc.weight" has shape [2, 11], expected [2, 12]"#);
+    let huge = |c: &mut Contents| c.description["layers"][0]["nibbles"] = usize::MAX.into();
+    assert!(error(&huge).contains("expected [2, 9223372036854775808]"), "{}", error(&huge));
+    let static_form = |c: &mut Contents| c.description["layers"][0]["form"] = "dynamic".into();
+    assert!(error(&static_form).contains("fc"), "{}", error(&static_form));
+    let zero_points = |c: &mut Contents| {
+        c.tensors.insert("fc.weight_zero_point".to_owned(), (Dtype::I8, vec![2, 2], vec![8, 16, 8, 8]));
+    };
+    assert!(error(&zero_points).contains("the zero point of group 1 of channel 0 is 16"));
 }
 
 /// A program that prints an error and its causes should not print anything twice.

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use half::{bf16, f16};
 use qcore::{ActivationFunction, AffineRange, CodeRange, Float, Kind, Scheme};
 use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads};
-use qnn::{FloatMlp, LayerError, LinearWorkspace, WeightOnlyConfig, WeightOnlyLinear, argmax_rows};
+use qnn::{
+    FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, Storage, WeightOnlyConfig, WeightOnlyLinear,
+    argmax_rows, layers_to_bytes,
+};
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
 
@@ -31,6 +34,21 @@ fn configs() -> [WeightOnlyConfig; 4] {
         grouped,
         WeightOnlyConfig { scheme: affine(), ..symmetric },
         WeightOnlyConfig { scheme: affine(), ..grouped },
+    ]
+}
+
+/// Symmetric, affine and unsigned codes of 4 bits, and some of 3, which are packed alike.
+fn four_bits() -> [WeightOnlyConfig; 4] {
+    let [signed, unsigned] = [CodeRange::signed(4), CodeRange::unsigned(4)].map(Result::unwrap);
+    let symmetric = Scheme { codes: signed, ..Scheme::weights_i8() };
+    [
+        WeightOnlyConfig { scheme: symmetric, group_len: Some(32) },
+        WeightOnlyConfig { scheme: Scheme { codes: signed, ..affine() }, group_len: Some(16) },
+        WeightOnlyConfig { scheme: Scheme { codes: unsigned, ..affine() }, group_len: None },
+        WeightOnlyConfig {
+            scheme: Scheme { codes: CodeRange::signed(3).unwrap(), ..symmetric },
+            group_len: Some(64),
+        },
     ]
 }
 
@@ -117,7 +135,7 @@ fn a_layer_is_the_float_layer_of_its_unpacked_weights() {
     let (n, k) = (21, 100);
     let weight: Vec<f32> = (0..n * k).map(|i| ((i * i) % 97) as f32 / 50.0 - 0.7).collect();
     for kernel in Kernel::available() {
-        for config in configs() {
+        for config in configs().into_iter().chain(four_bits()) {
             let layer = WeightOnlyLinear::new(&weight, n, k, None, &config, kernel).unwrap();
             let restored = layer.unpack();
             let groups = qcore::Groups::new(n, k, config.group_len.unwrap_or(k)).unwrap();
@@ -135,8 +153,35 @@ fn a_layer_is_the_float_layer_of_its_unpacked_weights() {
                 layer.forward(x, out, Threads::Serial, &mut LinearWorkspace::new()).unwrap();
                 assert_eq!(y, (0..n).map(|j| restored[j * k + p]).collect::<Vec<_>>(), "{kernel}");
             }
-            assert!(layer.bytes() > n * k && layer.bytes() < 4 * n * k);
+            assert!(layer.bytes() > n * k / 2 && layer.bytes() < 4 * n * k);
             assert_eq!((layer.n(), layer.k(), layer.bias()), (n, k, None));
+        }
+    }
+}
+
+#[test]
+fn layers_of_4_bits_take_half_of_the_bytes_and_are_saved_so() {
+    let (n, k) = (21, 101);
+    let weight: Vec<f32> = (0..n * k).map(|i| ((i * i) % 97) as f32 / 50.0 - 0.7).collect();
+    let x: Vec<f32> = (0..3 * k).map(|i| (i as f32).sin()).collect();
+    let run = |layer: &Linear| {
+        let x = MatRef::new(&x, 3, k).unwrap();
+        layer.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new()).unwrap()
+    };
+    for kernel in Kernel::available() {
+        for (config, zero_points) in four_bits().into_iter().zip([0, 21 * 7, 21, 0]) {
+            let layer = WeightOnlyLinear::new(&weight, n, k, None, &config, kernel).unwrap().with_name("fc");
+            let groups = config.group_len.map_or(1, |len| k.div_ceil(len));
+            assert_eq!(layer.weights().bits(), 4);
+            let expected = Storage { weights: n * 51, scales: 4 * n * groups, zero_points, bias: 0 };
+            assert_eq!(layer.storage(), expected, "{config:?}");
+            let layer = Linear::from(layer);
+            let bytes = layers_to_bytes(&layer).unwrap();
+            let mut file = LayerFile::parse(&bytes).unwrap();
+            let restored = file.take("fc", Some(kernel)).unwrap();
+            file.finish().unwrap();
+            assert!(run(&restored) == run(&layer), "{kernel} {config:?}");
+            assert_eq!(layers_to_bytes(&restored).unwrap(), bytes, "{config:?}");
         }
     }
 }

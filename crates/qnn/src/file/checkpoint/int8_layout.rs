@@ -9,7 +9,7 @@ use super::layers::Checkpoint;
 use crate::file::tensors::TensorFileError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::stored::{StoredCodes, StoredForm, StoredLayer};
 
 /// The form that a layer with int8 weights will have.
 ///
@@ -123,6 +123,7 @@ impl Checkpoint<'_> {
         let build = || {
             let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
             let name = name.to_owned();
+            let weight = StoredCodes::Bytes(weight);
             StoredLayer { name, weight, weight_scales, weight_zero_points, activation }.layer(rest, kernel)
         };
         build().map_err(|error: LayerError| CheckpointError::of_layer(name, error))
