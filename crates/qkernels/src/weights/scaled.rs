@@ -379,7 +379,8 @@ impl ScaledWeights {
         }
     }
 
-    /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into `buffer`.
+    /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into
+    /// `buffer`.
     pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
         let (scales, zero_points) = self.entries(p);
         let desc = self.kernel().desc();

@@ -8,7 +8,8 @@
 //!   bias I32, `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
 //! - `dynamic`: as `static`, but bias F32 and nothing of the input.
 //! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into
-//!   groups.
+//!   groups. Weights of 4 bits are U8 (n, k / 2 rounded up), the code of an even k in the low half
+//!   of its byte; zero points are then written unless all are 8.
 //!
 //! Tensors that are no part of a layer are F32; the description names them.
 //!
@@ -29,8 +30,9 @@ use crate::config::form::Form;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredCodes, StoredForm, StoredLayer};
+use crate::layer::stored::{StoredForm, StoredLayer};
 use crate::layer::tensor::FloatTensor;
+use crate::layer::weight_codes::StoredCodes;
 use crate::layer::weight_only::USUAL_NIBBLE_ZERO;
 use crate::tree::chain::check_names;
 

@@ -1,12 +1,13 @@
 //! Layers as files have them: codes and scales, and what only one form has.
 
 use qcore::{ActivationFunction, QParams};
-use qkernels::{Dynamic, Kernel, MatRef};
+use qkernels::{Dynamic, Kernel};
 
 use super::dynamic::{DynamicLinear, DynamicParts};
 use super::layer_error::LayerError;
 use super::linear::Linear;
 use super::static_linear::build::{StaticLinear, StaticParts};
+use super::weight_codes::StoredCodes;
 use super::weight_only::WeightOnlyLinear;
 
 /// What a file has of a quantized layer, whatever its form. Values have not been checked.
@@ -18,30 +19,6 @@ pub(crate) struct StoredLayer<'w> {
     /// The zero point of each channel or group; `None` if all are 0.
     pub(crate) weight_zero_points: Option<Vec<i8>>,
     pub(crate) activation: ActivationFunction,
-}
-
-/// Codes (n, k).
-pub(crate) enum StoredCodes<'w> {
-    Bytes(MatRef<'w, i8>),
-    /// Of 4 bits, 0 to 15. Only weight-only layers have them.
-    Nibbles(MatRef<'w, u8>),
-}
-
-impl<'w> StoredCodes<'w> {
-    /// (n, k).
-    pub(crate) fn shape(&self) -> (usize, usize) {
-        match self {
-            StoredCodes::Bytes(codes) => (codes.rows(), codes.cols()),
-            StoredCodes::Nibbles(codes) => (codes.rows(), codes.cols()),
-        }
-    }
-
-    fn bytes(self) -> Result<MatRef<'w, i8>, LayerError> {
-        match self {
-            StoredCodes::Bytes(codes) => Ok(codes),
-            StoredCodes::Nibbles(_) => Err(LayerError::FourBits),
-        }
-    }
 }
 
 /// What a file has of a layer of one form only.

@@ -2,10 +2,36 @@
 //! they give.
 
 use qcore::{ChannelAxis, ChannelError, CodeRange, QParams, Range, channel_ranges, quantize_per_channel};
+use qkernels::MatRef;
 
 use super::float::FloatLinear;
 use super::layer_error::LayerError;
 use crate::config::weights::{WeightConfig, WeightGranularity};
+
+/// Codes (n, k).
+pub(crate) enum StoredCodes<'w> {
+    Bytes(MatRef<'w, i8>),
+    /// Of 4 bits, 0 to 15. Only weight-only layers have them.
+    Nibbles(MatRef<'w, u8>),
+}
+
+impl<'w> StoredCodes<'w> {
+    /// (n, k).
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        match self {
+            StoredCodes::Bytes(codes) => (codes.rows(), codes.cols()),
+            StoredCodes::Nibbles(codes) => (codes.rows(), codes.cols()),
+        }
+    }
+
+    /// The codes of 8 bits.
+    pub(crate) fn bytes(self) -> Result<MatRef<'w, i8>, LayerError> {
+        match self {
+            StoredCodes::Bytes(codes) => Ok(codes),
+            StoredCodes::Nibbles(_) => Err(LayerError::FourBits),
+        }
+    }
+}
 
 /// The parameters that the scheme gives each channel of `layer`. Channels whose weights are all 0
 /// have no scale of their own and take the whole tensor's, so that their bias gets units as fine as

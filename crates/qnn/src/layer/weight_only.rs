@@ -15,7 +15,7 @@ use super::head::{Head, head_methods};
 use super::layer_error::LayerError;
 use super::rows::{check_input, check_output};
 use super::storage::Storage;
-use super::stored::StoredCodes;
+use super::weight_codes::StoredCodes;
 use super::workspace::LinearWorkspace;
 use crate::config::weights::WeightOnlyConfig;
 

@@ -9,7 +9,8 @@ use super::layers::Checkpoint;
 use crate::file::tensors::TensorFileError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredCodes, StoredForm, StoredLayer};
+use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::weight_codes::StoredCodes;
 
 /// The form that a layer with int8 weights will have.
 ///
