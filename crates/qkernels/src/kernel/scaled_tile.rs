@@ -1,9 +1,10 @@
 //! Products with a scale for each group of k: how a kernel with a body of its own for them sees one
-//! tile. Kernels without one run group by group (`drive/scaled_nest.rs`).
+//! tile. Kernels without one run group by group (`drive/scaled_tiles.rs`).
 
 /// One tile: `y[i][j]` is the sum over the groups g, in their order, of
 /// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the products of the group.
 #[derive(Debug)]
+#[allow(dead_code, reason = "kernels of x86-64 have such bodies")]
 pub(crate) struct ScaledTile<'t> {
     /// Rows in the form of the kernel. Row i starts at byte `i * a_stride`.
     pub(crate) a: &'t [u8],
