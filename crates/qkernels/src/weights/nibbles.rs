@@ -44,8 +44,10 @@ impl PackedNibbles {
     pub fn from_nk(codes: MatRef<'_, u8>, kernel: Kernel) -> Result<Self, PackError> {
         kernel.check_any_weights()?;
         let (n, k) = (codes.rows(), codes.cols());
-        let panel_bytes = k.div_ceil(NIBBLE_STEP).checked_mul(size_of::<NibbleLine>());
-        let bytes = panel_bytes.and_then(|panel| panel.checked_mul(n.div_ceil(NIBBLE_COLUMNS)));
+        // Without channels, or without depth, the other dimension may be anything.
+        let lines =
+            if n == 0 { Some(0) } else { n.div_ceil(NIBBLE_COLUMNS).checked_mul(k.div_ceil(NIBBLE_STEP)) };
+        let bytes = lines.and_then(|lines| lines.checked_mul(size_of::<NibbleLine>()));
         let bytes = bytes.filter(|&bytes| bytes <= isize::MAX as usize - 64);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
         let panels = Panels::zeroed(bytes).ok_or(PackError::OutOfMemory { n, k })?;
@@ -104,7 +106,8 @@ impl PackedNibbles {
 
     /// The codes (n, k), row-major.
     pub fn unpack(&self) -> Vec<u8> {
-        (0..self.n).flat_map(|channel| (0..self.k).map(move |k| self.code(channel, k))).collect()
+        let channels = if self.k == 0 { 0 } else { self.n };
+        (0..channels).flat_map(|channel| (0..self.k).map(move |k| self.code(channel, k))).collect()
     }
 
     /// Steps of a panel.

@@ -13,9 +13,10 @@ use half::f16;
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, DynamicError, FixedPointRounding, FloatActivations,
-    FloatStage, GemmError, Int32, Kernel, Left, MatMut, MatRef, OutputStage, PackError, PackedWeights,
-    Requantize, RequantizeFixedPoint, Residual, ScaleError, ScaledWeights, Scales, StageError, Threads,
-    WeightScales, Weights, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, reference, weight_only,
+    FloatStage, GemmError, Int32, Kernel, Left, MatMut, MatRef, OutputStage, PackError, PackedNibbles,
+    PackedWeights, Requantize, RequantizeFixedPoint, Residual, ScaleError, ScaledWeights, Scales, StageError,
+    Threads, WeightScales, Weights, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled,
+    reference, weight_only,
 };
 use rlimit::Resource;
 
@@ -354,14 +355,29 @@ fn weight_only_products_that_write_nothing() {
     let mut workspace = Workspace::new();
     for (m, n, k) in shapes().filter(|&(_, n, k)| n == 0 || k == 0) {
         let Some(w) = no_weights(Kernel::select().unwrap(), n, k) else { continue };
-        let w = ScaledWeights::new(w, WeightScales::per_group(&[], 16)).unwrap();
-        for view in views_of(&[f32::MAX], m, k) {
-            let mut run = |out: MatMut<'_, f32>| {
-                weight_only(view, &w, &FloatStage::new(), out, Threads::Serial, &mut workspace)
-            };
-            run(nothing(m, n)).unwrap();
-            let (rows, cols) = (m ^ 1, 0);
-            assert_eq!(run(nothing(rows, cols)), Err(GemmError::OutputShape { m, n, rows, cols }));
+        let scales = WeightScales::per_group(&[], 16);
+        let bytes = ScaledWeights::new(w, scales).unwrap();
+        let codes = MatRef::new(&[0u8; 0], n, k).unwrap();
+        let nibbles = PackedNibbles::from_nk(codes, Kernel::select().unwrap()).unwrap();
+        let nibbles = ScaledWeights::of_nibbles(nibbles, scales).unwrap();
+        for w in [&bytes, &nibbles] {
+            assert_eq!((w.n(), w.k(), w.unpack().len(), w.dequantize().len()), (n, k, 0, 0));
+            for view in views_of(&[f32::MAX], m, k) {
+                let mut run = |out: MatMut<'_, f32>| {
+                    let stage = FloatStage::new();
+                    weight_only(view, w, &stage, out, Threads::Serial, &mut workspace)
+                };
+                run(nothing(m, n)).unwrap();
+                let (rows, cols) = (m ^ 1, 0);
+                let shape = GemmError::OutputShape { m, n, rows, cols };
+                assert_eq!(run(nothing(rows, cols)), Err(shape));
+                let mut run = |out: MatMut<'_, f32>| {
+                    let (how, stage) = (Dynamic::default(), FloatStage::new());
+                    gemm_scaled(view, how, w, &stage, out, Threads::Serial, &mut workspace)
+                };
+                run(nothing(m, n)).unwrap();
+                assert_eq!(run(nothing(rows, cols)), Err(DynamicError::Gemm(shape)));
+            }
         }
     }
 }

@@ -7,12 +7,11 @@ use half::{bf16, f16};
 use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
-    Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual,
-    ScaledWeights, Scales, Threads, WeightScales, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic,
-    gemm_scaled, quantize, weight_only,
+    Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales,
+    Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled, quantize, weight_only,
 };
 
-use crate::oracle::{Noise, TestCode, pack};
+use crate::oracle::{Noise, TestCode, pack, pack_scaled};
 
 thread_local! {
     /// Counts the allocations of this thread, so tests beside this one do not count.
@@ -186,27 +185,32 @@ fn the_second_product_of_scaled_weights_of_a_shape_allocates_nothing() {
             let (codes, bias) = (noise.weights::<i8>(n, k), noise.floats(n, 1.0));
             let (count, len) = (n * k.div_ceil(32), m * k);
             let (scales, zero_points) = (noise.floats(count, 0.01), noise.codes::<i8>(count));
+            let small = |codes: &[i8]| codes.iter().map(|code| code & 15).collect::<Vec<_>>();
+            let (small_codes, small_zero_points) = (small(&codes), small(&zero_points));
             let a: Vec<F> = noise.floats(len, 1.0).into_iter().map(F::narrow).collect();
             let (mut y, stage) = (vec![F::default(); m * n], FloatStage::new().with_bias(&bias).unwrap());
             for kernel in Kernel::available() {
-                let w = pack(kernel, MatRef::new(&codes, n, k).unwrap());
-                let scales = WeightScales::per_group(&scales, 32).with_zero_points(&zero_points);
-                let w = ScaledWeights::new(w, scales).unwrap();
-                let mut workspace = Workspace::new();
-                let mut multiply = || {
-                    let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
-                    weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
-                };
-                assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
-                assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
-                let mut workspace = Workspace::new();
-                let mut multiply = || {
-                    let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
-                    let how = Dynamic::default();
-                    gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
-                };
-                assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
-                assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+                for (bits, codes, zero_points) in
+                    [(8, &codes, &zero_points), (4, &small_codes, &small_zero_points)]
+                {
+                    let w = MatRef::new(codes, n, k).unwrap();
+                    let w = pack_scaled(kernel, bits, w, Some(32), &scales, Some(zero_points));
+                    let mut workspace = Workspace::new();
+                    let mut multiply = || {
+                        let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
+                        weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    };
+                    assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
+                    assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+                    let mut workspace = Workspace::new();
+                    let mut multiply = || {
+                        let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
+                        let how = Dynamic::default();
+                        gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    };
+                    assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
+                    assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
+                }
             }
         }
     }

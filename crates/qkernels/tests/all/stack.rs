@@ -6,9 +6,9 @@ use half::f16;
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
-    Kernel, MatMut, MatRef, Output, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual,
-    ScaledWeights, Scales, Threads, WeightScales, Weights, Workspace, ZeroPoints, gemm, gemm_dynamic,
-    weight_only,
+    Kernel, MatMut, MatRef, Output, OutputStage, PackedNibbles, PackedWeights, Requantize,
+    RequantizeFixedPoint, Residual, ScaledWeights, Scales, Threads, WeightScales, Weights, Workspace,
+    ZeroPoints, gemm, gemm_dynamic, gemm_scaled, weight_only,
 };
 
 /// The stack that `Threads` and docs/guides/threads.md promise to be enough for optimized code. The
@@ -144,7 +144,20 @@ fn products_of_floats() {
                 }
                 let stage = FloatStage::new();
                 weight_only(x, &scaled, &stage, out.reborrow(), Threads::Serial, &mut workspace).unwrap();
-                weight_only(halves, &scaled, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                weight_only(halves, &scaled, &stage, out.reborrow(), Threads::Serial, &mut workspace)
+                    .unwrap();
+                let nibbles =
+                    PackedNibbles::from_nk(MatRef::new(&vec![9; n * k], n, k).unwrap(), kernel).unwrap();
+                let per_channel = vec![1.0; n];
+                let nibbles =
+                    ScaledWeights::of_nibbles(nibbles, WeightScales::per_channel(&per_channel)).unwrap();
+                for w in [&scaled, &nibbles] {
+                    for scheme in [Scheme::weights_i8(), Scheme::activations_u8()] {
+                        let (how, out) = (Dynamic::PerToken(scheme), out.reborrow());
+                        gemm_scaled(x, how, w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    }
+                }
+                weight_only(x, &nibbles, &stage, out, Threads::Serial, &mut workspace).unwrap();
             }
         });
     }
