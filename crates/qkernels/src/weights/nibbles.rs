@@ -128,11 +128,12 @@ impl PackedNibbles {
         &lines[p * self.steps()..][..self.steps()]
     }
 
-    /// Writes the codes of panel `p` as a panel of bytes, with groups of four consecutive k.
-    pub(crate) fn expand(&self, p: usize, to: &mut Vec<i8>) {
+    /// Writes the codes of panel `p`, less `zero_point`, as a panel of bytes, with groups of four
+    /// consecutive k.
+    pub(crate) fn expand(&self, p: usize, zero_point: i8, to: &mut Vec<i8>) {
         let lines = self.panel(p);
         to.resize(2 * size_of_val(lines), 0);
-        self.kernel.vectorize(Expand { lines, to });
+        self.kernel.vectorize(Expand { lines, zero_point, to });
     }
 }
 
@@ -141,6 +142,7 @@ pub(crate) const QUAD: usize = NIBBLE_STEP / 2;
 
 struct Expand<'t> {
     lines: &'t [NibbleLine],
+    zero_point: i8,
     to: &'t mut [i8],
 }
 
@@ -152,8 +154,8 @@ impl Task for Expand<'_> {
         let halves = self.to.as_chunks_mut::<{ size_of::<NibbleLine>() }>().0.as_chunks_mut::<2>().0;
         for (line, [low, high]) in self.lines.iter().zip(halves) {
             for (at, pair) in line.iter().enumerate() {
-                low[at] = (pair & LARGEST_NIBBLE).cast_signed();
-                high[at] = (pair >> 4).cast_signed();
+                low[at] = (pair & LARGEST_NIBBLE).cast_signed() - self.zero_point;
+                high[at] = (pair >> 4).cast_signed() - self.zero_point;
             }
         }
     }

@@ -382,12 +382,16 @@ impl ScaledWeights {
     /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into
     /// `buffer`.
     pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
-        let (scales, zero_points) = self.entries(p);
+        let (scales, mut zero_points) = self.entries(p);
         let desc = self.kernel().desc();
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.panel(p, 0..desc.groups(self.k()) * desc.kr),
             Codes::Nibbles(weights) => {
-                weights.expand(p, buffer);
+                // One that all groups have is taken off on the way.
+                if self.common_zero_point.is_some() {
+                    zero_points = &[];
+                }
+                weights.expand(p, self.common_zero_point.unwrap_or(0), buffer);
                 &buffer[..self.k().next_multiple_of(QUAD) * NIBBLE_COLUMNS]
             }
         };
