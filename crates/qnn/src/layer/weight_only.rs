@@ -203,7 +203,9 @@ impl WeightOnlyLinear {
     /// The zero points, unless all are what codes of these bits have by themselves.
     pub(crate) fn stored_zero_points(&self) -> Option<Vec<i8>> {
         let usual = if self.weights.bits() == 4 { USUAL_NIBBLE_ZERO } else { 0 };
-        self.weights.zero_points().filter(|all| all.iter().any(|&zero_point| zero_point != usual))
+        let all = self.weights.zero_points();
+        let all = all.unwrap_or_else(|| vec![0; self.n() * self.weights.groups()]);
+        all.iter().any(|&zero_point| zero_point != usual).then_some(all)
     }
 
     /// Computes `out` (m, n) of `x` (m, k). [`weight_only`] says how precise it is, and what the

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use half::{bf16, f16};
 use qcore::{ActivationFunction, AffineRange, CodeRange, Float, Kind, Scheme};
-use qkernels::{Kernel, MatMut, MatRef, ScaleError, Threads};
+use qkernels::{Kernel, MatMut, MatRef, PackedNibbles, ScaleError, ScaledWeights, Threads, WeightScales};
 use qnn::{
     FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, Storage, WeightOnlyConfig, WeightOnlyLinear,
     argmax_rows, layers_to_bytes,
@@ -184,6 +184,21 @@ fn layers_of_4_bits_take_half_of_the_bytes_and_are_saved_so() {
             assert_eq!(layers_to_bytes(&restored).unwrap(), bytes, "{config:?}");
         }
     }
+}
+
+/// Files mean 8 where they have no zero points, and such weights mean 0.
+#[test]
+fn codes_of_4_bits_without_zero_points_are_saved_as_such() {
+    let kernel = Kernel::select().unwrap();
+    let nibbles = PackedNibbles::from_nk(MatRef::new(&[1, 15, 8, 0, 3, 9], 2, 3).unwrap(), kernel).unwrap();
+    let weights = ScaledWeights::of_nibbles(nibbles, WeightScales::per_channel(&[0.5, 2.0])).unwrap();
+    let layer = WeightOnlyLinear::from_weights(weights, None).unwrap().with_name("fc");
+    assert_eq!(layer.storage().zero_points, 2);
+    let bytes = layers_to_bytes(&Linear::from(layer.clone())).unwrap();
+    let Linear::WeightOnly(restored) = LayerFile::parse(&bytes).unwrap().take("fc", None).unwrap() else {
+        panic!("another form")
+    };
+    assert_eq!(restored.unpack(), layer.unpack());
 }
 
 #[test]
