@@ -14,7 +14,7 @@ use qnn_fuzz::{check_saved, kernel, run};
 
 const FORMS: [Int8Form; 6] = [
     Int8Form::Static,
-    Int8Form::Dynamic(Dynamic::PerToken(Scheme::weights_i8())),
+    Int8Form::Dynamic { activations: Dynamic::PerToken(Scheme::weights_i8()), group: None },
     Int8Form::WeightOnly { group: None },
     Int8Form::WeightOnly { group: Some(16) },
     Int8Form::WeightOnly { group: Some(32) },

@@ -60,6 +60,7 @@ mod value;
 mod code;
 mod params;
 mod tensor;
+mod block;
 mod sum;
 mod activation;
 mod requantize;
@@ -67,6 +68,7 @@ mod observer;
 mod measure;
 
 pub use activation::{ActivationError, ActivationFunction, ActivationTable};
+pub use block::{BlockError, BlockFormat, BlockGroup};
 pub use code::{
     Code, CodeRange, CodeRangeError, PackError, WeightStorage, pack_codes, packed_bytes, unpack_codes,
 };

@@ -84,7 +84,7 @@ pub use product::elementwise::{dequantize, quantize, range};
 #[cfg(feature = "float")]
 pub use product::float;
 pub use product::gemm::{GemmError, gemm, gemm_columns};
-pub use product::quantized_rows::{QuantizedRows, gemm_rows};
+pub use product::quantized_rows::{QuantizedRows, gemm_rows, gemm_scaled_rows};
 pub use product::scaled::gemm_scaled;
 pub use product::weight_only::weight_only;
 pub use weights::nibbles::PackedNibbles;

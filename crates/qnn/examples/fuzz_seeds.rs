@@ -8,7 +8,7 @@ use qcore::{ActivationFunction, CodeRange, QParams, Scheme, ZeroScale};
 use qkernels::{Dynamic, Kernel, MatRef};
 use qnn::{
     DynamicLinear, FloatLinear, FloatMlp, Linear, QuantConfig, StaticLinear, StaticParts, WeightConfig,
-    WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+    WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -54,8 +54,11 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
             kernel,
         )
     };
-    let grouped = WeightOnlyConfig { group_len: Some(16), ..WeightOnlyConfig::default() };
-    let affine = WeightOnlyConfig { scheme: Scheme::activations_i8(), ..grouped };
+    let grouped = WeightConfig::default().in_groups_of(16);
+    let four_bits = WeightConfig::with_bits(4)?.in_groups_of(16);
+    let wide = linear("a", 2, 21)?;
+    let in_groups = |weights| DynamicLinear::quantize(&wide, Dynamic::default(), weights, kernel);
+    let affine = WeightConfig { scheme: Scheme::activations_i8(), ..grouped };
     Ok(vec![
         ("dynamic_preset", dynamic(Dynamic::default())?.into()),
         ("dynamic_choices", dynamic(Dynamic::PerTensor(scheme))?.into()),
@@ -63,9 +66,12 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
         ("static", fixed(QParams::new(0.5, 3, CodeRange::U8)?)?.into()),
         ("static_divisor", fixed(QParams::with_divisor(0.1, 0.3, 0, CodeRange::I8)?)?.into()),
         ("static_distant", fixed(QParams::with_distant_zero_point(0.5, 300, CodeRange::U8)?)?.into()),
-        ("weight_only", WeightOnlyLinear::quantize(&float, &WeightOnlyConfig::default(), kernel)?.into()),
+        ("weight_only", WeightOnlyLinear::quantize(&float, &WeightConfig::default(), kernel)?.into()),
         ("weight_only_groups", WeightOnlyLinear::quantize(&linear("a", 1, 20)?, &grouped, kernel)?.into()),
         ("weight_only_affine", WeightOnlyLinear::quantize(&linear("a", 2, 17)?, &affine, kernel)?.into()),
+        ("weight_only_4_bits", WeightOnlyLinear::quantize(&linear("a", 1, 21)?, &four_bits, kernel)?.into()),
+        ("dynamic_groups", in_groups(&grouped)?.into()),
+        ("dynamic_4_bits", in_groups(&four_bits)?.into()),
         ("float", float.clone().into()),
     ])
 }

@@ -12,9 +12,9 @@
 //!   after the other. [`analyze_sensitivity`] finds out what quantizing each
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`].
 //! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of
-//!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`save_layers`] and
-//!   [`LayerFile`] write and read this library's own files. The bytes may be those of a mapped
-//!   file.
+//!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`GgufFile`] reads the
+//!   files of llama.cpp; [`save_layers`] and [`LayerFile`] write and read this library's own files.
+//!   The bytes may be those of a mapped file.
 //!
 //! The MLP is a tree like any other ([`Mlp`]), and has a short way as well. Its states are types,
 //! and each step makes the next one:
@@ -91,7 +91,7 @@ pub use config::method::{DynamicConfig, Method, StaticConfig};
 pub use config::mlp::QuantConfig;
 pub use config::observer::ObserverChoice;
 pub use config::pass::{PassConfig, Rule};
-pub use config::weights::{WeightConfig, WeightGranularity, WeightOnlyConfig};
+pub use config::weights::{WeightConfig, WeightGranularity};
 pub use evidence::sizes::{LayerSize, SizeReport, analyze_model_sizes};
 pub use evidence::warning::Warning;
 pub use file::checkpoint::error::CheckpointError;
@@ -99,10 +99,16 @@ pub use file::checkpoint::int8_layout::Int8Form;
 pub use file::checkpoint::layers::Checkpoint;
 pub use file::checkpoint::shards::{ShardError, ShardIndex};
 pub use file::error::{LoadError, SaveError};
+pub use file::gguf::container::GgufFile;
+pub use file::gguf::error::GgufError;
+pub use file::gguf::form::GgufForm;
+pub use file::gguf::tensor_type::GgufType;
+pub use file::gguf::value::{GgufArray, GgufValue};
 pub use file::reader::LayerFile;
 pub use file::source::{Source, SourceError};
 pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};
 pub use file::writer::{layers_to_bytes, save_layers};
+pub use layer::dynamic::weights::DynamicWeights;
 pub use layer::dynamic::{DynamicLinear, DynamicParts};
 pub use layer::float::{FloatLinear, FloatLinearError};
 pub use layer::forward_error::ForwardError;
@@ -140,6 +146,9 @@ struct Readme;
 /// The guides' examples, compiled.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../../docs/guides/four-bits.md")]
+    struct FourBits;
+
     #[doc = include_str!("../../../docs/guides/int8-in-your-engine.md")]
     struct Engine;
 

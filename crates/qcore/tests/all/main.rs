@@ -2,6 +2,7 @@
 //! To run one file of them: `cargo test --package qcore --test all manifest::`.
 
 mod answers;
+mod blocks;
 mod documentation;
 mod fixture;
 mod manifest;

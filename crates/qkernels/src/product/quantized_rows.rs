@@ -12,15 +12,18 @@ use crate::matrix::signs::shift;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::{Tokens, Workspace};
 use crate::output::operands::RowTerms;
-use crate::output::stage::{DequantizeTo, StoredFloat};
+use crate::output::stage::{DequantizeTo, FloatStage, StoredFloat};
 use crate::product::dynamic::{Dynamic, DynamicError, check_scales};
 use crate::product::gemm::{Call, check_shapes};
+use crate::product::scaled;
+use crate::product::weight_only::check_shapes as check_scaled_shapes;
 use crate::weights::packed::PackedWeights;
+use crate::weights::scaled::ScaledWeights;
 
 /// Rows of floats as codes, with a scale and a zero point for each row, or for all. Several layers
-/// that read the same values (query, key and value of an attention) multiply them by
-/// [`gemm_rows`], and the work of quantizing is done once. [`gemm_dynamic`](crate::gemm_dynamic) is
-/// the way for a single product: it keeps no codes.
+/// that read the same values (query, key and value of an attention) multiply them by [`gemm_rows`]
+/// or [`gemm_scaled_rows`], and the work of quantizing is done once.
+/// [`gemm_dynamic`](crate::gemm_dynamic) is the way for a single product: it keeps no codes.
 ///
 /// The memory is kept from call to call.
 ///
@@ -114,6 +117,19 @@ impl QuantizedRows {
     }
 }
 
+impl QuantizedRows {
+    /// The codes, of the type that they have.
+    fn activations<A: Activation>(&self) -> Result<Activations<'_, A>, DynamicError> {
+        let &Self { rows, cols, range, is_per_tensor, .. } = self;
+        let codes = must_cast_slice(&self.codes[..rows * cols]);
+        let codes = MatRef::<A>::new(codes, rows, cols).map_err(|_| DynamicError::Memory { rows, cols })?;
+        let params = &self.tokens.params;
+        let distance = params.iter().map(|params| range.largest_distance(params.zero_point())).max();
+        let zero_point = params.first().filter(|_| is_per_tensor).map_or(0, QParams::zero_point);
+        Ok(Activations::known(codes, zero_point, range, distance.unwrap_or(0)))
+    }
+}
+
 /// Computes a layer on rows that were quantized before: [`gemm_dynamic`](crate::gemm_dynamic), with
 /// the same bits, but for the work of quantizing.
 ///
@@ -135,6 +151,47 @@ pub fn gemm_rows<T: StoredFloat>(
     }
 }
 
+/// Computes a layer of weights in groups, or of 4 bits, on rows that were quantized before:
+/// [`gemm_scaled`](crate::gemm_scaled), with the same bits, but for the work of quantizing.
+///
+/// ```
+/// use qcore::Scheme;
+/// use qkernels::{Dynamic, FloatStage, Kernel, MatMut, MatRef, PackedNibbles, QuantizedRows, ScaledWeights};
+/// use qkernels::{Threads, WeightScales, Workspace, gemm_scaled_rows};
+/// let (kernel, mut rows) = (Kernel::select()?, QuantizedRows::new());
+/// let how = Dynamic::PerToken(Scheme::weights_i8());
+/// rows.quantize(MatRef::new(&[1.27f32, -1.0], 1, 2)?, how, kernel)?; // scale 0.01
+/// let w = PackedNibbles::from_nk(MatRef::new(&[9u8, 4], 1, 2)?, kernel)?;
+/// let w = ScaledWeights::of_nibbles(w, WeightScales::per_channel(&[0.5]).with_zero_points(&[8]))?;
+/// let (mut y, stage) = ([0.0f32], FloatStage::new());
+/// let out = MatMut::new(&mut y, 1, 1)?;
+/// gemm_scaled_rows(&rows, &w, &stage, out, Threads::Serial, &mut Workspace::new())?;
+/// assert!((y[0] - 0.5 * (1.27 * 1.0 + 1.0 * 4.0)).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`gemm_scaled`](crate::gemm_scaled).
+pub fn gemm_scaled_rows<Y: Float>(
+    x: &QuantizedRows,
+    w: &ScaledWeights,
+    stage: &FloatStage<'_>,
+    out: MatMut<'_, Y>,
+    threads: Threads<'_>,
+    workspace: &mut Workspace,
+) -> Result<(), DynamicError> {
+    let (m, n) = check_scaled_shapes((x.rows, x.cols), w, stage, (out.rows(), out.cols()))?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let arenas = &mut workspace.arenas;
+    if x.is_signed {
+        scaled::run(&x.activations::<i8>()?, &x.tokens, w, stage, out, threads, arenas)
+    } else {
+        scaled::run(&x.activations::<u8>()?, &x.tokens, w, stage, out, threads, arenas)
+    }
+}
+
 fn multiply<A: Activation, T: StoredFloat>(
     x: &QuantizedRows,
     w: &PackedWeights,
@@ -143,17 +200,12 @@ fn multiply<A: Activation, T: StoredFloat>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
-    let &QuantizedRows { rows, cols, range, is_per_tensor, .. } = x;
     let Tokens { params, factors, zero_points } = &x.tokens;
     if out.rows() > 0 && out.cols() > 0 {
         check_scales(factors, stage, w.kernel())?;
     }
-    let codes = must_cast_slice(&x.codes[..rows * cols]);
-    let codes = MatRef::<A>::new(codes, rows, cols).map_err(|_| DynamicError::Memory { rows, cols })?;
-    let distance = params.iter().map(|params| range.largest_distance(params.zero_point())).max();
-    let common = params.first().filter(|_| is_per_tensor);
-    let zero_point = common.map_or(0, QParams::zero_point);
-    let a = &Activations::known(codes, zero_point, range, distance.unwrap_or(0));
+    let a = &x.activations::<A>()?;
+    let common = params.first().filter(|_| x.is_per_tensor);
     let row_terms = match common {
         Some(_) => RowTerms::default(),
         None => RowTerms { sums: &[], zero_points, factors },

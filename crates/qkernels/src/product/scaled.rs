@@ -71,7 +71,6 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     }
     let Workspace { tokens, arenas, .. } = workspace;
     tokens.choose_as(&x, how, w.kernel())?;
-    check_scales(&tokens.factors, w)?;
     match (how, &tokens.params[..]) {
         (Dynamic::PerTensor(_), [params]) => {
             run(&FloatActivations::new(x, *params)?, tokens, w, stage, out, threads, arenas)
@@ -83,7 +82,8 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     }
 }
 
-fn run<S: Source, Y: Float>(
+/// Multiplies rows whose scales and zero points are known.
+pub(super) fn run<S: Source, Y: Float>(
     a: &S,
     tokens: &Tokens,
     w: &ScaledWeights,
@@ -92,6 +92,7 @@ fn run<S: Source, Y: Float>(
     threads: Threads<'_>,
     arenas: &mut Vec<Arena>,
 ) -> Result<(), DynamicError> {
+    check_scales(&tokens.factors, w)?;
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
     let shape = (a.rows(), w.n(), w.k());
     match w.codes() {

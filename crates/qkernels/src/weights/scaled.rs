@@ -313,8 +313,20 @@ impl ScaledWeights {
     }
 
     /// Checks that the int32 sums of every group hold activations of a distance of up to
-    /// `largest_input` from their zero point.
-    pub(crate) fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
+    /// `largest_input` from their zero point, whatever they are. Then no product with such
+    /// activations fails because of its sums.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
+    /// let w = PackedNibbles::from_nk(MatRef::new(&[15u8, 0], 1, 2)?, Kernel::select()?)?;
+    /// let w = ScaledWeights::of_nibbles(w, WeightScales::per_channel(&[0.5]))?;
+    /// assert!(w.check_accumulators(255).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AccumulatorError`] with the first channel whose sums might not fit.
+    pub fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
         // No weight is farther from its zero point than this.
         let largest: u64 = match self.codes {
             Codes::Bytes(_) => 255,

@@ -1,10 +1,12 @@
-//! Rows that are quantized once give the bits of [`gemm_dynamic`], which quantizes them each time.
+//! Rows that are quantized once give the bits of [`gemm_dynamic`] and [`gemm_scaled`], which
+//! quantize them each time.
 
 use half::f16;
 use qcore::{CodeRange, Float, Scheme};
 use qkernels::{
-    DequantizeTo, Dynamic, DynamicError, Kernel, MatMut, MatRef, PackedWeights, QuantizedRows, Scales,
-    StoredFloat, Threads, Workspace, gemm_dynamic, gemm_rows,
+    DequantizeTo, Dynamic, DynamicError, FloatStage, Kernel, MatMut, MatRef, PackedNibbles, PackedWeights,
+    QuantizedRows, ScaledWeights, Scales, StoredFloat, Threads, WeightScales, Workspace, gemm_dynamic,
+    gemm_rows, gemm_scaled, gemm_scaled_rows,
 };
 
 use crate::oracle::Noise;
@@ -57,6 +59,54 @@ fn check<F: Float, T: StoredFloat + Default + PartialEq + std::fmt::Debug>(to: i
 fn the_bits_are_those_of_one_call() {
     check::<f32, f32>(|v| v);
     check::<f16, f16>(f16::from_f32);
+}
+
+#[test]
+fn the_bits_are_those_of_one_call_with_weights_in_groups_too() {
+    let mut noise = Noise::new(73);
+    let (mut rows, mut workspace) = (QuantizedRows::new(), Workspace::new());
+    for (m, n, k) in [(1, 1, 1), (1, 40, 64), (5, 17, 130), (17, 33, 96), (2, 5, 0), (0, 5, 8), (4, 0, 8)] {
+        let x = noise.floats(m * k, 3.0);
+        let x = MatRef::new(&x, m, k).unwrap();
+        let groups = usize::div_ceil(k, 32);
+        let (scales, bias) = (noise.floats(n * groups, 0.01), noise.floats(n, 1.0));
+        let (w, zero_points) = (noise.codes::<i8>(n * k), noise.codes::<i8>(n * groups));
+        let nibbles: Vec<u8> = w.iter().map(|w| w.cast_unsigned() >> 4).collect();
+        let low_zero_points: Vec<i8> = zero_points.iter().map(|zero_point| zero_point & 15).collect();
+        let scales = WeightScales::per_group(&scales, 32);
+        let stage = FloatStage::new().with_bias(&bias).unwrap();
+        for kernel in Kernel::available() {
+            let bytes = PackedWeights::from_nk(MatRef::new(&w, n, k).unwrap(), kernel).unwrap();
+            let nibbles = PackedNibbles::from_nk(MatRef::new(&nibbles, n, k).unwrap(), kernel).unwrap();
+            for w in [
+                ScaledWeights::new(bytes.clone(), scales),
+                ScaledWeights::new(bytes, scales.with_zero_points(&zero_points)),
+                ScaledWeights::of_nibbles(nibbles, scales.with_zero_points(&low_zero_points)),
+            ] {
+                let w = w.unwrap();
+                for how in hows() {
+                    let (mut expected, mut got) = (vec![0f32; m * n], vec![1f32; m * n]);
+                    let out = MatMut::new(&mut expected, m, n).unwrap();
+                    gemm_scaled(x, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    rows.quantize(x, how, kernel).unwrap();
+                    let out = MatMut::new(&mut got, m, n).unwrap();
+                    gemm_scaled_rows(&rows, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    assert_eq!(got, expected, "{kernel}, {} bits, {how:?}, {m} x {n} x {k}", w.bits());
+                }
+            }
+        }
+    }
+    // Of another width, or for another output.
+    let (kernel, stage) = (Kernel::select().unwrap(), FloatStage::new());
+    rows.quantize(MatRef::new(&[1.0f32, 2.0], 1, 2).unwrap(), Dynamic::default(), kernel).unwrap();
+    for (n, k, m) in [(1, 3, 1), (1, 2, 2)] {
+        let w = PackedWeights::from_nk(MatRef::new(&vec![1i8; n * k], n, k).unwrap(), kernel).unwrap();
+        let w = ScaledWeights::new(w, WeightScales::per_channel(&[1.0])).unwrap();
+        let mut y = vec![7.0f32; m * n];
+        let out = MatMut::new(&mut y, m, n).unwrap();
+        let error = gemm_scaled_rows(&rows, &w, &stage, out, Threads::Serial, &mut workspace).unwrap_err();
+        assert!(matches!(error, DynamicError::Gemm(_)), "{error}");
+    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! What a layer can become, and the choices that go with it.
 
-use qcore::Scheme;
+use qcore::{CodeRangeError, Scheme};
 use qkernels::Dynamic;
 
 use super::form::Form;
 use super::observer::ObserverChoice;
-use super::weights::{WeightConfig, WeightOnlyConfig};
+use super::weights::WeightConfig;
 
 /// What becomes of a layer. `Display` names it in tables.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub enum Method {
     Dynamic(DynamicConfig),
     /// It becomes a [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in
     /// registers, and activations are floats.
-    WeightOnly(WeightOnlyConfig),
+    WeightOnly(WeightConfig),
 }
 
 impl Method {
@@ -99,4 +99,24 @@ pub struct DynamicConfig {
     pub activations: Dynamic,
     /// How weights become codes.
     pub weights: WeightConfig,
+}
+
+impl DynamicConfig {
+    /// Weights of so many bits with a scale for each `len` consecutive k, and symmetric i8
+    /// activations with a scale for each token, which need no sums of the weights of each group:
+    /// W8A8 or W4A8 in groups.
+    ///
+    /// ```
+    /// use qnn::{DynamicConfig, Method};
+    /// let four_bits = Method::Dynamic(DynamicConfig::in_groups_of(32, 4)?);
+    /// assert_eq!(four_bits.to_string(), "dynamic i8 per token, groups of 32, weights of 4 bits");
+    /// # Ok::<(), qcore::CodeRangeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CodeRangeError`] if there are no codes of so many bits.
+    pub fn in_groups_of(len: usize, bits: u32) -> Result<Self, CodeRangeError> {
+        let activations = Dynamic::PerToken(Scheme::weights_i8());
+        Ok(Self { activations, weights: WeightConfig::with_bits(bits)?.in_groups_of(len) })
+    }
 }

@@ -7,7 +7,7 @@ use qkernels::Dynamic;
 
 use super::method::{DynamicConfig, Method, StaticConfig};
 use super::observer::ObserverChoice;
-use super::weights::WeightOnlyConfig;
+use super::weights::{WeightConfig, WeightGranularity};
 
 impl Method {
     /// The schemes that engines use, those that take the least time first: static u8 with each
@@ -41,9 +41,8 @@ impl Method {
             .into_iter()
             .flat_map(|sharing| dynamic.clone().map(sharing))
             .map(|activations| Method::Dynamic(DynamicConfig { activations, ..DynamicConfig::default() }));
-        let weight_only = [None, Some(32)].map(|group_len| {
-            Method::WeightOnly(WeightOnlyConfig { group_len, ..WeightOnlyConfig::default() })
-        });
+        let weights = WeightConfig::default();
+        let weight_only = [weights, weights.in_groups_of(32)].map(Method::WeightOnly);
         fixed.into_iter().chain(dynamic).chain(weight_only).collect()
     }
 }
@@ -54,7 +53,7 @@ impl fmt::Display for Method {
             Method::Float => f.write_str("float"),
             Method::Static(config) => {
                 write!(f, "static {}, {}", Codes(&config.activations), config.observer)?;
-                write_weight_bits(f, &config.weights.scheme)
+                write_weights(f, &config.weights)
             }
             Method::Dynamic(config) => {
                 match config.activations {
@@ -62,22 +61,24 @@ impl fmt::Display for Method {
                     Dynamic::PerTensor(scheme) => write!(f, "dynamic {} per tensor", Codes(&scheme))?,
                     _ => f.write_str("dynamic")?,
                 }
-                write_weight_bits(f, &config.weights.scheme)
+                write_weights(f, &config.weights)
             }
-            Method::WeightOnly(config) => {
+            Method::WeightOnly(weights) => {
                 f.write_str("weight-only")?;
-                if let Some(len) = config.group_len {
-                    write!(f, ", groups of {len}")?;
-                }
-                write_weight_bits(f, &config.scheme)
+                write_weights(f, weights)
             }
         }
     }
 }
 
-/// Weights of 8 bits need no mention.
-fn write_weight_bits(f: &mut fmt::Formatter<'_>, scheme: &Scheme) -> fmt::Result {
-    match bits(scheme.codes) {
+/// Weights of 8 bits with a scale for each channel need no mention.
+fn write_weights(f: &mut fmt::Formatter<'_>, weights: &WeightConfig) -> fmt::Result {
+    match weights.granularity {
+        WeightGranularity::PerChannel => {}
+        WeightGranularity::PerTensor => f.write_str(", weights per tensor")?,
+        groups => write!(f, ", {groups}")?,
+    }
+    match bits(weights.scheme.codes) {
         8 => Ok(()),
         bits => write!(f, ", weights of {bits} bits"),
     }

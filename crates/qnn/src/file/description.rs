@@ -19,7 +19,8 @@ const FORMAT: &str = "qnn.layers";
 /// the same, but who knows only the older version does not know where those tensors belong.
 const VERSION: u32 = 2;
 const VERSION_WITH_TENSORS: u32 = 3;
-/// The version of a file that has weights of 4 bits, with other tensors or without.
+/// The version of a file that has weights of 4 bits, or dynamic layers with groups, with other
+/// tensors or without.
 const VERSION_WITH_NIBBLES: u32 = 4;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
@@ -59,11 +60,12 @@ pub(crate) struct LayerDescription {
     /// Only dynamic layers have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) dynamic: Option<DynamicDescription>,
-    /// How many consecutive k share a scale. Only weight-only layers with groups have it.
+    /// How many consecutive k share a scale. Only dynamic and weight-only layers with groups have
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<usize>,
-    /// The inputs of a weight-only layer whose weights have 4 bits, two to a byte: of an even k in
-    /// the low half, of an odd one in the high half.
+    /// The inputs of a dynamic or weight-only layer whose weights have 4 bits, two to a byte: of an
+    /// even k in the low half, of an odd one in the high half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nibbles: Option<usize>,
 }
@@ -161,7 +163,10 @@ impl Description {
 
 /// The lowest version that knows everything of a file.
 fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
-    if layers.iter().any(|layer| layer.nibbles.is_some()) {
+    let is_new = |layer: &LayerDescription| {
+        layer.nibbles.is_some() || (layer.dynamic.is_some() && layer.group.is_some())
+    };
+    if layers.iter().any(is_new) {
         VERSION_WITH_NIBBLES
     } else if tensors.is_empty() {
         VERSION

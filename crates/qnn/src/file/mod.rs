@@ -1,10 +1,11 @@
-//! Models as files: ours, PyTorch's and compressed-tensors'.
+//! Models as files: ours, PyTorch's, compressed-tensors' and llama.cpp's.
 
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
 pub(crate) mod description;
 pub(crate) mod error;
 pub(crate) mod float_mlp;
+pub(crate) mod gguf;
 pub(crate) mod json_keys;
 pub(crate) mod mlp;
 pub(crate) mod reader;

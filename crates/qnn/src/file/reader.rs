@@ -6,10 +6,10 @@
 //! - `float`: both F32.
 //! - `static`: weights I8, `X.weight_scale` F32 (n), `X.weight_zero_point` I8 (n) unless all are 0,
 //!   bias I32, `X.input_scale` F32 and `X.input_zero_point` I32 (scalars).
-//! - `dynamic`: as `static`, but bias F32 and nothing of the input.
-//! - `weight_only`: as `dynamic`; scales and zero points are (n, groups) where k is cut into
-//!   groups. Weights of 4 bits are U8 (n, k / 2 rounded up), the code of an even k in the low half
-//!   of its byte; zero points are then written unless all are 8.
+//! - `dynamic`: as `static`, but bias F32 and nothing of the input. Scales and zero points are (n,
+//!   groups) where k is cut into groups. Weights of 4 bits are U8 (n, k / 2 rounded up), the code
+//!   of an even k in the low half of its byte; zero points are then written unless all are 8.
+//! - `weight_only`: as `dynamic`.
 //!
 //! Tensors that are no part of a layer are F32; the description names them.
 //!
@@ -32,8 +32,7 @@ use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::stored::{StoredForm, StoredLayer};
 use crate::layer::tensor::FloatTensor;
-use crate::layer::weight_codes::StoredCodes;
-use crate::layer::weight_only::USUAL_NIBBLE_ZERO;
+use crate::layer::weight_codes::{StoredCodes, USUAL_NIBBLE_ZERO};
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
@@ -154,11 +153,12 @@ impl<'d> LayerFile<'d> {
         let activation = described.function()?;
         let LayerDescription { name, form, input, dynamic, group, nibbles, .. } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
+        let scaled = matches!(form, Form::Dynamic | Form::WeightOnly);
         let fields = [
             ("input", input.is_some(), form == Form::Static),
             ("dynamic", dynamic.is_some(), form == Form::Dynamic),
-            ("group", group.is_some(), form == Form::WeightOnly && group.is_some()),
-            ("nibbles", nibbles.is_some(), form == Form::WeightOnly && nibbles.is_some()),
+            ("group", group.is_some(), scaled && group.is_some()),
+            ("nibbles", nibbles.is_some(), scaled && nibbles.is_some()),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -222,7 +222,7 @@ impl<'d> LayerFile<'d> {
         let Some(input) = input else {
             let bias = bias.map(|bias| bias.to_f32());
             return Ok(match dynamic {
-                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()? },
+                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()?, group },
                 None => StoredForm::WeightOnly { bias, group },
             });
         };

@@ -3,10 +3,14 @@
 use core::fmt::Display;
 
 use qcore::ActivationFunction;
+use qkernels::Kernel;
 
 use super::checkpoint::error::CheckpointError;
 use super::checkpoint::layers::Checkpoint;
 use super::error::LoadError;
+use super::gguf::container::GgufFile;
+use super::gguf::error::GgufError;
+use super::gguf::form::GgufForm;
 use super::reader::LayerFile;
 use crate::layer::linear::Linear;
 use crate::layer::tensor::FloatTensor;
@@ -14,8 +18,9 @@ use crate::layer::tensor::FloatTensor;
 /// The part of a model's file whose names begin with a prefix. It gives layers and tensors by the
 /// rest of their names.
 ///
-/// It comes from a [`Checkpoint`] or from a [`LayerFile`], so one constructor makes a model of the
-/// f32 weights as they were trained, and of what this library saved after quantizing it.
+/// It comes from a [`Checkpoint`], from a [`LayerFile`] or from a [`GgufFile`], so one constructor
+/// makes a model of the f32 weights as they were trained, of what this library saved after
+/// quantizing it, and of what others quantized.
 ///
 /// ```
 /// use qkernels::MatRef;
@@ -74,6 +79,9 @@ pub enum SourceError {
     /// The file of this library does not have it.
     #[error(transparent)]
     File(#[from] LoadError),
+    /// The GGUF file does not have it.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The file says that another activation function follows the layer.
     #[error("layer {layer:?} was saved with activation function {got:?}, expected {expected:?}")]
     Activation {
@@ -127,9 +135,43 @@ impl Tensors for LayerFile<'_> {
     }
 }
 
+impl Tensors for GgufFile<'_> {
+    fn linear(&mut self, name: &str, activation: ActivationFunction) -> Result<Linear, SourceError> {
+        let weight = format!("{name}.weight");
+        Ok(self.take_tied(name, &weight, self.source_form(&weight), activation, select()?)?)
+    }
+
+    fn linear_tied(&mut self, name: &str, weight: &str) -> Result<Linear, SourceError> {
+        let activation = ActivationFunction::Identity;
+        if self.describe(&format!("{name}.weight")).is_some() {
+            return self.linear(name, activation);
+        }
+        Ok(self.take_tied(name, weight, self.source_form(weight), activation, select()?)?)
+    }
+
+    fn tensor(&mut self, name: &str, shape: Option<&[usize]>) -> Result<FloatTensor, SourceError> {
+        Ok(self.take_tensor(name, shape)?)
+    }
+}
+
+/// The kernel of the CPU at hand.
+fn select() -> Result<Kernel, LoadError> {
+    Ok(Kernel::select()?)
+}
+
 impl Checkpoint<'_> {
     /// The whole checkpoint, for a constructor that takes a [`Source`].
     pub fn source(&mut self) -> Source<'_> {
+        Source { file: self, prefix: String::new() }
+    }
+}
+
+impl GgufFile<'_> {
+    /// The whole file, for a constructor that takes a [`Source`]. Weights whose codes products take
+    /// as they are become layers of this form, on [`Kernel::select`]; others, floats and the K
+    /// formats among them, stay in f32, for the [pass](crate::quantize_model) to quantize.
+    pub fn source(&mut self, form: GgufForm) -> Source<'_> {
+        self.form = form;
         Source { file: self, prefix: String::new() }
     }
 }

@@ -5,17 +5,19 @@ use std::io::Write;
 use std::path::Path;
 
 use qcore::ActivationFunction;
-use qkernels::PackedWeights;
+use qkernels::{PackedWeights, ScaledWeights};
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, SaveError};
 use super::tensors::Tensor;
 use crate::config::form::Form;
 use crate::layer::dynamic::DynamicLinear;
+use crate::layer::dynamic::weights::DynamicWeights;
 use crate::layer::float::FloatLinear;
 use crate::layer::linear::Linear;
 use crate::layer::static_linear::build::StaticLinear;
 use crate::layer::tensor::FloatTensor;
+use crate::layer::weight_codes::stored_zero_points;
 use crate::layer::weight_only::WeightOnlyLinear;
 use crate::tree::chain::check_names;
 use crate::tree::layers::Layers;
@@ -148,7 +150,12 @@ impl Writer {
         let (name, n) = (layer.name(), layer.n());
         let dynamic = DynamicDescription::of(name, layer.activations())?;
         self.describe(name, Form::Dynamic, layer.activation()).dynamic = Some(dynamic);
-        self.add_weights(name, layer.weights(), layer.weight_scales());
+        match layer.weights() {
+            DynamicWeights::PerChannel { codes, scales } => self.add_weights(name, codes, scales),
+            // Without a group, weights of 8 bits are read as those of the other kind, whose
+            // scales are all positive.
+            DynamicWeights::Scaled(weights) => self.add_scaled(name, weights, weights.bits() == 8),
+        }
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
         }
@@ -156,25 +163,34 @@ impl Writer {
     }
 
     fn add_weight_only(&mut self, layer: &WeightOnlyLinear) -> Result<(), SaveError> {
-        let (name, n, k, weights) = (layer.name(), layer.n(), layer.k(), layer.weights());
-        let grouped = weights.group_len() < k;
+        let (name, n) = (layer.name(), layer.n());
+        self.describe(name, Form::WeightOnly, layer.activation());
+        self.add_scaled(name, layer.weights(), false);
+        if let Some(bias) = layer.bias() {
+            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
+        }
+        Ok(())
+    }
+
+    /// Adds weights, and what the description of the last layer has to say about them: the length
+    /// of groups if there are several, or if it is asked for.
+    fn add_scaled(&mut self, name: &str, weights: &ScaledWeights, with_group: bool) {
+        let (n, k) = (weights.n(), weights.k());
+        let grouped = with_group || weights.group_len() < k;
         let nibbles = weights.bits() == 4;
-        let description = self.describe(name, Form::WeightOnly, layer.activation());
-        description.group = grouped.then(|| weights.group_len());
-        description.nibbles = nibbles.then_some(k);
+        if let Some(description) = self.layers.last_mut() {
+            description.group = grouped.then(|| weights.group_len());
+            description.nibbles = nibbles.then_some(k);
+        }
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
         let codes = weights.unpack();
         let weight =
             if nibbles { Tensor::of_nibbles(n, k, &codes) } else { Tensor::of_i8(vec![n, k], codes) };
         self.add_tensor(name, "weight", weight);
         self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
-        if let Some(zero_points) = layer.stored_zero_points() {
+        if let Some(zero_points) = stored_zero_points(weights) {
             self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));
         }
-        if let Some(bias) = layer.bias() {
-            self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
-        }
-        Ok(())
     }
 
     fn add_weights(&mut self, name: &str, weights: &PackedWeights, scales: &[f32]) {

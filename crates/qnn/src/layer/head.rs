@@ -1,6 +1,9 @@
 //! What every layer has, whatever its form.
 
 use qcore::ActivationFunction;
+use qkernels::FloatStage;
+
+use super::forward_error::ForwardError;
 
 /// What every layer has, whatever its form.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +15,26 @@ pub(crate) struct Head {
     pub(crate) k: usize,
     /// What the layer does to its outputs before it stores them.
     pub(crate) activation: ActivationFunction,
+}
+
+impl Head {
+    /// A layer without a name and without an activation function.
+    pub(crate) fn unnamed(n: usize, k: usize) -> Self {
+        Self { name: String::new(), n, k, activation: ActivationFunction::Identity }
+    }
+}
+
+/// The output stage of a layer whose sums are floats.
+pub(crate) fn float_stage(
+    bias: Option<&[f32]>,
+    activation: ActivationFunction,
+) -> Result<FloatStage<'_>, ForwardError> {
+    let stage = FloatStage::new();
+    let stage = match bias {
+        None => stage,
+        Some(bias) => stage.with_bias(bias)?,
+    };
+    Ok(stage.with_activation(activation)?)
 }
 
 /// The methods that show a layer's `head`.
@@ -39,4 +62,24 @@ macro_rules! head_methods {
     };
 }
 
-pub(crate) use head_methods;
+/// The methods that complete the `head` of a layer made of weights alone.
+macro_rules! head_setters {
+    () => {
+        /// The same layer with a name, unique in its model. A new layer's name is empty.
+        #[must_use]
+        pub fn with_name(mut self, name: impl Into<String>) -> Self {
+            self.head.name = name.into();
+            self
+        }
+
+        /// The same layer with an activation function after it. If a bound or a slope is unusable
+        /// ([`ActivationFunction::check`]), [`forward`](Self::forward) fails.
+        #[must_use]
+        pub fn with_activation(mut self, activation: ActivationFunction) -> Self {
+            self.head.activation = activation;
+            self
+        }
+    };
+}
+
+pub(crate) use {head_methods, head_setters};

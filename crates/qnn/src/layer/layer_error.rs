@@ -149,9 +149,17 @@ pub enum LayerError {
         /// Why.
         error: ParamError,
     },
-    /// Weights of 4 bits in a form that multiplies integers of 8 bits.
-    #[error("weights of 4 bits are for weight-only layers")]
+    /// Weights of 4 bits in a static layer.
+    #[error("weights of 4 bits are for dynamic and weight-only layers")]
     FourBits,
+    /// Weights in groups in a static layer.
+    #[error(
+        "groups of {group_len} along k are for dynamic and weight-only layers; static ones have a scale for each channel"
+    )]
+    Groups {
+        /// The length of the groups.
+        group_len: usize,
+    },
     /// The weights of a channel have no codes.
     #[error(transparent)]
     Channel(#[from] ChannelError),

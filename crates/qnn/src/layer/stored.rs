@@ -24,7 +24,7 @@ pub(crate) struct StoredLayer<'w> {
 /// What a file has of a layer of one form only.
 pub(crate) enum StoredForm {
     Static { bias: Option<Vec<i32>>, input: QParams },
-    Dynamic { bias: Option<Vec<f32>>, activations: Dynamic },
+    Dynamic { bias: Option<Vec<f32>>, activations: Dynamic, group: Option<usize> },
     WeightOnly { bias: Option<Vec<f32>>, group: Option<usize> },
 }
 
@@ -45,7 +45,14 @@ impl StoredLayer<'_> {
                 };
                 StaticLinear::new(parts, kernel)?.into()
             }
-            StoredForm::Dynamic { bias, activations } => {
+            StoredForm::Dynamic { bias, activations, group }
+                if group.is_some() || matches!(weight, StoredCodes::Nibbles(_)) =>
+            {
+                let weights = weight.scaled(&weight_scales, weight_zero_points.as_deref(), group, kernel)?;
+                let layer = DynamicLinear::from_weights(weights, bias, activations)?;
+                layer.with_name(name).with_activation(activation).into()
+            }
+            StoredForm::Dynamic { bias, activations, .. } => {
                 let parts = DynamicParts {
                     name,
                     weight: weight.bytes()?,
@@ -58,9 +65,8 @@ impl StoredLayer<'_> {
                 DynamicLinear::new(parts, kernel)?.into()
             }
             StoredForm::WeightOnly { bias, group } => {
-                let zero_points = weight_zero_points.as_deref();
-                let layer =
-                    WeightOnlyLinear::from_codes(weight, &weight_scales, zero_points, group, bias, kernel)?;
+                let weights = weight.scaled(&weight_scales, weight_zero_points.as_deref(), group, kernel)?;
+                let layer = WeightOnlyLinear::from_weights(weights, bias)?;
                 layer.with_name(name).with_activation(activation).into()
             }
         })

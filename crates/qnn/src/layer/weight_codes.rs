@@ -1,17 +1,21 @@
-//! How weights become codes: the scales that a scheme gives a layer's channels, and the codes that
-//! they give.
+//! How weights become codes: the scales that a scheme gives a layer's channels or groups, and the
+//! codes that they give.
 
-use qcore::{ChannelAxis, ChannelError, CodeRange, QParams, Range, channel_ranges, quantize_per_channel};
-use qkernels::MatRef;
+use qcore::{
+    ChannelAxis, ChannelError, CodeRange, Groups, QParams, Range, channel_ranges, first_non_finite,
+    group_params, quantize_per_channel, quantize_per_group,
+};
+use qkernels::{Kernel, MatRef, PackedNibbles, PackedWeights, ScaledWeights, WeightScales};
 
 use super::float::FloatLinear;
 use super::layer_error::LayerError;
+use super::storage::Storage;
 use crate::config::weights::{WeightConfig, WeightGranularity};
 
 /// Codes (n, k).
 pub(crate) enum StoredCodes<'w> {
     Bytes(MatRef<'w, i8>),
-    /// Of 4 bits, 0 to 15. Only weight-only layers have them.
+    /// Of 4 bits, 0 to 15. Dynamic and weight-only layers may have them.
     Nibbles(MatRef<'w, u8>),
 }
 
@@ -31,13 +35,143 @@ impl<'w> StoredCodes<'w> {
             StoredCodes::Nibbles(_) => Err(LayerError::FourBits),
         }
     }
+
+    /// The codes packed, with a scale and perhaps a zero point for each channel, or for each group
+    /// of `group` weights.
+    pub(crate) fn scaled(
+        self,
+        scales: &[f32],
+        zero_points: Option<&[i8]>,
+        group: Option<usize>,
+        kernel: Kernel,
+    ) -> Result<ScaledWeights, LayerError> {
+        // Before packing, which allocates for each row: a matrix without elements may claim any
+        // number.
+        let (n, k) = self.shape();
+        check_shape(n, k)?;
+        let scales = match group {
+            None => WeightScales::per_channel(scales),
+            Some(group) => WeightScales::per_group(scales, group),
+        };
+        let scales = match zero_points {
+            None => scales,
+            Some(zero_points) => scales.with_zero_points(zero_points),
+        };
+        Ok(match self {
+            StoredCodes::Bytes(codes) => ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?,
+            StoredCodes::Nibbles(codes) => {
+                ScaledWeights::of_nibbles(PackedNibbles::from_nk(codes, kernel)?, scales)?
+            }
+        })
+    }
 }
 
-/// The parameters that the scheme gives each channel of `layer`. Channels whose weights are all 0
-/// have no scale of their own and take the whole tensor's, so that their bias gets units as fine as
-/// the others'.
+/// Checks that a layer has an output and an input.
+pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
+    if n == 0 || k == 0 { Err(LayerError::Empty { n, k }) } else { Ok(()) }
+}
+
+/// The zero point of signed codes of 4 bits that are packed as 0 to 15.
+pub(crate) const USUAL_NIBBLE_ZERO: i8 = 8;
+
+/// Quantizes `weight` (n, k), row-major, as `config` says. Codes of at most 4 bits, -8 to 7 or 0 to
+/// 15, are packed two to a byte.
+pub(crate) fn scaled_weights(
+    weight: &[f32],
+    n: usize,
+    k: usize,
+    config: &WeightConfig,
+    kernel: Kernel,
+) -> Result<ScaledWeights, LayerError> {
+    check_shape(n, k)?;
+    let group = match config.granularity {
+        WeightGranularity::PerGroup(len) => Some(len),
+        WeightGranularity::PerChannel | WeightGranularity::PerTensor => None,
+    };
+    let groups = Groups::new(n, k, group.unwrap_or(k))?;
+    let params = match config.granularity {
+        WeightGranularity::PerTensor => {
+            let whole = group_params(weight, Groups::new(1, groups.len(), groups.len())?, &config.scheme)?;
+            whole.repeat(n)
+        }
+        WeightGranularity::PerChannel | WeightGranularity::PerGroup(_) => {
+            group_params(weight, groups, &config.scheme)?
+        }
+    };
+    let mut codes = vec![0i8; weight.len()];
+    quantize_per_group(weight, groups, &params, &mut codes)?;
+    let scales: Vec<f32> = params.iter().map(QParams::scale).collect();
+    let zero_points = params.iter().enumerate().map(|(group, params)| {
+        let zero_point = params.zero_point();
+        i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
+    });
+    let zero_points = zero_points.collect::<Result<Vec<i8>, _>>()?;
+    if let Some(least) = least_nibble(config.scheme.codes, &zero_points) {
+        let nibble = |&code: &i8| code.wrapping_sub(least);
+        let codes: Vec<u8> = codes.iter().map(|code| nibble(code).cast_unsigned()).collect();
+        let zero_points: Vec<i8> = zero_points.iter().map(nibble).collect();
+        return StoredCodes::Nibbles(MatRef::new(&codes, n, k)?).scaled(
+            &scales,
+            Some(&zero_points),
+            group,
+            kernel,
+        );
+    }
+    let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
+    let zero_points = affine.then_some(&zero_points[..]);
+    StoredCodes::Bytes(MatRef::new(&codes, n, k)?).scaled(&scales, zero_points, group, kernel)
+}
+
+/// The code that is packed as 0, if codes and zero points fit 4 bits.
+pub(crate) fn least_nibble(codes: CodeRange, zero_points: &[i8]) -> Option<i8> {
+    let fits = |least: i32| {
+        let range = least..least + 16;
+        let all = zero_points.iter().all(|&zero_point| range.contains(&zero_point.into()));
+        range.contains(&codes.min()) && range.contains(&codes.max()) && all
+    };
+    [-8_i8, 0].into_iter().find(|&least| fits(least.into()))
+}
+
+/// The zero points of all groups, unless they are what codes of these bits have by themselves.
+pub(crate) fn stored_zero_points(weights: &ScaledWeights) -> Option<Vec<i8>> {
+    let usual = if weights.bits() == 4 { USUAL_NIBBLE_ZERO } else { 0 };
+    let all = weights.zero_points();
+    let all = all.unwrap_or_else(|| vec![0; weights.n() * weights.groups()]);
+    all.iter().any(|&zero_point| zero_point != usual).then_some(all)
+}
+
+/// The bytes that must be stored for weights and a bias.
+pub(crate) fn scaled_storage(weights: &ScaledWeights, bias: Option<&[f32]>) -> Storage {
+    let (n, k) = (weights.n(), weights.k());
+    let groups = n * weights.groups();
+    Storage {
+        weights: n * if weights.bits() == 4 { k.div_ceil(2) } else { k },
+        scales: 4 * groups,
+        zero_points: if stored_zero_points(weights).is_some() { groups } else { 0 },
+        bias: 4 * bias.map_or(0, <[f32]>::len),
+    }
+}
+
+/// Checks that a bias has n entries, all of them finite.
+pub(crate) fn check_bias(bias: Option<&[f32]>, n: usize) -> Result<(), LayerError> {
+    let Some(bias) = bias else { return Ok(()) };
+    if bias.len() != n {
+        return Err(LayerError::Length { tensor: "the bias", n, len: bias.len() });
+    }
+    match first_non_finite(bias) {
+        Some((channel, bias)) => Err(LayerError::Bias { channel, bias }),
+        None => Ok(()),
+    }
+}
+
+/// The parameters that the scheme gives each channel of `layer`; groups have no place here.
+/// Channels whose weights are all 0 have no scale of their own and take the whole tensor's, so that
+/// their bias gets units as fine as the others'.
 pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
     let WeightConfig { scheme, granularity } = config;
+    if let WeightGranularity::PerGroup(group_len) = *granularity {
+        return Err(LayerError::Groups { group_len });
+    }
     if !CodeRange::I8.contains_range(scheme.codes) {
         return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
@@ -49,7 +183,7 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
     let whole = choose(0, whole)?;
     let of_channel = |(channel, &range): (usize, &Range)| match granularity {
         WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(channel, range),
-        WeightGranularity::PerChannel | WeightGranularity::PerTensor => Ok(whole),
+        _ => Ok(whole),
     };
     let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
     match params.iter().position(|params| i8::try_from(params.zero_point()).is_err()) {

@@ -5,7 +5,7 @@ use qcore::{ActivationFunction, OnCodes, Range, Scheme, requantize_activation, r
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     DynamicLinear, FloatLinear, LayerError, LayerFile, Linear, LinearWorkspace, Mlp, QuantMlp, StaticLinear,
-    WeightConfig, WeightOnlyConfig, WeightOnlyLinear, layers_to_bytes,
+    WeightConfig, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
 
@@ -46,7 +46,7 @@ fn forms(layer: &FloatLinear, kernel: Kernel) -> [Linear; 4] {
         layer.clone().into(),
         static_layer(layer, kernel).into(),
         DynamicLinear::quantize(layer, Dynamic::default(), &WeightConfig::default(), kernel).unwrap().into(),
-        WeightOnlyLinear::quantize(layer, &WeightOnlyConfig::default(), kernel).unwrap().into(),
+        WeightOnlyLinear::quantize(layer, &WeightConfig::default(), kernel).unwrap().into(),
     ]
 }
 

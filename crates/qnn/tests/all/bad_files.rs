@@ -7,7 +7,7 @@ use qcore::{CodeRange, Scheme};
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
     Checkpoint, FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp, PassLayerError,
-    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError, WeightOnlyConfig,
+    QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError, WeightConfig,
     WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
@@ -333,7 +333,7 @@ fn values_must_be_usable() {
 #[test]
 fn weights_of_4_bits_are_checked() {
     let scheme = Scheme { codes: CodeRange::signed(4).unwrap(), ..Scheme::weights_i8() };
-    let config = WeightOnlyConfig { scheme, group_len: Some(16) };
+    let config = WeightConfig { scheme, ..WeightConfig::default() }.in_groups_of(16);
     let kernel = Kernel::select().unwrap();
     let layer = WeightOnlyLinear::quantize(&linear("fc", 2, 21), &config, kernel).unwrap();
     let good = Contents::of(&layers_to_bytes(&Linear::from(layer)).unwrap());

@@ -7,7 +7,7 @@ use qcore::{CodeRange, MinMaxObserver, MovingAverageObserver, Observer, Observer
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     DynamicLinear, FloatLinear, FloatMlp, ForwardError, Linear, LinearWorkspace, Method, Mlp, ObserverChoice,
-    PassConfig, StaticConfig, StaticLinear, WeightConfig, WeightOnlyConfig, WeightOnlyLinear, quantize_model,
+    PassConfig, StaticConfig, StaticLinear, WeightConfig, WeightOnlyLinear, quantize_model,
 };
 
 use crate::small::linear;
@@ -57,7 +57,7 @@ fn rows_that_share_a_scale_share_it_whatever_the_threads() {
     let symmetric = Dynamic::PerTensor(Scheme::weights_i8());
     let input = Scheme::activations_u8().choose(Range::new(-30.0, 30.0).unwrap()).unwrap();
     let fixed = StaticLinear::quantize(b, input, &WeightConfig::default(), kernel).unwrap();
-    let weight_only = WeightOnlyLinear::quantize(c, &WeightOnlyConfig::default(), kernel).unwrap();
+    let weight_only = WeightOnlyLinear::quantize(c, &WeightConfig::default(), kernel).unwrap();
     let pools = [2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
     let models: [Vec<Linear>; 4] = [
         vec![dynamic(a, onnx)],

@@ -1,7 +1,7 @@
 //! Layers from files of other programs: the int-quantized layout of compressed-tensors, and
 //! whatever is wrong with one.
 
-use qcore::ActivationFunction;
+use qcore::{ActivationFunction, Scheme};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{Checkpoint, Int8Form, Linear, LinearWorkspace};
 use safetensors::Dtype;
@@ -34,7 +34,8 @@ fn run(layer: &Linear, x: &[f32]) -> Vec<f32> {
     y
 }
 
-const DYNAMIC: Int8Form = Int8Form::Dynamic(Dynamic::PerToken(qcore::Scheme::weights_i8()));
+const DYNAMIC: Int8Form =
+    Int8Form::Dynamic { activations: Dynamic::PerToken(Scheme::weights_i8()), group: None };
 const PER_CHANNEL: Int8Form = Int8Form::WeightOnly { group: None };
 const FORMS: [Int8Form; 3] = [Int8Form::Static, DYNAMIC, PER_CHANNEL];
 
@@ -104,7 +105,12 @@ fn groups_have_scales_of_their_own() {
     let layer = take(&tensors, grouped(16)).unwrap();
     let mut x = [0.0; 32];
     (x[0], x[31]) = (1.0, 2.0);
+    let form = Int8Form::Dynamic { activations: Dynamic::PerToken(Scheme::weights_i8()), group: Some(16) };
+    let dynamic = take(&tensors, form).unwrap();
     assert_eq!(layer.form().name(), "weight_only");
+    let mut large = [0.0; 32];
+    (large[0], large[31]) = (127.0, 1.0); // the scale is 1
+    assert_eq!(run(&dynamic, &large), [0.5 * 127.0 * -32.0 - 0.25, 2.0 * 31.0]);
     assert_eq!(run(&layer, &x), [0.5 * -32.0 - (0.25 * 2.0), 2.0 * 2.0 * 31.0]);
     let layer = take(&w8a8(), PER_CHANNEL).unwrap();
     assert_eq!(run(&layer, &[1.0, 0.0, 0.5]), [0.5 * (100.0 + 12.5) + 1.5, 0.25 * (1.0 - 64.0) - 2.0]);
@@ -127,6 +133,15 @@ fn what_is_wrong_is_named() {
     fails(
         &|t| t[1] = ("q.weight_scale", Dtype::BF16, vec![2, 2], bf16s(&[1.0; 4])),
         DYNAMIC,
+        "tensor \"q.weight_scale\" has shape [2, 2]: 2 scales for each output; \
+         how many of the k = 3 weights share one must be stated, a file does not say it",
+    );
+    fails(
+        &|t| {
+            t[1] = ("q.weight_scale", Dtype::BF16, vec![2, 2], bf16s(&[1.0; 4]));
+            t.push(("q.input_scale", Dtype::F32, vec![1], f32s(&[0.5])));
+        },
+        Int8Form::Static,
         "tensor \"q.weight_scale\" has shape [2, 2], expected one value, or n = 2",
     );
     fails(
@@ -344,7 +359,7 @@ fn integers_of_any_type_are_taken_where_they_fit() {
         take(&tensors, DYNAMIC)
     };
     let Linear::Dynamic(layer) = zero_points(&[-128, 127]).unwrap() else { panic!() };
-    assert_eq!(layer.weights().zero_points(), [-128, 127]);
+    assert_eq!(layer.weights().zero_points().unwrap(), [-128, 127]);
     for bad in [-129, 128, 256, i32::MIN, i32::MAX] {
         let message = "zero points of i8 codes are -128 to 127";
         assert_eq!(

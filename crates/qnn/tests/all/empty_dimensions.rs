@@ -14,8 +14,9 @@ use qnn::reference::{Int8Linear, QuantizedLinear};
 use qnn::{
     CalibrateError, DynamicConfig, DynamicLinear, DynamicParts, FloatLinear, FloatLinearError, FloatMlp,
     ForwardError, LayerError, Layers, Linear, LinearWorkspace, Method, Mlp, ModelOutput, PassConfig,
-    PassError, QuantConfig, QuantMlp, ReportError, StaticLinear, StaticParts, WeightConfig, WeightOnlyConfig,
-    WeightOnlyLinear, analyze_model_sizes, analyze_sensitivity, argmax_rows, calibrate_model, quantize_model,
+    PassError, QuantConfig, QuantMlp, ReportError, StaticLinear, StaticParts, WeightConfig,
+    WeightGranularity, WeightOnlyLinear, analyze_model_sizes, analyze_sensitivity, argmax_rows,
+    calibrate_model, quantize_model,
 };
 
 use crate::small::{linear, quant_model, rows};
@@ -148,7 +149,8 @@ fn integer_layers_need_all_dimensions() {
             }
         }
         for group_len in SIZES.map(Some).into_iter().chain([None]) {
-            let config = WeightOnlyConfig { group_len, ..WeightOnlyConfig::default() };
+            let granularity = group_len.map_or(WeightGranularity::PerChannel, WeightGranularity::PerGroup);
+            let config = WeightConfig { granularity, ..WeightConfig::default() };
             for bias in [None, Some(&[][..])] {
                 assert!(WeightOnlyLinear::new(&[], n, k, bias, &config, kernel()).is_err());
             }
@@ -180,7 +182,7 @@ fn layers_run_on_no_rows_and_on_no_other_empty_shape() {
     static_linear.set_output(input()).unwrap();
     let dynamic = [Dynamic::default(), Dynamic::PerTensor(Scheme::activations_u8())]
         .map(|how| DynamicLinear::quantize(&float, how, &weights, kernel()).unwrap());
-    let weight_only = WeightOnlyLinear::quantize(&float, &WeightOnlyConfig::default(), kernel()).unwrap();
+    let weight_only = WeightOnlyLinear::quantize(&float, &WeightConfig::default(), kernel()).unwrap();
     let (int8, quantized) = (
         Int8Linear::quantize(&float, &Scheme::weights_i8()).unwrap(),
         QuantizedLinear::quantize(&float).unwrap(),
@@ -250,7 +252,7 @@ fn models_run_on_no_rows_and_on_no_other_empty_shape() {
         Method::default(),
         Method::Dynamic(DynamicConfig::default()),
         Method::Dynamic(DynamicConfig { activations: per_tensor, ..DynamicConfig::default() }),
-        Method::WeightOnly(WeightOnlyConfig::default()),
+        Method::WeightOnly(WeightConfig::default()),
     ] {
         let (mut model, config) = (Mlp::from(float.clone()), PassConfig { method, ..PassConfig::default() });
         quantize_model(&mut model, &config, [rows(&[0.5, 1.0], 1)], Mlp::run_batch, |_| {}).unwrap();

@@ -7,8 +7,8 @@ use qkernels::{MatMut, MatRef, Threads};
 use qnn::{
     Calibration, DynamicConfig, FloatLinear, FloatMlp, ForwardError, Layers, Linear, LinearWorkspace, Method,
     Mlp, ModelOutput, ObserverChoice, PassConfig, QuantConfig, StaticConfig, Target, TrialError,
-    TrialProgress, Warning, WeightConfig, WeightOnlyConfig, analyze_model_sizes, analyze_sensitivity,
-    calibrate_model, compare_schemes, quantize_model,
+    TrialProgress, Warning, WeightConfig, analyze_model_sizes, analyze_sensitivity, calibrate_model,
+    compare_schemes, quantize_model,
 };
 
 use crate::small::{linear, rows};
@@ -343,7 +343,7 @@ fn a_large_mean_does_not_hide_the_noise() {
         (Method::default(), true),
         (Method::Dynamic(DynamicConfig::default()), true),
         (Method::Dynamic(DynamicConfig { activations: per_tensor, ..DynamicConfig::default() }), true),
-        (Method::WeightOnly(WeightOnlyConfig::default()), false),
+        (Method::WeightOnly(WeightConfig::default()), false),
     ] {
         let config = PassConfig { method, ..PassConfig::default() }.with_rule("fc2", Method::Float);
         let mut model = Mlp::from(float.clone());

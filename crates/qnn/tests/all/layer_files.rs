@@ -3,7 +3,7 @@
 
 use qkernels::Kernel;
 use qnn::{
-    FloatMlp, LayerFile, Method, Mlp, PassConfig, QuantMlp, WeightOnlyConfig, layers_to_bytes, quantize_model,
+    FloatMlp, LayerFile, Method, Mlp, PassConfig, QuantMlp, WeightConfig, layers_to_bytes, quantize_model,
 };
 
 use crate::small::{linear, rows};
@@ -20,7 +20,7 @@ fn mixed_file() -> Vec<u8> {
     let mut model = Mlp::from(float);
     let config = PassConfig::default()
         .with_rule("fc1", Method::Dynamic(Default::default()))
-        .with_rule("fc3", Method::WeightOnly(WeightOnlyConfig { group_len: Some(16), ..Default::default() }))
+        .with_rule("fc3", Method::WeightOnly(WeightConfig::default().in_groups_of(16)))
         .with_rule("fc4", Method::Float);
     quantize_model(&mut model, &config, [rows(&[0.0, 1.0, 0.5], 3)], Mlp::run_batch, |_| {}).unwrap();
     layers_to_bytes(&model).unwrap()

@@ -2,9 +2,12 @@
 
 use half::f16;
 use qcore::{ActivationFunction, CodeRange, ErrorMetrics, QParams, Scheme};
-use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
+use qkernels::{Dynamic, Kernel, MatMut, MatRef, PackedNibbles, ScaledWeights, Threads, WeightScales};
 use qnn::reference::{Int8Linear, QuantizedLinear};
-use qnn::{DynamicLinear, FloatLinear, LinearWorkspace, StaticLinear, StaticParts, WeightConfig};
+use qnn::{
+    DynamicLinear, DynamicWeights, FloatLinear, LayerError, LinearWorkspace, StaticLinear, StaticParts,
+    WeightConfig,
+};
 
 use crate::fixture::{Case, Group};
 
@@ -136,7 +139,7 @@ fn dynamic_linear_is_onnx_s() {
     for kernel in Kernel::available() {
         let layer = DynamicLinear::quantize(&float_layer(case), activations, &weights, kernel).unwrap();
         case.check("q_w", &layer.weights().unpack());
-        case.check("w_scales", layer.weight_scales());
+        case.check("w_scales", &layer.weights().scales());
         let (x, mut workspace) = (case.get::<f32>("x"), LinearWorkspace::new());
         let x = matrix(&x, layer.k());
         let y = run::<f32>(7, 13, |out| layer.forward(x, out, Threads::Serial, &mut workspace).unwrap());
@@ -157,7 +160,8 @@ fn dynamic_linear_of_7_bits_is_proven_for_all_weights() {
             let weights = WeightConfig::default();
             let layer = DynamicLinear::quantize(&float_layer(case), activations, &weights, kernel).unwrap();
             let proofs = !kernel.desc().proven.is_empty();
-            assert_eq!(layer.weights().proven_columns(), if proofs { layer.n() } else { 0 }, "{kernel}");
+            let DynamicWeights::PerChannel { codes, .. } = layer.weights() else { panic!("another kind") };
+            assert_eq!(codes.proven_columns(), if proofs { layer.n() } else { 0 }, "{kernel}");
             let (x, mut workspace) = (matrix(&x, layer.k()), LinearWorkspace::new());
             run::<f32>(7, 13, |out| layer.forward(x, out, Threads::Serial, &mut workspace).unwrap())
         })
@@ -165,6 +169,28 @@ fn dynamic_linear_of_7_bits_is_proven_for_all_weights() {
     assert!(outputs.iter().all(|y| *y == outputs[0]));
     let error = ErrorMetrics::of(&case.get::<f32>("y"), &outputs[0]).unwrap();
     assert!(error.sqnr_db > 30.0, "{error:?}");
+}
+
+#[test]
+fn groups_that_no_layer_can_have_are_refused() {
+    let float = FloatLinear::without_bias("fc", 1, 40, vec![0.5; 40]).unwrap();
+    let kernel = Kernel::select().unwrap();
+    let groups = WeightConfig::default().in_groups_of(16);
+    let input = Scheme::activations_u8().choose(qcore::Range::new(0.0, 1.0).unwrap()).unwrap();
+    let error = StaticLinear::quantize(&float, input, &groups, kernel).unwrap_err();
+    assert_eq!(error, LayerError::Groups { group_len: 16 });
+    for (len, text) in [
+        (0, "groups of 0 in 1 rows of 40: a group has a value, and all can be counted"),
+        (5, "groups of 5 along k; their length must be a multiple of 16"),
+    ] {
+        let groups = WeightConfig::with_bits(4).unwrap().in_groups_of(len);
+        let error = DynamicLinear::quantize(&float, Dynamic::default(), &groups, kernel).unwrap_err();
+        assert_eq!(error.to_string(), text);
+    }
+    let nibbles = PackedNibbles::from_nk(MatRef::new(&[7; 40], 1, 40).unwrap(), kernel).unwrap();
+    let weights = ScaledWeights::of_nibbles(nibbles, WeightScales::per_channel(&[0.5])).unwrap();
+    let error = DynamicLinear::from_weights(weights, Some(vec![f32::NAN]), Dynamic::default()).unwrap_err();
+    assert!(matches!(error, LayerError::Bias { channel: 0, .. }), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use proptest::prelude::*;
-use qcore::{ActivationFunction, QParams, Range, Scheme, dequantize_acc, dequantize_acc_bias};
+use qcore::{ActivationFunction, QParams, Range, Scheme, dequantize_acc, group_term, sum_group_terms};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, StoredFloat, Threads};
 use qnn::{DynamicLinear, FloatLinear, Linear, LinearWorkspace, StaticLinear, WeightConfig};
 
@@ -36,17 +36,23 @@ fn scalar_static(layer: &StaticLinear, x: &[f32]) -> Vec<f32> {
 }
 
 fn scalar_dynamic(layer: &DynamicLinear, params: &QParams, x: &[f32]) -> Vec<f32> {
-    let codes: Vec<i32> = x.iter().map(|&v| params.quantize(v)).collect();
-    let acc = sums(&codes, params.zero_point(), &layer.weights().unpack(), layer.weights().zero_points());
-    let value = |(channel, acc): (usize, i32)| {
-        let scale = params.scale() * layer.weight_scales()[channel];
-        let y = match layer.bias() {
-            Some(bias) => dequantize_acc_bias(acc, scale, bias[channel]),
-            None => dequantize_acc(acc, scale),
-        };
-        relu(layer.activation(), y)
+    let (codes, scales, k) = (layer.weights().unpack(), layer.weights().scales(), layer.k());
+    let (group_len, groups) = (layer.weights().group_len(), scales.len() / layer.n());
+    let zero_points = layer.weights().zero_points();
+    let value = |channel: usize| {
+        let terms = (0..groups).map(|g| {
+            let sum = (g * group_len..((g + 1) * group_len).min(k)).map(|at| {
+                let zero_point = zero_points.as_ref().map_or(0, |all| all[channel * groups + g]);
+                let w = i64::from(codes[channel * k + at]) - i64::from(zero_point);
+                i64::from(params.quantize(x[at]) - params.zero_point()) * w
+            });
+            let sum = i32::try_from(sum.sum::<i64>()).expect("the layer was proven");
+            group_term(params.scale(), scales[channel * groups + g], sum)
+        });
+        let y = sum_group_terms(terms);
+        relu(layer.activation(), layer.bias().map_or(y, |bias| y + bias[channel]))
     };
-    acc.into_iter().enumerate().map(value).collect()
+    (0..layer.n()).map(value).collect()
 }
 
 /// What `forward` gives for `x` in the type `F`, as bits of the values in f32.
@@ -101,6 +107,7 @@ proptest! {
         seed in 1_u64..1 << 40,
         (affine_weights, affine_input, bias, relu) in any::<(bool, bool, bool, bool)>(),
         bits in 2_u32..=8,
+        group_len in prop_oneof![Just(None), Just(Some(16)), Just(Some(48))],
     ) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         let mut state = seed;
@@ -129,6 +136,7 @@ proptest! {
             let dynamic = [Dynamic::PerTensor(dynamic), Dynamic::PerToken(dynamic)];
             let mut layers: Vec<Linear> =
                 vec![StaticLinear::quantize(&float, input, &weights, kernel).unwrap().into()];
+            let weights = group_len.map_or(weights, |len| weights.in_groups_of(len));
             layers.extend(
                 dynamic.map(|how| DynamicLinear::quantize(&float, how, &weights, kernel).unwrap().into()),
             );
@@ -147,7 +155,9 @@ fn values_that_are_not_finite_are_refused() {
     let float = FloatLinear::new("fc", 1, 2, vec![1.0, 0.5], vec![0.0]).unwrap();
     let (kernel, weights) = (Kernel::select().unwrap(), WeightConfig::default());
     let input = Scheme::activations_u8().choose(Range::new(0.0, 1.0).unwrap()).unwrap();
-    let layers: [Linear; 2] = [
+    let four_bits = WeightConfig::with_bits(4).unwrap().in_groups_of(16);
+    let layers: [Linear; 3] = [
+        DynamicLinear::quantize(&float, Dynamic::default(), &four_bits, kernel).unwrap().into(),
         StaticLinear::quantize(&float, input, &weights, kernel).unwrap().into(),
         DynamicLinear::quantize(&float, Dynamic::default(), &weights, kernel).unwrap().into(),
     ];

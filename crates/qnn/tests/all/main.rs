@@ -16,6 +16,7 @@ mod empty_dimensions;
 mod evidence;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;
+mod gguf;
 mod integer_models;
 mod layer_files;
 mod layers;

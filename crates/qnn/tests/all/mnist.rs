@@ -8,7 +8,7 @@ use qcore::Scheme;
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     ActivationCodes, DynamicConfig, FloatMlp, LinearWorkspace, Method, Mlp, ObserverChoice, PassConfig,
-    QuantConfig, QuantMlp, StaticConfig, WeightGranularity, WeightOnlyConfig, argmax_rows, layers_to_bytes,
+    QuantConfig, QuantMlp, StaticConfig, WeightConfig, WeightGranularity, argmax_rows, layers_to_bytes,
     quantize_model,
 };
 
@@ -71,7 +71,7 @@ fn same_class(a: &[f32], b: &[f32]) -> usize {
 fn configs() -> impl Iterator<Item = QuantConfig> {
     ActivationCodes::ALL.into_iter().flat_map(|activations| {
         let config = move |weights| QuantConfig { activations, weights, ..QuantConfig::default() };
-        WeightGranularity::ALL.into_iter().map(config)
+        [WeightGranularity::PerChannel, WeightGranularity::PerTensor].into_iter().map(config)
     })
 }
 
@@ -174,7 +174,7 @@ fn dynamic_models_need_no_calibration_to_be_as_good() {
 #[test]
 fn weights_alone_cost_least() {
     for (model, (name, _)) in MODELS.iter().enumerate() {
-        let (right, sqnr) = pass(model, Method::WeightOnly(WeightOnlyConfig::default()));
+        let (right, sqnr) = pass(model, Method::WeightOnly(WeightConfig::default()));
         println!("{name} weight-only: {right} right, logits SQNR {sqnr:.2} dB");
         assert!(right >= 2442 && sqnr >= 49.0, "{name}: {right} {sqnr}");
     }

@@ -22,7 +22,7 @@ fn message(n: usize, k: usize) -> String {
 fn checkpoints() {
     let forms = [
         Int8Form::Static,
-        Int8Form::Dynamic(Dynamic::default()),
+        Int8Form::Dynamic { activations: Dynamic::default(), group: None },
         Int8Form::WeightOnly { group: None },
         Int8Form::WeightOnly { group: Some(16) },
         Int8Form::WeightOnly { group: Some(usize::MAX) },

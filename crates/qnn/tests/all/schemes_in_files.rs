@@ -10,8 +10,7 @@ use qcore::{
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
 use qnn::{
     DynamicLinear, DynamicParts, FloatLinear, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp,
-    StaticLinear, StaticParts, WeightConfig, WeightGranularity, WeightOnlyConfig, WeightOnlyLinear,
-    layers_to_bytes,
+    StaticLinear, StaticParts, WeightConfig, WeightGranularity, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::SafeTensors;
 
@@ -354,14 +353,14 @@ proptest! {
     }
 
     #[test]
-    fn any_scheme_of_weights_is_saved(scheme in schemes(), per_tensor: bool, group: bool) {
+    fn any_scheme_of_weights_is_saved(scheme in schemes(), which in 0..3_usize) {
         let float = linear("fc", 3, 20);
-        let granularity = if per_tensor { WeightGranularity::PerTensor } else { WeightGranularity::PerChannel };
-        let config = WeightConfig { scheme, granularity };
-        let only = WeightOnlyConfig { scheme, group_len: group.then_some(16) };
+        let granularities =
+            [WeightGranularity::PerTensor, WeightGranularity::PerChannel, WeightGranularity::PerGroup(16)];
+        let config = WeightConfig { scheme, granularity: granularities[which] };
         let layers = [
             DynamicLinear::quantize(&float, Dynamic::default(), &config, kernel()).ok().map(Linear::from),
-            WeightOnlyLinear::quantize(&float, &only, kernel()).ok().map(Linear::from),
+            WeightOnlyLinear::quantize(&float, &config, kernel()).ok().map(Linear::from),
         ];
         let x: Vec<f32> = (0..20).map(|i| (i as f32).cos()).collect();
         for layer in layers.into_iter().flatten() {

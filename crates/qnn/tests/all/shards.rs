@@ -7,7 +7,8 @@ use safetensors::Dtype;
 
 use crate::tensor_files::{codes, f32s, file, with_header};
 
-const DYNAMIC: Int8Form = Int8Form::Dynamic(Dynamic::PerToken(qcore::Scheme::weights_i8()));
+const DYNAMIC: Int8Form =
+    Int8Form::Dynamic { activations: Dynamic::PerToken(qcore::Scheme::weights_i8()), group: None };
 
 /// The layer `q`, whose zero points and bias are in another file than its weights.
 fn shards() -> [Vec<u8>; 2] {
@@ -49,7 +50,7 @@ fn a_layer_in_two_files_has_all_of_its_tensors() {
         let layer = checkpoint.take_int8("q", DYNAMIC, ActivationFunction::Identity, kernel).unwrap();
         let Linear::Dynamic(layer) = layer else { panic!() };
         assert_eq!(layer.bias(), Some(&[1.0, -1.0][..]));
-        assert_eq!(layer.weights().zero_points(), [3, -3]);
+        assert_eq!(layer.weights().zero_points().unwrap(), [3, -3]);
         checkpoint.finish().unwrap();
     }
 }

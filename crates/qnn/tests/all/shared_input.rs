@@ -3,8 +3,7 @@
 use qcore::{CodeRange, Range, Scheme};
 use qkernels::{Dynamic, Kernel, MatRef, Threads};
 use qnn::{
-    DynamicLinear, ForwardError, Linear, LinearWorkspace, StaticLinear, WeightConfig, WeightOnlyConfig,
-    WeightOnlyLinear,
+    DynamicLinear, ForwardError, Linear, LinearWorkspace, StaticLinear, WeightConfig, WeightOnlyLinear,
 };
 
 use crate::small::linear;
@@ -19,9 +18,17 @@ fn forms(name: &str, n: usize, kernel: Kernel) -> Vec<Linear> {
         Linear::from(StaticLinear::quantize(&float, input, &weights, kernel).unwrap())
     };
     let seven_bits = Scheme { codes: CodeRange::unsigned(7).unwrap(), ..Scheme::activations_u8() };
-    let weight_only = WeightOnlyLinear::quantize(&float, &WeightOnlyConfig::default(), kernel).unwrap();
+    let weight_only = WeightOnlyLinear::quantize(&float, &WeightConfig::default(), kernel).unwrap();
+    let groups = WeightConfig::default().in_groups_of(16);
+    let four_bits = WeightConfig::with_bits(4).unwrap();
+    let scaled = |how, weights: &WeightConfig| {
+        Linear::from(DynamicLinear::quantize(&float, how, weights, kernel).unwrap())
+    };
     vec![
         float.clone().into(),
+        scaled(Dynamic::default(), &four_bits),
+        scaled(Dynamic::PerToken(Scheme::weights_i8()), &groups),
+        scaled(Dynamic::PerTensor(Scheme::activations_u8()), &four_bits.in_groups_of(16)),
         dynamic(Dynamic::default()),
         dynamic(Dynamic::PerToken(Scheme::weights_i8())),
         dynamic(Dynamic::PerTensor(Scheme::activations_u8())),

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use qkernels::MatRef;
 use qnn::{
     Calibration, Checkpoint, DynamicConfig, ForwardError, LayerFile, Method, ModelOutput, ObserverChoice,
-    PassConfig, StaticConfig, WeightOnlyConfig, analyze_model_sizes, argmax_rows, calibrate_model,
+    PassConfig, StaticConfig, WeightConfig, analyze_model_sizes, argmax_rows, calibrate_model,
     compare_schemes, layers_to_bytes, quantize_model,
 };
 
@@ -74,11 +74,15 @@ fn it_is_quantized_saved_and_loaded_with_the_same_bits() {
     for method in [
         Method::default(),
         Method::Dynamic(DynamicConfig::default()),
-        Method::WeightOnly(WeightOnlyConfig::default()),
+        Method::Dynamic(DynamicConfig::in_groups_of(32, 8).unwrap()),
+        Method::Dynamic(DynamicConfig::in_groups_of(16, 4).unwrap()),
+        Method::WeightOnly(WeightConfig::default()),
+        Method::WeightOnly(WeightConfig::with_bits(4).unwrap().in_groups_of(32)),
     ] {
         let mut model = model();
         let report = quantize_model(&mut model, &config(method), batches(100), run, |_| {}).unwrap();
-        assert!(report.layers.iter().all(|layer| layer.sqnr_db.is_none_or(|db| db > 25.0)), "{report}");
+        let least = if method.to_string().contains("4 bits") { 15.0 } else { 25.0 };
+        assert!(report.layers.iter().all(|layer| layer.sqnr_db.is_none_or(|db| db > least)), "{report}");
         let saved = layers_to_bytes(&model).unwrap();
         assert!(saved.len() * 2 < TRAINED.len(), "{}", saved.len());
         let mut file = LayerFile::parse(&saved).unwrap();

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use qkernels::Threads;
 use qnn::{
     DynamicConfig, ForwardError, Linear, LinearWorkspace, Method, Mlp, ModelOutput, ObserverChoice,
-    PassConfig, StaticConfig, Target, TrialError, TrialProgress, WeightConfig, WeightOnlyConfig,
-    analyze_sensitivity, calibrate_model, compare_schemes, quantize_model,
+    PassConfig, StaticConfig, Target, TrialError, TrialProgress, WeightConfig, analyze_sensitivity,
+    calibrate_model, compare_schemes, quantize_model,
 };
 
 use crate::evidence::{WIDTH, bits, calibrated, config, evaluate, go_on, inputs, methods, model};
@@ -191,7 +191,7 @@ fn a_mix_is_proposed_from_all_candidates() {
 fn a_target_out_of_reach_is_said_to_be() {
     let (mut model, x) = (model(), inputs());
     let x = rows(&x, WIDTH);
-    let calibration = calibrated(&mut model, x, &[Method::WeightOnly(WeightOnlyConfig::default())]);
+    let calibration = calibrated(&mut model, x, &[Method::WeightOnly(WeightConfig::default())]);
     let mut analyze = |db| {
         let target = Some(Target::SqnrDb(db));
         analyze_sensitivity(&mut model, &calibration, target, |model| evaluate(model, x), go_on).unwrap()

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use half::{bf16, f16};
 use qcore::{ActivationFunction, AffineRange, CodeRange, Float, Kind, Scheme};
-use qkernels::{Kernel, MatMut, MatRef, PackedNibbles, ScaleError, ScaledWeights, Threads, WeightScales};
+use qkernels::{
+    Dynamic, Kernel, MatMut, MatRef, PackedNibbles, ScaleError, ScaledWeights, Threads, WeightScales,
+};
 use qnn::{
-    FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, Storage, WeightOnlyConfig, WeightOnlyLinear,
-    argmax_rows, layers_to_bytes,
+    DynamicLinear, FloatLinear, FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, Storage,
+    WeightConfig, WeightGranularity, WeightOnlyLinear, argmax_rows, layers_to_bytes,
 };
 
 use crate::dataset::{CLASSES, Digits, PIXELS};
@@ -26,33 +28,38 @@ fn affine() -> Scheme {
     }
 }
 
-fn configs() -> [WeightOnlyConfig; 4] {
-    let symmetric = WeightOnlyConfig::default();
-    let grouped = WeightOnlyConfig { group_len: Some(64), ..symmetric };
+fn configs() -> [WeightConfig; 4] {
+    let symmetric = WeightConfig::default();
+    let grouped = symmetric.in_groups_of(64);
     [
         symmetric,
         grouped,
-        WeightOnlyConfig { scheme: affine(), ..symmetric },
-        WeightOnlyConfig { scheme: affine(), ..grouped },
+        WeightConfig { scheme: affine(), ..symmetric },
+        WeightConfig { scheme: affine(), ..grouped },
     ]
 }
 
 /// Symmetric, affine and unsigned codes of 4 bits, and some of 3, which are packed alike.
-fn four_bits() -> [WeightOnlyConfig; 4] {
+fn four_bits() -> [WeightConfig; 4] {
     let [signed, unsigned] = [CodeRange::signed(4), CodeRange::unsigned(4)].map(Result::unwrap);
     let symmetric = Scheme { codes: signed, ..Scheme::weights_i8() };
+    let of = |scheme| WeightConfig { scheme, ..WeightConfig::default() };
     [
-        WeightOnlyConfig { scheme: symmetric, group_len: Some(32) },
-        WeightOnlyConfig { scheme: Scheme { codes: signed, ..affine() }, group_len: Some(16) },
-        WeightOnlyConfig { scheme: Scheme { codes: unsigned, ..affine() }, group_len: None },
-        WeightOnlyConfig {
-            scheme: Scheme { codes: CodeRange::signed(3).unwrap(), ..symmetric },
-            group_len: Some(64),
-        },
+        of(symmetric).in_groups_of(32),
+        of(Scheme { codes: signed, ..affine() }).in_groups_of(16),
+        of(Scheme { codes: unsigned, ..affine() }),
+        of(Scheme { codes: CodeRange::signed(3).unwrap(), ..symmetric }).in_groups_of(64),
     ]
 }
 
-fn quantize(model: &FloatMlp, config: &WeightOnlyConfig, kernel: Kernel) -> Vec<WeightOnlyLinear> {
+fn group_len(config: &WeightConfig) -> Option<usize> {
+    match config.granularity {
+        WeightGranularity::PerGroup(len) => Some(len),
+        _ => None,
+    }
+}
+
+fn quantize(model: &FloatMlp, config: &WeightConfig, kernel: Kernel) -> Vec<WeightOnlyLinear> {
     let last = model.layers().len() - 1;
     let layers = model.layers().iter().enumerate().map(|(i, layer)| {
         let (n, k) = (layer.n(), layer.k());
@@ -95,10 +102,10 @@ fn decides_as_the_f32_model_does(name: &str) {
             let layers = quantize(&float, &config, kernel);
             let y = logits::<f32>(&layers, &test.inputs, test.len(), Threads::Serial);
             let (correct, sqnr) = (right(&y), qcore::sqnr_db(&expected, &y).unwrap());
-            let which = format!("{name} {kernel} {:?} {:?}", config.group_len, config.scheme.kind);
+            let which = format!("{name} {kernel} {} {:?}", config.granularity, config.scheme.kind);
             println!("{which}: {correct} right, logits SQNR {sqnr:.2} dB");
             assert!(correct >= 2442 && sqnr >= 49.0, "{which}: {correct} {sqnr}");
-            if config.group_len.is_some() {
+            if group_len(&config).is_some() {
                 continue;
             }
             // The same bits in any batch, on any number of threads.
@@ -108,7 +115,7 @@ fn decides_as_the_f32_model_does(name: &str) {
                     == logits::<f32>(&layers, &test.inputs[..100 * PIXELS], 1, Threads::Serial)
             );
         }
-        let layers = quantize(&float, &WeightOnlyConfig::default(), kernel);
+        let layers = quantize(&float, &WeightConfig::default(), kernel);
         for (y, least) in [
             (logits::<f16>(&layers, &test.inputs, test.len(), Threads::Serial), 49.0),
             (logits::<bf16>(&layers, &test.inputs, test.len(), Threads::Serial), 40.0), // eight bits of mantissa
@@ -138,10 +145,10 @@ fn a_layer_is_the_float_layer_of_its_unpacked_weights() {
         for config in configs().into_iter().chain(four_bits()) {
             let layer = WeightOnlyLinear::new(&weight, n, k, None, &config, kernel).unwrap();
             let restored = layer.unpack();
-            let groups = qcore::Groups::new(n, k, config.group_len.unwrap_or(k)).unwrap();
+            let groups = qcore::Groups::new(n, k, group_len(&config).unwrap_or(k)).unwrap();
             let params = qcore::group_params(&weight, groups, &config.scheme).unwrap();
             for (i, (&w, restored)) in weight.iter().zip(&restored).enumerate() {
-                let group = i / k * groups.per_row() + i % k / config.group_len.unwrap_or(k);
+                let group = i / k * groups.per_row() + i % k / group_len(&config).unwrap_or(k);
                 assert_eq!(params[group].fake_quantize(w), *restored, "{kernel}");
             }
             // A row of the unit matrix reads a column of the weights.
@@ -171,17 +178,21 @@ fn layers_of_4_bits_take_half_of_the_bytes_and_are_saved_so() {
     for kernel in Kernel::available() {
         for (config, zero_points) in four_bits().into_iter().zip([0, 21 * 7, 21, 0]) {
             let layer = WeightOnlyLinear::new(&weight, n, k, None, &config, kernel).unwrap().with_name("fc");
-            let groups = config.group_len.map_or(1, |len| k.div_ceil(len));
+            let groups = group_len(&config).map_or(1, |len| k.div_ceil(len));
             assert_eq!(layer.weights().bits(), 4);
             let expected = Storage { weights: n * 51, scales: 4 * n * groups, zero_points, bias: 0 };
             assert_eq!(layer.storage(), expected, "{config:?}");
-            let layer = Linear::from(layer);
-            let bytes = layers_to_bytes(&layer).unwrap();
-            let mut file = LayerFile::parse(&bytes).unwrap();
-            let restored = file.take("fc", Some(kernel)).unwrap();
-            file.finish().unwrap();
-            assert!(run(&restored) == run(&layer), "{kernel} {config:?}");
-            assert_eq!(layers_to_bytes(&restored).unwrap(), bytes, "{config:?}");
+            let float = FloatLinear::without_bias("fc", n, k, weight.clone()).unwrap();
+            let dynamic = DynamicLinear::quantize(&float, Dynamic::default(), &config, kernel).unwrap();
+            assert_eq!((dynamic.weights().bits(), dynamic.storage()), (4, expected), "{config:?}");
+            for layer in [Linear::from(layer), dynamic.into()] {
+                let bytes = layers_to_bytes(&layer).unwrap();
+                let mut file = LayerFile::parse(&bytes).unwrap();
+                let restored = file.take("fc", Some(kernel)).unwrap();
+                file.finish().unwrap();
+                assert!(run(&restored) == run(&layer), "{kernel} {config:?}");
+                assert_eq!(layers_to_bytes(&restored).unwrap(), bytes, "{config:?}");
+            }
         }
     }
 }
@@ -204,8 +215,8 @@ fn codes_of_4_bits_without_zero_points_are_saved_as_such() {
 #[test]
 fn bad_weights_are_refused_with_numbers() {
     let kernel = Kernel::select().unwrap();
-    let config = WeightOnlyConfig::default();
-    let new = |weight: &[f32], n, k, bias: Option<&[f32]>, config: &WeightOnlyConfig| {
+    let config = WeightConfig::default();
+    let new = |weight: &[f32], n, k, bias: Option<&[f32]>, config: &WeightConfig| {
         WeightOnlyLinear::new(weight, n, k, bias, config, kernel).unwrap_err()
     };
     assert_eq!(new(&[], 0, 3, None, &config), LayerError::Empty { n: 0, k: 3 });
@@ -218,14 +229,14 @@ fn bad_weights_are_refused_with_numbers() {
         new(&[1.0; 2], 1, 2, Some(&[f32::INFINITY]), &config),
         LayerError::Bias { channel: 0, .. }
     ));
-    let odd = WeightOnlyConfig { group_len: Some(5), ..config };
+    let odd = config.in_groups_of(5);
     assert_eq!(
         new(&[1.0; 40], 1, 40, None, &odd),
         LayerError::Scale(ScaleError::GroupLength { group_len: 5 })
     );
-    let unsigned = WeightOnlyConfig { scheme: Scheme::activations_u8(), ..config };
+    let unsigned = WeightConfig { scheme: Scheme::activations_u8(), ..config };
     assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), LayerError::Group(_)));
     let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
-    let distant = WeightOnlyConfig { scheme: Scheme { kind, ..affine() }, ..config };
+    let distant = WeightConfig { scheme: Scheme { kind, ..affine() }, ..config };
     assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), LayerError::GroupZeroPoint { group: 0, .. }));
 }

@@ -61,11 +61,8 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
     outcome.text(compare(&mut model, &calibration, test, tick)?);
 
     let dynamic = Method::Dynamic(qnn::DynamicConfig::default());
-    let methods = [
-        Method::Static(StaticConfig::default()),
-        dynamic,
-        Method::WeightOnly(qnn::WeightOnlyConfig::default()),
-    ];
+    let methods =
+        [Method::Static(StaticConfig::default()), dynamic, Method::WeightOnly(qnn::WeightConfig::default())];
     let mut lines = Vec::new();
     for method in methods {
         tick(&format!("layer by layer, {method}"));

@@ -16,18 +16,24 @@ use crate::layer::weight_codes::StoredCodes;
 ///
 /// ```
 /// use qnn::Int8Form;
+/// use qkernels::Dynamic;
 /// let per_channel = Int8Form::WeightOnly { group: None };
 /// let grouped = Int8Form::WeightOnly { group: Some(128) }; // `group_size` of the model's configuration
-/// # _ = (per_channel, grouped);
+/// let dynamic = Int8Form::Dynamic { activations: Dynamic::default(), group: None };
+/// # _ = (per_channel, grouped, dynamic);
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Int8Form {
     /// The layer is static. The file has the scale of the input, and the input's codes are i8.
     Static,
-    /// The layer is dynamic. This says how activations are quantized, because files need not say
-    /// it.
-    Dynamic(Dynamic),
+    /// The layer is dynamic.
+    Dynamic {
+        /// How activations are quantized, because files need not say it.
+        activations: Dynamic,
+        /// How many consecutive k share a scale, as in [`WeightOnly`](Self::WeightOnly).
+        group: Option<usize>,
+    },
     /// Only the weights are quantized.
     WeightOnly {
         /// How many consecutive k share a scale: a multiple of [`GROUP_STEP`]. The last group is as
@@ -44,7 +50,15 @@ impl Int8Form {
         let all = &["weight", "weight_scale", "weight_zero_point", "bias", "input_scale", "input_zero_point"];
         match self {
             Int8Form::Static => all,
-            Int8Form::Dynamic(_) | Int8Form::WeightOnly { .. } => &all[..4],
+            Int8Form::Dynamic { .. } | Int8Form::WeightOnly { .. } => &all[..4],
+        }
+    }
+
+    /// How many consecutive k share a scale, if not all of a channel do.
+    fn group(self) -> Option<usize> {
+        match self {
+            Int8Form::Static => None,
+            Int8Form::Dynamic { group, .. } | Int8Form::WeightOnly { group } => group,
         }
     }
 }
@@ -97,16 +111,16 @@ impl Checkpoint<'_> {
             return Err(CheckpointError::of_layer(name, LayerError::Empty { n, k }));
         }
         let groups = match form {
-            Int8Form::WeightOnly { group } => self.check_groups(name, n, k, group)?,
-            Int8Form::Static | Int8Form::Dynamic(_) => 1,
+            Int8Form::Static => 1,
+            form => self.check_groups(name, n, k, form.group())?,
         };
         let weight_scales = self.take_scales(name, n, groups)?;
         let unusable = |scale: &f32| !(*scale > 0.0 && scale.is_finite());
         if let Some(at) = weight_scales.iter().position(unusable) {
             let (channel, group, scale) = (at / groups, at % groups, weight_scales[at]);
-            let error = match form {
-                Int8Form::WeightOnly { .. } => LayerError::GroupScale { channel, group, scale },
-                Int8Form::Static | Int8Form::Dynamic(_) => LayerError::WeightScale { channel, scale },
+            let error = match form.group() {
+                Some(_) => LayerError::GroupScale { channel, group, scale },
+                None => LayerError::WeightScale { channel, scale },
             };
             return Err(CheckpointError::of_layer(name, error));
         }
@@ -118,7 +132,7 @@ impl Checkpoint<'_> {
                 let bias = bias.map(|bias| int32_bias(name, &bias, &input, &weight_scales)).transpose()?;
                 StoredForm::Static { bias, input }
             }
-            Int8Form::Dynamic(activations) => StoredForm::Dynamic { bias, activations },
+            Int8Form::Dynamic { activations, group } => StoredForm::Dynamic { bias, activations, group },
             Int8Form::WeightOnly { group } => StoredForm::WeightOnly { bias, group },
         };
         let build = || {

@@ -2,7 +2,7 @@
 //! once.
 
 use bytemuck::must_cast_slice_mut;
-use qkernels::{MatRef, Threads, gemm_rows, quantize};
+use qkernels::{MatRef, Threads, quantize};
 
 use super::Linear;
 use crate::config::activation_codes::ActivationCodes;
@@ -57,7 +57,7 @@ impl Linear {
             *output = match layer {
                 Linear::Dynamic(layer) if shared => in_vec(x.rows(), layer.n(), |out| {
                     let LinearWorkspace { rows, gemm, .. } = workspace;
-                    Ok(gemm_rows(rows, layer.weights(), &layer.stage()?, out, threads, gemm)?)
+                    layer.forward_rows(rows, out, threads, gemm)
                 })?,
                 Linear::Static(layer) if shared => in_vec(x.rows(), layer.n(), |out| {
                     let (codes, gemm, m) = (&workspace.codes[..], &mut workspace.gemm, x.rows());

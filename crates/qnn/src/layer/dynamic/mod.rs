@@ -1,26 +1,32 @@
-//! The dynamic form (W8A8): floats are quantized by scales found in the values at hand, integers
-//! are multiplied, and floats come out.
+//! The dynamic form (W8A8, W4A8): floats are quantized by scales found in the values at hand,
+//! integers are multiplied, and floats come out.
 
-use qcore::{ActivationFunction, CodeRange, Float, Kind, QParams, first_non_finite};
+pub(crate) mod weights;
+
+use qcore::{ActivationFunction, CodeRange, Float, Kind, QParams};
 use qkernels::{
-    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, PackedWeights, Scales, StoredFloat, Threads, gemm_dynamic,
+    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, QuantizedRows, ScaledWeights, Scales, StoredFloat,
+    Threads, gemm_dynamic, gemm_rows, gemm_scaled, gemm_scaled_rows,
 };
 
-use super::float::FloatLinear;
-use super::forward_error::ForwardError;
-use super::head::{Head, head_methods};
-use super::layer_error::LayerError;
-use super::rows::check_finite;
-use super::rows::{check_input, check_output};
-use super::static_linear::build::pack;
-use super::storage::Storage;
-use super::weight_codes::{codes, scheme_params, zero_points};
-use super::workspace::LinearWorkspace;
-use crate::config::weights::WeightConfig;
+use self::weights::DynamicWeights;
+use crate::config::weights::{WeightConfig, WeightGranularity};
+use crate::layer::float::FloatLinear;
+use crate::layer::forward_error::ForwardError;
+use crate::layer::head::{Head, float_stage, head_methods, head_setters};
+use crate::layer::layer_error::LayerError;
+use crate::layer::rows::{check_finite, check_input, check_output};
+use crate::layer::static_linear::build::pack;
+use crate::layer::storage::Storage;
+use crate::layer::weight_codes::{
+    check_bias, check_shape, codes, least_nibble, scaled_weights, scheme_params, zero_points,
+};
+use crate::layer::workspace::LinearWorkspace;
 
-/// An int8 layer that needs no calibration: it finds a scale for each token, or one for all, in the
-/// values at hand, and quantizes rows while they are packed for the kernel. `y = f32(acc) *
-/// (x_scale * w_scale) + bias`.
+/// An integer layer that needs no calibration: it finds a scale for each token, or one for all, in
+/// the values at hand, and quantizes rows while they are packed for the kernel. `y = f32(acc) *
+/// (x_scale * w_scale) + bias`. Weights have 8 or 4 bits and a scale for each channel, or for each
+/// group of k; then y is the sum of such terms ([`qkernels::gemm_scaled`]).
 ///
 /// Construction proves that the int32 sums cannot overflow, whatever the input.
 ///
@@ -39,13 +45,12 @@ use crate::config::weights::WeightConfig;
 #[derive(Clone, Debug)]
 pub struct DynamicLinear {
     pub(crate) head: Head,
-    weights: PackedWeights,
-    weight_scales: Vec<f32>,
+    weights: DynamicWeights,
     bias: Option<Vec<f32>>,
     activations: Dynamic,
 }
 
-/// The parts that make a [`DynamicLinear`].
+/// The parts that make a [`DynamicLinear`] with weights of 8 bits and a scale for each channel.
 #[derive(Clone, Debug)]
 pub struct DynamicParts<'w> {
     /// The layer's name, unique in its model.
@@ -76,13 +81,10 @@ impl DynamicLinear {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
         let (n, k) = (weight.rows(), weight.cols());
-        if n == 0 || k == 0 {
-            return Err(LayerError::Empty { n, k });
-        }
+        check_shape(n, k)?;
         let lengths = [
             ("the weight scales", weight_scales.len()),
             ("the weight zero points", weight_zero_points.as_ref().map_or(n, Vec::len)),
-            ("the bias", bias.as_ref().map_or(n, Vec::len)),
         ];
         if let Some((tensor, len)) = lengths.into_iter().find(|&(_, len)| len != n) {
             return Err(LayerError::Length { tensor, n, len });
@@ -91,19 +93,36 @@ impl DynamicLinear {
         if let Some(channel) = weight_scales.iter().position(unusable) {
             return Err(LayerError::WeightScale { channel, scale: weight_scales[channel] });
         }
-        if let Some((channel, bias)) = bias.as_ref().and_then(|bias| first_non_finite(bias)) {
-            return Err(LayerError::Bias { channel, bias });
-        }
+        check_bias(bias.as_deref(), n)?;
         let activation = activation.check()?;
         let largest_input = largest_input(&activations)?;
-        let weights = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
-        weights.check_accumulators(largest_input, None)?;
+        let codes = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
+        codes.check_accumulators(largest_input, None)?;
         let head = Head { name, n, k, activation };
-        Ok(Self { head, weights, weight_scales, bias, activations })
+        let weights = DynamicWeights::PerChannel { codes, scales: weight_scales };
+        Ok(Self { head, weights, bias, activations })
     }
 
-    /// The int8 form of `layer`, packed for `kernel`. `weights` says how weights become codes. The
-    /// bias stays as it is.
+    /// Makes a layer of weights of 4 bits, or with a scale for each group of k. Symmetric i8
+    /// activations are the usual ones: they need no sums of each group's weights.
+    ///
+    /// # Errors
+    /// [`LayerError`] if n or k is 0, the bias does not have n values, or one is not finite, or the
+    /// sums of a group could leave int32.
+    pub fn from_weights(
+        weights: ScaledWeights,
+        bias: Option<Vec<f32>>,
+        activations: Dynamic,
+    ) -> Result<Self, LayerError> {
+        let (n, k) = (weights.n(), weights.k());
+        check_shape(n, k)?;
+        check_bias(bias.as_deref(), n)?;
+        weights.check_accumulators(largest_input(&activations)?)?;
+        Ok(Self { head: Head::unnamed(n, k), weights: DynamicWeights::Scaled(weights), bias, activations })
+    }
+
+    /// The integer form of `layer`, packed for `kernel`. `weights` says how weights become codes;
+    /// those of at most 4 bits are packed two to a byte. The bias stays as it is.
     ///
     /// # Errors
     /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales
@@ -114,6 +133,12 @@ impl DynamicLinear {
         weights: &WeightConfig,
         kernel: Kernel,
     ) -> Result<Self, LayerError> {
+        let in_groups = matches!(weights.granularity, WeightGranularity::PerGroup(_));
+        if in_groups || least_nibble(weights.scheme.codes, &[]).is_some() {
+            let weights = scaled_weights(layer.weight(), layer.n(), layer.k(), weights, kernel)?;
+            let quantized = Self::from_weights(weights, layer.bias().map(<[f32]>::to_vec), activations)?;
+            return Ok(quantized.with_name(layer.name()).with_activation(layer.activation()));
+        }
         let params = scheme_params(layer, weights)?;
         let codes = codes(layer, &params)?;
         let weight = MatRef::new(&codes, layer.n(), layer.k())?;
@@ -130,16 +155,11 @@ impl DynamicLinear {
     }
 
     head_methods!();
+    head_setters!();
 
-    /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
-    pub fn weights(&self) -> &PackedWeights {
+    /// Codes, scales and zero points.
+    pub fn weights(&self) -> &DynamicWeights {
         &self.weights
-    }
-
-    /// The scale of each output channel's weights (n); [`PackedWeights::zero_points`] has their
-    /// zero points.
-    pub fn weight_scales(&self) -> &[f32] {
-        &self.weight_scales
     }
 
     /// The bias of each output channel (n), if there is one.
@@ -160,17 +180,12 @@ impl DynamicLinear {
 
     /// Bytes in memory: packed weights with their sums, scales and bias.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + 4 * (self.weight_scales.len() + self.bias.as_ref().map_or(0, Vec::len))
+        self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len)
     }
 
     /// Bytes that must be stored: weights, scales, zero points (a byte each), bias.
     pub fn storage(&self) -> Storage {
-        Storage {
-            weights: self.n() * self.k(),
-            scales: 4 * self.weight_scales.len(),
-            zero_points: self.weights.zero_points().len(),
-            bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
-        }
+        self.weights.storage(self.bias())
     }
 
     /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
@@ -192,13 +207,42 @@ impl DynamicLinear {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
         check_finite(&x, &mut workspace.row)?;
-        let (stage, gemm) = (self.stage()?, &mut workspace.gemm);
-        Ok(gemm_dynamic(x, self.activations, &self.weights, &stage, out, threads, gemm)?)
+        let gemm = &mut workspace.gemm;
+        match &self.weights {
+            DynamicWeights::PerChannel { codes, scales } => {
+                gemm_dynamic(x, self.activations, codes, &self.stage(scales)?, out, threads, gemm)?;
+            }
+            DynamicWeights::Scaled(weights) => {
+                let stage = float_stage(self.bias(), self.activation())?;
+                gemm_scaled(x, self.activations, weights, &stage, out, threads, gemm)?;
+            }
+        }
+        Ok(())
     }
 
-    /// The output stage.
-    pub(crate) fn stage<T: StoredFloat>(&self) -> Result<DequantizeTo<'_, T>, ForwardError> {
-        let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(&self.weight_scales))?;
+    /// As [`forward`](Self::forward) of rows that were quantized as this layer quantizes its input.
+    pub(crate) fn forward_rows<T: StoredFloat>(
+        &self,
+        x: &QuantizedRows,
+        out: MatMut<'_, T>,
+        threads: Threads<'_>,
+        workspace: &mut qkernels::Workspace,
+    ) -> Result<(), ForwardError> {
+        match &self.weights {
+            DynamicWeights::PerChannel { codes, scales } => {
+                gemm_rows(x, codes, &self.stage(scales)?, out, threads, workspace)?;
+            }
+            DynamicWeights::Scaled(weights) => {
+                let stage = float_stage(self.bias(), self.activation())?;
+                gemm_scaled_rows(x, weights, &stage, out, threads, workspace)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The output stage of weights with a scale for each channel.
+    fn stage<'a, T: StoredFloat>(&'a self, scales: &'a [f32]) -> Result<DequantizeTo<'a, T>, ForwardError> {
+        let mut stage = DequantizeTo::<T>::new(Scales::PerChannel(scales))?;
         if let Some(bias) = &self.bias {
             stage = stage.with_float_bias(bias)?;
         }

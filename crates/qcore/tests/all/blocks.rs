@@ -1,0 +1,42 @@
+//! Block formats against the values that ggml's own package makes of the same bytes, bit for bit.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use qcore::{BlockFormat, BlockGroup};
+use safetensors::SafeTensors;
+
+use crate::fixture;
+
+#[test]
+fn values_are_those_of_ggml() {
+    let bytes = fs::read(fixture::dir().join("10_block_formats.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut seen = BTreeSet::new();
+    for name in tensors.names().into_iter().filter_map(|name| name.strip_suffix("/bytes")) {
+        let format = name.split('/').next().unwrap();
+        let format = BlockFormat::ALL.into_iter().find(|known| known.name() == format).unwrap();
+        seen.insert(format.name());
+        let blocks = tensors.tensor(&format!("{name}/bytes")).unwrap();
+        let expected = tensors.tensor(&format!("{name}/dequant")).unwrap();
+        let expected: Vec<f32> =
+            expected.data().as_chunks().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+        let mut values = vec![f32::NAN; expected.len()];
+        format.dequantize(blocks.data(), &mut values).unwrap();
+        for (at, (got, expected)) in values.iter().zip(&expected).enumerate() {
+            // Both zeros are a value of 0.
+            let same = got.to_bits() == expected.to_bits() || (*got == 0.0 && *expected == 0.0);
+            assert!(same, "{name}: {got} at {at}, expected {expected}");
+        }
+        // The parts make the same values.
+        let mut codes = vec![0; values.len()];
+        let mut groups = vec![BlockGroup::default(); values.len() / format.group_len()];
+        format.unpack(blocks.data(), &mut codes, &mut groups).unwrap();
+        for (at, value) in values.into_iter().enumerate() {
+            let group = groups[at / format.group_len()];
+            let code = i32::from(codes[at]) - i32::from(format.zero_point());
+            assert_eq!(code as f32 * group.scale + group.minimum, value, "{name}: {at}");
+        }
+    }
+    assert_eq!(seen.len(), BlockFormat::ALL.len());
+}

@@ -1,0 +1,9 @@
+//! GGUF, the files of llama.cpp and its relatives: metadata, and tensors in ggml's types.
+
+pub(crate) mod container;
+mod cursor;
+pub(crate) mod error;
+pub(crate) mod form;
+pub(crate) mod layers;
+pub(crate) mod tensor_type;
+pub(crate) mod value;
