@@ -5,11 +5,11 @@
 use libfuzzer_sys::fuzz_target;
 use qcore::{ActivationFunction, Scheme};
 use qkernels::Dynamic;
-use qnn::{GgufFile, GgufForm, GgufValue};
+use qnn::{GgufFile, CodesForm, GgufValue};
 use qnn_fuzz::{check_saved, kernel, run};
 
-const FORMS: [GgufForm; 3] =
-    [GgufForm::Float, GgufForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8())), GgufForm::WeightOnly];
+const FORMS: [CodesForm; 3] =
+    [CodesForm::Float, CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8())), CodesForm::WeightOnly];
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut file) = GgufFile::parse(bytes) else { return };

@@ -11,8 +11,8 @@
 //!   [`analyze_model_sizes`] counts bytes. [`compare_schemes`] runs the whole model in one scheme
 //!   after the other. [`analyze_sensitivity`] finds out what quantizing each
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`].
-//! - **Files**: [`Checkpoint`] reads PyTorch's names and the int-quantized layout of
-//!   compressed-tensors, from one file or from several ([`ShardIndex`]); [`GgufFile`] reads the
+//! - **Files**: [`Checkpoint`] reads PyTorch's names, the layouts of compressed-tensors, GPTQ and
+//!   AWQ, from one file or from several ([`ShardIndex`]); [`GgufFile`] reads the
 //!   files of llama.cpp; [`save_layers`] and [`LayerFile`] write and read this library's own files.
 //!   The bytes may be those of a mapped file.
 //!
@@ -97,11 +97,12 @@ pub use evidence::warning::Warning;
 pub use file::checkpoint::error::CheckpointError;
 pub use file::checkpoint::int8_layout::Int8Form;
 pub use file::checkpoint::layers::Checkpoint;
+pub use file::checkpoint::packed_layout::{GptqZeros, PackedLayout};
 pub use file::checkpoint::shards::{ShardError, ShardIndex};
+pub use file::codes_form::CodesForm;
 pub use file::error::{LoadError, SaveError};
 pub use file::gguf::container::GgufFile;
 pub use file::gguf::error::GgufError;
-pub use file::gguf::form::GgufForm;
 pub use file::gguf::tensor_type::GgufType;
 pub use file::gguf::value::{GgufArray, GgufValue};
 pub use file::reader::LayerFile;

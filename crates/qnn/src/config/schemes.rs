@@ -12,15 +12,16 @@ use super::weights::{WeightConfig, WeightGranularity};
 impl Method {
     /// The schemes that engines use, those that take the least time first: static u8 with each
     /// observer; dynamic per tensor and per token, in u8 with a zero point, symmetric i8, and u8 of
-    /// 7 bits; weight-only per channel and in groups of 32. All have i8 weights.
-    /// [`compare_schemes`](crate::compare_schemes) tries them.
+    /// 7 bits, with a scale for each channel of i8 weights; dynamic in groups of 32, with weights
+    /// of 4 and of 8 bits; weight-only per channel, and in groups of 32 with weights of 8 and of 4
+    /// bits. [`compare_schemes`](crate::compare_schemes) tries them.
     ///
     /// ```
     /// use qnn::Method;
     /// let names: Vec<String> = Method::schemes().iter().map(Method::to_string).collect();
     /// assert_eq!(names[0], "static u8, min-max");
     /// assert!(names.contains(&"dynamic u8 per token".to_owned()));
-    /// assert_eq!(names.last().unwrap(), "weight-only, groups of 32");
+    /// assert_eq!(names.last().unwrap(), "weight-only, groups of 32, weights of 4 bits");
     /// ```
     pub fn schemes() -> Vec<Method> {
         let observers = [
@@ -41,9 +42,13 @@ impl Method {
             .into_iter()
             .flat_map(|sharing| dynamic.clone().map(sharing))
             .map(|activations| Method::Dynamic(DynamicConfig { activations, ..DynamicConfig::default() }));
+        let grouped = [4, 8].into_iter().filter_map(|bits| DynamicConfig::in_groups_of(32, bits).ok());
         let weights = WeightConfig::default();
-        let weight_only = [weights, weights.in_groups_of(32)].map(Method::WeightOnly);
-        fixed.into_iter().chain(dynamic).chain(weight_only).collect()
+        let four_bits = WeightConfig::with_bits(4).map(|weights| weights.in_groups_of(32));
+        let weight_only =
+            [Some(weights), Some(weights.in_groups_of(32)), four_bits.ok()].into_iter().flatten();
+        let rest = grouped.map(Method::Dynamic).chain(weight_only.map(Method::WeightOnly));
+        fixed.into_iter().chain(dynamic).chain(rest).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod checksum;
+pub(crate) mod codes_form;
 pub(crate) mod description;
 pub(crate) mod error;
 pub(crate) mod float_mlp;

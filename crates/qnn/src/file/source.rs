@@ -7,10 +7,10 @@ use qkernels::Kernel;
 
 use super::checkpoint::error::CheckpointError;
 use super::checkpoint::layers::Checkpoint;
+use super::codes_form::CodesForm;
 use super::error::LoadError;
 use super::gguf::container::GgufFile;
 use super::gguf::error::GgufError;
-use super::gguf::form::GgufForm;
 use super::reader::LayerFile;
 use crate::layer::linear::Linear;
 use crate::layer::tensor::FloatTensor;
@@ -170,7 +170,7 @@ impl GgufFile<'_> {
     /// The whole file, for a constructor that takes a [`Source`]. Weights whose codes products take
     /// as they are become layers of this form, on [`Kernel::select`]; others, floats and the K
     /// formats among them, stay in f32, for the [pass](crate::quantize_model) to quantize.
-    pub fn source(&mut self, form: GgufForm) -> Source<'_> {
+    pub fn source(&mut self, form: CodesForm) -> Source<'_> {
         self.form = form;
         Source { file: self, prefix: String::new() }
     }

@@ -23,6 +23,7 @@ mod layers;
 mod linear_scalar;
 mod mnist;
 mod odd_shapes;
+mod packed;
 mod pass;
 mod restored;
 mod scalar;

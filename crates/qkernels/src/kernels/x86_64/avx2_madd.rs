@@ -8,8 +8,8 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::scaled_body;
-use super::simd::{load_i8x16_as_i16, sum_of_lanes};
+use super::scaled::{AHEAD, scaled_body};
+use super::simd::{load_i8x16_as_i16, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};

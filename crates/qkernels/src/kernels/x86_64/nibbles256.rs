@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::float256;
 use super::simd::{
-    add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, store_i32x8,
+    add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, prefetch, store_i32x8,
 };
 use super::tile::rows_apart;
 use super::vec256::{self, LANES};
@@ -20,6 +20,10 @@ pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: float256::
 
 /// Vectors of a panel.
 const V: usize = NIBBLE_COLUMNS / LANES;
+
+/// How many bytes ahead of the multiplication the weights of a single row are requested: they come
+/// from memory, and this takes an eighth off the time.
+const AHEAD: usize = 8 << 10;
 
 /// Steps whose products are summed in words.
 const NARROW_STEPS: usize = 32 / NIBBLE_STEP;
@@ -74,6 +78,9 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             let stop = end.min(block + NARROW_STEPS);
             words = [[_mm256_setzero_si256(); V]; M];
             for step in block..stop {
+                if M == 1 {
+                    prefetch(&b[step], AHEAD);
+                }
                 let (halves, _) = b[step].as_chunks::<{ 4 * LANES }>();
                 let mut w = [_mm256_setzero_si256(); V];
                 for v in 0..V {

@@ -5,6 +5,10 @@
 //! column, and added to the tile's results, which lie in L1. For groups of 32 that takes 6
 //! instructions beside 16 of `vpmaddwd`, and as many additions, for each vector.
 
+/// How many bytes ahead of the multiplication the weights of a single row are requested: they come
+/// from memory, and this takes a tenth off the time.
+pub(super) const AHEAD: usize = 1 << 10;
+
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`. The kernel's file
 /// supplies what `tile_body!` asks for.
 macro_rules! scaled_body {
@@ -53,6 +57,9 @@ macro_rules! scaled_body {
                 let end = steps.min(start + tile.group_steps);
                 let mut acc = [[$isa::zero(); V]; M];
                 for pair in start / 2..end / 2 {
+                    if M == 1 {
+                        prefetch(&b_pairs[pair], AHEAD);
+                    }
                     for u in 0..2 {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {

@@ -21,10 +21,8 @@ pub enum CheckpointError {
     /// Shards do not make a checkpoint.
     #[error(transparent)]
     Shards(#[from] ShardError),
-    /// The layer is stored in a layout that this does not read.
-    #[error(
-        "layer {layer:?} is in the layout of {layout}, as tensor {tensor:?} says, which is not supported yet"
-    )]
+    /// The layer is stored in another layout.
+    #[error("layer {layer:?} is in the layout of {layout}, as tensor {tensor:?} says; {advice}")]
     Layout {
         /// The layer.
         layer: String,
@@ -32,6 +30,36 @@ pub enum CheckpointError {
         layout: &'static str,
         /// The tensor that only this layout has.
         tensor: String,
+        /// What reads it, or that nothing does.
+        advice: &'static str,
+    },
+    /// The layout has other bits than are read.
+    #[error("layer {layer:?}: codes of {bits} bits in words of 32; those of 4 and 8 are read")]
+    Bits {
+        /// The layer.
+        layer: String,
+        /// The bits stated.
+        bits: u32,
+    },
+    /// The shape of packed weights is not two numbers of elements.
+    #[error("tensor {tensor:?} does not have two integers that are the shape of a matrix")]
+    WeightShape {
+        /// The tensor.
+        tensor: String,
+    },
+    /// Inputs are in groups in another order than they have.
+    #[error(
+        "tensor {tensor:?} has input {index} in group {got}, not {expected}: an order by activations (act-order) is not read yet"
+    )]
+    ActOrder {
+        /// The tensor.
+        tensor: String,
+        /// The first input in another group.
+        index: usize,
+        /// Its group.
+        got: i128,
+        /// The group that its place says.
+        expected: usize,
     },
     /// Scales or zero points are neither one for each channel nor one for all.
     #[error("tensor {tensor:?} has shape {got:?}, expected one value, or n = {n}")]

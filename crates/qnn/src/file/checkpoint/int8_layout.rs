@@ -146,7 +146,7 @@ impl Checkpoint<'_> {
 
     /// The number of groups of each output. The stated length and the shape of the scales must
     /// agree.
-    fn check_groups(
+    pub(super) fn check_groups(
         &self,
         name: &str,
         n: usize,
@@ -179,7 +179,12 @@ impl Checkpoint<'_> {
         }
     }
 
-    fn take_scales(&mut self, name: &str, n: usize, groups: usize) -> Result<Vec<f32>, CheckpointError> {
+    pub(super) fn take_scales(
+        &mut self,
+        name: &str,
+        n: usize,
+        groups: usize,
+    ) -> Result<Vec<f32>, CheckpointError> {
         let tensor = format!("{name}.weight_scale");
         let found = self.file.take_any(&tensor)?;
         if !found.is_float() {

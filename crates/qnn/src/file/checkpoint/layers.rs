@@ -1,5 +1,5 @@
 //! Reads trained models from safetensors files: layers with PyTorch's names in f32, f16 or bf16,
-//! and, in `int8_layout.rs`, the int-quantized layout of compressed-tensors.
+//! and, in `int8_layout.rs` and `packed_layout.rs`, codes in the layouts of others.
 
 use safetensors::Dtype;
 
@@ -47,15 +47,18 @@ impl<'d> From<TensorFile<'d>> for Checkpoint<'d> {
     }
 }
 
-/// Tensors of layouts that this does not read: the last part of the name, and whose layout it is.
-const OTHER_LAYOUTS: [(&str, &str); 6] = [
-    ("weight_packed", "compressed-tensors' packed weights"),
-    ("qweight", "GPTQ or AWQ"),
-    ("qzeros", "GPTQ or AWQ"),
-    ("scales", "GPTQ or AWQ"),
-    ("weight_scale_inv", "FP8 in blocks"),
-    ("SCB", "bitsandbytes' LLM.int8()"),
+/// Tensors of other layouts: the last part of the name, whose layout it is, and what is to be said
+/// about it.
+const OTHER_LAYOUTS: [(&str, &str, &str); 6] = [
+    ("weight_packed", "compressed-tensors' packed weights", PACKED),
+    ("qweight", "GPTQ or AWQ", PACKED),
+    ("qzeros", "GPTQ or AWQ", PACKED),
+    ("scales", "GPTQ or AWQ", PACKED),
+    ("weight_scale_inv", "FP8 in blocks", UNSUPPORTED),
+    ("SCB", "bitsandbytes' LLM.int8()", UNSUPPORTED),
 ];
+const PACKED: &str = "`Checkpoint::take_packed` takes it";
+const UNSUPPORTED: &str = "it is not supported yet";
 
 impl<'d> Checkpoint<'d> {
     /// Reads the header of a checkpoint that is one file. No tensor is copied.
@@ -247,7 +250,7 @@ impl<'d> Checkpoint<'d> {
 
     /// The tensors of layer `name`, without those of layers inside it, and the last parts of their
     /// names.
-    fn own_tensors(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn own_tensors(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let prefix = format!("{name}.");
         let from_here = self.file.tensors.range(prefix.clone()..).map(|(tensor, _)| tensor.as_str());
         let parts = from_here.map_while(move |tensor| Some((tensor, tensor.strip_prefix(&prefix)?)));
@@ -279,6 +282,6 @@ impl<'d> Checkpoint<'d> {
 
 /// An error if `tensor` of layer `name` belongs to a layout that this does not read.
 fn other_layout(name: &str, tensor: &str, part: &str) -> Option<CheckpointError> {
-    let (_, layout) = OTHER_LAYOUTS.into_iter().find(|&(other, _)| other == part)?;
-    Some(CheckpointError::Layout { layer: name.to_owned(), layout, tensor: tensor.to_owned() })
+    let (_, layout, advice) = OTHER_LAYOUTS.into_iter().find(|&(other, ..)| other == part)?;
+    Some(CheckpointError::Layout { layer: name.to_owned(), layout, tensor: tensor.to_owned(), advice })
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cursor::Cursor;
 use super::error::GgufError;
-use super::form::GgufForm;
 use super::tensor_type::GgufType;
 use super::value::GgufValue;
+use crate::file::codes_form::CodesForm;
 
 /// A GGUF file (versions 2 and 3, little-endian): its metadata, and tensors that are taken out by
 /// name. The caller owns the bytes, read or mapped, and they are not trusted: whatever they are,
@@ -16,12 +16,12 @@ use super::value::GgufValue;
 /// ```no_run
 /// use qcore::{ActivationFunction, Scheme};
 /// use qkernels::{Dynamic, Kernel};
-/// use qnn::{GgufFile, GgufForm};
+/// use qnn::{CodesForm, GgufFile};
 /// let bytes = std::fs::read("model-q4_0.gguf")?; // or map it
 /// let mut file = GgufFile::parse(&bytes)?;
 /// let heads = file.value("llama.attention.head_count").and_then(|heads| heads.as_u64());
 /// let words = file.take_tensor("token_embd.weight", None)?;
-/// let form = GgufForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8())); // W4A8
+/// let form = CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8())); // W4A8
 /// let query = file.take_linear("blk.0.attn_q", form, ActivationFunction::Identity, Kernel::select()?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -35,7 +35,7 @@ pub struct GgufFile<'d> {
     /// The names of tensors that may be taken again.
     tied: BTreeSet<String>,
     /// The form of layers for a constructor that does not ask for one.
-    pub(in crate::file) form: GgufForm,
+    pub(in crate::file) form: CodesForm,
 }
 
 /// A tensor of a file.
@@ -86,7 +86,7 @@ impl<'d> GgufFile<'d> {
             names: Vec::new(),
             taken: BTreeSet::new(),
             tied: BTreeSet::new(),
-            form: GgufForm::Float,
+            form: CodesForm::Float,
         };
         let alignment = file.alignment()?;
         // A file without tensors need not be padded to where they would be.

@@ -8,16 +8,14 @@ use safetensors::Dtype;
 
 use super::container::{GgufFile, GgufTensor};
 use super::error::GgufError;
-use super::form::{GgufForm, format_with_codes};
-use super::tensor_type::GgufType;
+use super::tensor_type::{GgufType, format_with_codes};
+use crate::file::codes_form::CodesForm;
 use crate::file::tensors::Tensor;
-use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::tensor::FloatTensor;
 use crate::layer::weight_codes::StoredCodes;
-use crate::layer::weight_only::WeightOnlyLinear;
 
 impl GgufFile<'_> {
     /// Takes a layer out: `name.weight` (n, k) and, if it is there, `name.bias` (n) of floats.
@@ -30,7 +28,7 @@ impl GgufFile<'_> {
     pub fn take_linear(
         &mut self,
         name: &str,
-        form: GgufForm,
+        form: CodesForm,
         activation: ActivationFunction,
         kernel: Kernel,
     ) -> Result<Linear, GgufError> {
@@ -47,7 +45,7 @@ impl GgufFile<'_> {
         &mut self,
         name: &str,
         weight: &str,
-        form: GgufForm,
+        form: CodesForm,
         activation: ActivationFunction,
         kernel: Kernel,
     ) -> Result<Linear, GgufError> {
@@ -78,9 +76,9 @@ impl GgufFile<'_> {
     }
 
     /// The form of a layer with this weight, for a constructor that does not ask for one.
-    pub(in crate::file) fn source_form(&self, weight: &str) -> GgufForm {
+    pub(in crate::file) fn source_form(&self, weight: &str) -> CodesForm {
         match self.describe(weight).map(|(element, _)| format_with_codes(element)) {
-            Some(None) => GgufForm::Float,
+            Some(None) => CodesForm::Float,
             _ => self.form,
         }
     }
@@ -89,7 +87,7 @@ impl GgufFile<'_> {
         &self,
         name: &str,
         [weight, bias]: [&str; 2],
-        form: GgufForm,
+        form: CodesForm,
         activation: ActivationFunction,
         kernel: Kernel,
     ) -> Result<Linear, GgufError> {
@@ -109,25 +107,14 @@ impl GgufFile<'_> {
                 Some(found.values(bias)?)
             }
         };
-        let layer = |error| GgufError::Layer { layer: name.to_owned(), error };
-        Ok(match form {
-            GgufForm::Float => {
-                let values = found.values(weight)?;
-                FloatLinear::from_parts(name.to_owned(), n, k, values, bias)?
-                    .with_activation(activation)
-                    .into()
-            }
-            GgufForm::Dynamic(activations) => {
-                let weights = scaled(found, weight, kernel)?.map_err(layer)?;
-                let made = DynamicLinear::from_weights(weights, bias, activations).map_err(layer)?;
-                made.with_name(name).with_activation(activation).into()
-            }
-            GgufForm::WeightOnly => {
-                let weights = scaled(found, weight, kernel)?.map_err(layer)?;
-                let made = WeightOnlyLinear::from_weights(weights, bias).map_err(layer)?;
-                made.with_name(name).with_activation(activation).into()
-            }
-        })
+        let of_layer = |error| GgufError::Layer { layer: name.to_owned(), error };
+        if let CodesForm::Float = form {
+            // Whatever the type: not all codes can be packed.
+            let layer = FloatLinear::from_parts(name.to_owned(), n, k, found.values(weight)?, bias)?;
+            return Ok(layer.with_activation(activation).into());
+        }
+        let weights = scaled(found, weight, kernel)?.map_err(of_layer)?;
+        form.layer(name, weights, bias, activation, of_layer)
     }
 }
 

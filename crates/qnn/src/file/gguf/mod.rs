@@ -3,7 +3,6 @@
 pub(crate) mod container;
 mod cursor;
 pub(crate) mod error;
-pub(crate) mod form;
 pub(crate) mod layers;
 pub(crate) mod tensor_type;
 pub(crate) mod value;

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use qcore::{ActivationFunction, BlockFormat, Scheme};
 use qkernels::{Dynamic, Kernel, MatRef, Threads};
 use qnn::{
-    DynamicConfig, DynamicLinear, FloatLinear, FloatTensor, Form, GgufError, GgufFile, GgufForm, GgufType,
+    CodesForm, DynamicConfig, DynamicLinear, FloatLinear, FloatTensor, Form, GgufError, GgufFile, GgufType,
     GgufValue, LayerFile, Linear, LinearWorkspace, Source, SourceError, layers_to_bytes,
 };
 use safetensors::SafeTensors;
 
 use self::writer::{Writer, entry, string};
 
-const W8A8: GgufForm = GgufForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8()));
-const FORMS: [GgufForm; 3] = [GgufForm::Float, W8A8, GgufForm::WeightOnly];
+const W8A8: CodesForm = CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8()));
+const FORMS: [CodesForm; 3] = [CodesForm::Float, W8A8, CodesForm::WeightOnly];
 
 fn path(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/gguf", name].iter().collect()
@@ -34,7 +34,7 @@ fn dequantized(tensor: &str) -> Vec<f32> {
     data.data().as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect()
 }
 
-fn take(bytes: &[u8], layer: &str, form: GgufForm, kernel: Kernel) -> Result<Linear, GgufError> {
+fn take(bytes: &[u8], layer: &str, form: CodesForm, kernel: Kernel) -> Result<Linear, GgufError> {
     GgufFile::parse(bytes)?.take_linear(layer, form, ActivationFunction::Relu, kernel)
 }
 
@@ -137,7 +137,7 @@ fn layers_have_the_codes_of_the_file() {
         let (name, expected) = (tensor.replace('.', "_"), dequantized(&format!("align64/{tensor}")));
         let mut outputs: Vec<Vec<f32>> = Vec::new();
         for kernel in Kernel::available() {
-            let layer = take(&file, &name, GgufForm::WeightOnly, kernel).unwrap();
+            let layer = take(&file, &name, CodesForm::WeightOnly, kernel).unwrap();
             let Linear::WeightOnly(weight_only) = &layer else { panic!("{}", layer.form()) };
             assert_eq!((weight_only.unpack(), weight_only.weights().bits()), (expected.clone(), bits));
             let layer = take(&file, &name, W8A8, kernel).unwrap();
@@ -150,7 +150,7 @@ fn layers_have_the_codes_of_the_file() {
             outputs.push(run(&layer, &x));
         }
         assert!(outputs.iter().all(|output| *output == outputs[0]), "{tensor}");
-        let Linear::Float(float) = take(&file, &name, GgufForm::Float, Kernel::select().unwrap()).unwrap()
+        let Linear::Float(float) = take(&file, &name, CodesForm::Float, Kernel::select().unwrap()).unwrap()
         else {
             panic!("another form")
         };
@@ -298,11 +298,11 @@ fn what_makes_no_layer_is_named() {
     let error = |writer: &Writer, form| take(&writer.bytes(), "q", form, kernel).unwrap_err().to_string();
     let mut layer = Writer::layer(2);
     layer.tensors[0].1[..2].copy_from_slice(&[0, 0x7c]);
-    for form in [W8A8, GgufForm::WeightOnly] {
+    for form in [W8A8, CodesForm::WeightOnly] {
         let infinite = r#"layer "q": the scale of group 0 of channel 0 is inf; it must be finite"#;
         assert_eq!(error(&layer, form), infinite);
     }
-    assert!(error(&layer, GgufForm::Float).contains("inf"), "{}", error(&layer, GgufForm::Float));
+    assert!(error(&layer, CodesForm::Float).contains("inf"), "{}", error(&layer, CodesForm::Float));
     let of = |element, shape: &[usize], bytes: usize| Writer {
         tensors: vec![(("q.weight".to_owned(), element, shape.to_vec()), vec![0; bytes])],
         ..Writer::default()
@@ -312,7 +312,7 @@ fn what_makes_no_layer_is_named() {
     let minima = of(GgufType::Blocks(BlockFormat::Q4_1), &[1, 32], 20);
     assert!(error(&minima, W8A8).contains("is Q4_1, whose minima"));
     let three = of(GgufType::F32, &[1, 1, 1], 4);
-    assert!(error(&three, GgufForm::Float).contains("has shape [1, 1, 1], expected a matrix"));
+    assert!(error(&three, CodesForm::Float).contains("has shape [1, 1, 1], expected a matrix"));
     for shape in [[0, 32], [32, 0], [1 << 60, 0]] {
         let empty = of(GgufType::Blocks(BlockFormat::Q8_0), &shape, 0);
         for form in FORMS {
@@ -354,7 +354,7 @@ fn a_model_is_made_of_a_file_and_of_what_is_saved_of_it() {
     let bytes = writer.bytes();
     let untied = new(GgufFile::parse(&bytes).unwrap().source(W8A8)).err().unwrap();
     assert_eq!(untied.to_string(), r#"tensor "token_embd.weight" is missing: it was taken before"#);
-    for (form, name) in [(W8A8, Form::Dynamic), (GgufForm::WeightOnly, Form::WeightOnly)] {
+    for (form, name) in [(W8A8, Form::Dynamic), (CodesForm::WeightOnly, Form::WeightOnly)] {
         let mut file = GgufFile::parse(&bytes).unwrap();
         file.tie("token_embd.weight").unwrap();
         let model = new(file.source(form)).unwrap();
