@@ -69,6 +69,20 @@ pub enum DynamicError {
         /// The stage's scale for the channel.
         channel_scale: f32,
     },
+    /// In a product with several groups, terms may be infinite, and two of them make no number.
+    #[error(
+        "the scale {row_scale} of row {row} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32"
+    )]
+    GroupRange {
+        /// The row (0 for parameters per tensor).
+        row: usize,
+        /// The scale of the row, as its values give it.
+        row_scale: f32,
+        /// The largest scale of a group.
+        scale: f32,
+        /// The largest sum that the groups of a channel can have together.
+        largest_sum: f64,
+    },
     /// The scheme's codes cannot be multiplied.
     #[error(transparent)]
     Codes(#[from] CodesError),

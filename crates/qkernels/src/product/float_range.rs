@@ -22,13 +22,10 @@ use crate::weights::scaled::ScaledWeights;
 /// make it e times as large.
 const MARGIN: f64 = 4.0;
 
-/// The largest distance of a weight from its zero point.
-const LARGEST_WEIGHT: f64 = 255.0;
-
 /// The largest activations for which all sums, scaled or not, are finite in any order.
 fn most(w: &ScaledWeights) -> f32 {
     let depth = w.k().max(1) as f64;
-    let sums = MARGIN * LARGEST_WEIGHT * depth * f64::from(w.largest_scale().max(1.0));
+    let sums = MARGIN * w.largest_weight() as f64 * depth * f64::from(w.largest_scale().max(1.0));
     // This rounds towards 0.
     ((f64::from(f32::MAX) / sums) as f32).next_down()
 }

@@ -54,8 +54,8 @@ use crate::weights::scaled::ScaledWeights;
 ///
 /// # Errors
 /// [`DynamicError`] if shapes disagree, the bias has the wrong number of entries, the scheme has no
-/// parameters for the values, its codes are unusable, the product of two scales is not finite, or a
-/// group's sum might leave int32.
+/// parameters for the values, its codes are unusable, the product of two scales is not finite, the
+/// terms of several groups might not be, or a group's sum might leave int32.
 pub fn gemm_scaled<F: Float, Y: Float>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -93,6 +93,7 @@ pub(super) fn run<S: Source, Y: Float>(
     arenas: &mut Vec<Arena>,
 ) -> Result<(), DynamicError> {
     check_scales(&tokens.factors, w)?;
+    check_terms(&tokens.factors, w, a.largest_distance())?;
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
     let shape = (a.rows(), w.n(), w.k());
     match w.codes() {
@@ -106,6 +107,21 @@ pub(super) fn run<S: Source, Y: Float>(
         }
     }
     Ok(())
+}
+
+/// An error if the terms of several groups, all as large as they can be, have no finite sum.
+fn check_terms(rows: &[f32], w: &ScaledWeights, largest_input: u32) -> Result<(), DynamicError> {
+    if w.groups() < 2 {
+        return Ok(());
+    }
+    let largest_sum = f64::from(largest_input) * w.largest_weight() as f64 * w.k() as f64;
+    let scale = w.largest_scale();
+    // Each operation rounds, and there are far fewer than would double the sum.
+    let fits = |row: f32| 2.0 * f64::from(row) * f64::from(scale) * largest_sum <= f64::from(f32::MAX);
+    match rows.iter().position(|&row| !fits(row)) {
+        None => Ok(()),
+        Some(row) => Err(DynamicError::GroupRange { row, row_scale: rows[row], scale, largest_sum }),
+    }
 }
 
 /// An error if the scale of a row and that of a group have no finite product.

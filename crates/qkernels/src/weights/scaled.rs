@@ -297,6 +297,14 @@ impl ScaledWeights {
         codes + 4 * self.scales.len() + self.zero_points.len()
     }
 
+    /// No weight is farther from its zero point than this.
+    pub(crate) fn largest_weight(&self) -> u64 {
+        match self.codes {
+            Codes::Bytes(_) => 255,
+            Codes::Nibbles(_) => LARGEST_NIBBLE.into(),
+        }
+    }
+
     /// The largest magnitude of a scale.
     pub(crate) fn largest_scale(&self) -> f32 {
         self.largest_scale
@@ -327,12 +335,7 @@ impl ScaledWeights {
     /// # Errors
     /// [`AccumulatorError`] with the first channel whose sums might not fit.
     pub fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
-        // No weight is farther from its zero point than this.
-        let largest: u64 = match self.codes {
-            Codes::Bytes(_) => 255,
-            Codes::Nibbles(_) => LARGEST_NIBBLE.into(),
-        };
-        let bound = largest.saturating_mul((self.k() as u64).min(self.group_len as u64));
+        let bound = self.largest_weight().saturating_mul((self.k() as u64).min(self.group_len as u64));
         if check_accumulator(0, largest_input, bound, 0).is_ok() {
             return Ok(());
         }

@@ -231,6 +231,23 @@ fn what_does_not_fit_is_an_error_and_writes_nothing() {
         matches!(error, DynamicError::ScaleRange { row: 0, channel: 0, channel_scale: 1e38, .. }),
         "{error}"
     );
+    // Finite scales whose terms are not: their sum would be no number.
+    let opposite: Vec<i8> = (0..40).map(|k| if k < 32 { 127 } else { -127 }).collect();
+    for (scale, bits, fits) in [(1e36, 8, false), (1e36, 4, false), (1e30, 8, true), (1e30, 4, true)] {
+        let codes: Vec<i8> = opposite.iter().map(|&code| if bits == 4 { code & 15 } else { code }).collect();
+        let view = MatRef::new(&codes, 1, 40).unwrap();
+        let w = pack_scaled(kernel, bits, view, Some(32), &[scale; 2], None);
+        match product(&[1.0; 40], 40, 1, &w, &FloatStage::new()) {
+            Ok(()) => assert!(fits),
+            Err(error) => {
+                assert!(!fits && matches!(error, DynamicError::GroupRange { row: 0, .. }), "{error}");
+                assert!(error.to_string().contains("leaves the range of f32"), "{error}");
+            }
+        }
+        // With a single group there is nothing to add up: the one term may be infinite.
+        let w = pack_scaled(kernel, bits, view, None, &[scale], None);
+        product(&[1.0; 40], 40, 1, &w, &FloatStage::new()).unwrap();
+    }
     // 127 * 127 * 140,000 leaves int32.
     let k = 140_000;
     let weights = pack(kernel, MatRef::new(&vec![127i8; k], 1, k).unwrap());
