@@ -134,21 +134,11 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         let lines = self.codes.panel(p);
         let (scales, zero_points) = self.w.entries(p);
         let (scales, all_zero_points) = (scales.as_chunks().0, zero_points.as_chunks().0);
-        scratch.sums.clear();
-        if self.has_origins() {
-            scratch.sums.resize(self.w.groups() * NIBBLE_COLUMNS, 0);
-            self.kernel().vectorize(SumColumns {
-                lines,
-                group_steps: self.group_steps(),
-                group_len: self.w.group_len(),
-                k: self.w.k(),
-                zero_points: all_zero_points,
-                sums: scratch.sums.as_chunks_mut().0,
-            });
-        }
         let common = self.w.common_zero_point().is_some();
         let zero_points = if common { &[] } else { all_zero_points };
-        NibblePanel { lines, scales, zero_points, column_terms: scratch.sums.as_chunks().0 }
+        let column_terms: &[i32] =
+            if self.has_origins() { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
+        NibblePanel { lines, scales, zero_points, column_terms: column_terms.as_chunks().0 }
     }
 
     fn compute(
@@ -214,40 +204,6 @@ impl<S: Source> Task for CopyRows<'_, S> {
                 let group = &row[start..row.len().min(start.saturating_add(self.group_len))];
                 let sum = group.iter().fold(0i32, |sum, code| sum.wrapping_add(code.cast_signed().into()));
                 self.sums[g * count + i] = sum.wrapping_mul(self.zero_point);
-            }
-        }
-    }
-}
-
-/// Sums the weights of a panel less their zero points, group by group.
-struct SumColumns<'t> {
-    lines: &'t [NibbleLine],
-    group_steps: usize,
-    group_len: usize,
-    k: usize,
-    /// Empty if there are none.
-    zero_points: &'t [[i8; NIBBLE_COLUMNS]],
-    sums: &'t mut [[i32; NIBBLE_COLUMNS]],
-}
-
-impl Task for SumColumns<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (g, sums) in self.sums.iter_mut().enumerate() {
-            let start = g * self.group_steps;
-            let lines = &self.lines[start..self.lines.len().min(start.saturating_add(self.group_steps))];
-            for line in lines {
-                for (sum, quad) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
-                    *sum += quad.iter().map(|pair| i32::from(pair & 15) + i32::from(pair >> 4)).sum::<i32>();
-                }
-            }
-            let len = self.group_len.min(self.k - g * self.group_len) as i32;
-            if let Some(zero_points) = self.zero_points.get(g) {
-                for (sum, &zero_point) in sums.iter_mut().zip(zero_points) {
-                    *sum = sum.wrapping_sub(len.wrapping_mul(zero_point.into()));
-                }
             }
         }
     }

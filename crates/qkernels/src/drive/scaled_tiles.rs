@@ -9,7 +9,6 @@ use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
-use crate::kernel::desc::ActivationForm;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Rows, Strip};
 use crate::kernel::token::Kernel;
@@ -44,8 +43,8 @@ pub(crate) struct Block<'b> {
 pub(crate) struct Panel<'b> {
     p: usize,
     panel: ScaledPanel<'b>,
-    /// For each group of a scale the sums of all columns, if shifts or zero points of rows need
-    /// them.
+    /// For each group of a scale the sums of a whole panel's columns less their zero points, if
+    /// shifts or zero points of rows need them.
     sums: &'b [i32],
 }
 
@@ -92,11 +91,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
-        scratch.sums.clear();
-        if self.shift() != 0 || !self.tokens.zero_points.is_empty() {
-            self.sum_panel(p, &mut scratch.sums);
-        }
-        Panel { p, panel: self.w.panel(p, &mut scratch.codes), sums: &scratch.sums }
+        let has_origins = self.shift() != 0 || !self.tokens.zero_points.is_empty();
+        let sums: &[i32] = if has_origins { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
+        Panel { p, panel: self.w.panel(p, &mut scratch.codes), sums }
     }
 
     /// Computes group by group the products, then their term.
@@ -115,9 +112,14 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         }
         let a = block.a.skip_rows(tile.start);
         let token = block.rows.start + tile.start;
-        if sums.is_empty() && zero_points.is_empty() {
-            // Products are summed as they are, which a kernel may do and scale by itself.
-            let mut same = [0.0; MOST_ROWS];
+        let of_tile = |values: &'_ [i32], i: usize| values.get(token + i).or(values.first()).copied();
+        let origin = |i: usize| block.shift + of_tile(&self.tokens.zero_points, i).unwrap_or(0);
+        if zero_points.is_empty() {
+            // A kernel may sum and scale by itself.
+            let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
+            for (i, to) in origins.iter_mut().enumerate() {
+                *to = origin(i);
+            }
             let factors = self.tokens.factors_of(token..token + tile.len(), &mut same);
             let mut scaled = ScaledTile {
                 a: a.bytes,
@@ -128,6 +130,8 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 group_steps: self.steps(0).len(),
                 scales,
                 nr: desc.nr,
+                origins,
+                column_terms: sums,
                 factors,
                 y: &mut *y,
             };
@@ -136,26 +140,24 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
             }
         }
         let acc = &mut acc[..tile.len() * columns];
-        let of_tile = |values: &'_ [i32], i: usize| values.get(token + i).or(values.first()).copied();
         for g in 0..self.w.groups() {
             acc.fill(0);
             let steps = self.steps(g);
             self.run_kernel(a, tile.len(), p, steps.start, steps, acc);
             let of_group = |start: usize, len: usize| start + g * len..start + (g + 1) * len;
-            let column_sums = sums.get(of_group(0, columns)).unwrap_or_default();
+            let column_terms = sums.get(of_group(0, desc.nr)).unwrap_or_default();
             let zero_points = zero_points.get(of_group(0, desc.nr)).unwrap_or_default();
             let row_sums = block.row_sums.get(of_group(0, block.rows.len())).unwrap_or_default();
             self.kernel().vectorize(AddTerm {
                 is_first: g == 0,
                 columns,
-                len: self.group(g).len() as i32,
                 scales: &scales[g * desc.nr..][..columns],
                 zero_points: zero_points.get(..columns).unwrap_or_default(),
-                column_sums,
+                column_terms,
                 row_sums: row_sums.get(tile.clone()).unwrap_or_default(),
                 factors: &self.tokens.factors,
                 first_token: token,
-                offset: |i| block.shift + of_tile(&self.tokens.zero_points, i).unwrap_or(0),
+                origin,
                 acc,
                 y,
             });
@@ -195,25 +197,6 @@ impl<S: Source> ScaledProduct<'_, S> {
         }
     }
 
-    /// Sums the weights of a panel, group by group: the product of a row of ones.
-    fn sum_panel(&self, p: usize, sums: &mut Vec<i32>) {
-        let desc = self.kernel().desc();
-        let (columns, _) = self.w.columns(p);
-        sums.resize(self.w.groups() * columns, 0);
-        for (g, sums) in sums.chunks_exact_mut(columns).enumerate() {
-            let bytes: &[u8] = match desc.form {
-                ActivationForm::U8 | ActivationForm::I8 => &[1; ONES],
-                ActivationForm::I16 => bytemuck::must_cast_slice(&[1_u16; ONES]),
-            };
-            let ones = Rows { bytes, stride: 0, band: desc.band, signed: false };
-            // A group may be as long as k, and there are not as many ones.
-            let (steps, most) = (self.steps(g), ONES / desc.kr);
-            for first in steps.clone().step_by(most) {
-                self.run_kernel(ones, 1, p, 0, first..(first + most).min(steps.end), sums);
-            }
-        }
-    }
-
     /// Adds the products of some rows and a panel over `steps` groups of kr consecutive k to `acc`.
     /// The rows hold these groups from group `first` on.
     fn run_kernel(
@@ -247,28 +230,23 @@ impl<S: Source> ScaledProduct<'_, S> {
     }
 }
 
-/// The length of a row of ones.
-const ONES: usize = 256;
-
 /// Turns the sums of one group into a term of `y`.
 struct AddTerm<'t, O> {
     is_first: bool,
     columns: usize,
-    /// k of the group.
-    len: i32,
     scales: &'t [f32],
     /// Empty if there are none.
     zero_points: &'t [i8],
-    /// The sums of the weights; empty if no row has an offset.
-    column_sums: &'t [i32],
+    /// The sums of the weights less their zero points; empty if no row has an origin.
+    column_terms: &'t [i32],
     /// The sums of the rows in the kernel's form; empty if there are no zero points.
     row_sums: &'t [i32],
     /// Scales of all rows, or the one that they share.
     factors: &'t [f32],
     /// The tile's first row among them.
     first_token: usize,
-    /// What row i has more than the value that it stands for: its shift and its zero point.
-    offset: O,
+    /// What row i has more than the values that it stands for: its shift and its zero point.
+    origin: O,
     acc: &'t mut [i32],
     y: &'t mut [f32],
 }
@@ -282,18 +260,17 @@ impl<O: Fn(usize) -> i32> Task for AddTerm<'_, O> {
         for i in 0..self.y.len() / columns {
             let acc = &mut self.acc[i * columns..][..columns];
             let y = &mut self.y[i * columns..][..columns];
-            let offset = (self.offset)(i);
-            // (x - offset) * (w - zero_point), summed, each product by itself. The sum fits i32,
-            // though not all of these do.
-            if let Some(sums) = self.column_sums.get(..columns) {
+            let origin = (self.origin)(i);
+            // x * w - x * zero_point - origin * (w - zero_point), each summed by itself. The sum
+            // fits i32, though not all of these do.
+            if let Some(terms) = self.column_terms.get(..columns) {
                 for j in 0..columns {
-                    acc[j] = acc[j].wrapping_sub(offset.wrapping_mul(sums[j]));
+                    acc[j] = acc[j].wrapping_sub(origin.wrapping_mul(terms[j]));
                 }
             }
             if let (Some(zero_points), Some(row_sum)) =
                 (self.zero_points.get(..columns), self.row_sums.get(i))
             {
-                let row_sum = row_sum.wrapping_sub(offset.wrapping_mul(self.len));
                 for j in 0..columns {
                     acc[j] = acc[j].wrapping_sub(row_sum.wrapping_mul(zero_points[j].into()));
                 }

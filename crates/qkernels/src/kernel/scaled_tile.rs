@@ -1,8 +1,11 @@
 //! Products with a scale for each group of k: how a kernel with a body of its own for them sees one
 //! tile. Kernels without one run group by group (`drive/scaled_tiles.rs`).
 
-/// One tile: `y[i][j]` is the sum over the groups g, in their order, of
-/// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the products of the group.
+use crate::matrix::workspace::MOST_ROWS;
+
+/// One tile: `y[i][j]` is the sum over the groups g, in their order, of [`qcore::group_term`] of
+/// `factors[i]`, `scales[g][j]` and the products of the group, less
+/// `origins[i] * column_terms[g][j]` if there are any.
 #[derive(Debug)]
 #[allow(dead_code, reason = "kernels of x86-64 have such bodies")]
 pub(crate) struct ScaledTile<'t> {
@@ -22,6 +25,10 @@ pub(crate) struct ScaledTile<'t> {
     pub(crate) scales: &'t [f32],
     /// The kernel's `nr`.
     pub(crate) nr: usize,
+    /// What each row has more than the values that it stands for.
+    pub(crate) origins: [i32; MOST_ROWS],
+    /// As `scales`: the sums of the weights; empty if all origins are 0.
+    pub(crate) column_terms: &'t [i32],
     /// The scale of each row. There are as many as rows, at least 1.
     pub(crate) factors: &'t [f32],
     /// A result for each row and column, row by row.

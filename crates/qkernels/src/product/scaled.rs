@@ -1,13 +1,15 @@
 //! Integer products of weights of 8 or 4 bits that have a scale for each group of k.
 
-use qcore::Float;
+use qcore::{Float, Kind};
 
 use crate::drive::nibble_tiles::NibbleProduct;
 use crate::drive::panel_walk::PanelWalk;
 use crate::drive::scaled_tiles::ScaledProduct;
 use crate::drive::threads::{self, Threads};
+use crate::kernel::desc::ActivationForm;
 use crate::left::floats::FloatActivations;
 use crate::left::rows::Source;
+use crate::matrix::signs::shift;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::{Arena, Tokens, Workspace};
 use crate::output::stage::FloatStage;
@@ -78,6 +80,27 @@ pub fn gemm_scaled<F: Float, Y: Float>(
         (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
             let a = &FloatActivations::per_row(x, params, scheme.codes)?;
             run(a, tokens, w, stage, out, threads, arenas)
+        }
+    }
+}
+
+impl ScaledWeights {
+    /// The same weights, [with the sums](Self::with_sums) of their groups if products with
+    /// activations that are quantized as `how` says need them: those with a zero point, and those
+    /// that the kernel reads in a shifted form. (Symmetric i8 activations need none with weights of
+    /// 4 bits, or on AVX2.)
+    #[must_use]
+    pub fn for_activations(self, how: Dynamic) -> Self {
+        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
+        let symmetric = matches!(scheme.kind, Kind::Symmetric { .. }) && scheme.codes.middle() == 0;
+        let form = match self.codes() {
+            Ok(codes) => codes.kernel().desc().form,
+            Err(_) => ActivationForm::I8,
+        };
+        // Codes that cannot be multiplied are refused later.
+        match shift(scheme.codes) {
+            Ok(to_u8) if symmetric && form.shift(to_u8) == 0 => self,
+            _ => self.with_sums(),
         }
     }
 }

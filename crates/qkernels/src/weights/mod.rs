@@ -1,5 +1,6 @@
 //! The right operand: weights, packed once in the order in which kernels read them.
 
+pub(crate) mod group_sums;
 pub(crate) mod nibbles;
 pub(crate) mod operand;
 pub(crate) mod pack;

@@ -117,6 +117,8 @@ pub struct ScaledWeights {
     common_zero_point: Option<i8>,
     /// The largest magnitude of a scale.
     largest_scale: f32,
+    /// As `scales`: the sums of the groups less their zero points; empty if they are not kept.
+    pub(super) sums: Vec<i32>,
 }
 
 #[derive(Clone, Debug)]
@@ -222,7 +224,8 @@ impl ScaledWeights {
         let scales = panels(scales, n, groups, nr);
         let zero_points =
             if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
-        Ok(Self { codes, group_len, groups, scales, zero_points, common_zero_point, largest_scale })
+        let sums = Vec::new();
+        Ok(Self { codes, group_len, groups, scales, zero_points, common_zero_point, largest_scale, sums })
     }
 
     /// Output channels: columns of the product.
@@ -288,13 +291,13 @@ impl ScaledWeights {
         self.unpack().into_iter().enumerate().map(value).collect()
     }
 
-    /// Bytes held: weights, scales and zero points, with their padding.
+    /// Bytes held: weights, scales, zero points and sums, with their padding.
     pub fn bytes(&self) -> usize {
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.bytes(),
             Codes::Nibbles(weights) => weights.bytes(),
         };
-        codes + 4 * self.scales.len() + self.zero_points.len()
+        codes + 4 * (self.scales.len() + self.sums.len()) + self.zero_points.len()
     }
 
     /// No weight is farther from its zero point than this.

@@ -121,6 +121,10 @@ fn check(noise: &mut Noise, m: usize, layer: &Layer) {
             layer.n, layer.k, layer.group_len, layer.bits
         );
         assert_eq!(bits(&y), expected, "{which}, zero points {}", layer.zero_points.is_some());
+        // Sums may be kept, which changes nothing.
+        for w in [w.clone().with_sums(), w.clone().for_activations(how)] {
+            assert_eq!(bits(&run::<_, f32>(&x, how, layer, &w, Threads::Serial)), expected, "{which}");
+        }
         let halves: Vec<f16> = run(&x, how, layer, &w, Threads::Serial);
         assert_eq!(bits(&halves), bits(&y.iter().map(|&y| f16::from_f32(y)).collect::<Vec<_>>()), "{which}");
     }
@@ -258,6 +262,30 @@ fn what_does_not_fit_is_an_error_and_writes_nothing() {
     let groups = vec![1.0; k.div_ceil(64)];
     let in_groups = ScaledWeights::new(weights, WeightScales::per_group(&groups, 64)).unwrap();
     product(&vec![1.0; k], k, 1, &in_groups, &FloatStage::new()).unwrap();
+}
+
+#[test]
+fn sums_are_kept_where_they_are_of_use() {
+    let mut noise = Noise::new(75);
+    let layer = Layer::new(&mut noise, 20, 100, Some(32));
+    for kernel in Kernel::available() {
+        let w = layer.packed(kernel);
+        let kept = |how| w.clone().for_activations(how).bytes() - w.bytes();
+        let nr = if w.bits() == 4 { 16 } else { kernel.desc().nr };
+        let all = 4 * 4 * 20_usize.next_multiple_of(nr);
+        assert_eq!(w.clone().with_sums().with_sums().bytes() - w.bytes(), all, "{kernel}");
+        let [i8s, u8s, ..] = schemes();
+        assert_eq!(kept(u8s), all, "{kernel}");
+        // As they are, unless the kernel reads i8 in another form.
+        assert!(kept(i8s) == 0 || w.bits() == 8, "{kernel}");
+    }
+    // Nothing to sum.
+    let none = ScaledWeights::new(
+        pack(Kernel::select().unwrap(), MatRef::new(&[0i8; 0], 3, 0).unwrap()),
+        WeightScales::per_group(&[], 32),
+    );
+    let none = none.unwrap();
+    assert_eq!(none.clone().with_sums().bytes(), none.bytes());
 }
 
 #[test]

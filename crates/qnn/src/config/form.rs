@@ -21,8 +21,8 @@ pub enum Form {
     /// [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the input's scales
     /// come from the values at hand.
     Dynamic,
-    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in registers, and
-    /// activations are floats.
+    /// [`WeightOnlyLinear`](crate::WeightOnlyLinear): weights of 8 or 4 bits become f32 in
+    /// registers, and activations are floats.
     WeightOnly,
 }
 

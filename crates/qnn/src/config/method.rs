@@ -19,8 +19,8 @@ pub enum Method {
     /// It becomes a [`DynamicLinear`](crate::DynamicLinear): integers are multiplied, and the
     /// input's scales come from the values at hand.
     Dynamic(DynamicConfig),
-    /// It becomes a [`WeightOnlyLinear`](crate::WeightOnlyLinear): int8 weights become f32 in
-    /// registers, and activations are floats.
+    /// It becomes a [`WeightOnlyLinear`](crate::WeightOnlyLinear): weights of 8 or 4 bits become
+    /// f32 in registers, and activations are floats.
     WeightOnly(WeightConfig),
 }
 

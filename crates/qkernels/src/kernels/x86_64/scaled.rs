@@ -52,10 +52,18 @@ macro_rules! scaled_body {
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut scales) = (0, tile.scales);
+            let (mut start, mut scales, mut first_term) = (0, tile.scales, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 let mut acc = [[$isa::zero(); V]; M];
+                if let Some(terms) = tile.column_terms.get(first_term..first_term + V * LANES) {
+                    let terms = $isa::load_i32s::<V>(terms);
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $isa::subtract_product(acc[i][v], tile.origins[i], terms[v]);
+                        }
+                    }
+                }
                 for pair in start / 2..end / 2 {
                     if M == 1 {
                         prefetch(&b_pairs[pair], AHEAD);
@@ -92,6 +100,7 @@ macro_rules! scaled_body {
                     }
                 }
                 (start, scales) = (end, &scales[tile.nr.min(scales.len())..]);
+                first_term += tile.nr;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);

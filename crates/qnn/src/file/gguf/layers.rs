@@ -113,7 +113,7 @@ impl GgufFile<'_> {
             let layer = FloatLinear::from_parts(name.to_owned(), n, k, found.values(weight)?, bias)?;
             return Ok(layer.with_activation(activation).into());
         }
-        let weights = scaled(found, weight, kernel)?.map_err(of_layer)?;
+        let weights = scaled(found, weight, (n, k), kernel)?.map_err(of_layer)?;
         form.layer(name, weights, bias, activation, of_layer)
     }
 }
@@ -122,6 +122,7 @@ impl GgufFile<'_> {
 fn scaled(
     found: &GgufTensor<'_>,
     tensor: &str,
+    (n, k): (usize, usize),
     kernel: Kernel,
 ) -> Result<Result<ScaledWeights, LayerError>, GgufError> {
     let tensor = || tensor.to_owned();
@@ -136,9 +137,7 @@ fn scaled(
     let mut groups = vec![BlockGroup::default(); blocks];
     format.unpack(found.data, &mut codes, &mut groups)?;
     let scales: Vec<f32> = groups.iter().map(|group| group.scale).collect();
-    let (&[n, k], group) = (&found.shape[..], Some(format.group_len())) else {
-        return Err(GgufError::Matrix { tensor: tensor(), got: found.shape.clone() });
-    };
+    let group = Some(format.group_len());
     let mut pack = || match format {
         BlockFormat::Q4_0 => {
             let codes = MatRef::new(bytemuck::cast_slice::<i8, u8>(&codes), n, k)?;

@@ -104,7 +104,8 @@ impl DynamicLinear {
     }
 
     /// Makes a layer of weights of 4 bits, or with a scale for each group of k. Symmetric i8
-    /// activations are the usual ones: they need no sums of each group's weights.
+    /// activations are the usual ones: others need the sums of each group's weights, which are kept
+    /// then ([`ScaledWeights::for_activations`]).
     ///
     /// # Errors
     /// [`LayerError`] if n or k is 0, the bias does not have n values, or one is not finite, or the
@@ -118,7 +119,8 @@ impl DynamicLinear {
         check_shape(n, k)?;
         check_bias(bias.as_deref(), n)?;
         weights.check_accumulators(largest_input(&activations)?)?;
-        Ok(Self { head: Head::unnamed(n, k), weights: DynamicWeights::Scaled(weights), bias, activations })
+        let weights = DynamicWeights::Scaled(weights.for_activations(activations));
+        Ok(Self { head: Head::unnamed(n, k), weights, bias, activations })
     }
 
     /// The integer form of `layer`, packed for `kernel`. `weights` says how weights become codes;

@@ -42,7 +42,7 @@ pub enum Linear {
     Static(StaticLinear),
     /// int8 with the scales of the values at hand.
     Dynamic(DynamicLinear),
-    /// int8 weights, float activations and sums.
+    /// Weights of 8 or 4 bits, float activations and sums.
     WeightOnly(WeightOnlyLinear),
 }
 
