@@ -52,7 +52,7 @@ const MOST_GROUPS: usize = 16;
 const MOST_VALUES: usize = 256;
 
 impl BlockFormat {
-    /// Takes blocks apart: a code for each value, less nothing, and a scale and minimum for each
+    /// Takes blocks apart: a code for each value, as it is stored, and a scale and minimum for each
     /// group of [`group_len`](Self::group_len) values.
     ///
     /// ```
