@@ -95,6 +95,14 @@ fn scale(sum: int32x4_t, factor: float32x4_t) -> float32x4_t {
     vmulq_f32(vcvtq_f32_s32(sum), factor)
 }
 
+/// Adds the sums, scaled, to results.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_term(y: &mut [f32; LANES], sums: int32x4_t, factor: float32x4_t) {
+    let results = vreinterpretq_f32_s32(load_i32x4(bytemuck::must_cast_ref(y)));
+    store_f32s(y, vaddq_f32(results, scale(sums, factor)));
+}
+
 /// [`qcore::dequantize_acc_bias`].
 #[inline]
 #[target_feature(enable = "neon")]

@@ -16,7 +16,7 @@ use super::vec256::{self, LANES};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: float256::QUADS };
+pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: Some(float256::QUADS) };
 
 /// Vectors of a panel.
 const V: usize = NIBBLE_COLUMNS / LANES;

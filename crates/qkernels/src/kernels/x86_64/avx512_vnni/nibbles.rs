@@ -7,14 +7,17 @@
 
 use core::arch::x86_64::*;
 
-use super::super::simd::{load_i8x16_as_i32, load_i32x16};
+use super::super::simd::{load_i8x16_as_i32, load_i32x16, prefetch};
 use super::super::tile::rows_apart;
 use super::super::{float512, vec512};
 use super::steps::{self, LANES, multiply_add};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { rows: 12, run, float: float512::BODY };
+pub(super) const BODY: NibbleBody = NibbleBody { rows: 12, run, float: Some(float512::BODY) };
+
+/// How many bytes ahead of the multiplication the weights of a single row are requested.
+const AHEAD: usize = 2 << 10;
 
 /// Tiles of no more rows sum the halves of lines apart, since each addition waits for the one
 /// before.
@@ -71,6 +74,9 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
         let end = steps.min(start.saturating_add(tile.group_steps));
         let mut acc = [[vec512::zero(); M]; 2];
         for step in start..end {
+            if M == 1 {
+                prefetch(&b[step], AHEAD);
+            }
             let line = steps::load_weights(bytemuck::must_cast_ref(&b[step]));
             let low = _mm512_and_si512(line, low_halves);
             let high = _mm512_and_si512(_mm512_srli_epi16::<4>(line), low_halves);
