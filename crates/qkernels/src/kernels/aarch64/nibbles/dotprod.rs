@@ -18,7 +18,6 @@ nibbles_body!("neon,dotprod", 1 2 3 4 5 6);
 
 /// The products of some lines and as many steps of M rows.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "neon,dotprod")]
 fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfSums; M] {
     // With few rows, each addition would wait for the one before: those of the low halves and those
