@@ -107,8 +107,8 @@ impl Kernel {
     pub(crate) fn run_nibbles(self, tile: &mut NibbleTile<'_>) {
         match &self.0.nibbles {
             // SAFETY: as for `run`.
-            Some(body) => unsafe { (body.run)(tile) },
-            None => self.vectorize(PlainNibbles(tile)),
+            Some(body) if tile.is_plain() => unsafe { (body.run)(tile) },
+            _ => self.vectorize(PlainNibbles(tile)),
         }
     }
 
