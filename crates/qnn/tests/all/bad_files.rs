@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use qkernels::{Kernel, MatMut, Threads};
 use qnn::{
-    Checkpoint, FloatMlp, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp, PassLayerError,
+    Checkpoint, FloatMlp, LayerError, LayerFile, LinearWorkspace, LoadError, Mlp, PassLayerError,
     QuantConfig, QuantMlp, QuantizeModelError, Refusal, SaveError, TensorFileError,
 };
 use safetensors::Dtype;

@@ -3,9 +3,7 @@
 
 use qcore::{CodeRange, Scheme};
 use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
-use qnn::{
-    DynamicLinear, LayerFile, Linear, LoadError, WeightConfig, WeightOnlyLinear, layers_to_bytes,
-};
+use qnn::{DynamicLinear, LayerFile, Linear, LoadError, WeightConfig, WeightOnlyLinear, layers_to_bytes};
 use safetensors::Dtype;
 
 use crate::contents::Contents;
@@ -65,8 +63,11 @@ fn with_minimums() -> [Contents; 2] {
 #[test]
 fn the_format_of_minimums_and_parts_is_what_its_documentation_says() {
     for contents in with_minimums() {
-        let tensors: Vec<_> =
-            contents.tensors.iter().map(|(name, (dtype, shape, _))| format!("{name} {dtype} {shape:?}")).collect();
+        let tensors: Vec<_> = contents
+            .tensors
+            .iter()
+            .map(|(name, (dtype, shape, _))| format!("{name} {dtype} {shape:?}"))
+            .collect();
         let expected = [
             "fc.weight U8 [2, 40]",
             "fc.weight_minimum F32 [2, 2]",
@@ -108,7 +109,9 @@ fn minimums_and_parts_are_checked() {
         }
         let typed = |tensor: &str, dtype, data: Vec<u8>| {
             let (tensor, shape) = (tensor.to_owned(), good.tensors[tensor].1.clone());
-            move |c: &mut Contents| drop(c.tensors.insert(tensor.clone(), (dtype, shape.clone(), data.clone())))
+            move |c: &mut Contents| {
+                drop(c.tensors.insert(tensor.clone(), (dtype, shape.clone(), data.clone())))
+            }
         };
         fails(
             &typed("fc.weight_minimum", Dtype::I32, vec![0; 16]),
@@ -151,10 +154,7 @@ fn minimums_and_parts_are_checked() {
             &field("part", 39.into()),
             r#"layer "fc": parts of 39 in groups of 64 along k; they must divide a group and be a multiple of 16"#,
         );
-        fails(
-            &without("group"),
-            &format!(r#"layer "fc" is {form}: "part" must not be there"#),
-        );
+        fails(&without("group"), &format!(r#"layer "fc" is {form}: "part" must not be there"#));
         fails(&without("part"), r#"tensor "fc.weight_part_minimum" is unexpected"#);
         fails(&without("minimums"), r#"tensor "fc.weight_minimum" is unexpected"#);
         let neither = |c: &mut Contents| {

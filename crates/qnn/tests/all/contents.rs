@@ -25,12 +25,18 @@ impl Contents {
         };
         Self {
             tensors: file.tensors().into_iter().map(owned).collect(),
-            pub(crate) description: serde_json::from_str(description).unwrap(),
+            description: serde_json::from_str(description).unwrap(),
             more_metadata: None,
         }
     }
 
-    pub(crate) fn set(&mut self, name: &str, dtype: Dtype, shape: &[usize], data: impl IntoIterator<Item = [u8; 4]>) {
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        data: impl IntoIterator<Item = [u8; 4]>,
+    ) {
         let data = data.into_iter().flatten().collect();
         self.tensors.insert(name.to_owned(), (dtype, shape.to_vec(), data));
     }

@@ -1,6 +1,8 @@
 //! Layers of every block format, with the codes, scales and minimums of the file.
 
-use qcore::{ActivationFunction, BlockFormat, BlockGroup, BlockPart, Scheme, group_term, group_term_with_minimum};
+use qcore::{
+    ActivationFunction, BlockFormat, BlockGroup, BlockPart, Scheme, group_term, group_term_with_minimum,
+};
 use qkernels::{Kernel, ScaledWeights};
 use qnn::{CodesForm, Form, GgufError, GgufFile, GgufType, LayerFile, Linear, layers_to_bytes};
 
@@ -59,7 +61,12 @@ fn parts(format: BlockFormat, data: &[u8]) -> Parts {
         Some(_) => format.unpack_parts(data, &mut codes, &mut groups, &mut parts).unwrap(),
     }
     let zero_point = i32::from(format.zero_point());
-    Parts { codes: codes.into_iter().map(|code| i32::from(code) - zero_point).collect(), groups, parts, part_len }
+    Parts {
+        codes: codes.into_iter().map(|code| i32::from(code) - zero_point).collect(),
+        groups,
+        parts,
+        part_len,
+    }
 }
 
 /// The output of a dynamic layer by the definition: exact sums of each group, one term for each.
@@ -111,7 +118,8 @@ fn check_weights(format: BlockFormat, data: &[u8], weights: &ScaledWeights) {
         let (group, part) = (groups[at / format.block_len()], parts[at / part_len]);
         let scaled = (group.scale * f32::from(part.scale) * codes[at] as f32).abs();
         let bound = (scaled + (group.minimum * f32::from(part.minimum)).abs()) * 4.0 * f32::EPSILON;
-        let same = if format.part_len().is_none() { got == expected } else { (got - expected).abs() <= bound };
+        let same =
+            if format.part_len().is_none() { got == expected } else { (got - expected).abs() <= bound };
         assert!(same, "{format}: {got} at {at}, expected {expected}");
     }
 }
@@ -164,7 +172,8 @@ fn outputs_are_those_of_the_values() {
         format.dequantize(&data, &mut values).unwrap();
         let file = layer(format, n, k, &data);
         // Multiples of the scale, so that nothing is rounded.
-        let x: Vec<f32> = (0..k).map(|i| if i == 3 { 127.0 } else { (i as f32 * 11.0) % 64.0 - 32.0 }).collect();
+        let x: Vec<f32> =
+            (0..k).map(|i| if i == 3 { 127.0 } else { (i as f32 * 11.0) % 64.0 - 32.0 }).collect();
         let dot = |row: &[f32]| -> (f64, f64) {
             let terms = row.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x));
             terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
