@@ -161,6 +161,19 @@ fn layers_of_every_format_have_the_codes_of_the_file() {
     assert_eq!(taken, 8 * 3 * Kernel::available().count());
 }
 
+/// A constructor that does not ask for a form gets the one that the file is opened with.
+#[test]
+fn a_source_gives_layers_of_every_format() {
+    for format in BlockFormat::ALL {
+        let file = layer(format, 2, format.block_len(), &blocks(format, 2, 5));
+        for (form, expected) in FORMS.into_iter().zip([Form::Float, Form::Dynamic, Form::WeightOnly]) {
+            let mut file = GgufFile::parse(&file).unwrap();
+            assert_eq!(file.source(form).linear("q").unwrap().form(), expected, "{format}");
+            file.finish().unwrap();
+        }
+    }
+}
+
 /// What a layer computes is what its values stand for, up to the rounding of activations.
 #[test]
 fn outputs_are_those_of_the_values() {
