@@ -104,8 +104,9 @@ impl Task for PlainNibbles<'_, '_> {
                 let (mut sums, mut activation_sums) = ([0i32; NIBBLE_COLUMNS], [0i32; NIBBLE_COLUMNS]);
                 for first in (start..end).step_by(tile.part_steps) {
                     let mut of_part = [0i32; NIBBLE_COLUMNS];
-                    for step in first..end.min(first.saturating_add(tile.part_steps)) {
-                        add_products(&mut of_part, &row[step], &tile.b[step]);
+                    let steps = first..end.min(first.saturating_add(tile.part_steps));
+                    for (a, b) in row[steps.clone()].iter().zip(&tile.b[steps]) {
+                        add_products(&mut of_part, a, b);
                     }
                     let of_row = tile.row_terms[part * tile.term_stride + i];
                     let scales =

@@ -13,7 +13,8 @@ use crate::product::gemm::GemmError;
 use crate::weights::scaled::ScaledWeights;
 
 /// Computes `out[i][j] = stage(sum_k a[i][k] * scale[j][k] * (w[j][k] - zero_point[j][k]))` in f32,
-/// where all k of a group have one scale and one zero point.
+/// where all k of a group have one scale and one zero point. Where there are minimums or parts of
+/// groups, weights have the values that [`WeightScales`](crate::WeightScales) says.
 ///
 /// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `w` determines n, k and the
 /// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
@@ -24,9 +25,11 @@ use crate::weights::scaled::ScaledWeights;
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of
 /// `a`. Kernels differ from each other in the order of their sums. On all of them an f32 result is
 /// within `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as
-/// long as no sum leaves the range of f32. If a sum does that before it is complete, and is
+/// long as no sum leaves the range of f32. (The sum has `|a * minimum|` besides, where weights have
+/// minimums: these multiply the sum of the row's activations in each group or part.) If a sum does that before it is complete, and is
 /// infinite or NaN instead of the finite sum that it should be, the product is an error. NaN and
-/// infinities of `a` reach every result of their row, as if the weights were f32.
+/// infinities of `a` reach every result of their row, as if the weights were f32; with minimums, an
+/// infinity may become NaN.
 ///
 /// Dimensions may be 0: without depth, results are the stage applied to sums of 0; without rows or
 /// channels, nothing is written.
