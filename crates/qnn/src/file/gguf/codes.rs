@@ -62,7 +62,8 @@ impl Unpacked {
         })
     }
 
-    /// The weights of a layer (n, k). Codes of 4 bits stay as they are, others become bytes about 0.
+    /// The weights of a layer (n, k). Codes of 4 bits stay as they are, others become bytes about
+    /// 0.
     fn pack(
         self,
         format: BlockFormat,

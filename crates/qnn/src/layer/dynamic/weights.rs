@@ -79,8 +79,8 @@ impl DynamicWeights {
         self.scaled()?.minimums()
     }
 
-    /// Consecutive k of a group whose scale, and minimum if there is one, is that of the group times
-    /// an integer; `None` where groups have no parts ([`qkernels::WeightScales::with_parts`]).
+    /// Consecutive k of a group whose scale, and minimum if there is one, is that of the group
+    /// times an integer; `None` where groups have no parts ([`qkernels::WeightScales::with_parts`]).
     pub fn part_len(&self) -> Option<usize> {
         self.scaled()?.part_len()
     }

@@ -20,7 +20,7 @@ fn blocks(format: BlockFormat, count: usize, seed: u64) -> Vec<u8> {
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         for at in halves(format) {
             // An f16 of 2^-7 to 2^-4, of any sign.
-            block[at + 1] = block[at + 1] & 0x83 | 0x20 + (block[at + 1] >> 2 & 3) * 4;
+            block[at + 1] = block[at + 1] & 0x8f | 0x20;
         }
     }
     bytes
