@@ -114,7 +114,8 @@ impl BlockFormat {
     }
 
     /// Consecutive values whose scale, and minimum if there is one, is that of the whole block
-    /// times an integer ([`unpack_parts`](Self::unpack_parts)); `None` where scales are no products.
+    /// times an integer ([`unpack_parts`](Self::unpack_parts)); `None` where scales are no
+    /// products.
     ///
     /// ```
     /// use qcore::BlockFormat;

@@ -80,7 +80,8 @@ impl DynamicWeights {
     }
 
     /// Consecutive k of a group whose scale, and minimum if there is one, is that of the group
-    /// times an integer; `None` where groups have no parts ([`qkernels::WeightScales::with_parts`]).
+    /// times an integer ([`qkernels::WeightScales::with_parts`]); `None` where groups have no
+    /// parts.
     pub fn part_len(&self) -> Option<usize> {
         self.scaled()?.part_len()
     }
