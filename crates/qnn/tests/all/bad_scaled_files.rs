@@ -1,9 +1,14 @@
 //! Files of weights of 4 bits, with minimums or with groups in parts, that are not what they should
 //! be.
 
+use proptest::prelude::*;
+use proptest::sample::select;
 use qcore::{CodeRange, Scheme};
-use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
-use qnn::{DynamicLinear, LayerFile, Linear, LoadError, WeightConfig, WeightOnlyLinear, layers_to_bytes};
+use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, Threads, WeightScales};
+use qnn::{
+    DynamicLinear, LayerFile, Linear, LinearWorkspace, LoadError, WeightConfig, WeightOnlyLinear,
+    layers_to_bytes,
+};
 use safetensors::Dtype;
 
 use crate::contents::Contents;
@@ -185,4 +190,42 @@ fn other_forms_have_neither_minimums_nor_parts() {
     alter(&mut contents);
     let bytes = contents.to_bytes();
     assert!(matches!(LayerFile::parse(&bytes), Err(LoadError::Checksum { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any numbers, with tensors that have the shapes which they ask for: a layer, which then runs
+    /// and is saved, or an error.
+    #[test]
+    fn hostile_numbers_never_panic(
+        dynamic: bool,
+        group in select(vec![0_usize, 1, 16, 32, 48, 64, 80, 96, 1 << 40, usize::MAX]),
+        part in select(vec![0_usize, 1, 16, 24, 32, 48, 64, 80, 1 << 40, usize::MAX]),
+        values: [f32; 4],
+        bytes in proptest::collection::vec(any::<u8>(), 320),
+    ) {
+        let mut contents = with_minimums()[usize::from(dynamic)].clone();
+        contents.description["layers"][0]["group"] = group.into();
+        contents.description["layers"][0]["part"] = part.into();
+        let groups = 80_usize.div_ceil(group.max(1));
+        let parts = 80_usize.div_ceil(part.max(1));
+        for kind in ["scale", "minimum"] {
+            let data = f32s(&values).into_iter().cycle().take(8 * groups).collect();
+            contents.tensors.insert(format!("fc.weight_{kind}"), (Dtype::F32, vec![2, groups], data));
+            let data = bytes[..2 * parts].iter().map(|byte| byte & if kind == "scale" { 0xff } else { 0x7f });
+            let part = (Dtype::I8, vec![2, parts], data.collect());
+            contents.tensors.insert(format!("fc.weight_part_{kind}"), part);
+        }
+        let file = contents.to_bytes();
+        match LayerFile::parse(&file).unwrap().take("fc", None) {
+            Err(error) => prop_assert!(error.to_string().starts_with(r#"layer "fc": "#), "{error}"),
+            Ok(layer) => {
+                prop_assert!(layers_to_bytes(&layer).unwrap() == file);
+                let x: Vec<f32> = bytes[..80].iter().map(|&byte| f32::from(byte) - 100.0).collect();
+                let x = MatRef::new(&x, 1, 80).unwrap();
+                let _ = layer.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new());
+            }
+        }
+    }
 }
