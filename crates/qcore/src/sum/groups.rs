@@ -9,7 +9,8 @@
 //! y = t_0, then y = y + t_g for each following group      0 without a group
 //! ```
 //!
-//! Where a real value `mw`, the minimum of ggml's formats, is added to each scaled weight of a group,
+//! Where a real value `mw`, the minimum of ggml's formats, is added to each scaled weight of a
+//! group,
 //!
 //! ```text
 //! t_g = (sa * sw) * f32(sum_g) + (sa * mw) * f32(sum of (a - za) over the group)
