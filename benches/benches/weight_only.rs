@@ -2,13 +2,12 @@
 //! the f32 product of the same shape, one thread. Few rows take turns with so many copies of the
 //! weights that none is left in a cache.
 //!
-//! The contenders alternate, round after round; the time is the fastest round's, the ratio the
-//! median of all rounds' ratios.
+//! The contenders take turns, see [`Turns`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use half::{bf16, f16};
-use qbenches::{BEYOND_CACHES, bytes, read_rate};
+use qbenches::{BEYOND_CACHES, Contender, Turns, bytes, read_rate};
 use qcore::Float;
 use qkernels::{
     Dequantize, FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Scales, Threads,
@@ -24,14 +23,9 @@ const SHAPES: &[(usize, usize, usize)] =
 /// Rows up to which a product is bound by memory, and weights are taken from there.
 const FEW_ROWS: usize = 16;
 
-/// Bytes of all copies of weights: more than twice the L3 of the machine that the documents'
-/// figures are from.
-const COLD_BYTES: usize = 80 << 20;
-
 fn main() -> Result<()> {
     let test = std::env::args().any(|argument| argument == "--test");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    let (rounds, slice) = if test { (1, Duration::ZERO) } else { (15, Duration::from_millis(12)) };
     let shapes: &[_] = if test { &[(1, 100, 64), (5, 50, 32)] } else { SHAPES };
     for &(m, n, k) in shapes {
         let kernels = Kernel::available().filter(|kernel| format!("{kernel} {m}x{n}x{k}").contains(&filter));
@@ -40,28 +34,15 @@ fn main() -> Result<()> {
             println!("read: {:.1} GB/s", read_rate(BEYOND_CACHES, Duration::from_millis(300)));
         }
         for kernel in kernels {
-            one_shape(kernel, (m, n, k), rounds, slice, test)?;
+            one_shape(kernel, (m, n, k), Turns::new(test))?;
         }
     }
     Ok(())
 }
 
-/// A contender: its name, the bytes of its weights, and its product with the copy of a number.
-struct Contender<'c> {
-    name: String,
-    bytes: usize,
-    run: Box<dyn FnMut(usize) -> Result<()> + 'c>,
-}
-
-fn one_shape(
-    kernel: Kernel,
-    (m, n, k): (usize, usize, usize),
-    rounds: usize,
-    slice: Duration,
-    test: bool,
-) -> Result<()> {
-    let cold = m <= FEW_ROWS && !test;
-    let copies = |bytes: usize| if cold { COLD_BYTES.div_ceil(bytes) } else { 1 };
+fn one_shape(kernel: Kernel, (m, n, k): (usize, usize, usize), turns: Turns) -> Result<()> {
+    let cold = m <= FEW_ROWS;
+    let copies = |bytes: usize| turns.copies(bytes, cold);
     let codes: Vec<i8> = bytes(n * k, 1).into_iter().map(u8::cast_signed).collect();
     let packed = PackedWeights::from_nk(MatRef::new(&codes, n, k)?, kernel)?;
     let scales: Vec<f32> =
@@ -118,38 +99,8 @@ fn one_shape(
         });
     }
 
-    let mut seconds = vec![Vec::new(); contenders.len()];
-    let mut copy = 0;
-    for round in 0..=rounds {
-        for (contender, seconds) in contenders.iter_mut().zip(&mut seconds) {
-            let (started, mut calls) = (Instant::now(), 0u32);
-            while calls == 0 || started.elapsed() < slice {
-                (contender.run)(copy)?;
-                copy += 1;
-                calls += 1;
-            }
-            // The first round warms up.
-            if round > 0 {
-                seconds.push(started.elapsed().as_secs_f64() / f64::from(calls));
-            }
-        }
-    }
-    println!("{kernel}, {m} x {n} x {k}{}", if cold { ", weights from memory" } else { "" });
-    println!("{:32} {:>10} {:>10} {:>10} {:>12}", "", "µs", "Gop/s", "GB/s", "over u8 x i8");
-    for (contender, times) in contenders.iter().zip(&seconds) {
-        let best = times.iter().copied().fold(f64::INFINITY, f64::min);
-        let mut ratios: Vec<f64> = seconds[0].iter().zip(times).map(|(int8, time)| int8 / time).collect();
-        ratios.sort_by(f64::total_cmp);
-        println!(
-            "{:32} {:10.1} {:10.2} {:10.2} {:12.3}",
-            contender.name,
-            best * 1e6,
-            2.0 * (m * n * k) as f64 / best / 1e9,
-            contender.bytes as f64 / best / 1e9,
-            ratios[ratios.len() / 2]
-        );
-    }
-    Ok(())
+    let title = format!("{kernel}, {m} x {n} x {k}{}", if cold { ", weights from memory" } else { "" });
+    turns.run(&title, 2.0 * (m * n * k) as f64, &mut contenders)
 }
 
 /// The product of `a` (m, k) with each of the `copies` in turn, to the type of `a`.

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod record;
 mod standing;
+mod turns;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use qkernels::{Activation, MatRef, reference};
 pub use bandwidth::{BEYOND_CACHES, read_rate};
 pub use record::{Kind, Record, RecordError};
 pub use standing::{Standing, geometric_mean, standings};
+pub use turns::{Contender, Run, Turns};
 
 /// One row of `shapes.txt`: the product of (m, k) activations and (n, k) weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,8 +92,13 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
     }
 
     fn tile(&self) -> (usize, usize) {
-        let body = &self.kernel().desc().nibbles;
-        (body.as_ref().map_or(PLAIN_NIBBLE_ROWS, |body| body.rows), NIBBLE_COLUMNS)
+        let body = self.kernel().desc().nibbles.as_ref();
+        let rows = if self.w.has_minimums_or_parts() {
+            body.and_then(|body| body.parts.as_ref()).map(|parts| parts.rows)
+        } else {
+            body.map(|body| body.rows)
+        };
+        (rows.unwrap_or(PLAIN_NIBBLE_ROWS), NIBBLE_COLUMNS)
     }
 
     fn even_tiles(&self) -> bool {
@@ -181,6 +186,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             term_stride: block.rows.len(),
             origins: if has_origins { &origins[..tile.len()] } else { &[] },
             column_terms: panel.column_terms,
+            has_row_terms: self.w.entries().common_zero_point != Some(0),
             part_steps: self.part_steps(),
             part_scales: panel.entries.part_scales.as_chunks().0,
             minimums: panel.entries.minimums.as_chunks().0,

@@ -51,6 +51,8 @@ pub(crate) struct NibbleTile<'t> {
     /// For each part, `term_stride` entries apart, the sum of each row's codes; times the zero
     /// point, if that is the same for all columns.
     pub(crate) row_terms: &'t [i32],
+    /// Whether one of them may be other than 0.
+    pub(crate) has_row_terms: bool,
     /// Rows of the block, to which this tile belongs.
     pub(crate) term_stride: usize,
     /// What each row has more than the values that it stands for; empty if that is nothing.

@@ -44,7 +44,7 @@ pub(crate) struct Tokens {
 }
 
 /// The most rows of any kernel's tile.
-pub(crate) const MOST_ROWS: usize = 8;
+pub(crate) const MOST_ROWS: usize = 12;
 
 impl Tokens {
     /// The scales of some rows. `same` is for the one that all rows may share.

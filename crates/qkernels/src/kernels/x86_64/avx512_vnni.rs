@@ -5,17 +5,21 @@
 //! `a` stay in the 32 registers. The 8 row pointers of `a` stay in general registers, so `a` is
 //! read where it lies. One group of four k takes 11 loads for 24 products.
 
+mod nibbles;
 mod signed;
 mod steps;
 
 use core::arch::x86_64::*;
 
+use super::scaled::{AHEAD, scaled_body};
+use super::simd::prefetch;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float512, store, vec512};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -46,8 +50,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float512::BODY),
-    scaled: None,
-    nibbles: None,
+    scaled: Some(run_scaled),
+    nibbles: Some(nibbles::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 
@@ -69,6 +73,14 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
 strip_body!("avx512f,avx512bw,avx512vl,avx512vnni");
 
 tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
+
+scaled_body!(
+    "avx512f,avx512bw,avx512vl,avx512vnni",
+    vec512,
+    1: 1 2 3 4 5 6 7 8,
+    2: 1 2 3 4 5 6 7 8,
+    3: 1 2 3 4 5 6 7 8
+);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {

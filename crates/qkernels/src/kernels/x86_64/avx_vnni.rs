@@ -5,13 +5,15 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x32, sum_of_lanes};
+use super::scaled::{AHEAD, scaled_body};
+use super::simd::{load_i8x32, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -40,7 +42,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float256::QUADS),
-    scaled: None,
+    scaled: Some(run_scaled),
     nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -79,6 +81,8 @@ fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
 strip_body!("avx2,avxvnni");
 
 tile_body!("avx2,avxvnni", vec256);
+
+scaled_body!("avx2,avxvnni", vec256, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn peak(iterations: u64) -> i32 {

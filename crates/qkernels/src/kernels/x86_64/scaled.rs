@@ -9,26 +9,16 @@
 /// from memory, and this takes a tenth off the time.
 pub(super) const AHEAD: usize = 1 << 10;
 
-/// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`. The kernel's file
-/// supplies what `tile_body!` asks for.
+/// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
+/// vectors `$V` and each number of rows `$M`. The kernel's file supplies what `tile_body!` asks
+/// for.
 macro_rules! scaled_body {
-    ($features:literal, $isa:ident) => {
+    ($features:literal, $isa:ident, $($V:literal: $($M:literal)+),+) => {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
-            match (tile.factors.len(), tile.columns / LANES) {
-                (1, 1) => scaled::<1, 1>(tile),
-                (2, 1) => scaled::<2, 1>(tile),
-                (3, 1) => scaled::<3, 1>(tile),
-                (4, 1) => scaled::<4, 1>(tile),
-                (5, 1) => scaled::<5, 1>(tile),
-                (6, 1) => scaled::<6, 1>(tile),
-                (1, _) => scaled::<1, 2>(tile),
-                (2, _) => scaled::<2, 2>(tile),
-                (3, _) => scaled::<3, 2>(tile),
-                (4, _) => scaled::<4, 2>(tile),
-                (5, _) => scaled::<5, 2>(tile),
-                (6, _) => scaled::<6, 2>(tile),
-                (rows, _) => unreachable!("no tile has {rows} rows"),
+            match (tile.columns / LANES, tile.factors.len()) {
+                $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
+                (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
             }
         }
 
@@ -49,6 +39,9 @@ macro_rules! scaled_body {
             let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
             let mut factors = [0.0; M];
             factors.copy_from_slice(&tile.factors[..M]);
+            // What a form adds is the same for all rows, and so is the only zero point there is.
+            let origins = tile.origins;
+            let same_origins = origins[..M].iter().all(|&origin| origin == origins[0]);
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
@@ -58,9 +51,16 @@ macro_rules! scaled_body {
                 let mut acc = [[$isa::zero(); V]; M];
                 if let Some(terms) = tile.column_terms.get(first_term..first_term + V * LANES) {
                     let terms = $isa::load_i32s::<V>(terms);
-                    for i in 0..M {
-                        for v in 0..V {
-                            acc[i][v] = $isa::subtract_product(acc[i][v], tile.origins[i], terms[v]);
+                    let mut first = [$isa::zero(); V];
+                    for v in 0..V {
+                        first[v] = $isa::subtract_product($isa::zero(), origins[0], terms[v]);
+                    }
+                    acc = [first; M];
+                    if !same_origins {
+                        for i in 1..M {
+                            for v in 0..V {
+                                acc[i][v] = $isa::subtract_product($isa::zero(), origins[i], terms[v]);
+                            }
                         }
                     }
                 }

@@ -50,6 +50,20 @@ pub(super) fn subtract_product(sum: __m512i, row: i32, channels: __m512i) -> __m
     _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(row), channels))
 }
 
+/// Loads a whole vector.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load(values: &[f32; LANES]) -> __m512 {
+    simd::load_f32x16(values)
+}
+
+/// The sums of two vectors, lane by lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn add_f32s(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(a, b)
+}
+
 /// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -95,7 +109,7 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m512; V] {
 /// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn scale(sum: __m512i, factor: __m512) -> __m512 {
+pub(super) fn scale(sum: __m512i, factor: __m512) -> __m512 {
     _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor)
 }
 
