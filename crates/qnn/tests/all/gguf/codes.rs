@@ -1,5 +1,8 @@
 //! Layers of every block format, with the codes, scales and minimums of the file.
 
+use std::fs;
+use std::path::PathBuf;
+
 use qcore::{
     ActivationFunction, BlockFormat, BlockGroup, BlockPart, Scheme, group_term, group_term_with_minimum,
 };
@@ -293,5 +296,28 @@ fn reports_count_minimums_and_parts() {
             let data: usize = tensors.iter().map(|(_, tensor)| tensor.data().len()).sum();
             assert_eq!(stored.total(), data, "{format}");
         }
+    }
+}
+
+/// The bits that the guide to 4 bits has for each format, in the file and in memory.
+#[test]
+fn layers_take_as_many_bits_as_the_guide_says() {
+    let guide: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../docs/guides/four-bits.md"].iter().collect();
+    let guide = fs::read_to_string(guide).unwrap();
+    let (n, k) = (192, 1024); // whole panels of every kernel
+    for format in BlockFormat::ALL {
+        let row = guide.lines().find(|line| line.starts_with(&format!("| {format} |"))).unwrap();
+        let bits = row.trim_matches(['|', ' ']).rsplit('|').next().unwrap();
+        let bits: Vec<f64> = bits.split(',').map(|bits| bits.trim().parse().unwrap()).collect();
+        let data = blocks(format, n * k / format.block_len(), 1);
+        assert_eq!(bits[0], 8.0 * data.len() as f64 / (n * k) as f64, "{format}");
+        let file = layer(format, n, k, &data);
+        let form = CodesForm::WeightOnly;
+        let Linear::WeightOnly(layer) = take(&file, "q", form, Kernel::select().unwrap()).unwrap() else {
+            panic!("another form")
+        };
+        // Packed bytes have a sum for each output, too.
+        let got = 8.0 * layer.bytes() as f64 / (n * k) as f64;
+        assert!((got - bits[1]).abs() < 0.1, "{format}: {got}, the guide has {}", bits[1]);
     }
 }
