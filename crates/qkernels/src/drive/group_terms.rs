@@ -80,21 +80,18 @@ fn add(is_first: bool, y: &mut [f32], term: impl Fn(usize) -> f32) {
 
 /// Adds the sums of a part, times its integers, to those of its group. A group without parts is a
 /// part of itself.
-pub(crate) struct AddPart<'t, O> {
+pub(crate) struct AddPart<'t> {
     pub(crate) columns: usize,
-    /// How many k the part has.
-    pub(crate) len: usize,
     /// Empty if groups have no parts.
     pub(crate) part_scales: &'t [i8],
     /// Empty if all are 1.
     pub(crate) part_minimums: &'t [i8],
     /// Empty if there are none.
     pub(crate) zero_points: &'t [i8],
-    /// The sums of the rows in the kernel's form; empty if neither zero points nor minimums need
-    /// them.
+    /// The sums of the rows in the kernel's form; empty if no zero points need them.
     pub(crate) row_sums: &'t [i32],
-    /// What row i has more than the values that it stands for.
-    pub(crate) origin: O,
+    /// The sums of the values that the rows stand for; empty if no minimums need them.
+    pub(crate) value_sums: &'t [i32],
     /// The products of the part.
     pub(crate) acc: &'t mut [i32],
     /// Those of the group, without the origins taken off.
@@ -103,7 +100,7 @@ pub(crate) struct AddPart<'t, O> {
     pub(crate) activation_sums: &'t mut [i32],
 }
 
-impl<O: Fn(usize) -> i32> Task for AddPart<'_, O> {
+impl Task for AddPart<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -126,10 +123,7 @@ impl<O: Fn(usize) -> i32> Task for AddPart<'_, O> {
                     }
                 }
             }
-            if self.row_sums.is_empty() {
-                continue;
-            }
-            let sum = row_sum.wrapping_sub((self.origin)(i).wrapping_mul(self.len as i32));
+            let Some(&sum) = self.value_sums.get(i) else { continue };
             let of_row = &mut self.activation_sums[i * columns..][..columns];
             match self.part_minimums.get(..columns) {
                 None => of_row.iter_mut().for_each(|of_row| *of_row = of_row.wrapping_add(sum)),

@@ -32,11 +32,11 @@ pub(crate) struct ScaledProduct<'p, S> {
 pub(crate) struct Block<'b> {
     rows: Range<usize>,
     a: Rows<'b>,
-    /// What the form adds to codes.
-    shift: i32,
     /// For each part of a group (or group without parts) the sums of all rows, if zero points or
     /// minimums of weights need them.
     row_sums: &'b [i32],
+    /// In the same way the sums of the values that the rows stand for, if minimums need them.
+    value_sums: &'b [i32],
 }
 
 /// A panel of weights.
@@ -86,8 +86,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Block<'r> {
         let allowed = Allowed { signed: false, ragged: false };
         let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
-        self.sum_rows(&rows, a, &mut scratch.sums);
-        Block { rows, a, shift: self.shift(), row_sums: &scratch.sums }
+        let RowScratch { sums, value_sums, .. } = scratch;
+        self.sum_rows(&rows, a, sums, value_sums);
+        Block { rows, a, row_sums: sums, value_sums }
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
@@ -113,10 +114,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         }
         let a = block.a.skip_rows(tile.start);
         let token = block.rows.start + tile.start;
-        let of_tile = |values: &'_ [i32], i: usize| values.get(token + i).or(values.first()).copied();
-        let origin = |i: usize| block.shift + of_tile(&self.tokens.zero_points, i).unwrap_or(0);
+        let origin = |i: usize| self.origin(token + i);
         let in_parts = self.w.has_minimums_or_parts();
-        if zero_points.is_empty() && !in_parts {
+        if zero_points.is_empty() {
             // A kernel may sum and scale by itself.
             let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
             for (i, to) in origins.iter_mut().enumerate() {
@@ -129,11 +129,17 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 b: codes,
                 columns,
                 steps: desc.groups(self.w.k()),
-                group_steps: self.steps(0).len(),
+                group_steps: desc.groups(self.w.group_len().min(self.w.k())),
                 scales,
                 nr: desc.nr,
                 origins,
                 column_terms: sums,
+                part_steps: self.steps(0).len(),
+                part_scales,
+                minimums,
+                part_minimums,
+                row_sums: block.value_sums.get(tile.start..).unwrap_or_default(),
+                sum_stride: block.rows.len(),
                 factors,
                 y: &mut *y,
             };
@@ -147,17 +153,14 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let activation_sums = &mut rest[..count];
         for g in 0..self.w.groups() {
             let zero_points = of_columns(zero_points, g, desc.nr, columns);
-            let row_sums_of = |part: usize| {
-                let of_part = block.row_sums.get(part * block.rows.len()..).unwrap_or_default();
-                of_part.get(tile.clone()).unwrap_or_default()
-            };
+            let row_sums_of = |sums, part| rows_of(sums, part, block.rows.len(), &tile);
             let mut term = AddTerm {
                 is_first: g == 0,
                 columns,
                 scales: &scales[g * desc.nr..][..columns],
                 zero_points,
                 column_terms: of_columns(sums, g, desc.nr, columns),
-                row_sums: row_sums_of(g),
+                row_sums: row_sums_of(block.row_sums, g),
                 minimums: of_columns(minimums, g, desc.nr, columns),
                 activation_sums,
                 factors: &self.tokens.factors,
@@ -172,16 +175,15 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 for part in self.w.entries().parts_of(g) {
                     let acc = &mut *term.acc;
                     acc.fill(0);
-                    let (k, steps) = (self.part(part), self.steps(part));
+                    let steps = self.steps(part);
                     self.run_kernel(a, tile.len(), p, steps.start, steps, acc);
                     self.kernel().vectorize(AddPart {
                         columns,
-                        len: k.len(),
                         part_scales: of_columns(part_scales, part, desc.nr, columns),
                         part_minimums: of_columns(part_minimums, part, desc.nr, columns),
                         zero_points,
-                        row_sums: row_sums_of(part),
-                        origin,
+                        row_sums: row_sums_of(block.row_sums, part),
+                        value_sums: row_sums_of(block.value_sums, part),
                         acc,
                         sums: &mut *group,
                         activation_sums: &mut *term.activation_sums,
@@ -197,6 +199,11 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
             self.kernel().vectorize(term);
         }
     }
+}
+
+/// The sums of a tile's rows in a part, where there are any.
+fn rows_of<'s>(sums: &'s [i32], part: usize, rows: usize, tile: &Range<usize>) -> &'s [i32] {
+    sums.get(part * rows + tile.start..part * rows + tile.end).unwrap_or_default()
 }
 
 /// The entries of one group or part of a panel, where there are any.
@@ -224,8 +231,10 @@ impl<S: Source> ScaledProduct<'_, S> {
     }
 
     /// Sums rows in the kernel's form, part by part, if the weights have zero points or minimums.
-    fn sum_rows(&self, rows: &Range<usize>, a: Rows<'_>, sums: &mut Vec<i32>) {
+    /// For minimums also the values that the rows stand for.
+    fn sum_rows(&self, rows: &Range<usize>, a: Rows<'_>, sums: &mut Vec<i32>, value_sums: &mut Vec<i32>) {
         sums.clear();
+        value_sums.clear();
         let entries = self.w.entries();
         if !entries.has_zero_points() && !entries.has_minimums() {
             return;
@@ -234,7 +243,18 @@ impl<S: Source> ScaledProduct<'_, S> {
         for (part, sums) in sums.chunks_exact_mut(rows.len()).enumerate() {
             let desc = self.kernel().desc();
             self.kernel().vectorize(RowSums { rows: a, desc, groups: self.steps(part), sums });
+            if entries.has_minimums() {
+                let len = self.part(part).len() as i32;
+                let values = |(sum, i): (&i32, usize)| sum.wrapping_sub(self.origin(i).wrapping_mul(len));
+                value_sums.extend(sums.iter().zip(rows.clone()).map(values));
+            }
         }
+    }
+
+    /// What row `i` has more than the values that it stands for.
+    fn origin(&self, i: usize) -> i32 {
+        let zero_points = &self.tokens.zero_points;
+        self.shift() + zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0)
     }
 
     /// Adds the products of some rows and a panel over `steps` groups of kr consecutive k to `acc`.

@@ -137,7 +137,6 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
 
 /// Adds the products of a step to words.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "as in `body`")]
 #[target_feature(enable = "avx2")]
 pub(super) fn add_step<const M: usize>(
     words: &mut [[__m256i; V]; M],
