@@ -68,7 +68,7 @@ mod observer;
 mod measure;
 
 pub use activation::{ActivationError, ActivationFunction, ActivationTable};
-pub use block::{BlockError, BlockFormat, BlockGroup};
+pub use block::{BlockError, BlockFormat, BlockGroup, BlockPart};
 pub use code::{
     Code, CodeRange, CodeRangeError, PackError, WeightStorage, pack_codes, packed_bytes, unpack_codes,
 };
@@ -96,7 +96,8 @@ pub use sum::{
     AccumulatorError, BiasError, BiasesError, CompensateError, FittedScale, FoldError, NoFittingScale,
     WeightChannel, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum, compensate,
     compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points, group_term,
-    quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped, sum_group_terms,
+    group_term_with_minimum, quantize_bias, quantize_bias_clamped, quantize_biases, quantize_biases_clamped,
+    sum_group_terms,
 };
 pub use tensor::{
     AxisError, ChannelAxis, ChannelError, GroupError, Groups, LengthError, QuantizeError, TensorError,

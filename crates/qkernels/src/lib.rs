@@ -90,4 +90,5 @@ pub use product::weight_only::weight_only;
 pub use weights::nibbles::PackedNibbles;
 pub use weights::operand::{PackError, Weight, Weights, ZeroPoints};
 pub use weights::packed::PackedWeights;
-pub use weights::scaled::{GROUP_STEP, ScaleError, ScaledWeights, WeightScales};
+pub use weights::scaled::ScaledWeights;
+pub use weights::scales::{GROUP_STEP, ScaleError, WeightScales};

@@ -13,4 +13,4 @@ pub use compensate::{
     AccumulatorError, CompensateError, FoldError, ZeroPointTerms, check_accumulator, code_abs_sum, code_sum,
     compensate, compensate_wrapping, fold_affine_zero_points, fold_zero_point, fold_zero_points,
 };
-pub use groups::{group_term, sum_group_terms};
+pub use groups::{group_term, group_term_with_minimum, sum_group_terms};

@@ -14,6 +14,7 @@ use crate::left::rows::staggered;
 use crate::matrix::view::MatRef;
 use crate::matrix::workspace::{PanelScratch, RowScratch};
 use crate::output::stage::FloatStage;
+use crate::weights::entries::Entries;
 use crate::weights::scaled::{ScaledPanel, ScaledWeights};
 
 /// A weight-only product.
@@ -29,7 +30,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     where
         Self: 'r;
     type Panel<'p>
-        = ScaledPanel<'p>
+        = FloatPanel<'p>
     where
         Self: 'p;
 
@@ -69,18 +70,39 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> FloatRows<'r> {
         // The rows are there: products check shapes.
         let a = self.a.row_range(rows).unwrap_or(self.a);
-        FloatRows::new(&a, self.kernel(), self.w.kr(), &mut scratch.floats)
+        let entries = self.w.entries();
+        let sums = &mut scratch.float_sums;
+        sums.resize(if entries.has_minimums() { a.rows() * entries.parts } else { 0 }, 0.0);
+        FloatRows::new(&a, (self.kernel(), self.w.kr()), &mut scratch.floats, (entries.part_len, sums))
     }
 
-    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> ScaledPanel<'p> {
-        self.w.panel(p, &mut scratch.codes)
+    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
+        let PanelScratch { codes, scales, minimums, zero_points, .. } = scratch;
+        let ScaledPanel { codes, columns, entries } = self.w.panel(p, codes);
+        let (all, nr) = (self.w.entries(), self.w.panel_columns());
+        let mut panel = FloatPanel {
+            codes,
+            columns,
+            scales: entries.scales,
+            zero_points: entries.zero_points,
+            minimums: entries.minimums,
+        };
+        // Each part has a scale of its own then.
+        if all.has_parts() {
+            let times = |value: f32, of_part: i8| value * f32::from(of_part);
+            panel.scales = of_parts(all, nr, entries.scales, entries.part_scales, times, scales);
+            let minimum = if entries.part_minimums.is_empty() { |value, _| value } else { times };
+            panel.minimums = of_parts(all, nr, entries.minimums, entries.part_minimums, minimum, minimums);
+            panel.zero_points = of_parts(all, nr, entries.zero_points, &[], |value, _| value, zero_points);
+        }
+        panel
     }
 
     fn compute(
         &self,
         rows: &FloatRows<'_>,
         tile: Range<usize>,
-        panel: &ScaledPanel<'_>,
+        panel: &FloatPanel<'_>,
         y: &mut [f32],
         _: &mut [i32],
     ) {
@@ -98,12 +120,91 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             columns: panel.columns,
             groups,
             kr,
-            scale_groups: self.w.group_len().div_ceil(kr),
+            scale_groups: self.w.entries().part_len.div_ceil(kr),
             scales: panel.scales,
             zero_points: panel.zero_points,
             nr: self.w.panel_columns(),
-            sums: y,
+            sums: &mut *y,
         });
+        if !panel.minimums.is_empty() {
+            self.kernel().vectorize(AddMinimums {
+                columns: panel.columns,
+                nr: self.w.panel_columns(),
+                minimums: panel.minimums,
+                row_sums: &rows.sums[tile.start..],
+                sum_stride: rows.sums.len() / self.w.entries().parts.max(1),
+                y,
+            });
+        }
+    }
+}
+
+/// A panel of weights, with an entry for each part where groups have parts.
+pub(crate) struct FloatPanel<'p> {
+    codes: &'p [i8],
+    columns: usize,
+    scales: &'p [f32],
+    /// Empty if all are 0.
+    zero_points: &'p [i8],
+    /// Empty if there are none.
+    minimums: &'p [f32],
+}
+
+/// What `of` makes of the entry of each part's group and that of the part (0 without any), in
+/// `buffer`; nothing, if groups have none.
+fn of_parts<'b, T: Copy + Default>(
+    all: &Entries,
+    nr: usize,
+    of_groups: &[T],
+    of_parts: &[i8],
+    of: impl Fn(T, i8) -> T,
+    buffer: &'b mut Vec<T>,
+) -> &'b [T] {
+    buffer.clear();
+    for part in 0..all.parts {
+        let Some(of_groups) = of_groups.get(all.group_of(part) * nr..).and_then(|from| from.get(..nr)) else {
+            break;
+        };
+        let of_part = |j: usize| of_parts.get(part * nr + j).copied().unwrap_or_default();
+        buffer.extend(of_groups.iter().enumerate().map(|(j, &of_group)| of(of_group, of_part(j))));
+    }
+    buffer
+}
+
+/// Adds the sums of activations times the minimums of their parts.
+struct AddMinimums<'t> {
+    columns: usize,
+    nr: usize,
+    /// `nr` entries for each part.
+    minimums: &'t [f32],
+    /// For each part, `sum_stride` entries apart, the sum of each row.
+    row_sums: &'t [f32],
+    sum_stride: usize,
+    /// Results, row by row.
+    y: &'t mut [f32],
+}
+
+/// Columns whose sums are in registers.
+const STRIP: usize = 16;
+
+impl Task for AddMinimums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (i, y) in self.y.chunks_exact_mut(self.columns).enumerate() {
+            for (first, y) in (0..).step_by(STRIP).zip(y.chunks_mut(STRIP)) {
+                // These are summed by themselves, so that the sums of products round no more.
+                let mut sums = [0.0f32; STRIP];
+                let row_sums = self.row_sums[i..].iter().step_by(self.sum_stride);
+                for (minimums, row_sum) in self.minimums.chunks_exact(self.nr).zip(row_sums) {
+                    for (sum, minimum) in sums.iter_mut().zip(&minimums[first..][..y.len()]) {
+                        *sum += minimum * row_sum;
+                    }
+                }
+                y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+            }
+        }
     }
 }
 
@@ -111,13 +212,21 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
 pub(crate) struct FloatRows<'r> {
     values: &'r [f32],
     stride: usize,
+    /// For each part of a group the sums of all rows, if minimums need them.
+    sums: &'r [f32],
 }
 
 impl<'r> FloatRows<'r> {
-    fn new<A: Float>(a: &MatRef<'_, A>, kernel: Kernel, kr: usize, buffer: &'r mut Vec<f32>) -> Self {
+    /// `sums` of parts of some length are asked for if it is not empty.
+    fn new<A: Float>(
+        a: &MatRef<'_, A>,
+        (kernel, kr): (Kernel, usize),
+        buffer: &'r mut Vec<f32>,
+        (part_len, sums): (usize, &'r mut [f32]),
+    ) -> Self {
         if a.cols() == 0 {
             // Empty rows take no memory, however many there are.
-            return Self { values: &[], stride: 0 };
+            return Self { values: &[], stride: 0, sums: &[] };
         }
         let row_len = a.cols().next_multiple_of(kr);
         let stride = staggered(row_len * size_of::<f32>()) / size_of::<f32>();
@@ -127,8 +236,8 @@ impl<'r> FloatRows<'r> {
         }
         // Units are at least 1, so nothing overflows here.
         let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);
-        kernel.vectorize(Widen { a, factor, row_len, stride, buffer });
-        Self { values: buffer, stride }
+        kernel.vectorize(Widen { a, factor, row_len, stride, buffer, part_len, sums });
+        Self { values: buffer, stride, sums }
     }
 }
 
@@ -138,6 +247,8 @@ struct Widen<'t, 'a, A> {
     row_len: usize,
     stride: usize,
     buffer: &'t mut [f32],
+    part_len: usize,
+    sums: &'t mut [f32],
 }
 
 impl<A: Float> Task for Widen<'_, '_, A> {
@@ -154,8 +265,23 @@ impl<A: Float> Task for Widen<'_, '_, A> {
                     values.iter_mut().zip(self.a.row_elements(i)).for_each(|(to, from)| *to = from.widen());
                 }
             }
+            let sums = self.sums.iter_mut().skip(i).step_by(self.a.rows());
+            for (sum, part) in sums.zip(values.chunks(self.part_len)) {
+                *sum = sum_of(part);
+            }
             values.iter_mut().for_each(|value| *value *= self.factor);
             padding.fill(0.0);
         }
     }
+}
+
+/// The sum of floats, in an order that depends on their number alone.
+#[inline(always)]
+fn sum_of(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<8>();
+    let mut lanes = [0.0f32; 8];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
+    }
+    lanes.iter().chain(rest).sum()
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod float_tiles;
+pub(crate) mod group_terms;
 pub(crate) mod nest;
 pub(crate) mod nibble_tiles;
 pub(crate) mod panel_walk;

@@ -12,6 +12,7 @@ use crate::kernel::token::Kernel;
 use crate::left::rows::{Source, copy_row, staggered};
 use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
 use crate::output::stage::FloatStage;
+use crate::weights::entries::PanelEntries;
 use crate::weights::nibbles::PackedNibbles;
 use crate::weights::scaled::ScaledWeights;
 
@@ -33,13 +34,14 @@ pub(crate) struct NibbleRows<'r> {
     stride: usize,
     /// As in a tile.
     terms: &'r [i32],
+    /// As in a tile.
+    sums: &'r [i32],
 }
 
 /// A panel of weights. The fields are those of a tile.
 pub(crate) struct NibblePanel<'p> {
     lines: &'p [NibbleLine],
-    scales: &'p [[f32; NIBBLE_COLUMNS]],
-    zero_points: &'p [[i8; NIBBLE_COLUMNS]],
+    entries: PanelEntries<'p>,
     column_terms: &'p [[i32; NIBBLE_COLUMNS]],
 }
 
@@ -47,6 +49,11 @@ impl<S: Source> NibbleProduct<'_, S> {
     /// Lines that share a scale.
     fn group_steps(&self) -> usize {
         self.w.group_len().div_ceil(NIBBLE_STEP)
+    }
+
+    /// Lines of a part of a group, or of a group without parts.
+    fn part_steps(&self) -> usize {
+        self.w.entries().part_len.div_ceil(NIBBLE_STEP)
     }
 
     /// What the codes of all rows have more as i8.
@@ -85,8 +92,13 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
     }
 
     fn tile(&self) -> (usize, usize) {
-        let body = &self.kernel().desc().nibbles;
-        (body.as_ref().map_or(PLAIN_NIBBLE_ROWS, |body| body.rows), NIBBLE_COLUMNS)
+        let body = self.kernel().desc().nibbles.as_ref();
+        let rows = if self.w.has_minimums_or_parts() {
+            body.and_then(|body| body.parts.as_ref()).map(|parts| parts.rows)
+        } else {
+            body.map(|body| body.rows)
+        };
+        (rows.unwrap_or(PLAIN_NIBBLE_ROWS), NIBBLE_COLUMNS)
     }
 
     fn even_tiles(&self) -> bool {
@@ -109,36 +121,40 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
     }
 
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> NibbleRows<'r> {
-        let RowScratch { bytes, sums, .. } = scratch;
+        let RowScratch { bytes, sums, value_sums, .. } = scratch;
+        let entries = self.w.entries();
         let row_bytes = self.codes.steps() * NIBBLE_STEP;
         let stride = staggered(row_bytes);
         // The leftovers of the last use are overwritten, so only growth writes zeros here.
         if bytes.len() < rows.len() * stride {
             bytes.resize(rows.len() * stride, 0);
         }
-        sums.resize(rows.len() * self.w.groups(), 0);
+        sums.resize(rows.len() * entries.parts, 0);
+        value_sums.resize(if entries.has_minimums() { sums.len() } else { 0 }, 0);
         self.kernel().vectorize(CopyRows {
             source: self.a,
             rows: rows.clone(),
             row_bytes,
             stride,
-            group_len: self.w.group_len(),
-            zero_point: self.w.common_zero_point().unwrap_or(1).into(),
+            part_len: entries.part_len,
+            zero_point: entries.common_zero_point.unwrap_or(1).into(),
+            origin: |i| self.origin(i),
             bytes,
             sums,
+            value_sums,
         });
-        NibbleRows { rows, bytes, stride, terms: sums }
+        NibbleRows { rows, bytes, stride, terms: sums, sums: value_sums }
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
         let lines = self.codes.panel(p);
-        let (scales, zero_points) = self.w.entries(p);
-        let (scales, all_zero_points) = (scales.as_chunks().0, zero_points.as_chunks().0);
-        let common = self.w.common_zero_point().is_some();
-        let zero_points = if common { &[] } else { all_zero_points };
+        let (all, mut entries) = (self.w.entries(), self.w.entries().panel(p));
+        if all.common_zero_point.is_some() {
+            entries.zero_points = &[];
+        }
         let column_terms: &[i32] =
             if self.has_origins() { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
-        NibblePanel { lines, scales, zero_points, column_terms: column_terms.as_chunks().0 }
+        NibblePanel { lines, entries, column_terms: column_terms.as_chunks().0 }
     }
 
     fn compute(
@@ -164,46 +180,61 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             a_stride: block.stride,
             b: panel.lines,
             group_steps: self.group_steps(),
-            scales: panel.scales,
-            zero_points: panel.zero_points,
+            scales: panel.entries.scales.as_chunks().0,
+            zero_points: panel.entries.zero_points.as_chunks().0,
             row_terms: &block.terms[tile.start..],
             term_stride: block.rows.len(),
             origins: if has_origins { &origins[..tile.len()] } else { &[] },
             column_terms: panel.column_terms,
+            has_row_terms: self.w.entries().common_zero_point != Some(0),
+            part_steps: self.part_steps(),
+            part_scales: panel.entries.part_scales.as_chunks().0,
+            minimums: panel.entries.minimums.as_chunks().0,
+            part_minimums: panel.entries.part_minimums.as_chunks().0,
+            row_sums: block.sums.get(tile.start..).unwrap_or_default(),
             factors,
             y: y.as_chunks_mut().0,
         });
     }
 }
 
-/// Copies rows as i8, and sums the groups of each.
-struct CopyRows<'t, S> {
+/// Copies rows as i8, and sums the parts of each.
+struct CopyRows<'t, S, O> {
     source: &'t S,
     rows: Range<usize>,
     row_bytes: usize,
     stride: usize,
-    group_len: usize,
+    part_len: usize,
     /// What sums are multiplied by.
     zero_point: i32,
+    /// What a row has more than the values that it stands for.
+    origin: O,
     bytes: &'t mut [u8],
     sums: &'t mut [i32],
+    /// The sums of the values; empty if nothing needs them.
+    value_sums: &'t mut [i32],
 }
 
-impl<S: Source> Task for CopyRows<'_, S> {
+impl<S: Source, O: Fn(usize) -> i32> Task for CopyRows<'_, S, O> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let count = self.rows.len();
-        let groups = self.sums.len() / count.max(1);
+        let (count, cols) = (self.rows.len(), self.source.cols());
+        let parts = self.sums.len() / count.max(1);
         for i in 0..count {
             let row = &mut self.bytes[i * self.stride..][..self.row_bytes];
             copy_row(self.source, self.rows.start + i, ActivationForm::I8, row);
-            for g in 0..groups {
-                let start = (g * self.group_len).min(row.len());
-                let group = &row[start..row.len().min(start.saturating_add(self.group_len))];
-                let sum = group.iter().fold(0i32, |sum, code| sum.wrapping_add(code.cast_signed().into()));
-                self.sums[g * count + i] = sum.wrapping_mul(self.zero_point);
+            let origin = (self.origin)(self.rows.start + i);
+            for p in 0..parts {
+                // Behind the values there are zeros.
+                let start = (p * self.part_len).min(cols);
+                let part = &row[start..cols.min(start.saturating_add(self.part_len))];
+                let sum = part.iter().fold(0i32, |sum, code| sum.wrapping_add(code.cast_signed().into()));
+                self.sums[p * count + i] = sum.wrapping_mul(self.zero_point);
+                if let Some(value_sum) = self.value_sums.get_mut(p * count + i) {
+                    *value_sum = sum.wrapping_sub(origin.wrapping_mul(part.len() as i32));
+                }
             }
         }
     }

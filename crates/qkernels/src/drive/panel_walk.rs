@@ -54,7 +54,7 @@ pub(crate) trait Tiles: Sync {
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Self::Panel<'p>;
 
     /// Computes the sums `y` of the rows `tile` of a block and a panel, row by row with the panel's
-    /// padding. `acc` has room for as many int32.
+    /// padding. `acc` has room for three times as many int32.
     fn compute(
         &self,
         rows: &Self::Rows<'_>,
@@ -82,7 +82,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
         let _set_up = kernel.set_up();
         let block = Blocking::new(Caches::of_this_cpu(), product.extent(part));
         let Arena { rows: row_scratch, panel: panel_scratch, acc, float_sums } = arena;
-        acc.resize(acc.len().max(mr * nr), 0);
+        acc.resize(acc.len().max(3 * mr * nr), 0);
         float_sums.resize(float_sums.len().max(mr * nr), 0.0);
         for jc in part.panels.clone().step_by(block.panels) {
             let panels = jc..(jc + block.panels).min(part.panels.end);

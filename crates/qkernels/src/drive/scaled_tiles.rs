@@ -3,10 +3,8 @@
 
 use core::ops::Range;
 
-use qcore::group_term;
-
-use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
+use crate::drive::group_terms::{AddPart, AddTerm};
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
 use crate::kernel::scaled_tile::ScaledTile;
@@ -15,6 +13,7 @@ use crate::kernel::token::Kernel;
 use crate::left::rows::{self, Allowed, RowSums, Source};
 use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
 use crate::output::stage::FloatStage;
+use crate::weights::entries::PanelEntries;
 use crate::weights::packed::PackedWeights;
 use crate::weights::scaled::{ScaledPanel, ScaledWeights};
 
@@ -33,10 +32,11 @@ pub(crate) struct ScaledProduct<'p, S> {
 pub(crate) struct Block<'b> {
     rows: Range<usize>,
     a: Rows<'b>,
-    /// What the form adds to codes.
-    shift: i32,
-    /// For each group of a scale the sums of all rows, if zero points of weights need them.
+    /// For each part of a group (or group without parts) the sums of all rows, if zero points or
+    /// minimums of weights need them.
     row_sums: &'b [i32],
+    /// In the same way the sums of the values that the rows stand for, if minimums need them.
+    value_sums: &'b [i32],
 }
 
 /// A panel of weights.
@@ -86,8 +86,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Block<'r> {
         let allowed = Allowed { signed: false, ragged: false };
         let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
-        self.sum_rows(&rows, a, &mut scratch.sums);
-        Block { rows, a, shift: self.shift(), row_sums: &scratch.sums }
+        let RowScratch { sums, value_sums, .. } = scratch;
+        self.sum_rows(&rows, a, sums, value_sums);
+        Block { rows, a, row_sums: sums, value_sums }
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
@@ -105,15 +106,16 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         y: &mut [f32],
         acc: &mut [i32],
     ) {
-        let &Panel { p, panel: ScaledPanel { codes, columns, scales, zero_points }, sums } = panel;
+        let &Panel { p, panel: ScaledPanel { codes, columns, entries }, sums } = panel;
+        let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
         let desc = self.kernel().desc();
         if self.w.groups() == 0 {
             return y.fill(0.0);
         }
         let a = block.a.skip_rows(tile.start);
         let token = block.rows.start + tile.start;
-        let of_tile = |values: &'_ [i32], i: usize| values.get(token + i).or(values.first()).copied();
-        let origin = |i: usize| block.shift + of_tile(&self.tokens.zero_points, i).unwrap_or(0);
+        let origin = |i: usize| self.origin(token + i);
+        let in_parts = self.w.has_minimums_or_parts();
         if zero_points.is_empty() {
             // A kernel may sum and scale by itself.
             let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
@@ -127,11 +129,17 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 b: codes,
                 columns,
                 steps: desc.groups(self.w.k()),
-                group_steps: self.steps(0).len(),
+                group_steps: desc.groups(self.w.group_len().min(self.w.k())),
                 scales,
                 nr: desc.nr,
                 origins,
                 column_terms: sums,
+                part_steps: self.steps(0).len(),
+                part_scales,
+                minimums,
+                part_minimums,
+                row_sums: block.value_sums.get(tile.start..).unwrap_or_default(),
+                sum_stride: block.rows.len(),
                 factors,
                 y: &mut *y,
             };
@@ -139,30 +147,68 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 return;
             }
         }
-        let acc = &mut acc[..tile.len() * columns];
+        let count = tile.len() * columns;
+        let (acc, rest) = acc.split_at_mut(count);
+        let (group, rest) = rest.split_at_mut(count);
+        let activation_sums = &mut rest[..count];
         for g in 0..self.w.groups() {
-            acc.fill(0);
-            let steps = self.steps(g);
-            self.run_kernel(a, tile.len(), p, steps.start, steps, acc);
-            let of_group = |start: usize, len: usize| start + g * len..start + (g + 1) * len;
-            let column_terms = sums.get(of_group(0, desc.nr)).unwrap_or_default();
-            let zero_points = zero_points.get(of_group(0, desc.nr)).unwrap_or_default();
-            let row_sums = block.row_sums.get(of_group(0, block.rows.len())).unwrap_or_default();
-            self.kernel().vectorize(AddTerm {
+            let zero_points = of_columns(zero_points, g, desc.nr, columns);
+            let row_sums_of = |sums, part| rows_of(sums, part, block.rows.len(), &tile);
+            let mut term = AddTerm {
                 is_first: g == 0,
                 columns,
                 scales: &scales[g * desc.nr..][..columns],
-                zero_points: zero_points.get(..columns).unwrap_or_default(),
-                column_terms,
-                row_sums: row_sums.get(tile.clone()).unwrap_or_default(),
+                zero_points,
+                column_terms: of_columns(sums, g, desc.nr, columns),
+                row_sums: row_sums_of(block.row_sums, g),
+                minimums: of_columns(minimums, g, desc.nr, columns),
+                activation_sums,
                 factors: &self.tokens.factors,
                 first_token: token,
                 origin,
-                acc,
-                y,
-            });
+                acc: &mut *acc,
+                y: &mut *y,
+            };
+            if in_parts {
+                group.fill(0);
+                term.activation_sums.fill(0);
+                for part in self.w.entries().parts_of(g) {
+                    let acc = &mut *term.acc;
+                    acc.fill(0);
+                    let steps = self.steps(part);
+                    self.run_kernel(a, tile.len(), p, steps.start, steps, acc);
+                    self.kernel().vectorize(AddPart {
+                        columns,
+                        part_scales: of_columns(part_scales, part, desc.nr, columns),
+                        part_minimums: of_columns(part_minimums, part, desc.nr, columns),
+                        zero_points,
+                        row_sums: row_sums_of(block.row_sums, part),
+                        value_sums: row_sums_of(block.value_sums, part),
+                        acc,
+                        sums: &mut *group,
+                        activation_sums: &mut *term.activation_sums,
+                    });
+                }
+                // The parts were corrected one by one.
+                (term.acc, term.zero_points) = (&mut *group, &[]);
+            } else {
+                term.acc.fill(0);
+                let steps = self.steps(g);
+                self.run_kernel(a, tile.len(), p, steps.start, steps, &mut *term.acc);
+            }
+            self.kernel().vectorize(term);
         }
     }
+}
+
+/// The sums of a tile's rows in a part, where there are any.
+fn rows_of<'s>(sums: &'s [i32], part: usize, rows: usize, tile: &Range<usize>) -> &'s [i32] {
+    sums.get(part * rows + tile.start..part * rows + tile.end).unwrap_or_default()
+}
+
+/// The entries of one group or part of a panel, where there are any.
+fn of_columns<T>(entries: &[T], index: usize, nr: usize, columns: usize) -> &[T] {
+    entries.get(index * nr..index * nr + columns).unwrap_or_default()
 }
 
 impl<S: Source> ScaledProduct<'_, S> {
@@ -171,30 +217,44 @@ impl<S: Source> ScaledProduct<'_, S> {
         self.kernel().desc().form.shift(self.a.shift())
     }
 
-    /// The k of group `g` of a scale.
-    fn group(&self, g: usize) -> Range<usize> {
-        let (len, k) = (self.w.group_len(), self.w.k());
-        g * len..(g + 1).saturating_mul(len).min(k)
+    /// The k of a part of a group, or of a group without parts.
+    fn part(&self, part: usize) -> Range<usize> {
+        let (len, k) = (self.w.entries().part_len, self.w.k());
+        part * len..(part + 1).saturating_mul(len).min(k)
     }
 
-    /// The groups of kr consecutive k that group `g` of a scale consists of.
-    fn steps(&self, g: usize) -> Range<usize> {
-        let (k, desc) = (self.group(g), self.kernel().desc());
-        // The length of all groups but the last is a multiple of kr.
+    /// The groups of kr consecutive k that a part consists of.
+    fn steps(&self, part: usize) -> Range<usize> {
+        let (k, desc) = (self.part(part), self.kernel().desc());
+        // The length of all parts but the last is a multiple of kr.
         desc.groups(k.start)..desc.groups(k.end)
     }
 
-    /// Sums rows in the kernel's form, group by group, if the weights have zero points.
-    fn sum_rows(&self, rows: &Range<usize>, a: Rows<'_>, sums: &mut Vec<i32>) {
+    /// Sums rows in the kernel's form, part by part, if the weights have zero points or minimums.
+    /// For minimums also the values that the rows stand for.
+    fn sum_rows(&self, rows: &Range<usize>, a: Rows<'_>, sums: &mut Vec<i32>, value_sums: &mut Vec<i32>) {
         sums.clear();
-        if !self.w.has_zero_points() {
+        value_sums.clear();
+        let entries = self.w.entries();
+        if !entries.has_zero_points() && !entries.has_minimums() {
             return;
         }
-        sums.resize(rows.len() * self.w.groups(), 0);
-        for (g, sums) in sums.chunks_exact_mut(rows.len()).enumerate() {
+        sums.resize(rows.len() * entries.parts, 0);
+        for (part, sums) in sums.chunks_exact_mut(rows.len()).enumerate() {
             let desc = self.kernel().desc();
-            self.kernel().vectorize(RowSums { rows: a, desc, groups: self.steps(g), sums });
+            self.kernel().vectorize(RowSums { rows: a, desc, groups: self.steps(part), sums });
+            if entries.has_minimums() {
+                let len = self.part(part).len() as i32;
+                let values = |(sum, i): (&i32, usize)| sum.wrapping_sub(self.origin(i).wrapping_mul(len));
+                value_sums.extend(sums.iter().zip(rows.clone()).map(values));
+            }
         }
+    }
+
+    /// What row `i` has more than the values that it stands for.
+    fn origin(&self, i: usize) -> i32 {
+        let zero_points = &self.tokens.zero_points;
+        self.shift() + zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0)
     }
 
     /// Adds the products of some rows and a panel over `steps` groups of kr consecutive k to `acc`.
@@ -227,66 +287,5 @@ impl<S: Source> ScaledProduct<'_, S> {
             channel_sums: &[],
             store: None,
         });
-    }
-}
-
-/// Turns the sums of one group into a term of `y`.
-struct AddTerm<'t, O> {
-    is_first: bool,
-    columns: usize,
-    scales: &'t [f32],
-    /// Empty if there are none.
-    zero_points: &'t [i8],
-    /// The sums of the weights less their zero points; empty if no row has an origin.
-    column_terms: &'t [i32],
-    /// The sums of the rows in the kernel's form; empty if there are no zero points.
-    row_sums: &'t [i32],
-    /// Scales of all rows, or the one that they share.
-    factors: &'t [f32],
-    /// The tile's first row among them.
-    first_token: usize,
-    /// What row i has more than the values that it stands for: its shift and its zero point.
-    origin: O,
-    acc: &'t mut [i32],
-    y: &'t mut [f32],
-}
-
-impl<O: Fn(usize) -> i32> Task for AddTerm<'_, O> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let columns = self.columns;
-        for i in 0..self.y.len() / columns {
-            let acc = &mut self.acc[i * columns..][..columns];
-            let y = &mut self.y[i * columns..][..columns];
-            let origin = (self.origin)(i);
-            // x * w - x * zero_point - origin * (w - zero_point), each summed by itself. The sum
-            // fits i32, though not all of these do.
-            if let Some(terms) = self.column_terms.get(..columns) {
-                for j in 0..columns {
-                    acc[j] = acc[j].wrapping_sub(origin.wrapping_mul(terms[j]));
-                }
-            }
-            if let (Some(zero_points), Some(row_sum)) =
-                (self.zero_points.get(..columns), self.row_sums.get(i))
-            {
-                for j in 0..columns {
-                    acc[j] = acc[j].wrapping_sub(row_sum.wrapping_mul(zero_points[j].into()));
-                }
-            }
-            let factors = self.factors;
-            let Some(&factor) = factors.get(self.first_token + i).or(factors.first()) else { return };
-            let scales = &self.scales[..columns];
-            if self.is_first {
-                for j in 0..columns {
-                    y[j] = group_term(factor, scales[j], acc[j]);
-                }
-            } else {
-                for j in 0..columns {
-                    y[j] += group_term(factor, scales[j], acc[j]);
-                }
-            }
-        }
     }
 }

@@ -205,11 +205,23 @@ pub(crate) struct FloatBody {
 pub(crate) struct NibbleBody {
     /// Most rows of a tile.
     pub(crate) rows: usize,
-    /// Runs one tile, as [`NibbleTile`] defines it.
+    /// Runs one tile without minimums and parts, as [`NibbleTile`] defines it.
     pub(crate) run: unsafe fn(&mut NibbleTile<'_>),
+    /// The body of tiles with minimums or parts; `None` for the plain one. All kernels have the
+    /// same panels, so it may be that of another one, with no more features.
+    pub(crate) parts: Option<NibbleParts>,
     /// The body of weight-only products on expanded panels, which have groups of four k; `None` for
     /// the plain one.
     pub(crate) float: Option<FloatBody>,
+}
+
+/// A kernel's own body for products of 4-bit weights with minimums, or with groups in parts.
+#[derive(Debug)]
+pub(crate) struct NibbleParts {
+    /// Most rows of a tile.
+    pub(crate) rows: usize,
+    /// Runs one tile, as [`NibbleTile`] defines it.
+    pub(crate) run: unsafe fn(&mut NibbleTile<'_>),
 }
 
 impl PartialEq for KernelDesc {

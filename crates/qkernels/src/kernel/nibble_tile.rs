@@ -5,7 +5,7 @@
 //! the activations are the i8 one. Its zero point is taken off the sums, where it multiplies the
 //! sum of the row's codes.
 
-use qcore::group_term;
+use qcore::{group_term, group_term_with_minimum};
 
 use crate::cpu::vectorize::Task;
 
@@ -29,6 +29,11 @@ pub(crate) const LARGEST_NIBBLE: u8 = 15;
 ///   - row_terms[g][i] (times zero_points[g][j] if there are any)
 ///   - origins[i] * column_terms[g][j], if there are any
 /// ```
+///
+/// With parts of groups, the products of each part, less its row term, are multiplied by
+/// `part_scales[p][j]`. With minimums the term is [`qcore::group_term_with_minimum`] of
+/// `minimums[g][j]` and the sum of `row_sums[p][i]` over the parts, each times
+/// `part_minimums[p][j]`, if there are any. Without parts, a group is its only part.
 #[derive(Debug)]
 pub(crate) struct NibbleTile<'t> {
     /// Rows of i8, with zeros behind k. Row i starts at byte `i * a_stride`.
@@ -43,19 +48,39 @@ pub(crate) struct NibbleTile<'t> {
     pub(crate) scales: &'t [[f32; NIBBLE_COLUMNS]],
     /// For each group, if not all of them are the same.
     pub(crate) zero_points: &'t [[i8; NIBBLE_COLUMNS]],
-    /// For each group, `term_stride` entries apart, the sum of each row's codes; times the zero
+    /// For each part, `term_stride` entries apart, the sum of each row's codes; times the zero
     /// point, if that is the same for all columns.
     pub(crate) row_terms: &'t [i32],
+    /// Whether one of them may be other than 0.
+    pub(crate) has_row_terms: bool,
     /// Rows of the block, to which this tile belongs.
     pub(crate) term_stride: usize,
     /// What each row has more than the values that it stands for; empty if that is nothing.
     pub(crate) origins: &'t [i32],
     /// For each group the sums of the weights less their zero points; empty like `origins`.
     pub(crate) column_terms: &'t [[i32; NIBBLE_COLUMNS]],
+    /// Lines of a part. Groups are whole parts, but for the last one.
+    pub(crate) part_steps: usize,
+    /// For each part; empty without parts.
+    pub(crate) part_scales: &'t [[i8; NIBBLE_COLUMNS]],
+    /// For each group, if there are any.
+    pub(crate) minimums: &'t [[f32; NIBBLE_COLUMNS]],
+    /// For each part; empty if all are 1.
+    pub(crate) part_minimums: &'t [[i8; NIBBLE_COLUMNS]],
+    /// For each part, `term_stride` entries apart, the sum of the values that the row's codes stand
+    /// for; empty without minimums.
+    pub(crate) row_sums: &'t [i32],
     /// The scale of each row. There are as many as rows, at least 1.
     pub(crate) factors: &'t [f32],
     /// A result for each row and column.
     pub(crate) y: &'t mut [[f32; NIBBLE_COLUMNS]],
+}
+
+impl NibbleTile<'_> {
+    /// Whether it has neither minimums nor parts.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.minimums.is_empty() && self.part_scales.is_empty()
+    }
 }
 
 /// Rows of a tile of the plain body.
@@ -73,26 +98,47 @@ impl Task for PlainNibbles<'_, '_> {
         let groups = tile.scales.len();
         for i in 0..tile.factors.len() {
             let (row, _) = tile.a[i * tile.a_stride..].as_chunks::<NIBBLE_STEP>();
+            let mut part = 0;
             for g in 0..groups {
                 let start = g * tile.group_steps;
-                let steps = start..tile.b.len().min(start.saturating_add(tile.group_steps));
-                let mut sums = [0i32; NIBBLE_COLUMNS];
-                for step in steps {
-                    add_products(&mut sums, &row[step], &tile.b[step]);
-                }
-                let of_row = tile.row_terms[g * tile.term_stride + i];
+                let end = tile.b.len().min(start.saturating_add(tile.group_steps));
                 let zero_points = tile.zero_points.get(g).map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
-                for (sum, zero_point) in sums.iter_mut().zip(zero_points) {
-                    *sum = sum.wrapping_sub(of_row.wrapping_mul(zero_point));
+                let (mut sums, mut activation_sums) = ([0i32; NIBBLE_COLUMNS], [0i32; NIBBLE_COLUMNS]);
+                for first in (start..end).step_by(tile.part_steps) {
+                    let mut of_part = [0i32; NIBBLE_COLUMNS];
+                    let steps = first..end.min(first.saturating_add(tile.part_steps));
+                    for (a, b) in row[steps.clone()].iter().zip(&tile.b[steps]) {
+                        add_products(&mut of_part, a, b);
+                    }
+                    let of_row = tile.row_terms[part * tile.term_stride + i];
+                    let scales =
+                        tile.part_scales.get(part).map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        let products = of_part[j].wrapping_sub(of_row.wrapping_mul(zero_points[j]));
+                        *sum = sum.wrapping_add(products.wrapping_mul(scales[j]));
+                    }
+                    if let Some(of_row) = tile.row_sums.get(part * tile.term_stride + i) {
+                        let of_part = tile.part_minimums.get(part);
+                        let minimums = of_part.map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
+                        for (sum, minimum) in activation_sums.iter_mut().zip(minimums) {
+                            *sum = sum.wrapping_add(of_row.wrapping_mul(minimum));
+                        }
+                    }
+                    part += 1;
                 }
                 if let (Some(&origin), Some(of_columns)) = (tile.origins.get(i), tile.column_terms.get(g)) {
                     for (sum, of_column) in sums.iter_mut().zip(of_columns) {
                         *sum = sum.wrapping_sub(origin.wrapping_mul(*of_column));
                     }
                 }
-                let columns = sums.iter().zip(&tile.scales[g]);
-                for (y, (&sum, &scale)) in tile.y[i].iter_mut().zip(columns) {
-                    let term = group_term(tile.factors[i], scale, sum);
+                let (factor, scales, minimums) = (tile.factors[i], &tile.scales[g], tile.minimums.get(g));
+                for (j, y) in tile.y[i].iter_mut().enumerate() {
+                    let term = match minimums {
+                        None => group_term(factor, scales[j], sums[j]),
+                        Some(of) => {
+                            group_term_with_minimum(factor, scales[j], sums[j], of[j], activation_sums[j])
+                        }
+                    };
                     *y = if g == 0 { term } else { *y + term };
                 }
             }

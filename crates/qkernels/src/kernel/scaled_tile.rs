@@ -6,6 +6,11 @@ use crate::matrix::workspace::MOST_ROWS;
 /// One tile: `y[i][j]` is the sum over the groups g, in their order, of [`qcore::group_term`] of
 /// `factors[i]`, `scales[g][j]` and the products of the group, less
 /// `origins[i] * column_terms[g][j]` if there are any.
+///
+/// With parts of groups, the products of each part are multiplied by `part_scales[p][j]`. With
+/// minimums the term is [`qcore::group_term_with_minimum`] of `minimums[g][j]` and the sum of
+/// `row_sums[p][i]` over the parts, each times `part_minimums[p][j]`, if there are any. Without
+/// parts, a group is its only part.
 #[derive(Debug)]
 #[allow(dead_code, reason = "kernels of x86-64 have such bodies")]
 pub(crate) struct ScaledTile<'t> {
@@ -29,6 +34,19 @@ pub(crate) struct ScaledTile<'t> {
     pub(crate) origins: [i32; MOST_ROWS],
     /// As `scales`: the sums of the weights; empty if all origins are 0.
     pub(crate) column_terms: &'t [i32],
+    /// Steps of a part. Groups are whole parts, but for the last one.
+    pub(crate) part_steps: usize,
+    /// `nr` entries for each part; empty without parts.
+    pub(crate) part_scales: &'t [i8],
+    /// As `scales`, if there are any.
+    pub(crate) minimums: &'t [f32],
+    /// As `part_scales`; empty if all are 1.
+    pub(crate) part_minimums: &'t [i8],
+    /// For each part, `sum_stride` entries apart, the sum of the values that the row's codes stand
+    /// for; empty without minimums.
+    pub(crate) row_sums: &'t [i32],
+    /// Rows of the block, to which this tile belongs.
+    pub(crate) sum_stride: usize,
     /// The scale of each row. There are as many as rows, at least 1.
     pub(crate) factors: &'t [f32],
     /// A result for each row and column, row by row.

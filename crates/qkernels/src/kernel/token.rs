@@ -105,9 +105,15 @@ impl Kernel {
 
     /// Runs the body of products of 4-bit weights on one tile.
     pub(crate) fn run_nibbles(self, tile: &mut NibbleTile<'_>) {
-        match &self.0.nibbles {
+        let body = self.0.nibbles.as_ref();
+        let run = match body.and_then(|body| body.parts.as_ref()) {
+            Some(parts) if !tile.is_plain() => Some(parts.run),
+            None if !tile.is_plain() => None,
+            _ => body.map(|body| body.run),
+        };
+        match run {
             // SAFETY: as for `run`.
-            Some(body) => unsafe { (body.run)(tile) },
+            Some(run) => unsafe { run(tile) },
             None => self.vectorize(PlainNibbles(tile)),
         }
     }

@@ -83,6 +83,10 @@ pub(crate) struct RowScratch {
     pub(crate) floats: Vec<f32>,
     /// The sums of the rows, or of the groups of each.
     pub(crate) sums: Vec<i32>,
+    /// The sums of the values that the codes of each part of a group stand for.
+    pub(crate) value_sums: Vec<i32>,
+    /// The sums of each part in f32.
+    pub(crate) float_sums: Vec<f32>,
 }
 
 /// A panel of weights.
@@ -92,4 +96,10 @@ pub(crate) struct PanelScratch {
     pub(crate) codes: Vec<i8>,
     /// The sums of the columns, for each group of a scale.
     pub(crate) sums: Vec<i32>,
+    /// The scales of parts in f32.
+    pub(crate) scales: Vec<f32>,
+    /// The minimums of parts in f32.
+    pub(crate) minimums: Vec<f32>,
+    /// The zero points of groups, for each of their parts.
+    pub(crate) zero_points: Vec<i8>,
 }

@@ -66,10 +66,11 @@ pub enum DynamicError {
         row_scale: f32,
         /// The output channel (0 for a scale per tensor).
         channel: usize,
-        /// The stage's scale for the channel.
+        /// The stage's scale for the channel, or the largest one of its groups, or their minimum.
         channel_scale: f32,
     },
-    /// In a product with several groups, terms may be infinite, and two of them make no number.
+    /// In a product with several groups, or with minimums, terms may be infinite, and two of them
+    /// make no number.
     #[error(
         "the scale {row_scale} of row {row} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32"
     )]
@@ -78,9 +79,9 @@ pub enum DynamicError {
         row: usize,
         /// The scale of the row, as its values give it.
         row_scale: f32,
-        /// The largest scale of a group.
+        /// The largest scale of a group, or minimum, whichever has the larger terms.
         scale: f32,
-        /// The largest sum that the groups of a channel can have together.
+        /// The largest sum, which it multiplies, that the groups of a channel can have together.
         largest_sum: f64,
     },
     /// The scheme's codes cannot be multiplied.

@@ -24,8 +24,12 @@ const MARGIN: f64 = 4.0;
 
 /// The largest activations for which all sums, scaled or not, are finite in any order.
 fn most(w: &ScaledWeights) -> f32 {
-    let depth = w.k().max(1) as f64;
-    let sums = MARGIN * w.largest_weight() as f64 * depth * f64::from(w.largest_scale().max(1.0));
+    let (depth, largest) = (w.k().max(1) as f64, &w.entries().largest);
+    let at_least_one = |value: f32, of_part: u8| (f64::from(value) * f64::from(of_part)).max(1.0);
+    let of_codes = w.largest_weight() as f64 * at_least_one(largest.scale, largest.part_scale);
+    let has_minimums = w.entries().has_minimums();
+    let of_minimums = if has_minimums { at_least_one(largest.minimum, largest.part_minimum) } else { 0.0 };
+    let sums = MARGIN * (of_codes + of_minimums) * depth;
     // This rounds towards 0.
     ((f64::from(f32::MAX) / sums) as f32).next_down()
 }

@@ -26,6 +26,9 @@ use crate::weights::scaled::ScaledWeights;
 /// out[i][j] = stage(sum_g (x_scale[i] * scale[j][g]) * f32(sum_k (code(x[i][k]) - x_zero_point[i]) * (w[j][k] - zero_point[j][g])))
 /// ```
 ///
+/// Where weights have minimums or parts of groups, [`qcore::group_term_with_minimum`] defines the
+/// terms.
+///
 /// The groups are added in their order, with one rounding for each operation ([`qcore::group_term`]
 /// and [`qcore::sum_group_terms`] are the definition). So a result has the same bits whatever the
 /// kernel, the threads, the strides and the other rows of `x`. (An activation function other than
@@ -132,27 +135,35 @@ pub(super) fn run<S: Source, Y: Float>(
     Ok(())
 }
 
-/// An error if the terms of several groups, all as large as they can be, have no finite sum.
+/// An error if terms that are added up, all as large as they can be, have no finite sum.
 fn check_terms(rows: &[f32], w: &ScaledWeights, largest_input: u32) -> Result<(), DynamicError> {
-    if w.groups() < 2 {
+    let (entries, depth) = (w.entries(), w.k() as f64);
+    let largest = &entries.largest;
+    if w.groups() < 2 && largest.minimum == 0.0 {
         return Ok(());
     }
-    let largest_sum = f64::from(largest_input) * w.largest_weight() as f64 * w.k() as f64;
-    let scale = w.largest_scale();
+    let largest_sum = |of_weights: f64| f64::from(largest_input) * of_weights * depth;
+    let of_codes = largest_sum(w.largest_weight() as f64 * f64::from(largest.part_scale));
+    let of_minimums = largest_sum(largest.part_minimum.into());
     // Each operation rounds, and there are far fewer than would double the sum.
-    let fits = |row: f32| 2.0 * f64::from(row) * f64::from(scale) * largest_sum <= f64::from(f32::MAX);
-    match rows.iter().position(|&row| !fits(row)) {
-        None => Ok(()),
-        Some(row) => Err(DynamicError::GroupRange { row, row_scale: rows[row], scale, largest_sum }),
-    }
+    let bound = 2.0 * (f64::from(largest.scale) * of_codes + f64::from(largest.minimum) * of_minimums);
+    let fits = |row: f32| f64::from(row) * bound <= f64::from(f32::MAX);
+    let Some(row) = rows.iter().position(|&row| !fits(row)) else { return Ok(()) };
+    // The larger one of the two terms.
+    let (scale, largest_sum) = [(largest.minimum, of_minimums), (largest.scale, of_codes)]
+        .into_iter()
+        .max_by(|(x, sum_x), (y, sum_y)| (f64::from(*x) * sum_x).total_cmp(&(f64::from(*y) * sum_y)))
+        .unwrap_or_default();
+    Err(DynamicError::GroupRange { row, row_scale: rows[row], scale, largest_sum })
 }
 
-/// An error if the scale of a row and that of a group have no finite product.
+/// An error if the scale of a row and that of a group, or its minimum, have no finite product.
 fn check_scales(rows: &[f32], w: &ScaledWeights) -> Result<(), DynamicError> {
-    let largest = w.largest_scale();
-    let Some(row) = rows.iter().position(|row| !(row * largest).is_finite()) else { return Ok(()) };
-    let scales = w.scales();
-    let at = scales.iter().position(|scale| scale.abs() == largest).unwrap_or(0);
+    let largest = &w.entries().largest;
+    let most = largest.scale.max(largest.minimum);
+    let Some(row) = rows.iter().position(|row| !(row * most).is_finite()) else { return Ok(()) };
+    let values = if largest.scale < most { w.minimums().unwrap_or_default() } else { w.scales() };
+    let at = values.iter().position(|value| value.abs() == most).unwrap_or(0);
     let (row_scale, channel) = (rows[row], at / w.groups().max(1));
-    Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale: scales[at] })
+    Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale: values[at] })
 }

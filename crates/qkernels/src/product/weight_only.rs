@@ -13,7 +13,8 @@ use crate::product::gemm::GemmError;
 use crate::weights::scaled::ScaledWeights;
 
 /// Computes `out[i][j] = stage(sum_k a[i][k] * scale[j][k] * (w[j][k] - zero_point[j][k]))` in f32,
-/// where all k of a group have one scale and one zero point.
+/// where all k of a group have one scale and one zero point. Where there are minimums or parts of
+/// groups, weights have the values that [`WeightScales`](crate::WeightScales) says.
 ///
 /// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `w` determines n, k and the
 /// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
@@ -27,6 +28,9 @@ use crate::weights::scaled::ScaledWeights;
 /// long as no sum leaves the range of f32. If a sum does that before it is complete, and is
 /// infinite or NaN instead of the finite sum that it should be, the product is an error. NaN and
 /// infinities of `a` reach every result of their row, as if the weights were f32.
+///
+/// Minimums of weights multiply the sum of the row's activations in each group or part. The bound
+/// then has `|a * minimum|` beside the products, and infinities of `a` may become NaN.
 ///
 /// Dimensions may be 0: without depth, results are the stage applied to sums of 0; without rows or
 /// channels, nothing is written.

@@ -23,7 +23,7 @@ impl ScaledWeights {
     pub fn with_sums(mut self) -> Self {
         if self.sums.is_empty() {
             let nr = self.panel_columns();
-            let mut sums = vec![0; self.n().next_multiple_of(nr) * self.groups()];
+            let mut sums = vec![0; self.entries().packed_groups()];
             for (p, sums) in sums.chunks_mut((self.groups() * nr).max(1)).enumerate() {
                 self.sum_groups(p, sums);
             }
@@ -49,77 +49,108 @@ impl ScaledWeights {
 
     /// Writes the sums of panel `p` where there are zeros.
     fn sum_groups(&self, p: usize, sums: &mut [i32]) {
-        let (k, group_len, nr) = (self.k(), self.group_len(), self.panel_columns());
-        let zero_points = self.entries(p).1;
+        let (k, nr, all) = (self.k(), self.panel_columns(), self.entries());
+        let entries = all.panel(p);
+        let parts = (0..all.parts).map(|part| (part, all.group_of(part) * nr));
+        // Zero points first.
+        for (part, group) in parts {
+            let len = all.part_len.min(k - part * all.part_len) as i32;
+            let Some(zero_points) = entries.zero_points.get(group..group + nr) else { break };
+            let part_scales = entries.part_scales.get(part * nr..(part + 1) * nr);
+            for (j, &zero_point) in zero_points.iter().enumerate() {
+                let times = part_scales.map_or(1, |of_columns| i32::from(of_columns[j]));
+                let sum = &mut sums[group + j];
+                *sum = sum.wrapping_sub(len.wrapping_mul(zero_point.into()).wrapping_mul(times));
+            }
+        }
+        let (part_len, part_scales) = (all.part_len, entries.part_scales);
+        let group_of = |part: usize| all.group_of(part);
         match self.codes() {
             Ok(codes) => {
                 let desc = codes.kernel().desc();
                 let (kr, columns) = (desc.kr, self.columns(p).0);
                 let panel = codes.panel(p, 0..desc.groups(k) * kr);
-                codes.kernel().vectorize(SumBytes { panel, columns, kr, group_len, nr, sums });
+                let task = SumBytes { panel, columns, kr, part_len, part_scales, group_of, nr, sums };
+                codes.kernel().vectorize(task);
             }
             Err(codes) => {
                 let (lines, sums) = (codes.panel(p), sums.as_chunks_mut().0);
-                codes.kernel().vectorize(SumNibbles { lines, group_len, sums });
-            }
-        }
-        for (g, sums) in sums.chunks_exact_mut(nr).enumerate() {
-            let len = group_len.min(k - g * group_len) as i32;
-            if let Some(zero_points) = zero_points.get(g * nr..(g + 1) * nr) {
-                for (sum, &zero_point) in sums.iter_mut().zip(zero_points) {
-                    *sum = sum.wrapping_sub(len.wrapping_mul(zero_point.into()));
-                }
+                let part_scales = part_scales.as_chunks().0;
+                codes.kernel().vectorize(SumNibbles { lines, part_len, part_scales, group_of, sums });
             }
         }
     }
 }
 
-/// Sums the codes of a panel of bytes, group by group.
-struct SumBytes<'t> {
+/// Adds the codes of a panel of bytes to the sums of their groups, each part's times its scale.
+struct SumBytes<'t, G> {
     panel: &'t [i8],
     columns: usize,
     kr: usize,
-    group_len: usize,
+    part_len: usize,
+    /// Empty if there are none.
+    part_scales: &'t [i8],
+    /// The group of a part.
+    group_of: G,
     nr: usize,
     sums: &'t mut [i32],
 }
 
-impl Task for SumBytes<'_> {
+impl<G: Fn(usize) -> usize> Task for SumBytes<'_, G> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        // The length of all groups but the last is a multiple of kr.
-        let group_bytes = self.group_len.div_ceil(self.kr).saturating_mul(self.columns * self.kr);
-        let groups = self.panel.chunks(group_bytes.max(1));
-        for (group, sums) in groups.zip(self.sums.chunks_exact_mut(self.nr)) {
-            for step in group.chunks_exact(self.columns * self.kr) {
-                for (sum, codes) in sums.iter_mut().zip(step.chunks_exact(self.kr)) {
-                    *sum += codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-                }
+        // The length of all parts but the last is a multiple of kr.
+        let part_bytes = self.part_len.div_ceil(self.kr).saturating_mul(self.columns * self.kr);
+        for (p, part) in self.panel.chunks(part_bytes.max(1)).enumerate() {
+            let sums = &mut self.sums[(self.group_of)(p) * self.nr..][..self.nr];
+            let sum_of = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+            let steps = part.chunks_exact(self.columns * self.kr);
+            match self.part_scales.get(p * self.nr..(p + 1) * self.nr) {
+                None => steps.for_each(|step| {
+                    for (sum, codes) in sums.iter_mut().zip(step.chunks_exact(self.kr)) {
+                        *sum = sum.wrapping_add(sum_of(codes));
+                    }
+                }),
+                Some(scales) => steps.for_each(|step| {
+                    for ((sum, codes), &scale) in sums.iter_mut().zip(step.chunks_exact(self.kr)).zip(scales)
+                    {
+                        *sum = sum.wrapping_add(sum_of(codes).wrapping_mul(scale.into()));
+                    }
+                }),
             }
         }
     }
 }
 
-/// Sums the codes of a panel of 4 bits, group by group.
-struct SumNibbles<'t> {
+/// Adds the codes of a panel of 4 bits to the sums of their groups, each part's times its scale.
+struct SumNibbles<'t, G> {
     lines: &'t [NibbleLine],
-    group_len: usize,
+    part_len: usize,
+    /// Empty if there are none.
+    part_scales: &'t [[i8; NIBBLE_COLUMNS]],
+    /// The group of a part.
+    group_of: G,
     sums: &'t mut [[i32; NIBBLE_COLUMNS]],
 }
 
-impl Task for SumNibbles<'_> {
+impl<G: Fn(usize) -> usize> Task for SumNibbles<'_, G> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let groups = self.lines.chunks(self.group_len.div_ceil(NIBBLE_STEP).max(1));
-        for (lines, sums) in groups.zip(self.sums) {
+        for (p, lines) in self.lines.chunks(self.part_len.div_ceil(NIBBLE_STEP).max(1)).enumerate() {
+            let mut of_part = [0i32; NIBBLE_COLUMNS];
             for line in lines {
-                for (sum, quad) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
+                for (sum, quad) in of_part.iter_mut().zip(line.as_chunks::<4>().0) {
                     *sum += quad.iter().map(|pair| i32::from(pair & 15) + i32::from(pair >> 4)).sum::<i32>();
                 }
+            }
+            let scales = self.part_scales.get(p).map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
+            let sums = &mut self.sums[(self.group_of)(p)];
+            for ((sum, of_part), scale) in sums.iter_mut().zip(of_part).zip(scales) {
+                *sum = sum.wrapping_add(of_part.wrapping_mul(scale));
             }
         }
     }

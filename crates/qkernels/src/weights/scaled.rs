@@ -1,101 +1,16 @@
 //! Packed weights with their scales: what weight-only products and products in groups multiply by.
 
-use qcore::{AccumulatorError, check_accumulator, first_non_finite};
+use qcore::{AccumulatorError, check_accumulator};
 
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_COLUMNS};
 use crate::kernel::token::Kernel;
-use crate::output::channels::Largest;
+use crate::weights::entries::{Entries, PanelEntries};
 use crate::weights::nibbles::{PackedNibbles, QUAD};
 use crate::weights::packed::PackedWeights;
+use crate::weights::scales::{ScaleError, WeightScales};
 
-/// Why scales and zero points do not fit weights.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScaleError {
-    /// The number of an operand's entries differs from the number of groups.
-    #[error("expected {n} x {groups} {operand}, got {len}")]
-    Length {
-        /// Which operand.
-        operand: &'static str,
-        /// Output channels of the weights.
-        n: usize,
-        /// Groups of a channel.
-        groups: usize,
-        /// Entries that the operand has.
-        len: usize,
-    },
-    /// The weights were packed with zero points of their own.
-    #[error("zero points beside those that the weights were packed with")]
-    ZeroPoints,
-    /// The length of a group is not a whole number of the steps in which kernels read k.
-    #[error("groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}")]
-    GroupLength {
-        /// The length asked for.
-        group_len: usize,
-    },
-    /// A zero point of 4-bit weights is no code of theirs.
-    #[error(
-        "the zero point of group {group} of channel {channel} is {zero_point}; codes of 4 bits are 0 to 15"
-    )]
-    ZeroPoint {
-        /// The output channel.
-        channel: usize,
-        /// Its group.
-        group: usize,
-        /// The zero point.
-        zero_point: i8,
-    },
-    /// A scale is NaN or infinite.
-    #[error("the scale of group {group} of channel {channel} is {value}; it must be finite")]
-    NotFinite {
-        /// The output channel.
-        channel: usize,
-        /// Its group.
-        group: usize,
-        /// The scale.
-        value: f32,
-    },
-}
-
-/// The length of a group must be a multiple of this. Then every step of any kernel lies in one
-/// group.
-pub const GROUP_STEP: usize = 16;
-
-/// The scales of an (n, k) matrix of weights, per output channel or per group of each channel's k,
-/// and their zero points if they have any.
-///
-/// ```
-/// use qkernels::WeightScales;
-/// let scales = WeightScales::per_group(&[0.5, 0.25, 1.0, 2.0], 32).with_zero_points(&[0, -3, 7, 1]);
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct WeightScales<'a> {
-    scales: &'a [f32],
-    zero_points: Option<&'a [i8]>,
-    group_len: Option<usize>,
-}
-
-impl<'a> WeightScales<'a> {
-    /// One scale for each of the n channels.
-    pub fn per_channel(scales: &'a [f32]) -> Self {
-        Self { scales, zero_points: None, group_len: None }
-    }
-
-    /// `ceil(k / group_len)` scales for each of the n channels, row-major. The last group is as
-    /// short as the rest of k.
-    pub fn per_group(scales: &'a [f32], group_len: usize) -> Self {
-        Self { scales, zero_points: None, group_len: Some(group_len) }
-    }
-
-    /// The code that stands for 0 in each group. There are as many as scales.
-    #[must_use]
-    pub fn with_zero_points(self, zero_points: &'a [i8]) -> Self {
-        Self { zero_points: Some(zero_points), ..self }
-    }
-}
-
-/// Weights of 8 or 4 bits whose real values are `scale * (w - zero_point)`, packed for one kernel:
-/// immutable, `Send + Sync`.
+/// Weights of 8 or 4 bits whose real values are `scale * (w - zero_point)`, or what else
+/// [`WeightScales`] says, packed for one kernel: immutable, `Send + Sync`.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};
@@ -107,17 +22,9 @@ impl<'a> WeightScales<'a> {
 #[derive(Clone, Debug)]
 pub struct ScaledWeights {
     codes: Codes,
-    group_len: usize,
-    groups: usize,
-    /// For each panel and each group, the scales of nr columns, as kernels read them.
-    scales: Vec<f32>,
-    /// As `scales`; empty if there are none.
-    zero_points: Vec<i8>,
-    /// The zero point that all groups have, if they do; 0 without zero points.
-    common_zero_point: Option<i8>,
-    /// The largest magnitude of a scale.
-    largest_scale: f32,
-    /// As `scales`: the sums of the groups less their zero points; empty if they are not kept.
+    entries: Entries,
+    /// For each panel and each group, the sums of nr columns less their zero points, each part's
+    /// times its scale; empty if they are not kept.
     pub(super) sums: Vec<i32>,
 }
 
@@ -134,10 +41,8 @@ pub(crate) struct ScaledPanel<'p> {
     pub(crate) codes: &'p [i8],
     /// Columns of the panel, with its padding.
     pub(crate) columns: usize,
-    /// For each group the scales of a whole panel's columns.
-    pub(crate) scales: &'p [f32],
-    /// As `scales`; empty if all are 0.
-    pub(crate) zero_points: &'p [i8],
+    /// Without the zero points that the codes have no more.
+    pub(crate) entries: PanelEntries<'p>,
 }
 
 impl ScaledWeights {
@@ -146,8 +51,9 @@ impl ScaledWeights {
     ///
     /// # Errors
     /// [`ScaleError`] if weights and scales both have zero points, if there are too few or too many
-    /// of either, if a scale is not finite, or if groups are shorter than k and their length is 0
-    /// or not a multiple of [`GROUP_STEP`].
+    /// entries of any kind, if a scale or a minimum is not finite, if groups are shorter than k and
+    /// their length is 0 or not a multiple of [`GROUP_STEP`](crate::GROUP_STEP), or if parts do not
+    /// fit groups.
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         // These are codes of the packed weights, and so in the range of i8.
         let packed: Vec<i8> = weights.zero_points().iter().map(|&zero_point| zero_point as i8).collect();
@@ -170,9 +76,7 @@ impl ScaledWeights {
     /// ```
     ///
     /// # Errors
-    /// [`ScaleError`] if there are too few or too many scales or zero points, if a scale is not
-    /// finite or a zero point no code, or if groups are shorter than k and their length is 0 or not
-    /// a multiple of [`GROUP_STEP`].
+    /// As [`new`](Self::new), and if a zero point is no code.
     pub fn of_nibbles(weights: PackedNibbles, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         let weights = Self::combine(Codes::Nibbles(weights), scales, &[])?;
         let zero_points = scales.zero_points.unwrap_or_default();
@@ -180,8 +84,8 @@ impl ScaledWeights {
         match zero_points.iter().position(no_code) {
             None => Ok(weights),
             Some(at) => Err(ScaleError::ZeroPoint {
-                channel: at / weights.groups,
-                group: at % weights.groups,
+                channel: at / weights.groups(),
+                group: at % weights.groups(),
                 zero_point: zero_points[at],
             }),
         }
@@ -189,43 +93,9 @@ impl ScaledWeights {
 
     /// `of_channels` are zero points of whole channels, or none.
     fn combine(codes: Codes, scales: WeightScales<'_>, of_channels: &[i8]) -> Result<Self, ScaleError> {
-        let (n, k) = codes.shape();
-        let WeightScales { scales, zero_points, group_len } = scales;
-        let per_channel = group_len.is_none();
-        let group_len = group_len.unwrap_or(k.max(1));
-        if group_len == 0 || (group_len < k && !group_len.is_multiple_of(GROUP_STEP)) {
-            return Err(ScaleError::GroupLength { group_len });
-        }
-        let groups = if per_channel { 1 } else { k.div_ceil(group_len) };
-        let check = |operand, len| match n.checked_mul(groups) {
-            Some(expected) if expected == len => Ok(()),
-            _ => Err(ScaleError::Length { operand, n, groups, len }),
-        };
-        check("scales", scales.len())?;
-        let of_groups: Vec<i8>;
-        let zero_points = match zero_points {
-            Some(zero_points) => {
-                check("zero points", zero_points.len())?;
-                zero_points
-            }
-            None => {
-                let of_channel = |&zero_point: &i8| core::iter::repeat_n(zero_point, groups);
-                of_groups = of_channels.iter().flat_map(of_channel).collect();
-                &of_groups
-            }
-        };
-        if let Some((at, value)) = first_non_finite(scales) {
-            return Err(ScaleError::NotFinite { channel: at / groups, group: at % groups, value });
-        }
-        let nr = codes.panel_columns();
-        let first = zero_points.first().copied().unwrap_or(0);
-        let common_zero_point = zero_points.iter().all(|&of| of == first).then_some(first);
-        let largest_scale = codes.kernel().vectorize(Largest(scales));
-        let scales = panels(scales, n, groups, nr);
-        let zero_points =
-            if zero_points.is_empty() { Vec::new() } else { panels(zero_points, n, groups, nr) };
-        let sums = Vec::new();
-        Ok(Self { codes, group_len, groups, scales, zero_points, common_zero_point, largest_scale, sums })
+        let for_panels = (codes.kernel(), codes.panel_columns());
+        let entries = Entries::new(codes.shape(), for_panels, scales, of_channels)?;
+        Ok(Self { codes, entries, sums: Vec::new() })
     }
 
     /// Output channels: columns of the product.
@@ -261,43 +131,77 @@ impl ScaledWeights {
 
     /// Consecutive k of a channel that share a scale.
     pub fn group_len(&self) -> usize {
-        self.group_len
+        self.entries.group_len
     }
 
     /// Groups of each channel.
     pub fn groups(&self) -> usize {
-        self.groups
+        self.entries.groups
     }
 
     /// The scales (n, groups), row-major, as they were given.
     pub fn scales(&self) -> Vec<f32> {
-        self.unpacked(&self.scales)
+        self.entries.scales()
     }
 
     /// The zero points (n, groups) of the packed codes, as they were given (or 128 less for u8
     /// weights).
     pub fn zero_points(&self) -> Option<Vec<i8>> {
-        (!self.zero_points.is_empty()).then(|| self.unpacked(&self.zero_points))
+        self.entries.zero_points()
     }
 
-    /// The real values (n, k): [`qcore::QParams::dequantize`] of each weight.
+    /// The minimums (n, groups), as they were given.
+    pub fn minimums(&self) -> Option<Vec<f32>> {
+        self.entries.minimums()
+    }
+
+    /// Consecutive k of a part, if groups have parts.
+    pub fn part_len(&self) -> Option<usize> {
+        self.entries.has_parts().then_some(self.entries.part_len)
+    }
+
+    /// The scales of parts (n, parts), row-major, as they were given.
+    pub fn part_scales(&self) -> Option<Vec<i8>> {
+        self.entries.part_scales()
+    }
+
+    /// The minimums of parts (n, parts), as they were given.
+    pub fn part_minimums(&self) -> Option<Vec<i8>> {
+        self.entries.part_minimums()
+    }
+
+    /// The real values (n, k), in f32: [`qcore::QParams::dequantize`] of each weight. Where there
+    /// are parts, scale and minimum are multiplied by those of the part first; the minimum is added
+    /// last.
     pub fn dequantize(&self) -> Vec<f32> {
-        let (k, scales, zero_points) = (self.k(), self.scales(), self.zero_points());
+        let (k, groups, parts) = (self.k(), self.groups(), self.entries.parts);
+        let (scales, zero_points, minimums) = (self.scales(), self.zero_points(), self.minimums());
+        let (part_scales, part_minimums) = (self.part_scales(), self.part_minimums());
         let value = |(at, code): (usize, i8)| {
-            let group = at / k * self.groups + at % k / self.group_len;
+            let (channel, k) = (at / k, at % k);
+            let group = channel * groups + k / self.group_len();
+            let part = channel * parts + k / self.entries.part_len;
             let zero_point = zero_points.as_ref().map_or(0, |zero_points| i32::from(zero_points[group]));
-            (i32::from(code) - zero_point) as f32 * scales[group]
+            let of_part = |of_parts: &Option<Vec<i8>>, value: f32| match of_parts {
+                Some(of_parts) => value * f32::from(of_parts[part]),
+                None => value,
+            };
+            let value = (i32::from(code) - zero_point) as f32 * of_part(&part_scales, scales[group]);
+            match &minimums {
+                Some(minimums) => value + of_part(&part_minimums, minimums[group]),
+                None => value,
+            }
         };
         self.unpack().into_iter().enumerate().map(value).collect()
     }
 
-    /// Bytes held: weights, scales, zero points and sums, with their padding.
+    /// Bytes held: weights, scales, zero points, minimums and sums, with their padding.
     pub fn bytes(&self) -> usize {
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.bytes(),
             Codes::Nibbles(weights) => weights.bytes(),
         };
-        codes + 4 * (self.scales.len() + self.sums.len()) + self.zero_points.len()
+        codes + self.entries.bytes() + 4 * self.sums.len()
     }
 
     /// No weight is farther from its zero point than this.
@@ -308,19 +212,14 @@ impl ScaledWeights {
         }
     }
 
-    /// The largest magnitude of a scale.
-    pub(crate) fn largest_scale(&self) -> f32 {
-        self.largest_scale
+    /// Scales and what else groups have.
+    pub(crate) fn entries(&self) -> &Entries {
+        &self.entries
     }
 
-    /// The zero point that all groups have, if they do.
-    pub(crate) fn common_zero_point(&self) -> Option<i8> {
-        self.common_zero_point
-    }
-
-    /// Whether a group has a zero point other than 0.
-    pub(crate) fn has_zero_points(&self) -> bool {
-        !self.zero_points.is_empty()
+    /// Whether groups have minimums or parts.
+    pub(crate) fn has_minimums_or_parts(&self) -> bool {
+        self.entries.has_minimums() || self.entries.has_parts()
     }
 
     /// Checks that the int32 sums of every group hold activations of a distance of up to
@@ -338,7 +237,14 @@ impl ScaledWeights {
     /// # Errors
     /// [`AccumulatorError`] with the first channel whose sums might not fit.
     pub fn check_accumulators(&self, largest_input: u32) -> Result<(), AccumulatorError> {
-        let bound = self.largest_weight().saturating_mul((self.k() as u64).min(self.group_len as u64));
+        let depth = (self.k() as u64).min(self.group_len() as u64);
+        let largest = &self.entries.largest;
+        if self.entries.has_minimums() {
+            // The sums of activations, which the minimums of parts multiply.
+            check_accumulator(0, largest_input, depth.saturating_mul(largest.part_minimum.into()), 0)?;
+        }
+        let of_parts = u64::from(largest.part_scale);
+        let bound = self.largest_weight().saturating_mul(depth).saturating_mul(of_parts);
         if check_accumulator(0, largest_input, bound, 0).is_ok() {
             return Ok(());
         }
@@ -347,25 +253,29 @@ impl ScaledWeights {
         let Codes::Bytes(weights) = &self.codes else {
             return check_accumulator(0, largest_input, bound, 0);
         };
-        let about_packed = self.zero_points.is_empty() || !weights.zero_points().is_empty();
+        let about_packed = !self.entries.has_zero_points() || !weights.zero_points().is_empty();
         for (channel, &sum) in weights.channel_abs_sums().iter().enumerate() {
-            let sum = if about_packed { sum.into() } else { bound };
+            let sum = if about_packed { u64::from(sum).saturating_mul(of_parts) } else { bound };
             check_accumulator(channel, largest_input, sum, 0)?;
         }
         Ok(())
     }
 
-    /// The real value of a weight, which f64 holds exactly.
+    /// The real value of a weight, which f64 holds exactly but for the rounding of a sum.
     pub(crate) fn value(&self, channel: usize, k: usize) -> f64 {
         let nr = self.panel_columns();
-        let at = k / self.group_len * nr + channel % nr;
-        let (scales, zero_points) = self.entries(channel / nr);
+        let of = |index: usize| index * nr + channel % nr;
+        let (group, part) = (of(k / self.group_len()), of(k / self.entries.part_len));
+        let entries = self.entries.panel(channel / nr);
         let code: i32 = match &self.codes {
             Codes::Bytes(weights) => weights.weight(channel, k).into(),
             Codes::Nibbles(weights) => weights.code(channel, k).into(),
         };
-        let zero_point = zero_points.get(at).copied().map_or(0, i32::from);
-        f64::from(code - zero_point) * f64::from(scales[at])
+        let zero_point = entries.zero_points.get(group).copied().map_or(0, i32::from);
+        let part_scale = entries.part_scales.get(part).copied().map_or(1.0, f64::from);
+        let part_minimum = entries.part_minimums.get(part).copied().map_or(1.0, f64::from);
+        let minimum = entries.minimums.get(group).copied().map_or(0.0, f64::from);
+        f64::from(code - zero_point) * part_scale * f64::from(entries.scales[group]) + part_minimum * minimum
     }
 
     /// The codes of 8 bits, or those of 4.
@@ -400,38 +310,20 @@ impl ScaledWeights {
     /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into
     /// `buffer`.
     pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
-        let (scales, mut zero_points) = self.entries(p);
+        let (mut entries, common) = (self.entries.panel(p), self.entries.common_zero_point);
         let desc = self.kernel().desc();
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.panel(p, 0..desc.groups(self.k()) * desc.kr),
             Codes::Nibbles(weights) => {
                 // One that all groups have is taken off on the way.
-                if self.common_zero_point.is_some() {
-                    zero_points = &[];
+                if common.is_some() {
+                    entries.zero_points = &[];
                 }
-                weights.expand(p, self.common_zero_point.unwrap_or(0), buffer);
+                weights.expand(p, common.unwrap_or(0), buffer);
                 &buffer[..self.k().next_multiple_of(QUAD) * NIBBLE_COLUMNS]
             }
         };
-        ScaledPanel { codes, columns: self.columns(p).0, scales, zero_points }
-    }
-
-    /// Scales and zero points of panel `p`: those of a whole panel's columns for every group. There
-    /// may be no zero points.
-    pub(crate) fn entries(&self, p: usize) -> (&[f32], &[i8]) {
-        let entries = self.groups * self.panel_columns();
-        let range = p * entries..(p + 1) * entries;
-        (&self.scales[range.clone()], self.zero_points.get(range).unwrap_or_default())
-    }
-
-    /// The n * groups entries that `packed` was made from.
-    fn unpacked<T: Copy>(&self, packed: &[T]) -> Vec<T> {
-        let nr = self.panel_columns();
-        let entry = |at: usize| {
-            let (channel, group) = (at / self.groups, at % self.groups);
-            packed[(channel / nr * self.groups + group) * nr + channel % nr]
-        };
-        (0..self.n() * self.groups).map(entry).collect()
+        ScaledPanel { codes, columns: self.columns(p).0, entries }
     }
 }
 
@@ -456,36 +348,6 @@ impl Codes {
         match self {
             Codes::Bytes(weights) => weights.kernel().desc().nr,
             Codes::Nibbles(_) => NIBBLE_COLUMNS,
-        }
-    }
-}
-
-/// The entries (n, groups), panel by panel of nr channels, and group by group within a panel.
-/// Channels that do not exist have zeros.
-fn panels<T: Copy + Default>(entries: &[T], n: usize, groups: usize, nr: usize) -> Vec<T> {
-    if entries.is_empty() {
-        // There are no channels, or any number of them without a group.
-        return Vec::new();
-    }
-    let mut packed = vec![T::default(); n.next_multiple_of(nr) * groups];
-    for (channel, entries) in entries.chunks(groups).enumerate() {
-        let panel = &mut packed[channel / nr * nr * groups..][..nr * groups];
-        for (panel, entry) in panel.chunks_exact_mut(nr).zip(entries) {
-            panel[channel % nr] = *entry;
-        }
-    }
-    packed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels;
-
-    #[test]
-    fn a_group_is_whole_steps_of_every_kernel() {
-        for desc in kernels::all() {
-            assert_eq!(GROUP_STEP % desc.kr, 0, "{}", desc.name);
         }
     }
 }

@@ -13,9 +13,10 @@ use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
     Kernel, MatMut, MatRef, Requantize, RequantizeFixedPoint, Residual, ScaledWeights, Scales, Threads,
-    WeightScales, Workspace, ZeroPoints, gemm, gemm_dynamic, quantize, weight_only,
+    WeightScales, Workspace, ZeroPoints, gemm, gemm_dynamic, gemm_scaled, quantize, weight_only,
 };
 
+use crate::oracle::in_parts::Layer;
 use crate::oracle::{Noise, TestCode, around, pack, sums, this_program};
 
 /// Where the elements lie between the two guard pages.
@@ -273,6 +274,36 @@ fn weight_only_products_stay_inside_of_their_slices() {
                 check_weight_only::<f32>(&mut noise, (m, n, k), place);
                 check_weight_only::<f16>(&mut noise, (m, n, k), place);
                 check_weight_only::<bf16>(&mut noise, (m, n, k), place);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_with_minimums_and_parts_stay_inside_of_their_slices() {
+    let mut noise = Noise::new(43);
+    for place in [Place::Front, Place::Back] {
+        for desc in Kernel::available().map(Kernel::desc) {
+            for (m, n) in (1..=9).cycle().zip(around(desc.vector_columns).chain(around(desc.nr))) {
+                let k = noise.choose(&[1, 5, 15, 31, 32, 33, 63, 65, 100, 127, 129, 300]);
+                let layer = Layer::new(&mut noise, n, k);
+                let a = Guarded::new(&noise.floats(m * k, 1.0), place);
+                let a = MatRef::new(a.slice(), m, k).unwrap();
+                let how = Dynamic::PerToken(noise.choose(&[Scheme::weights_i8(), Scheme::activations_u8()]));
+                for kernel in Kernel::available() {
+                    let (w, mut workspace) = (layer.packed(kernel), Workspace::new());
+                    let stage = FloatStage::new();
+                    for integers in [false, true] {
+                        let mut y = Guarded::new(&vec![f32::NAN; m * n], place);
+                        let out = MatMut::new(y.slice_mut(), m, n).unwrap();
+                        if integers {
+                            gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                        } else {
+                            weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                        }
+                        assert!(y.slice().iter().all(|y| y.is_finite()), "{kernel} {m} x {}", layer.form());
+                    }
+                }
             }
         }
     }

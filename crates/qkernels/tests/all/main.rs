@@ -21,6 +21,7 @@ mod forced;
 mod generic;
 mod guard_page;
 mod invariance;
+mod minimums;
 mod no_allocation;
 mod oracle;
 mod proven;

@@ -11,6 +11,7 @@ use qkernels::{
     Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled, quantize, weight_only,
 };
 
+use crate::oracle::in_parts::Layer;
 use crate::oracle::{Noise, TestCode, pack, pack_scaled};
 
 thread_local! {
@@ -217,6 +218,30 @@ fn the_second_product_of_scaled_weights_of_a_shape_allocates_nothing() {
     sweep::<f32>();
     sweep::<f16>();
     sweep::<bf16>();
+}
+
+#[test]
+fn the_second_product_with_minimums_and_parts_allocates_nothing() {
+    let mut noise = Noise::new(54);
+    for (m, n, k) in [(1, 17, 64), (9, 49, 131), (50, 60, 1024), (3, 300, 2000)] {
+        for (bits, part) in [(8, None), (4, None), (8, Some(16)), (4, Some(32))] {
+            let layer = Layer::of_format(&mut noise, (n, k), bits, Some(64), part);
+            let (a, mut y, stage) = (noise.floats(m * k, 1.0), vec![0f32; m * n], FloatStage::new());
+            for kernel in Kernel::available() {
+                let (w, mut workspace) = (layer.packed(kernel), Workspace::new());
+                let mut multiply = || {
+                    let a = MatRef::new(&a, m, k).unwrap();
+                    let out = MatMut::new(&mut y, m, n).unwrap();
+                    weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    let out = MatMut::new(&mut y, m, n).unwrap();
+                    let how = Dynamic::default();
+                    gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                };
+                assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
+                assert_eq!(allocations(&mut multiply), 0, "{kernel}, {m} x {}", layer.form());
+            }
+        }
+    }
 }
 
 #[test]

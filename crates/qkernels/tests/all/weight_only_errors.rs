@@ -28,7 +28,7 @@ fn bad_operands_are_refused_with_numbers() {
         assert_eq!(error.to_string(), "the scale of group 0 of channel 1 is inf; it must be finite");
         assert!(matches!(
             scaled(WeightScales::per_channel(&[f32::NAN, 1.0])),
-            Err(ScaleError::NotFinite { .. })
+            Err(ScaleError::NotFinite { operand: "scale", .. })
         ));
 
         let w = scaled(WeightScales::per_channel(&[1.0, 2.0])).unwrap();

@@ -7,26 +7,27 @@
 
 use core::arch::x86_64::*;
 
-use super::float256;
 use super::simd::{
     add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, prefetch, store_i32x8,
 };
 use super::tile::rows_apart;
 use super::vec256::{self, LANES};
+use super::{float256, nibbles256_parts};
 use crate::kernel::desc::NibbleBody;
-use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: Some(float256::QUADS) };
+pub(super) const BODY: NibbleBody =
+    NibbleBody { rows: 6, run, parts: Some(nibbles256_parts::BODY), float: Some(float256::QUADS) };
 
 /// Vectors of a panel.
-const V: usize = NIBBLE_COLUMNS / LANES;
+pub(super) const V: usize = NIBBLE_COLUMNS / LANES;
 
 /// How many bytes ahead of the multiplication the weights of a single row are requested: they come
 /// from memory, and this takes an eighth off the time.
 const AHEAD: usize = 8 << 10;
 
 /// Steps whose products are summed in words.
-const NARROW_STEPS: usize = 32 / NIBBLE_STEP;
+pub(super) const NARROW_STEPS: usize = 32 / NIBBLE_STEP;
 
 #[target_feature(enable = "avx2")]
 fn run(tile: &mut NibbleTile<'_>) {
@@ -78,29 +79,7 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             let stop = end.min(block + NARROW_STEPS);
             words = [[_mm256_setzero_si256(); V]; M];
             for step in block..stop {
-                if M == 1 {
-                    prefetch(&b[step], AHEAD);
-                }
-                let (halves, _) = b[step].as_chunks::<{ 4 * LANES }>();
-                let mut w = [_mm256_setzero_si256(); V];
-                for v in 0..V {
-                    w[v] = low_nibbles(&halves[v]);
-                }
-                for i in 0..M {
-                    let x = broadcast(a[i][step][0]);
-                    for v in 0..V {
-                        words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
-                    }
-                }
-                for v in 0..V {
-                    w[v] = high_nibbles(&halves[v]);
-                }
-                for i in 0..M {
-                    let x = broadcast(a[i][step][1]);
-                    for v in 0..V {
-                        words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
-                    }
-                }
+                add_step::<M>(&mut words, b, &a, step);
             }
             if WIDE {
                 for i in 0..M {
@@ -156,10 +135,44 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     }
 }
 
+/// Adds the products of a step to words.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_step<const M: usize>(
+    words: &mut [[__m256i; V]; M],
+    b: &[NibbleLine],
+    a: &[&[[[u8; 4]; 2]]; M],
+    step: usize,
+) {
+    if M == 1 {
+        prefetch(&b[step], AHEAD);
+    }
+    let (halves, _) = b[step].as_chunks::<{ 4 * LANES }>();
+    let mut w = [_mm256_setzero_si256(); V];
+    for v in 0..V {
+        w[v] = low_nibbles(&halves[v]);
+    }
+    for i in 0..M {
+        let x = broadcast(a[i][step][0]);
+        for v in 0..V {
+            words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
+        }
+    }
+    for v in 0..V {
+        w[v] = high_nibbles(&halves[v]);
+    }
+    for i in 0..M {
+        let x = broadcast(a[i][step][1]);
+        for v in 0..V {
+            words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
+        }
+    }
+}
+
 /// Takes off the sums of group `g` what the origins of rows add.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn take_origins_off(tile: &NibbleTile<'_>, g: usize, sums: &mut [[[i32; LANES]; V]]) {
+pub(super) fn take_origins_off(tile: &NibbleTile<'_>, g: usize, sums: &mut [[[i32; LANES]; V]]) {
     let Some(of_columns) = tile.column_terms.get(g) else { return };
     for (sums, &origin) in sums.iter_mut().zip(tile.origins) {
         for (sums, of_columns) in sums.iter_mut().zip(of_columns.as_chunks().0) {

@@ -20,6 +20,15 @@ pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
     _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
 }
 
+/// Loads 8 bytes and sign-extends them to 16-bit words, each twice.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_i8x8_as_i16_pairs(bytes: &[i8; 8]) -> __m256i {
+    // SAFETY: the reference covers the 8 bytes read, and `loadl` asks for no alignment.
+    let bytes = unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) };
+    _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes))
+}
+
 /// Requests the cache line `bytes` behind the start of `values`. The line need not belong to them.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {

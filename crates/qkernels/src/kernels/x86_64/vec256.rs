@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i32x8, store_i32x8};
+use super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
 use crate::kernels::lanes::load_lanes;
 use crate::output::operands::Codes;
 
@@ -43,6 +43,27 @@ pub(super) fn add(a: __m256i, b: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(super) fn subtract_product(sum: __m256i, row: i32, channels: __m256i) -> __m256i {
     _mm256_sub_epi32(sum, _mm256_mullo_epi32(_mm256_set1_epi32(row), channels))
+}
+
+/// `sum + x * y`, wrapping.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_product(sum: __m256i, x: __m256i, y: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, _mm256_mullo_epi32(x, y))
+}
+
+/// A vector with one int32 in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn splat_i32(value: i32) -> __m256i {
+    _mm256_set1_epi32(value)
+}
+
+/// Loads i8 as int32.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn widen_i8s(values: &[i8; LANES]) -> __m256i {
+    load_i8x8_as_i32(values)
 }
 
 /// Loads a whole vector.

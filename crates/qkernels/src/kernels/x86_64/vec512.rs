@@ -50,6 +50,27 @@ pub(super) fn subtract_product(sum: __m512i, row: i32, channels: __m512i) -> __m
     _mm512_sub_epi32(sum, _mm512_mullo_epi32(_mm512_set1_epi32(row), channels))
 }
 
+/// `sum + x * y`, wrapping.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn add_product(sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
+    _mm512_add_epi32(sum, _mm512_mullo_epi32(x, y))
+}
+
+/// A vector with one int32 in all lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn splat_i32(value: i32) -> __m512i {
+    _mm512_set1_epi32(value)
+}
+
+/// Loads i8 as int32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn widen_i8s(values: &[i8; LANES]) -> __m512i {
+    simd::load_i8x16_as_i32(values)
+}
+
 /// Loads a whole vector.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -1,5 +1,6 @@
 //! The results that every product must have, and inputs that are the same in every run.
 
+pub(crate) mod in_parts;
 pub(crate) mod sums;
 
 use std::env;

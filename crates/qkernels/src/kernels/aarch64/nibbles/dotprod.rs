@@ -12,7 +12,7 @@ use super::{RowOfSums, Step, V, nibbles_body};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NibbleLine, NibbleTile};
 
-pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: 6, run, float: None };
+pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: 6, run, parts: None, float: None };
 
 nibbles_body!("neon,dotprod", 1 2 3 4 5 6);
 

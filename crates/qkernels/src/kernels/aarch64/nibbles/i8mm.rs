@@ -16,13 +16,12 @@ use crate::kernel::nibble_tile::{NibbleLine, NibbleTile};
 /// Most rows of a tile.
 const ROWS: usize = 6;
 
-pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: ROWS, run, float: None };
+pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: ROWS, run, parts: None, float: None };
 
 nibbles_body!("neon,i8mm", 1 2 3 4 5 6);
 
 /// The products of some lines and as many steps of M rows.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "neon,i8mm")]
 fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfSums; M] {
     let pairs = M.div_ceil(2);

@@ -13,7 +13,7 @@ use super::{RowOfSums, Step, V, nibbles_body};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleLine, NibbleTile};
 
-pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: 3, run, float: None };
+pub(in super::super) const BODY: NibbleBody = NibbleBody { rows: 3, run, parts: None, float: None };
 
 /// Steps whose products are summed in 16 bits: each adds two to a lane.
 const NARROW_STEPS: usize = 64 / NIBBLE_STEP;

@@ -9,12 +9,13 @@ use core::arch::x86_64::*;
 
 use super::super::simd::{load_i8x16_as_i32, load_i32x16, prefetch};
 use super::super::tile::rows_apart;
-use super::super::{float512, vec512};
+use super::super::{float512, nibbles256_parts, vec512};
 use super::steps::{self, LANES, multiply_add};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { rows: 12, run, float: Some(float512::BODY) };
+pub(super) const BODY: NibbleBody =
+    NibbleBody { rows: 12, run, parts: Some(nibbles256_parts::BODY), float: Some(float512::BODY) };
 
 /// How many bytes ahead of the multiplication the weights of a single row are requested.
 const AHEAD: usize = 2 << 10;

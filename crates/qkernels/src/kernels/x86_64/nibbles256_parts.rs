@@ -1,0 +1,156 @@
+//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between the
+//! words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by the
+//! part's scale on the way, so parts of 32 cost one addition in memory for each vector.
+
+use core::arch::x86_64::*;
+
+use super::nibbles256::{NARROW_STEPS, V, add_step, take_origins_off};
+use super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
+use super::tile::rows_apart;
+use super::vec256::{self, LANES};
+use crate::kernel::desc::NibbleParts;
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
+
+pub(super) const BODY: NibbleParts = NibbleParts { rows: 6, run };
+
+#[target_feature(enable = "avx2")]
+fn run(tile: &mut NibbleTile<'_>) {
+    match tile.factors.len() {
+        1 => body::<1>(tile),
+        2 => body::<2>(tile),
+        3 => body::<3>(tile),
+        4 => body::<4>(tile),
+        5 => body::<5>(tile),
+        6 => body::<6>(tile),
+        rows => unreachable!("no tile has {rows} rows"),
+    }
+}
+
+/// M rows.
+#[inline(never)] // as in `tile_body`
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx2")]
+fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
+    let (b, steps) = (tile.b, tile.b.len());
+    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
+    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    let mut factors = [0.0; M];
+    for i in 0..M {
+        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
+        factors[i] = tile.factors[i];
+    }
+    // Adding -0.0 changes nothing.
+    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let (mut start, mut part) = (0usize, 0);
+    for (g, scales) in tile.scales.iter().enumerate() {
+        let end = steps.min(start.saturating_add(tile.group_steps));
+        let first_part = part;
+        let mut sums = [[[0i32; LANES]; V]; M];
+        while start < end {
+            let stop = end.min(start.saturating_add(tile.part_steps));
+            while start < stop {
+                let block = start..stop.min(start + NARROW_STEPS);
+                let mut words = [[_mm256_setzero_si256(); V]; M];
+                for step in block.clone() {
+                    add_step::<M>(&mut words, b, &a, step);
+                }
+                let mut times = [_mm256_set1_epi16(1); V];
+                if let Some(of_columns) = tile.part_scales.get(part) {
+                    for v in 0..V {
+                        times[v] = load_i8x8_as_i16_pairs(&of_columns.as_chunks().0[v]);
+                    }
+                }
+                for i in 0..M {
+                    for v in 0..V {
+                        let products = _mm256_madd_epi16(words[i][v], times[v]);
+                        let sum = vec256::add(load_i32x8(&sums[i][v]), products);
+                        store_i32x8(&mut sums[i][v], sum);
+                    }
+                }
+                start = block.end;
+            }
+            part += 1;
+        }
+        if tile.has_row_terms {
+            take_zero_points_off(tile, g, first_part..part, &mut sums);
+        }
+        take_origins_off(tile, g, &mut sums);
+        let scales = vec256::load_f32s::<V>(scales);
+        let Some(minimums) = tile.minimums.get(g) else {
+            for i in 0..M {
+                let factor = vec256::splat(factors[i]);
+                for v in 0..V {
+                    let sum = load_i32x8(&sums[i][v]);
+                    add_term(&mut y[i][v], vec256::scale(sum, vec256::multiply(factor, scales[v])));
+                }
+            }
+            continue;
+        };
+        let minimums = vec256::load_f32s::<V>(minimums);
+        for i in 0..M {
+            let factor = vec256::splat(factors[i]);
+            let of_minimums = activation_sums(tile, i, first_part..part);
+            for v in 0..V {
+                let sum = load_i32x8(&sums[i][v]);
+                let term = vec256::scale(sum, vec256::multiply(factor, scales[v]));
+                let minimum = vec256::scale(of_minimums[v], vec256::multiply(factor, minimums[v]));
+                add_term(&mut y[i][v], vec256::add_f32s(term, minimum));
+            }
+        }
+    }
+    for i in 0..M {
+        tile.y[i] = bytemuck::must_cast(y[i]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_term(y: &mut [f32; LANES], term: __m256) {
+    let sum = vec256::add_f32s(vec256::load(y), term);
+    vec256::store_f32s(y, sum);
+}
+
+/// The values of row `i` in some parts, summed and times the minimums of the parts.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn activation_sums(tile: &NibbleTile<'_>, i: usize, parts: core::ops::Range<usize>) -> [__m256i; V] {
+    let row_sum = |part: usize| tile.row_sums[part * tile.term_stride + i];
+    let mut sums = [_mm256_setzero_si256(); V];
+    if tile.part_minimums.is_empty() {
+        let sum = parts.fold(0i32, |sum, part| sum.wrapping_add(row_sum(part)));
+        return [_mm256_set1_epi32(sum); V];
+    }
+    for part in parts {
+        let of_row = _mm256_set1_epi32(row_sum(part));
+        let of_columns: &[[i8; LANES]] = tile.part_minimums[part].as_chunks().0;
+        for (sum, of_columns) in sums.iter_mut().zip(of_columns) {
+            *sum = vec256::add(*sum, _mm256_mullo_epi32(of_row, load_i8x8_as_i32(of_columns)));
+        }
+    }
+    sums
+}
+
+/// Takes off the sums of group `g` what zero points of weights add in some parts.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn take_zero_points_off(
+    tile: &NibbleTile<'_>,
+    g: usize,
+    parts: core::ops::Range<usize>,
+    sums: &mut [[[i32; LANES]; V]],
+) {
+    const ONES: [i8; NIBBLE_COLUMNS] = [1; NIBBLE_COLUMNS];
+    let zero_points: &[[i8; LANES]] = tile.zero_points.get(g).unwrap_or(&ONES).as_chunks().0;
+    for (i, sums) in sums.iter_mut().enumerate() {
+        for (v, sums) in sums.iter_mut().enumerate() {
+            let mut terms = _mm256_setzero_si256();
+            for part in parts.clone() {
+                let of_row = _mm256_set1_epi32(tile.row_terms[part * tile.term_stride + i]);
+                let times: &[[i8; LANES]] = tile.part_scales.get(part).unwrap_or(&ONES).as_chunks().0;
+                terms = vec256::add(terms, _mm256_mullo_epi32(of_row, load_i8x8_as_i32(&times[v])));
+            }
+            let terms = _mm256_mullo_epi32(terms, load_i8x8_as_i32(&zero_points[v]));
+            store_i32x8(sums, _mm256_sub_epi32(load_i32x8(sums), terms));
+        }
+    }
+}
