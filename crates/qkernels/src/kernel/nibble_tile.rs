@@ -110,7 +110,8 @@ impl Task for PlainNibbles<'_, '_> {
                     for (a, b) in row[steps.clone()].iter().zip(&tile.b[steps]) {
                         add_products(&mut of_part, a, b);
                     }
-                    let of_row = tile.row_terms[part * tile.term_stride + i];
+                    let of_row =
+                        if tile.has_row_terms { tile.row_terms[part * tile.term_stride + i] } else { 0 };
                     let scales =
                         tile.part_scales.get(part).map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
                     for (j, sum) in sums.iter_mut().enumerate() {
