@@ -97,7 +97,8 @@ fn add_terms<const M: usize>(
     for i in 0..M {
         let of_row = vec128::splat(tile.factors[i]);
         for v in 0..V {
-            vec128::add_term(&mut y[i][v], sums[i][v], vec128::multiply(of_row, scales[v]));
+            let term = vec128::scale(sums[i][v], vec128::multiply(of_row, scales[v]));
+            vec128::add_term(&mut y[i][v], term);
         }
     }
 }

@@ -22,7 +22,6 @@ nibbles_body!("neon", 1 2 3);
 
 /// The products of some lines and as many steps of M rows.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "neon")]
 fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfSums; M] {
     let mut sums = [[vec128::zero(); V]; M];
