@@ -1,17 +1,19 @@
-//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between the
-//! words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by the
-//! part's scale on the way, so parts of 32 cost one addition in memory for each vector.
+//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between
+//! the words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by
+//! the part's scale on the way, so parts of 32 cost one addition in memory for each vector.
 
 use core::arch::x86_64::*;
 
-use super::nibbles256::{NARROW_STEPS, V, add_step, take_origins_off};
+use super::nibbles256::{self, NARROW_STEPS, V, add_step, take_origins_off};
 use super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::tile::rows_apart;
 use super::vec256::{self, LANES};
-use crate::kernel::desc::NibbleParts;
+use crate::kernel::desc::{NibbleBody, NibbleParts};
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleParts = NibbleParts { rows: 6, run };
+pub(super) const BODY: NibbleBody = NibbleBody { parts: Some(PARTS), ..nibbles256::PLAIN };
+
+pub(super) const PARTS: NibbleParts = NibbleParts { rows: 6, run };
 
 #[target_feature(enable = "avx2")]
 fn run(tile: &mut NibbleTile<'_>) {

@@ -15,7 +15,7 @@ use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_STEP, NibbleTile};
 
 pub(super) const BODY: NibbleBody =
-    NibbleBody { rows: 12, run, parts: Some(nibbles256_parts::BODY), float: float512::BODY };
+    NibbleBody { rows: 12, run, parts: Some(nibbles256_parts::PARTS), float: float512::BODY };
 
 /// Tiles of no more rows sum the halves of lines apart, since each addition waits for the one
 /// before.
