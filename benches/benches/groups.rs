@@ -64,12 +64,12 @@ fn one_shape(kernel: Kernel, (m, n, k): (usize, usize, usize), turns: Turns) -> 
             Ok(gemm_dynamic(a, activations(), w, &stage, out, Threads::Serial, &mut workspace)?)
         }),
     }];
-    for (bits, group_len) in [(8, 128), (8, 32), (4, 128), (4, 32)] {
-        let w = operands.in_groups(bits, group_len)?;
-        let copies = vec![w; turns.copies(n * k * bits / 8, cold)];
+    for format in FORMATS {
+        let w = operands.weights(format)?;
+        let copies = vec![w; turns.copies(n * k * format.bits / 8, cold)];
         let (mut workspace, mut out) = (Workspace::new(), vec![0.0; m * n]);
         contenders.push(Contender {
-            name: format!("{bits} bits, groups of {group_len}"),
+            name: format.name.into(),
             bytes: copies[0].bytes(),
             run: Box::new(move |copy| {
                 let (w, out) = (&copies[copy % copies.len()], MatMut::new(&mut out, m, n)?);
@@ -96,12 +96,38 @@ fn activations() -> Dynamic {
     Dynamic::PerToken(Scheme::weights_i8())
 }
 
+/// What weights have besides their codes.
+struct Format {
+    name: &'static str,
+    /// Of a code as it is packed.
+    bits: usize,
+    group_len: usize,
+    /// As long as a group, if groups have no parts.
+    part_len: usize,
+    minimums: bool,
+}
+
+/// The usual groups, then the formats of GGUF files that are more than that.
+const FORMATS: &[Format] = &[
+    Format { name: "8 bits, groups of 128", bits: 8, group_len: 128, part_len: 128, minimums: false },
+    Format { name: "8 bits, groups of 32", bits: 8, group_len: 32, part_len: 32, minimums: false },
+    Format { name: "4 bits, groups of 128", bits: 4, group_len: 128, part_len: 128, minimums: false },
+    Format { name: "4 bits, groups of 32", bits: 4, group_len: 32, part_len: 32, minimums: false },
+    Format { name: "Q4_1", bits: 4, group_len: 32, part_len: 32, minimums: true },
+    Format { name: "Q4_K", bits: 4, group_len: 256, part_len: 32, minimums: true },
+    Format { name: "Q5_1, as 8 bits", bits: 8, group_len: 32, part_len: 32, minimums: true },
+    Format { name: "Q5_K, as 8 bits", bits: 8, group_len: 256, part_len: 32, minimums: true },
+    Format { name: "Q6_K, as 8 bits", bits: 8, group_len: 256, part_len: 16, minimums: false },
+];
+
 /// What weights are made of.
 struct Operands {
     codes: PackedWeights,
     nibbles: PackedNibbles,
     /// As many as the smallest groups need.
     scales: Vec<f32>,
+    /// As many as the smallest parts need.
+    part_scales: Vec<i8>,
 }
 
 impl Operands {
@@ -114,18 +140,31 @@ impl Operands {
             codes: PackedWeights::from_nk(MatRef::new(&codes, n, k)?, kernel)?,
             nibbles: PackedNibbles::from_nk(MatRef::new(&nibbles, n, k)?, kernel)?,
             scales: scales.collect(),
+            part_scales: bytes(n * k.div_ceil(16), 3).into_iter().map(|byte| (byte & 63) as i8).collect(),
         })
     }
 
-    /// Weights with a scale for each `group_len` of k. Those of 4 bits are the signed codes of -8
-    /// to 7.
-    fn in_groups(&self, bits: usize, group_len: usize) -> Result<ScaledWeights> {
+    /// Weights of 8 bits or of 4, the signed codes of -8 to 7, as the format says.
+    fn weights(&self, format: &Format) -> Result<ScaledWeights> {
         let (n, k) = (self.codes.n(), self.codes.k());
-        let groups = n * k.div_ceil(group_len);
-        let scales = WeightScales::per_group(&self.scales[..groups], group_len);
-        let w = match bits {
+        let (groups, parts) = (n * k.div_ceil(format.group_len), n * k.div_ceil(format.part_len));
+        let mut scales = WeightScales::per_group(&self.scales[..groups], format.group_len);
+        let zero_points = vec![8; groups];
+        if format.bits == 4 && !format.minimums {
+            scales = scales.with_zero_points(&zero_points);
+        }
+        if format.minimums {
+            scales = scales.with_minimums(&self.scales[..groups]);
+        }
+        if format.part_len < format.group_len {
+            scales = scales.with_parts(format.part_len, &self.part_scales[..parts]);
+            if format.minimums {
+                scales = scales.with_part_minimums(&self.part_scales[..parts]);
+            }
+        }
+        let w = match format.bits {
             8 => ScaledWeights::new(self.codes.clone(), scales)?,
-            _ => ScaledWeights::of_nibbles(self.nibbles.clone(), scales.with_zero_points(&vec![8; groups]))?,
+            _ => ScaledWeights::of_nibbles(self.nibbles.clone(), scales)?,
         };
         Ok(w.for_activations(activations()))
     }

@@ -12,7 +12,7 @@ use super::scaled::{AHEAD, scaled_body};
 use super::simd::{load_i8x16_as_i16, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{float256, nibbles256, store, vec256};
+use super::{float256, nibbles256_parts, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
@@ -46,7 +46,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: Some(float256::PAIRS),
     scaled: Some(run_scaled),
-    nibbles: Some(nibbles256::BODY),
+    nibbles: Some(nibbles256_parts::BODY),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

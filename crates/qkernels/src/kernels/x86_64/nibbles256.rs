@@ -7,17 +7,17 @@
 
 use core::arch::x86_64::*;
 
+use super::float256;
 use super::simd::{
     add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, prefetch, store_i32x8,
 };
 use super::tile::rows_apart;
 use super::vec256::{self, LANES};
-use super::{float256, nibbles256_parts};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile};
 
-pub(super) const BODY: NibbleBody =
-    NibbleBody { rows: 6, run, parts: Some(nibbles256_parts::BODY), float: Some(float256::QUADS) };
+/// Without that of minimums and parts, `nibbles256_parts`, which has it in addition.
+pub(super) const PLAIN: NibbleBody = NibbleBody { rows: 6, run, parts: None, float: Some(float256::QUADS) };
 
 /// Vectors of a panel.
 pub(super) const V: usize = NIBBLE_COLUMNS / LANES;

@@ -1,28 +1,79 @@
-//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between the
-//! words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by the
-//! part's scale on the way, so parts of 32 cost one addition in memory for each vector.
+//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between
+//! the words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by
+//! the part's scale on the way, so parts of 32 cost one addition in memory for each vector.
 
 use core::arch::x86_64::*;
 
-use super::nibbles256::{NARROW_STEPS, V, add_step, take_origins_off};
+use super::nibbles256::{self, NARROW_STEPS, V, add_step, take_origins_off};
 use super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::tile::rows_apart;
 use super::vec256::{self, LANES};
-use crate::kernel::desc::NibbleParts;
+use crate::kernel::desc::{NibbleBody, NibbleParts};
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
 
-pub(super) const BODY: NibbleParts = NibbleParts { rows: 6, run };
+pub(super) const BODY: NibbleBody = NibbleBody { parts: Some(PARTS), ..nibbles256::PLAIN };
+
+pub(super) const PARTS: NibbleParts = NibbleParts { rows: 6, run };
 
 #[target_feature(enable = "avx2")]
 fn run(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
-        1 => body::<1>(tile),
-        2 => body::<2>(tile),
-        3 => body::<3>(tile),
-        4 => body::<4>(tile),
-        5 => body::<5>(tile),
-        6 => body::<6>(tile),
-        rows => unreachable!("no tile has {rows} rows"),
+    let corrected = tile.has_row_terms || !tile.origins.is_empty();
+    let short = tile.part_scales.is_empty() && tile.group_steps <= NARROW_STEPS;
+    match (tile.factors.len(), short && !corrected) {
+        (1, true) => short_groups::<1>(tile),
+        (2, true) => short_groups::<2>(tile),
+        (3, true) => short_groups::<3>(tile),
+        (4, true) => short_groups::<4>(tile),
+        (5, true) => short_groups::<5>(tile),
+        (6, true) => short_groups::<6>(tile),
+        (1, false) => body::<1>(tile),
+        (2, false) => body::<2>(tile),
+        (3, false) => body::<3>(tile),
+        (4, false) => body::<4>(tile),
+        (5, false) => body::<5>(tile),
+        (6, false) => body::<6>(tile),
+        (rows, _) => unreachable!("no tile has {rows} rows"),
+    }
+}
+
+/// M rows and groups of at most 32 k with minimums, without parts (Q4_1). Their sums go from words
+/// to terms in registers.
+#[inline(never)] // as in `tile_body`
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx2")]
+fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
+    let (b, steps) = (tile.b, tile.b.len());
+    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
+    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    let mut factors = [0.0; M];
+    for i in 0..M {
+        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
+        factors[i] = tile.factors[i];
+    }
+    let ones = _mm256_set1_epi16(1);
+    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let mut start = 0usize;
+    for (g, (scales, minimums)) in tile.scales.iter().zip(tile.minimums).enumerate() {
+        let end = steps.min(start + tile.group_steps);
+        let mut words = [[_mm256_setzero_si256(); V]; M];
+        for step in start..end {
+            add_step::<M>(&mut words, b, &a, step);
+        }
+        let of_rows = &tile.row_sums[g * tile.term_stride..][..M];
+        let (scales, minimums) = (vec256::load_f32s::<V>(scales), vec256::load_f32s::<V>(minimums));
+        for i in 0..M {
+            let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
+            for v in 0..V {
+                let sum = _mm256_madd_epi16(words[i][v], ones);
+                let term = vec256::scale(sum, vec256::multiply(factor, scales[v]));
+                let minimum = vec256::multiply(vec256::multiply(factor, minimums[v]), of_row);
+                add_term(&mut y[i][v], vec256::add_f32s(term, minimum));
+            }
+        }
+        start = end;
+    }
+    for i in 0..M {
+        tile.y[i] = bytemuck::must_cast(y[i]);
     }
 }
 

@@ -109,8 +109,8 @@ macro_rules! scaled_body {
             to.copy_from_slice(&y);
         }
 
-        /// M rows, V vectors of columns, of weights with minimums or parts. The sums of a group wait
-        /// in L1 for those of its parts, which are multiplied by their scales on the way there.
+        /// M rows, V vectors of columns, of weights with minimums or parts. The sums of a group are
+        /// in L1. Those of a part are multiplied by its scale on the way there.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
         fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
@@ -127,8 +127,8 @@ macro_rules! scaled_body {
             let mut factors = [0.0; M];
             factors.copy_from_slice(&tile.factors[..M]);
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut part) = (0, 0);
-            for (g, of_columns) in tile.scales.chunks_exact(nr).enumerate() {
+            let (mut start, mut part, mut g) = (0, 0, 0);
+            while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 let mut sums = [[[0i32; LANES]; V]; M];
                 if let Some(terms) = tile.column_terms.get(g * nr..g * nr + V * LANES) {
@@ -186,7 +186,7 @@ macro_rules! scaled_body {
                     }
                     (start, part) = (stop, part + 1);
                 }
-                let of_columns = $isa::load_f32s::<V>(&of_columns[..V * LANES]);
+                let of_columns = $isa::load_f32s::<V>(&tile.scales[g * nr..g * nr + V * LANES]);
                 let minimums = tile.minimums.get(g * nr..g * nr + V * LANES);
                 let minimums = minimums.map(|minimums| $isa::load_f32s::<V>(minimums));
                 for i in 0..M {
@@ -219,6 +219,7 @@ macro_rules! scaled_body {
                         $isa::store_f32s(&mut y[i][v], sum);
                     }
                 }
+                g += 1;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
