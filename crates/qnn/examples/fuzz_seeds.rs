@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use qcore::{ActivationFunction, CodeRange, QParams, Scheme, ZeroScale};
-use qkernels::{Dynamic, Kernel, MatRef};
+use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, PackedWeights, ScaledWeights, WeightScales};
 use qnn::{
     DynamicLinear, FloatLinear, FloatMlp, Linear, QuantConfig, StaticLinear, StaticParts, WeightConfig,
     WeightOnlyLinear, layers_to_bytes,
@@ -58,6 +58,14 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
     let four_bits = WeightConfig::with_bits(4)?.in_groups_of(16);
     let wide = linear("a", 2, 21)?;
     let in_groups = |weights| DynamicLinear::quantize(&wide, Dynamic::default(), weights, kernel);
+    // Groups of 32 in parts of 16, the last of which is short.
+    let codes: Vec<i8> = (0..2 * 40).map(|i| (i % 16) as i8).collect();
+    let scales = WeightScales::per_group(&[0.5, 0.25, 1.0, 2.0], 32).with_minimums(&[-1.0, 0.0, 0.5, -2.0]);
+    let bytes = PackedWeights::from_nk(MatRef::new(&codes, 2, 40)?, kernel)?;
+    let minimums = ScaledWeights::new(bytes, scales)?;
+    let nibbles = MatRef::new(bytemuck::cast_slice::<i8, u8>(&codes), 2, 40)?;
+    let parts = scales.with_parts(16, &[1, -2, 3, 127, 0, 6]).with_part_minimums(&[0, 1, 2, 127, 4, 5]);
+    let parts = ScaledWeights::of_nibbles(PackedNibbles::from_nk(nibbles, kernel)?, parts)?;
     let affine = WeightConfig { scheme: Scheme::activations_i8(), ..grouped };
     Ok(vec![
         ("dynamic_preset", dynamic(Dynamic::default())?.into()),
@@ -72,6 +80,11 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
         ("weight_only_4_bits", WeightOnlyLinear::quantize(&linear("a", 1, 21)?, &four_bits, kernel)?.into()),
         ("dynamic_groups", in_groups(&grouped)?.into()),
         ("dynamic_4_bits", in_groups(&four_bits)?.into()),
+        (
+            "dynamic_minimums",
+            DynamicLinear::from_weights(minimums, None, Dynamic::default())?.with_name("a").into(),
+        ),
+        ("weight_only_parts", WeightOnlyLinear::from_weights(parts, None)?.with_name("a").into()),
         ("float", float.clone().into()),
     ])
 }

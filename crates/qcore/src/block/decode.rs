@@ -1,6 +1,5 @@
 //! Blocks taken apart into codes, scales and minima, and the values that these stand for.
 
-use half::f16;
 use thiserror::Error;
 
 use super::format::BlockFormat;
@@ -13,6 +12,15 @@ pub struct BlockGroup {
     pub scale: f32,
     /// What is added; 0 in formats without a minimum.
     pub minimum: f32,
+}
+
+/// The integers that scale and minimum of a block are multiplied by for some of its values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockPart {
+    /// What the scale is multiplied by: 0 to 63, or any sign in `Q6_K`.
+    pub scale: i8,
+    /// What the minimum is multiplied by, 0 to 63; 0 in formats without a minimum.
+    pub minimum: i8,
 }
 
 /// Slices do not fit the blocks of a format.
@@ -36,12 +44,18 @@ pub enum BlockError {
         format: BlockFormat,
         /// How many blocks there are.
         blocks: usize,
-        /// Codes, groups or values.
+        /// Codes, groups, parts or values.
         what: &'static str,
         /// Their number.
         expected: usize,
         /// The length of the slice.
         got: usize,
+    },
+    /// The scales of the format are no products.
+    #[error("{format} blocks have no parts, whose scales are integers times that of the block")]
+    NoParts {
+        /// The format.
+        format: BlockFormat,
     },
 }
 
@@ -77,6 +91,54 @@ impl BlockFormat {
         let groups = groups.chunks_exact_mut(groups_of_block);
         for ((block, codes), groups) in bytes.chunks_exact(self.block_bytes()).zip(codes).zip(groups) {
             self.unpack_block(block, codes, groups);
+        }
+        Ok(())
+    }
+
+    /// Takes blocks apart where scales are products: a code for each value, as it is stored, one
+    /// group for each block, and a part for each [`part_len`](Self::part_len) values. A value is
+    /// `scale * part.scale * (code - zero_point) + minimum * part.minimum`, and the products of two
+    /// scales, rounded to f32, are the scales that [`unpack`](Self::unpack) gives.
+    ///
+    /// ```
+    /// use qcore::{BlockFormat, BlockGroup, BlockPart};
+    /// let mut block = [0u8; 144];
+    /// (block[1], block[3]) = (0x38, 0x3c); // scale 0.5, and a minimum of 1 to be subtracted
+    /// (block[4], block[8]) = (3, 7); // those of the first part are 3 and 7 times as large
+    /// let (mut codes, mut groups) = ([0i8; 256], [BlockGroup::default(); 1]);
+    /// let mut parts = [BlockPart::default(); 8];
+    /// BlockFormat::Q4K.unpack_parts(&block, &mut codes, &mut groups, &mut parts)?;
+    /// assert_eq!(groups[0], BlockGroup { scale: 0.5, minimum: -1.0 });
+    /// assert_eq!(parts[0], BlockPart { scale: 3, minimum: 7 });
+    /// # Ok::<(), qcore::BlockError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`BlockError`] if the format has no parts, the bytes are no whole number of blocks, or a
+    /// slice does not have exactly the length of what they hold.
+    pub fn unpack_parts(
+        self,
+        bytes: &[u8],
+        codes: &mut [i8],
+        groups: &mut [BlockGroup],
+        parts: &mut [BlockPart],
+    ) -> Result<(), BlockError> {
+        let part_len = self.part_len().ok_or(BlockError::NoParts { format: self })?;
+        let blocks = self.blocks(bytes)?;
+        self.check_len(blocks, "codes", self.block_len(), codes.len())?;
+        self.check_len(blocks, "groups", 1, groups.len())?;
+        let parts_of_block = self.block_len() / part_len;
+        self.check_len(blocks, "parts", parts_of_block, parts.len())?;
+        let codes = codes.chunks_exact_mut(self.block_len());
+        let parts = parts.chunks_exact_mut(parts_of_block);
+        let blocks = bytes.chunks_exact(self.block_bytes());
+        for (((block, codes), group), parts) in blocks.zip(codes).zip(groups).zip(parts) {
+            self.codes(block, codes);
+            let (scale, minimum) = self.scale_and_minimum(block);
+            *group = BlockGroup { scale, minimum: if self.has_minimum() { -minimum } else { 0.0 } };
+            for (j, part) in parts.iter_mut().enumerate() {
+                *part = self.part(block, j);
+            }
         }
         Ok(())
     }
@@ -126,95 +188,18 @@ impl BlockFormat {
 
     /// One block, with slices of the lengths that it has.
     fn unpack_block(self, block: &[u8], codes: &mut [i8], groups: &mut [BlockGroup]) {
-        match self {
-            BlockFormat::Q8_0 => {
-                groups[0].scale = half_at(block, 0);
-                for (code, &byte) in codes.iter_mut().zip(&block[2..]) {
-                    *code = byte.cast_signed();
-                }
-            }
-            BlockFormat::Q4_0 | BlockFormat::Q4_1 | BlockFormat::Q5_0 | BlockFormat::Q5_1 => {
-                groups[0].scale = half_at(block, 0);
-                let mut rest = &block[2..];
-                if self.has_minimum() {
-                    groups[0].minimum = half_at(block, 2);
-                    rest = &rest[2..];
-                }
-                let high = match rest.len() {
-                    20 => {
-                        let high = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
-                        rest = &rest[4..];
-                        high
-                    }
-                    _ => 0,
-                };
-                unpack_halves(rest, codes);
-                for (j, code) in codes.iter_mut().enumerate() {
-                    *code |= ((high >> j & 1) as i8) << 4;
-                }
-            }
-            BlockFormat::Q4K | BlockFormat::Q5K => {
-                let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-                for (j, group) in groups.iter_mut().enumerate() {
-                    let (scale_code, minimum_code) = six_bits(&block[4..16], j);
-                    group.scale = scale * f32::from(scale_code);
-                    group.minimum = -(minimum * f32::from(minimum_code));
-                }
-                let (high, low) = block[16..].split_at(block.len() - 16 - 128);
-                for (low, codes) in low.chunks_exact(32).zip(codes.chunks_exact_mut(64)) {
-                    unpack_halves(low, codes);
-                }
-                // Bit j of byte l is the fifth one of value l of group j.
-                for (j, codes) in codes.chunks_exact_mut(32).enumerate() {
-                    for (code, bits) in codes.iter_mut().zip(high) {
-                        *code |= ((bits >> j & 1) as i8) << 4;
-                    }
-                }
-            }
-            BlockFormat::Q6K => {
-                let scale = half_at(block, 208);
-                for (group, code) in groups.iter_mut().zip(&block[192..208]) {
-                    group.scale = scale * f32::from(code.cast_signed());
-                }
-                let (low, high) = (&block[..128], &block[128..192]);
-                for ((low, high), codes) in
-                    low.chunks_exact(64).zip(high.chunks_exact(32)).zip(codes.chunks_exact_mut(128))
-                {
-                    unpack_halves(low, codes);
-                    // Two bits of each byte for each quarter.
-                    for (quarter, codes) in codes.chunks_exact_mut(32).enumerate() {
-                        for (code, bits) in codes.iter_mut().zip(high) {
-                            *code |= ((bits >> (2 * quarter) & 3) as i8) << 4;
-                        }
-                    }
-                }
-            }
+        self.codes(block, codes);
+        let (scale, minimum) = self.scale_and_minimum(block);
+        if self.part_len().is_none() {
+            groups.fill(BlockGroup { scale, minimum });
+            return;
+        }
+        for (j, group) in groups.iter_mut().enumerate() {
+            let part = self.part(block, j);
+            let minimum = if self.has_minimum() { -(minimum * f32::from(part.minimum)) } else { 0.0 };
+            *group = BlockGroup { scale: scale * f32::from(part.scale), minimum };
         }
     }
-}
-
-/// The f16 at a byte.
-fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
-/// The low halves of all bytes, then the high ones.
-fn unpack_halves(bytes: &[u8], codes: &mut [i8]) {
-    let (low, high) = codes.split_at_mut(bytes.len());
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-        *low = (byte & 15).cast_signed();
-        *high = (byte >> 4).cast_signed();
-    }
-}
-
-/// Scale and minimum of group `j` of 8, of 6 bits each: those of the first four groups are the low
-/// bits of eight bytes, and their upper two bits are those of the other groups.
-fn six_bits(bytes: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        return (bytes[j] & 63, bytes[j + 4] & 63);
-    }
-    let low = bytes[j + 4];
-    ((low & 15) | (bytes[j - 4] >> 6) << 4, (low >> 4) | (bytes[j] >> 6) << 4)
 }
 
 #[cfg(test)]
@@ -238,6 +223,31 @@ mod tests {
             }
             assert!(format.dequantize(&bytes, &mut vec![0.0; len]).is_ok());
             assert!(format.dequantize(&bytes, &mut vec![0.0; len + 1]).is_err());
+        }
+    }
+
+    #[test]
+    fn parts_of_other_lengths_and_of_other_formats_are_refused() {
+        for format in BlockFormat::ALL {
+            let (bytes, len) = (vec![0xa5; 3 * format.block_bytes()], 3 * format.block_len());
+            let unpack = |bytes: &[u8], len, groups, parts| {
+                let (mut codes, mut parts) = (vec![0; len], vec![BlockPart::default(); parts]);
+                format.unpack_parts(bytes, &mut codes, &mut vec![BlockGroup::default(); groups], &mut parts)
+            };
+            let Some(part_len) = format.part_len() else {
+                assert_eq!(unpack(&bytes, len, 3, 3), Err(BlockError::NoParts { format }));
+                continue;
+            };
+            let parts = len / part_len;
+            assert_eq!(unpack(&bytes, len, 3, parts), Ok(()));
+            assert_eq!(unpack(&[], 0, 0, 0), Ok(()));
+            assert!(matches!(unpack(&bytes[1..], len, 3, parts), Err(BlockError::Bytes { .. })));
+            for (len, groups, parts) in
+                [(len - 1, 3, parts), (len, 2, parts), (len, 3, parts - 1), (len, 3, parts + 1)]
+            {
+                let error = unpack(&bytes, len, groups, parts);
+                assert!(matches!(error, Err(BlockError::Length { blocks: 3, .. })), "{error:?}");
+            }
         }
     }
 

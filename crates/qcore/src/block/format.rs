@@ -113,6 +113,23 @@ impl BlockFormat {
         }
     }
 
+    /// Consecutive values whose scale, and minimum if there is one, is that of the whole block
+    /// times an integer ([`unpack_parts`](Self::unpack_parts)); `None` where scales are no
+    /// products.
+    ///
+    /// ```
+    /// use qcore::BlockFormat;
+    /// assert_eq!(BlockFormat::Q5K.part_len(), Some(32));
+    /// assert_eq!(BlockFormat::Q5_1.part_len(), None);
+    /// ```
+    #[must_use]
+    pub const fn part_len(self) -> Option<usize> {
+        match self {
+            BlockFormat::Q4K | BlockFormat::Q5K | BlockFormat::Q6K => Some(self.group_len()),
+            _ => None,
+        }
+    }
+
     /// The code that stands for 0; 0 where there is a minimum.
     #[must_use]
     pub const fn zero_point(self) -> i8 {

@@ -1,7 +1,8 @@
 //! Weights in blocks, as files have them: scales between codes, byte by byte.
 
+mod bits;
 mod decode;
 mod format;
 
-pub use decode::{BlockError, BlockGroup};
+pub use decode::{BlockError, BlockGroup, BlockPart};
 pub use format::BlockFormat;

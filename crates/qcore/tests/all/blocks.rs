@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use qcore::{BlockFormat, BlockGroup};
+use qcore::{BlockFormat, BlockGroup, BlockPart};
 use safetensors::SafeTensors;
 
 use crate::fixture;
@@ -28,14 +28,33 @@ fn values_are_those_of_ggml() {
             let same = got.to_bits() == expected.to_bits() || (*got == 0.0 && *expected == 0.0);
             assert!(same, "{name}: {got} at {at}, expected {expected}");
         }
-        // The parts make the same values.
+        // Codes and groups make the same values.
         let mut codes = vec![0; values.len()];
         let mut groups = vec![BlockGroup::default(); values.len() / format.group_len()];
         format.unpack(blocks.data(), &mut codes, &mut groups).unwrap();
-        for (at, value) in values.into_iter().enumerate() {
+        for (at, &value) in values.iter().enumerate() {
             let group = groups[at / format.group_len()];
             let code = i32::from(codes[at]) - i32::from(format.zero_point());
             assert_eq!(code as f32 * group.scale + group.minimum, value, "{name}: {at}");
+        }
+        let Some(part_len) = format.part_len() else { continue };
+        let mut codes_again = vec![0; values.len()];
+        let mut wholes = vec![BlockGroup::default(); values.len() / format.block_len()];
+        let mut parts = vec![BlockPart::default(); values.len() / part_len];
+        format.unpack_parts(blocks.data(), &mut codes_again, &mut wholes, &mut parts).unwrap();
+        assert_eq!(codes_again, codes, "{name}");
+        for (at, &value) in values.iter().enumerate() {
+            let (whole, part) = (wholes[at / format.block_len()], parts[at / part_len]);
+            let group = groups[at / format.group_len()];
+            assert_eq!(whole.scale * f32::from(part.scale), group.scale, "{name}: {at}");
+            assert_eq!(whole.minimum * f32::from(part.minimum), group.minimum, "{name}: {at}");
+            assert!(part.minimum >= 0 && (format.has_minimum() || part.minimum == 0), "{name}: {at}");
+            // Exactly, but for the roundings of the two products and the sum.
+            let code = f64::from(codes[at]) - f64::from(format.zero_point());
+            let scaled = f64::from(whole.scale) * f64::from(part.scale) * code;
+            let minimum = f64::from(whole.minimum) * f64::from(part.minimum);
+            let bound = (scaled.abs() + minimum.abs()) * 4.0 * f64::from(f32::EPSILON);
+            assert!((scaled + minimum - f64::from(value)).abs() <= bound, "{name}: {at}");
         }
     }
     assert_eq!(seen.len(), BlockFormat::ALL.len());

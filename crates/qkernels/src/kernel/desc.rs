@@ -88,7 +88,7 @@ pub struct KernelDesc {
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
     pub(crate) float: Option<FloatBody>,
     /// Runs a tile of a product with a scale for each group of k, at most mr rows; `None` for
-    /// kernels that run such products group by group. Only for bands of 1.
+    /// kernels that run such products group by group.
     pub(crate) scaled: Option<unsafe fn(&mut ScaledTile<'_>)>,
     /// The body of products of 4-bit weights; `None` for the plain one, compiled for `level`.
     pub(crate) nibbles: Option<NibbleBody>,
@@ -120,7 +120,7 @@ impl KernelDesc {
 
     /// The body of weight-only products on panels with groups of `kr`; `None` for the plain one.
     pub(crate) fn float_body(&self, kr: usize) -> Option<&FloatBody> {
-        if kr == self.kr { self.float.as_ref() } else { self.nibbles.as_ref().map(|body| &body.float) }
+        if kr == self.kr { self.float.as_ref() } else { self.nibbles.as_ref()?.float.as_ref() }
     }
 
     /// Which row form this kernel reads.
@@ -210,8 +210,9 @@ pub(crate) struct NibbleBody {
     /// The body of tiles with minimums or parts; `None` for the plain one. All kernels have the
     /// same panels, so it may be that of another one, with no more features.
     pub(crate) parts: Option<NibbleParts>,
-    /// The body of weight-only products on expanded panels, which have groups of four k.
-    pub(crate) float: FloatBody,
+    /// The body of weight-only products on expanded panels, which have groups of four k; `None` for
+    /// the plain one.
+    pub(crate) float: Option<FloatBody>,
 }
 
 /// A kernel's own body for products of 4-bit weights with minimums, or with groups in parts.

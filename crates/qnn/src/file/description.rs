@@ -22,6 +22,8 @@ const VERSION_WITH_TENSORS: u32 = 3;
 /// The version of a file that has weights of 4 bits, or dynamic layers with groups, with other
 /// tensors or without.
 const VERSION_WITH_NIBBLES: u32 = 4;
+/// The version of a file that has weights with minimums, or with groups in parts.
+const VERSION_WITH_MINIMUMS: u32 = 5;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -68,6 +70,13 @@ pub(crate) struct LayerDescription {
     /// even k in the low half, of an odd one in the high half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nibbles: Option<usize>,
+    /// Whether the groups or channels of a dynamic or weight-only layer have minimums.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) minimums: bool,
+    /// How many consecutive k of a group have an integer that its scale is multiplied by, and one
+    /// for its minimum if there are minimums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) part: Option<usize>,
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.
@@ -134,8 +143,8 @@ impl Description {
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
-        if !(VERSION..=VERSION_WITH_NIBBLES).contains(&identity.version) {
-            return Err(LoadError::Version { expected: VERSION_WITH_NIBBLES, got: identity.version });
+        if !(VERSION..=VERSION_WITH_MINIMUMS).contains(&identity.version) {
+            return Err(LoadError::Version { expected: VERSION_WITH_MINIMUMS, got: identity.version });
         }
         let description = parsed.map_err(LoadError::Description)?;
         let expected = version(&description.layers, &description.tensors);
@@ -163,10 +172,12 @@ impl Description {
 
 /// The lowest version that knows everything of a file.
 fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
-    let is_new = |layer: &LayerDescription| {
+    let has_nibbles = |layer: &LayerDescription| {
         layer.nibbles.is_some() || (layer.dynamic.is_some() && layer.group.is_some())
     };
-    if layers.iter().any(is_new) {
+    if layers.iter().any(|layer| layer.minimums || layer.part.is_some()) {
+        VERSION_WITH_MINIMUMS
+    } else if layers.iter().any(has_nibbles) {
         VERSION_WITH_NIBBLES
     } else if tensors.is_empty() {
         VERSION
@@ -187,6 +198,8 @@ impl LayerDescription {
             dynamic: None,
             group: None,
             nibbles: None,
+            minimums: false,
+            part: None,
         }
     }
 

@@ -9,6 +9,10 @@
 //! - `dynamic`: as `static`, but bias F32 and nothing of the input. Scales and zero points are (n,
 //!   groups) where k is cut into groups. Weights of 4 bits are U8 (n, k / 2 rounded up), the code
 //!   of an even k in the low half of its byte; zero points are then written unless all are 8.
+//!   `X.weight_minimum` F32, as the scales, has what is added to each value, if anything is; zero
+//!   points of 4 bits are then written unless all are 0. Where groups are cut into parts,
+//!   `X.weight_part_scale` I8 (n, parts) has an integer for each that the group's scale is
+//!   multiplied by, and `X.weight_part_minimum` I8 (n, parts) one for its minimum if it has one.
 //! - `weight_only`: as `dynamic`.
 //!
 //! Tensors that are no part of a layer are F32; the description names them.
@@ -30,9 +34,9 @@ use crate::config::form::Form;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::stored::{StoredForm, StoredGroups, StoredLayer, StoredParts};
 use crate::layer::tensor::FloatTensor;
-use crate::layer::weight_codes::{StoredCodes, USUAL_NIBBLE_ZERO};
+use crate::layer::weight_codes::{StoredCodes, usual_zero_point};
 use crate::tree::chain::check_names;
 
 /// A model's file, its checksum verified: layers are taken out one by one, packed for the CPU at
@@ -151,7 +155,7 @@ impl<'d> LayerFile<'d> {
 
     fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
         let activation = described.function()?;
-        let LayerDescription { name, form, input, dynamic, group, nibbles, .. } = described;
+        let LayerDescription { name, form, input, dynamic, group, nibbles, minimums, part, .. } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let scaled = matches!(form, Form::Dynamic | Form::WeightOnly);
         let fields = [
@@ -159,6 +163,8 @@ impl<'d> LayerFile<'d> {
             ("dynamic", dynamic.is_some(), form == Form::Dynamic),
             ("group", group.is_some(), scaled && group.is_some()),
             ("nibbles", nibbles.is_some(), scaled && nibbles.is_some()),
+            ("minimums", minimums, scaled && minimums),
+            ("part", part.is_some(), scaled && group.is_some() && part.is_some()),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -184,7 +190,18 @@ impl<'d> LayerFile<'d> {
         };
         let scales = self.file.take_shaped(&format!("{name}.weight_scale"), Dtype::F32, &shape)?;
         let zero_points = self.file.take_if_there(&format!("{name}.weight_zero_point"), Dtype::I8, &shape)?;
-        let rest = self.read_rest(&name, n, input, dynamic, group)?;
+        let groups = StoredGroups {
+            len: group,
+            minimums: match minimums {
+                false => None,
+                true => {
+                    let tensor = format!("{name}.weight_minimum");
+                    Some(self.file.take_shaped(&tensor, Dtype::F32, &shape)?.to_f32())
+                }
+            },
+            parts: part.map(|len| self.read_parts(&name, [n, k], len, minimums)).transpose()?,
+        };
+        let rest = self.read_rest(&name, n, input, dynamic, groups)?;
         let codes = nibbles.and_then(|k| weight.to_nibbles(k));
         if nibbles.is_some() && codes.is_none() {
             return Err(LoadError::Padding { tensor });
@@ -199,13 +216,33 @@ impl<'d> LayerFile<'d> {
                 weight_scales: scales.to_f32(),
                 weight_zero_points: match zero_points {
                     Some(codes) => Some(bytemuck::cast_slice(&codes.data).to_vec()),
-                    None => nibbles.map(|_| vec![USUAL_NIBBLE_ZERO; shape.iter().product()]),
+                    None => match usual_zero_point(if nibbles.is_some() { 4 } else { 8 }, minimums) {
+                        0 => None,
+                        usual => Some(vec![usual; shape.iter().product()]),
+                    },
                 },
                 activation,
             };
             stored.layer(rest, kernel)
         };
         build().map_err(|error| LoadError::Layer { layer: name, error })
+    }
+
+    /// The integers of parts of `len` weights.
+    fn read_parts(
+        &mut self,
+        name: &str,
+        [n, k]: [usize; 2],
+        len: usize,
+        minimums: bool,
+    ) -> Result<StoredParts, LoadError> {
+        let shape = [n, k.div_ceil(len.max(1))];
+        let mut take = |kind: &str| -> Result<Vec<i8>, LoadError> {
+            let tensor = self.file.take_shaped(&format!("{name}.weight_part_{kind}"), Dtype::I8, &shape)?;
+            Ok(bytemuck::cast_slice(&tensor.data).to_vec())
+        };
+        let scales = take("scale")?;
+        Ok(StoredParts { len, scales, minimums: minimums.then(|| take("minimum")).transpose()? })
     }
 
     /// What only layers of one form have: by `input` a static one, by `dynamic` a dynamic one.
@@ -215,15 +252,15 @@ impl<'d> LayerFile<'d> {
         n: usize,
         input: Option<InputDescription>,
         dynamic: Option<DynamicDescription>,
-        group: Option<usize>,
+        groups: StoredGroups,
     ) -> Result<StoredForm, LoadError> {
         let bias_type = if input.is_some() { Dtype::I32 } else { Dtype::F32 };
         let bias = self.file.take_if_there(&format!("{name}.bias"), bias_type, &[n])?;
         let Some(input) = input else {
             let bias = bias.map(|bias| bias.to_f32());
             return Ok(match dynamic {
-                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()?, group },
-                None => StoredForm::WeightOnly { bias, group },
+                Some(dynamic) => StoredForm::Dynamic { bias, activations: dynamic.dynamic()?, groups },
+                None => StoredForm::WeightOnly { bias, groups },
             });
         };
         let scale = self.file.take_shaped(&format!("{name}.input_scale"), Dtype::F32, &[])?.to_f32();

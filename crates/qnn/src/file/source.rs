@@ -167,9 +167,9 @@ impl Checkpoint<'_> {
 }
 
 impl GgufFile<'_> {
-    /// The whole file, for a constructor that takes a [`Source`]. Weights whose codes products take
-    /// as they are become layers of this form, on [`Kernel::select`]; others, floats and the K
-    /// formats among them, stay in f32, for the [pass](crate::quantize_model) to quantize.
+    /// The whole file, for a constructor that takes a [`Source`]. Weights in blocks become layers
+    /// of this form, on [`Kernel::select`]; floats stay in f32, for the
+    /// [pass](crate::quantize_model) to quantize.
     pub fn source(&mut self, form: CodesForm) -> Source<'_> {
         self.form = form;
         Source { file: self, prefix: String::new() }

@@ -176,11 +176,16 @@ impl Writer {
     /// of groups if there are several, or if it is asked for.
     fn add_scaled(&mut self, name: &str, weights: &ScaledWeights, with_group: bool) {
         let (n, k) = (weights.n(), weights.k());
-        let grouped = with_group || weights.group_len() < k;
+        let (minimums, part) = (weights.minimums(), weights.part_len());
+        // The length of parts divides that of groups, which a channel shorter than a group does not
+        // say.
+        let grouped = with_group || part.is_some() || weights.group_len() < k;
         let nibbles = weights.bits() == 4;
         if let Some(description) = self.layers.last_mut() {
             description.group = grouped.then(|| weights.group_len());
             description.nibbles = nibbles.then_some(k);
+            description.minimums = minimums.is_some();
+            description.part = part;
         }
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
         let codes = weights.unpack();
@@ -189,7 +194,20 @@ impl Writer {
         self.add_tensor(name, "weight", weight);
         self.add_tensor(name, "weight_scale", Tensor::of_f32(shape.clone(), &weights.scales()));
         if let Some(zero_points) = stored_zero_points(weights) {
-            self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape, zero_points));
+            self.add_tensor(name, "weight_zero_point", Tensor::of_i8(shape.clone(), zero_points));
+        }
+        let has_minimums = minimums.is_some();
+        if let Some(minimums) = minimums {
+            self.add_tensor(name, "weight_minimum", Tensor::of_f32(shape, &minimums));
+        }
+        if let Some(scales) = weights.part_scales() {
+            let shape = vec![n, scales.len() / n.max(1)];
+            if has_minimums {
+                // A minimum that is the whole group's is that of each part.
+                let minimums = weights.part_minimums().unwrap_or_else(|| vec![1; scales.len()]);
+                self.add_tensor(name, "weight_part_minimum", Tensor::of_i8(shape.clone(), minimums));
+            }
+            self.add_tensor(name, "weight_part_scale", Tensor::of_i8(shape, scales));
         }
     }
 

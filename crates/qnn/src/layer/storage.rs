@@ -9,9 +9,9 @@ use core::ops::Add;
 pub struct Storage {
     /// Weights.
     pub weights: usize,
-    /// Scales, of weights and of the input.
+    /// Scales, of weights, of parts of them, and of the input.
     pub scales: usize,
-    /// Zero points, of weights and of the input.
+    /// Zero points, of weights and of the input, and minimums of weights.
     pub zero_points: usize,
     /// Bias.
     pub bias: usize,

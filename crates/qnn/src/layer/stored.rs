@@ -1,13 +1,13 @@
 //! Layers as files have them: codes and scales, and what only one form has.
 
 use qcore::{ActivationFunction, QParams};
-use qkernels::{Dynamic, Kernel};
+use qkernels::{Dynamic, Kernel, WeightScales};
 
 use super::dynamic::{DynamicLinear, DynamicParts};
 use super::layer_error::LayerError;
 use super::linear::Linear;
 use super::static_linear::build::{StaticLinear, StaticParts};
-use super::weight_codes::StoredCodes;
+use super::weight_codes::{StoredCodes, scales_of};
 use super::weight_only::WeightOnlyLinear;
 
 /// What a file has of a quantized layer, whatever its form. Values have not been checked.
@@ -24,8 +24,55 @@ pub(crate) struct StoredLayer<'w> {
 /// What a file has of a layer of one form only.
 pub(crate) enum StoredForm {
     Static { bias: Option<Vec<i32>>, input: QParams },
-    Dynamic { bias: Option<Vec<f32>>, activations: Dynamic, group: Option<usize> },
-    WeightOnly { bias: Option<Vec<f32>>, group: Option<usize> },
+    Dynamic { bias: Option<Vec<f32>>, activations: Dynamic, groups: StoredGroups },
+    WeightOnly { bias: Option<Vec<f32>>, groups: StoredGroups },
+}
+
+/// Groups of weights along k, and what they have besides scales and zero points.
+#[derive(Default)]
+pub(crate) struct StoredGroups {
+    /// Consecutive k of a group; `None` where a channel is one.
+    pub(crate) len: Option<usize>,
+    /// What is added to each value of a group (n, groups).
+    pub(crate) minimums: Option<Vec<f32>>,
+    pub(crate) parts: Option<StoredParts>,
+}
+
+/// Parts of groups, whose scales are those of the group times integers.
+pub(crate) struct StoredParts {
+    /// Consecutive k of a part.
+    pub(crate) len: usize,
+    /// The integers for scales (n, parts).
+    pub(crate) scales: Vec<i8>,
+    /// The integers for minimums (n, parts).
+    pub(crate) minimums: Option<Vec<i8>>,
+}
+
+impl StoredGroups {
+    /// Groups of `len` weights, or channels, with nothing else.
+    pub(crate) fn plain(len: Option<usize>) -> Self {
+        Self { len, ..Self::default() }
+    }
+
+    /// All that stands beside the codes of a matrix with these scales and zero points.
+    pub(crate) fn scales<'a>(&'a self, scales: &'a [f32], zero_points: Option<&'a [i8]>) -> WeightScales<'a> {
+        let mut scales = scales_of(scales, zero_points, self.len);
+        if let Some(minimums) = &self.minimums {
+            scales = scales.with_minimums(minimums);
+        }
+        if let Some(parts) = &self.parts {
+            scales = scales.with_parts(parts.len, &parts.scales);
+            if let Some(minimums) = &parts.minimums {
+                scales = scales.with_part_minimums(minimums);
+            }
+        }
+        scales
+    }
+
+    /// Whether there are only channels, with scales and zero points.
+    fn is_plain(&self) -> bool {
+        self.len.is_none() && self.minimums.is_none() && self.parts.is_none()
+    }
 }
 
 impl StoredLayer<'_> {
@@ -45,10 +92,11 @@ impl StoredLayer<'_> {
                 };
                 StaticLinear::new(parts, kernel)?.into()
             }
-            StoredForm::Dynamic { bias, activations, group }
-                if group.is_some() || matches!(weight, StoredCodes::Nibbles(_)) =>
+            StoredForm::Dynamic { bias, activations, groups }
+                if !groups.is_plain() || matches!(weight, StoredCodes::Nibbles(_)) =>
             {
-                let weights = weight.scaled(&weight_scales, weight_zero_points.as_deref(), group, kernel)?;
+                let scales = groups.scales(&weight_scales, weight_zero_points.as_deref());
+                let weights = weight.scaled_by(scales, kernel)?;
                 let layer = DynamicLinear::from_weights(weights, bias, activations)?;
                 layer.with_name(name).with_activation(activation).into()
             }
@@ -64,8 +112,9 @@ impl StoredLayer<'_> {
                 };
                 DynamicLinear::new(parts, kernel)?.into()
             }
-            StoredForm::WeightOnly { bias, group } => {
-                let weights = weight.scaled(&weight_scales, weight_zero_points.as_deref(), group, kernel)?;
+            StoredForm::WeightOnly { bias, groups } => {
+                let scales = groups.scales(&weight_scales, weight_zero_points.as_deref());
+                let weights = weight.scaled_by(scales, kernel)?;
                 let layer = WeightOnlyLinear::from_weights(weights, bias)?;
                 layer.with_name(name).with_activation(activation).into()
             }

@@ -45,18 +45,19 @@ impl<'w> StoredCodes<'w> {
         group: Option<usize>,
         kernel: Kernel,
     ) -> Result<ScaledWeights, LayerError> {
+        self.scaled_by(scales_of(scales, zero_points, group), kernel)
+    }
+
+    /// The codes packed, with whatever stands beside them.
+    pub(crate) fn scaled_by(
+        self,
+        scales: WeightScales<'_>,
+        kernel: Kernel,
+    ) -> Result<ScaledWeights, LayerError> {
         // Before packing, which allocates for each row: a matrix without elements may claim any
         // number.
         let (n, k) = self.shape();
         check_shape(n, k)?;
-        let scales = match group {
-            None => WeightScales::per_channel(scales),
-            Some(group) => WeightScales::per_group(scales, group),
-        };
-        let scales = match zero_points {
-            None => scales,
-            Some(zero_points) => scales.with_zero_points(zero_points),
-        };
         Ok(match self {
             StoredCodes::Bytes(codes) => ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?,
             StoredCodes::Nibbles(codes) => {
@@ -66,13 +67,32 @@ impl<'w> StoredCodes<'w> {
     }
 }
 
+/// A scale and perhaps a zero point for each channel, or for each group of `group` weights.
+pub(crate) fn scales_of<'a>(
+    scales: &'a [f32],
+    zero_points: Option<&'a [i8]>,
+    group: Option<usize>,
+) -> WeightScales<'a> {
+    let scales = match group {
+        None => WeightScales::per_channel(scales),
+        Some(group) => WeightScales::per_group(scales, group),
+    };
+    match zero_points {
+        None => scales,
+        Some(zero_points) => scales.with_zero_points(zero_points),
+    }
+}
+
 /// Checks that a layer has an output and an input.
 pub(crate) fn check_shape(n: usize, k: usize) -> Result<(), LayerError> {
     if n == 0 || k == 0 { Err(LayerError::Empty { n, k }) } else { Ok(()) }
 }
 
-/// The zero point of signed codes of 4 bits that are packed as 0 to 15.
-pub(crate) const USUAL_NIBBLE_ZERO: i8 = 8;
+/// The zero point that codes have by themselves: the middle of those of 4 bits, which are packed as
+/// 0 to 15, and 0 of others. Where a minimum is added, codes count from 0.
+pub(crate) fn usual_zero_point(bits: u32, minimums: bool) -> i8 {
+    if bits == 4 && !minimums { 8 } else { 0 }
+}
 
 /// Quantizes `weight` (n, k), row-major, as `config` says. Codes of at most 4 bits, -8 to 7 or 0 to
 /// 15, are packed two to a byte.
@@ -132,9 +152,9 @@ pub(crate) fn least_nibble(codes: CodeRange, zero_points: &[i8]) -> Option<i8> {
     [-8_i8, 0].into_iter().find(|&least| fits(least.into()))
 }
 
-/// The zero points of all groups, unless they are what codes of these bits have by themselves.
+/// The zero points of all groups, unless they are what such codes have by themselves.
 pub(crate) fn stored_zero_points(weights: &ScaledWeights) -> Option<Vec<i8>> {
-    let usual = if weights.bits() == 4 { USUAL_NIBBLE_ZERO } else { 0 };
+    let usual = usual_zero_point(weights.bits(), weights.minimums().is_some());
     let all = weights.zero_points();
     let all = all.unwrap_or_else(|| vec![0; weights.n() * weights.groups()]);
     all.iter().any(|&zero_point| zero_point != usual).then_some(all)
@@ -144,10 +164,13 @@ pub(crate) fn stored_zero_points(weights: &ScaledWeights) -> Option<Vec<i8>> {
 pub(crate) fn scaled_storage(weights: &ScaledWeights, bias: Option<&[f32]>) -> Storage {
     let (n, k) = (weights.n(), weights.k());
     let groups = n * weights.groups();
+    let parts = weights.part_len().map_or(0, |len| n * k.div_ceil(len));
+    let minimums = if weights.minimums().is_some() { 4 * groups + parts } else { 0 };
+    let zero_points = if stored_zero_points(weights).is_some() { groups } else { 0 };
     Storage {
         weights: n * if weights.bits() == 4 { k.div_ceil(2) } else { k },
-        scales: 4 * groups,
-        zero_points: if stored_zero_points(weights).is_some() { groups } else { 0 },
+        scales: 4 * groups + parts,
+        zero_points: zero_points + minimums,
         bias: 4 * bias.map_or(0, <[f32]>::len),
     }
 }

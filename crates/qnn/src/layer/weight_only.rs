@@ -84,7 +84,7 @@ impl WeightOnlyLinear {
     head_methods!();
     head_setters!();
 
-    /// Codes, scales and zero points.
+    /// Codes, scales and zero points, and minimums and parts where there are any.
     pub fn weights(&self) -> &ScaledWeights {
         &self.weights
     }
@@ -105,7 +105,7 @@ impl WeightOnlyLinear {
     }
 
     /// Bytes that must be stored: weights, scales, zero points (a byte each, unless all are 0, or 8
-    /// for 4 bits), bias.
+    /// for 4 bits), minimums, bias.
     pub fn storage(&self) -> Storage {
         scaled_storage(&self.weights, self.bias.as_deref())
     }

@@ -7,7 +7,9 @@ use qcore::{
     ActivationFunction, AffineRange, CodeRange, Kind, QParams, Range, Rounding, ScaleArithmetic, Scheme,
     SymmetricDivisor, ZeroPointOrder, ZeroScale,
 };
-use qkernels::{Dynamic, Kernel, MatMut, MatRef, Threads};
+use qkernels::{
+    Dynamic, Kernel, MatMut, MatRef, PackedNibbles, PackedWeights, ScaledWeights, Threads, WeightScales,
+};
 use qnn::{
     DynamicLinear, DynamicParts, FloatLinear, LayerError, LayerFile, Linear, LinearWorkspace, LoadError, Mlp,
     StaticLinear, StaticParts, WeightConfig, WeightGranularity, WeightOnlyLinear, layers_to_bytes,
@@ -326,6 +328,70 @@ fn what_a_file_says_of_an_input_is_not_trusted() {
     );
 }
 
+/// Codes with minimums, with parts, or with both: what a layer has besides, of these numbers.
+#[derive(Debug)]
+struct Scaled {
+    n: usize,
+    k: usize,
+    /// The length of groups, in parts.
+    group: usize,
+    part_len: usize,
+    minimums: bool,
+    parts: bool,
+    part_minimums: bool,
+    zero_points: bool,
+    nibbles: bool,
+    seed: u64,
+}
+
+impl Scaled {
+    fn weights(&self) -> ScaledWeights {
+        let Self { n, k, part_len, .. } = *self;
+        let mut state = self.seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let group_len = self.group * part_len;
+        let (groups, parts) = (n * k.div_ceil(group_len), n * k.div_ceil(part_len));
+        let codes: Vec<u8> = (0..n * k).map(|_| next() & 15).collect();
+        let scales: Vec<f32> = (0..groups).map(|_| f32::from(next()) - 100.0).collect();
+        let minimums: Vec<f32> = (0..groups).map(|_| f32::from(next()) - 100.0).collect();
+        let zero_points: Vec<i8> = (0..groups).map(|_| (next() & 15).cast_signed()).collect();
+        let part_scales: Vec<i8> = (0..parts).map(|_| next().cast_signed()).collect();
+        let part_minimums: Vec<i8> = (0..parts).map(|_| (next() & 127).cast_signed()).collect();
+        let mut all = WeightScales::per_group(&scales, group_len);
+        if self.minimums {
+            all = all.with_minimums(&minimums);
+        }
+        if self.parts {
+            all = all.with_parts(part_len, &part_scales);
+        }
+        if self.part_minimums && self.parts && self.minimums {
+            all = all.with_part_minimums(&part_minimums);
+        }
+        if self.zero_points {
+            all = all.with_zero_points(&zero_points);
+        }
+        if self.nibbles {
+            let codes = PackedNibbles::from_nk(MatRef::new(&codes, n, k).unwrap(), kernel()).unwrap();
+            return ScaledWeights::of_nibbles(codes, all).unwrap();
+        }
+        let codes: Vec<i8> = codes.into_iter().map(u8::cast_signed).collect();
+        let codes = PackedWeights::from_nk(MatRef::new(&codes, n, k).unwrap(), kernel()).unwrap();
+        ScaledWeights::new(codes, all).unwrap()
+    }
+}
+
+fn scaled() -> impl Strategy<Value = Scaled> {
+    let lengths = (1..4_usize, 1..70_usize, 1..4_usize, select(vec![16_usize, 32]));
+    let choices = (any::<[bool; 5]>(), any::<u64>());
+    (lengths, choices).prop_map(|((n, k, group, part_len), (choices, seed))| {
+        let [minimums, parts, part_minimums, zero_points, nibbles] = choices;
+        Scaled { n, k, group, part_len, minimums, parts, part_minimums, zero_points, nibbles, seed }
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -366,6 +432,35 @@ proptest! {
         for layer in layers.into_iter().flatten() {
             let restored = saved(&layer);
             prop_assert!(same(&run(&restored, &x), &run(&layer, &x)));
+        }
+    }
+
+    #[test]
+    fn minimums_and_parts_are_saved(scaled in scaled()) {
+        let weights = scaled.weights();
+        let layers = [
+            WeightOnlyLinear::from_weights(weights.clone(), None).unwrap().with_name("fc").into(),
+            DynamicLinear::from_weights(weights.clone(), None, Dynamic::default()).unwrap().with_name("fc").into(),
+        ];
+        let x: Vec<f32> = (0..scaled.k).map(|i| (i as f32).cos()).collect();
+        for layer in layers {
+            let restored = saved(&layer);
+            prop_assert!(same(&run(&restored, &x), &run(&layer, &x)));
+            prop_assert_eq!(restored.storage(), layer.storage());
+            let (minimums, part_len, part_scales) = match &restored {
+                Linear::WeightOnly(layer) => {
+                    let weights = layer.weights();
+                    prop_assert_eq!(weights.dequantize(), scaled.weights().dequantize());
+                    (weights.minimums(), weights.part_len(), weights.part_scales())
+                }
+                Linear::Dynamic(layer) => {
+                    let weights = layer.weights();
+                    (weights.minimums(), weights.part_len(), weights.part_scales())
+                }
+                other => panic!("{}", other.form()),
+            };
+            prop_assert_eq!(minimums, weights.minimums());
+            prop_assert_eq!((part_len, part_scales), (weights.part_len(), weights.part_scales()));
         }
     }
 }

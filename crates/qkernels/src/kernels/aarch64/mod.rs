@@ -6,6 +6,8 @@ use crate::kernel::desc::KernelDesc;
 mod neon;
 mod neon_dotprod;
 mod neon_i8mm;
+mod nibbles;
+mod scaled;
 mod simd;
 mod tile;
 mod vec128;

@@ -15,14 +15,16 @@
 use core::arch::aarch64::*;
 use core::ops::Range;
 
+use super::scaled::scaled_body;
 use super::simd::load_i8x16;
 use super::strip::{bodies, strip_body};
-use super::tile::{self, tile_body};
-use super::{store, vec128};
+use super::tile::{self, row_products, tile_body};
+use super::{nibbles, store, vec128};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
-use crate::kernel::strip::{Strip, Tile};
+use crate::kernel::scaled_tile::ScaledTile;
+use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
 
@@ -50,8 +52,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
-    scaled: None,
-    nibbles: None,
+    scaled: Some(run_scaled),
+    nibbles: Some(nibbles::neon::BODY),
     peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
 };
 
@@ -100,6 +102,8 @@ fn to_rows(sums: Sums) -> [int32x4_t; BAND] {
 
 strip_body!("neon");
 tile_body!("neon");
+row_products!("neon");
+scaled_body!("neon", 1: (1, 1) (2, 2) (3, 1) (4, 1) (5, 1));
 
 #[target_feature(enable = "neon")]
 fn peak(iterations: u64) -> i32 {

@@ -9,14 +9,16 @@
 use core::arch::aarch64::*;
 use core::ops::Range;
 
+use super::scaled::scaled_body;
 use super::simd::{load_i8x16, smmla};
 use super::strip::{bodies, strip_body};
-use super::tile::{self, single_row, tile_body};
-use super::{store, vec128};
+use super::tile::{self, row_products, single_row, tile_body};
+use super::{nibbles, store, vec128};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
-use crate::kernel::strip::{Strip, Tile};
+use crate::kernel::scaled_tile::ScaledTile;
+use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
 
@@ -44,8 +46,8 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
-    scaled: None,
-    nibbles: None,
+    scaled: Some(run_scaled),
+    nibbles: Some(nibbles::i8mm::BODY),
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };
 
@@ -97,7 +99,14 @@ fn to_rows(sums: Sums) -> [int32x4_t; BAND] {
 
 strip_body!("neon,i8mm");
 tile_body!("neon,i8mm");
+row_products!("neon,i8mm");
 single_row!("neon,i8mm");
+scaled_body!(
+    "neon,i8mm",
+    1: (1, 1) (2, 4) (3, 4) (4, 4) (5, 2) (6, 2) (7, 2) (8, 2),
+    2: (1, 1) (2, 4) (3, 2) (4, 2) (5, 1) (6, 1) (7, 1) (8, 1),
+    3: (1, 1) (2, 2) (3, 1) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1)
+);
 
 #[target_feature(enable = "neon,i8mm")]
 fn peak(iterations: u64) -> i32 {

@@ -12,6 +12,14 @@ pub(super) fn load_i8x16(bytes: &[i8; 16]) -> int8x16_t {
     unsafe { vld1q_s8(bytes.as_ptr()) }
 }
 
+/// Loads 8 bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn load_i8x8(bytes: &[i8; 8]) -> int8x8_t {
+    // SAFETY: the reference covers the 8 bytes read, and the load asks for no alignment.
+    unsafe { vld1_s8(bytes.as_ptr()) }
+}
+
 /// Loads four int32.
 #[inline]
 #[target_feature(enable = "neon")]

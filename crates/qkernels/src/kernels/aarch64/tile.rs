@@ -21,31 +21,33 @@ macro_rules! tile_body {
         #[target_feature(enable = $features)]
         fn body<const M: usize, const V: usize, const U: usize>(strip: &mut Strip<'_, '_>) {
             while let Some(mut tile) = strip.next_tile_of(M) {
-                let mut acc = sums::<M, V, U>(&tile);
+                let mut acc = products::<M, V, U>((tile.a, tile.a_stride), tile.b, tile.groups);
                 tile::end!(tile, acc, M, V);
             }
         }
 
+        /// The products of bands, `a_stride` bytes apart, and a panel of `groups`.
         #[inline]
         #[target_feature(enable = $features)]
-        fn sums<const M: usize, const V: usize, const U: usize>(
-            tile: &Tile<'_, '_, '_>,
+        fn products<const M: usize, const V: usize, const U: usize>(
+            (a, a_stride): (&[u8], usize),
+            b: &[i8],
+            groups: usize,
         ) -> [[int32x4_t; V]; M] {
             const BANDS: usize = KERNEL.mr / BAND;
-            let groups = tile.groups;
+            let bytes: &[i8] = bytemuck::must_cast_slice(a);
             let (bands, steps) = (M.div_ceil(BAND), groups / U);
             // Loops, not `from_fn`: closures called from code without the target features are not
             // inlined.
             let mut a: [&[[i8; 16]]; BANDS] = [&[]; BANDS];
             let mut a_steps: [&[[[i8; 16]; U]]; BANDS] = [&[]; BANDS];
-            let bytes: &[i8] = bytemuck::must_cast_slice(tile.a);
             for i in 0..bands {
-                a[i] = &bytes[i * tile.a_stride..].as_chunks::<16>().0[..groups];
+                a[i] = &bytes[i * a_stride..].as_chunks::<16>().0[..groups];
                 a_steps[i] = &a[i].as_chunks::<U>().0[..steps];
             }
             let mut partial = [[[no_sums(); V]; BANDS]; U];
             // This is as long as `a`, so one bounds check serves all.
-            let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..groups];
+            let b = &b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..groups];
             let b_steps = &b.as_chunks::<U>().0[..steps];
             for g in 0..steps {
                 for u in 0..U {
@@ -90,45 +92,58 @@ macro_rules! tile_body {
 }
 pub(super) use tile_body;
 
-/// `fn single_row<V>`, for kernels whose bands have several rows. A row that is alone lies as it
-/// is, so one vector of it holds a group for each of several steps, as many as a band has rows.
-/// Step u multiplies by part u of the vector and has sums of its own.
+/// `fn row_products<V>`: those of a row that lies as it is. For kernels whose bands have several
+/// rows, one vector of it holds a group for each of several steps, as many as a band has rows. Step
+/// u multiplies by part u of the vector and has sums of its own.
+macro_rules! row_products {
+    ($features:literal) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn row_products<const V: usize>(a: &[u8], b: &[i8], groups: usize) -> [int32x4_t; V] {
+            let a: &[i8] = bytemuck::must_cast_slice(&a[..groups * 16 / BAND]);
+            let (a_steps, a_rest) = a.as_chunks::<16>();
+            let b = &b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..groups];
+            let (b_steps, b_rest) = b.as_chunks::<BAND>();
+            let mut partial = [[no_sums(); V]; BAND];
+            for (x, b) in a_steps.iter().zip(b_steps) {
+                let x = load_i8x16(x);
+                store::unrolled!(u in BAND, {
+                    for v in 0..V {
+                        let w = load_weights(&b[u][v]);
+                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
+                    }
+                });
+            }
+            let mut last = [0; 16];
+            last[..a_rest.len()].copy_from_slice(a_rest);
+            let x = load_i8x16(&last);
+            for u in 0..BAND {
+                if let Some(b) = b_rest.get(u) {
+                    for v in 0..V {
+                        partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, load_weights(&b[v]));
+                    }
+                }
+            }
+            let mut sums = [vec128::zero(); V];
+            for u in 0..BAND {
+                for v in 0..V {
+                    sums[v] = vec128::add(sums[v], to_rows(partial[u][v])[u]);
+                }
+            }
+            sums
+        }
+    };
+}
+pub(super) use row_products;
+
+/// `fn single_row<V>`: tiles of one row.
 macro_rules! single_row {
     ($features:literal) => {
         #[target_feature(enable = $features)]
         fn single_row<const V: usize>(strip: &mut Strip<'_, '_>) {
             const M: usize = 1;
             while let Some(mut tile) = strip.next_tile_of(M) {
-                let a: &[i8] = bytemuck::must_cast_slice(&tile.a[..tile.groups * 16 / BAND]);
-                let (a_steps, a_rest) = a.as_chunks::<16>();
-                let (b, _) = tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>();
-                let (b_steps, b_rest) = b.as_chunks::<BAND>();
-                let mut partial = [[no_sums(); V]; BAND];
-                for (x, b) in a_steps.iter().zip(b_steps) {
-                    let x = load_i8x16(x);
-                    store::unrolled!(u in BAND, {
-                        for v in 0..V {
-                            let w = load_weights(&b[u][v]);
-                            partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, w);
-                        }
-                    });
-                }
-                let mut last = [0; 16];
-                last[..a_rest.len()].copy_from_slice(a_rest);
-                let x = load_i8x16(&last);
-                for u in 0..BAND {
-                    if let Some(b) = b_rest.get(u) {
-                        for v in 0..V {
-                            partial[u][v] = multiply_add(partial[u][v], u..u + 1, x, load_weights(&b[v]));
-                        }
-                    }
-                }
-                let mut acc = [[vec128::zero(); V]; 1];
-                for u in 0..BAND {
-                    for v in 0..V {
-                        acc[0][v] = vec128::add(acc[0][v], to_rows(partial[u][v])[u]);
-                    }
-                }
+                let mut acc = [row_products::<V>(tile.a, tile.b, tile.groups)];
                 tile::end!(tile, acc, M, V);
             }
         }

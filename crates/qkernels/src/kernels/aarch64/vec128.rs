@@ -52,6 +52,33 @@ pub(super) fn subtract_product(sum: int32x4_t, row: i32, channels: int32x4_t) ->
     vmlsq_s32(sum, vdupq_n_s32(row), channels)
 }
 
+/// `sum + a * b`, wrapping.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_product(sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    vmlaq_s32(sum, a, b)
+}
+
+/// The entries of columns from `first` on; ones where there are none.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn of_columns<const V: usize>(entries: &[i8], first: usize) -> [int32x4_t; V] {
+    let mut vectors = [vdupq_n_s32(1); V];
+    if let Some(entries) = entries.get(first..first + V * LANES) {
+        for (vector, entries) in vectors.iter_mut().zip(entries.as_chunks::<LANES>().0) {
+            *vector = load_i32x4(&entries.map(i32::from));
+        }
+    }
+    vectors
+}
+
+/// The sums of two vectors, lane by lane.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_f32s(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vaddq_f32(a, b)
+}
+
 /// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -91,8 +118,16 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [float32x4_t; V] {
 /// [`qcore::dequantize_acc`].
 #[inline]
 #[target_feature(enable = "neon")]
-fn scale(sum: int32x4_t, factor: float32x4_t) -> float32x4_t {
+pub(super) fn scale(sum: int32x4_t, factor: float32x4_t) -> float32x4_t {
     vmulq_f32(vcvtq_f32_s32(sum), factor)
+}
+
+/// Adds a term to results.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_term(y: &mut [f32; LANES], term: float32x4_t) {
+    let results = vreinterpretq_f32_s32(load_i32x4(bytemuck::must_cast_ref(y)));
+    store_f32s(y, vaddq_f32(results, term));
 }
 
 /// [`qcore::dequantize_acc_bias`].

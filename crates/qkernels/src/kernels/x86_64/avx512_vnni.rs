@@ -6,6 +6,7 @@
 //! read where it lies. One group of four k takes 11 loads for 24 products.
 
 mod nibbles;
+mod nibbles_parts;
 mod signed;
 mod steps;
 

@@ -17,7 +17,7 @@ use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile};
 
 /// Without that of minimums and parts, `nibbles256_parts`, which has it in addition.
-pub(super) const PLAIN: NibbleBody = NibbleBody { rows: 6, run, parts: None, float: float256::QUADS };
+pub(super) const PLAIN: NibbleBody = NibbleBody { rows: 6, run, parts: None, float: Some(float256::QUADS) };
 
 /// Vectors of a panel.
 pub(super) const V: usize = NIBBLE_COLUMNS / LANES;

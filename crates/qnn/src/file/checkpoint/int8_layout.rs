@@ -9,7 +9,7 @@ use super::layers::Checkpoint;
 use crate::file::tensors::TensorFileError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::stored::{StoredForm, StoredLayer};
+use crate::layer::stored::{StoredForm, StoredGroups, StoredLayer};
 use crate::layer::weight_codes::StoredCodes;
 
 /// The form that a layer with int8 weights will have.
@@ -132,8 +132,12 @@ impl Checkpoint<'_> {
                 let bias = bias.map(|bias| int32_bias(name, &bias, &input, &weight_scales)).transpose()?;
                 StoredForm::Static { bias, input }
             }
-            Int8Form::Dynamic { activations, group } => StoredForm::Dynamic { bias, activations, group },
-            Int8Form::WeightOnly { group } => StoredForm::WeightOnly { bias, group },
+            Int8Form::Dynamic { activations, group } => {
+                StoredForm::Dynamic { bias, activations, groups: StoredGroups::plain(group) }
+            }
+            Int8Form::WeightOnly { group } => {
+                StoredForm::WeightOnly { bias, groups: StoredGroups::plain(group) }
+            }
         };
         let build = || {
             let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;

@@ -1,6 +1,6 @@
 //! Why a GGUF file, or a layer of it, could not be read.
 
-use qcore::{BlockError, BlockFormat};
+use qcore::BlockError;
 
 use super::tensor_type::GgufType;
 use crate::layer::float::FloatLinearError;
@@ -192,16 +192,6 @@ pub enum GgufError {
         tensor: String,
         /// Its type.
         got: GgufType,
-    },
-    /// A weight has codes that no product takes as they are.
-    #[error(
-        "tensor {tensor:?} is {format}, whose minima or scales of scales no product takes yet: take the layer in f32"
-    )]
-    Codes {
-        /// The tensor.
-        tensor: String,
-        /// Its type.
-        format: BlockFormat,
     },
     /// A tensor is left that nobody took.
     #[error("tensor {tensor:?} was not taken, and {} more", .count - 1)]

@@ -2,25 +2,24 @@
 
 use std::borrow::Cow;
 
-use qcore::{ActivationFunction, BlockFormat, BlockGroup};
-use qkernels::{Kernel, MatRef, ScaledWeights};
+use qcore::ActivationFunction;
+use qkernels::Kernel;
 use safetensors::Dtype;
 
 use super::container::{GgufFile, GgufTensor};
 use super::error::GgufError;
-use super::tensor_type::{GgufType, format_with_codes};
+use super::tensor_type::GgufType;
 use crate::file::codes_form::CodesForm;
 use crate::file::tensors::Tensor;
 use crate::layer::float::FloatLinear;
-use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
 use crate::layer::tensor::FloatTensor;
-use crate::layer::weight_codes::StoredCodes;
 
 impl GgufFile<'_> {
     /// Takes a layer out: `name.weight` (n, k) and, if it is there, `name.bias` (n) of floats.
-    /// Codes go to the kernel's form without a matrix of floats between: those of Q4_0 keep their
-    /// 4 bits, others take 8. If it fails, all tensors stay.
+    /// Codes go to the kernel's form without a matrix of floats between: those of Q4_0, Q4_1 and
+    /// Q4_K keep their 4 bits, others take 8. Minimums and scales of scales are those of the file,
+    /// too. If it fails, all tensors stay.
     ///
     /// # Errors
     /// [`GgufError`] if a tensor is missing or has another shape, or a type that has no such form,
@@ -77,9 +76,9 @@ impl GgufFile<'_> {
 
     /// The form of a layer with this weight, for a constructor that does not ask for one.
     pub(in crate::file) fn source_form(&self, weight: &str) -> CodesForm {
-        match self.describe(weight).map(|(element, _)| format_with_codes(element)) {
-            Some(None) => CodesForm::Float,
-            _ => self.form,
+        match self.describe(weight) {
+            None | Some((GgufType::Blocks(_), _)) => self.form,
+            Some(_) => CodesForm::Float,
         }
     }
 
@@ -109,47 +108,13 @@ impl GgufFile<'_> {
         };
         let of_layer = |error| GgufError::Layer { layer: name.to_owned(), error };
         if let CodesForm::Float = form {
-            // Whatever the type: not all codes can be packed.
+            // Whatever the type: floats have no codes.
             let layer = FloatLinear::from_parts(name.to_owned(), n, k, found.values(weight)?, bias)?;
             return Ok(layer.with_activation(activation).into());
         }
-        let weights = scaled(found, weight, (n, k), kernel)?.map_err(of_layer)?;
+        let weights = found.scaled(weight, (n, k), kernel)?.map_err(of_layer)?;
         form.layer(name, weights, bias, activation, of_layer)
     }
-}
-
-/// The codes of a matrix (n, k), packed. What the codes do not make is the inner error.
-fn scaled(
-    found: &GgufTensor<'_>,
-    tensor: &str,
-    (n, k): (usize, usize),
-    kernel: Kernel,
-) -> Result<Result<ScaledWeights, LayerError>, GgufError> {
-    let tensor = || tensor.to_owned();
-    let format = match (format_with_codes(found.element), found.element) {
-        (Some(format), _) => format,
-        (None, GgufType::Blocks(format)) => return Err(GgufError::Codes { tensor: tensor(), format }),
-        (None, got @ GgufType::Other(_)) => return Err(GgufError::Type { tensor: tensor(), got }),
-        (None, got) => return Err(GgufError::NoCodes { tensor: tensor(), got }),
-    };
-    let blocks = found.data.len() / format.block_bytes();
-    let mut codes = vec![0i8; blocks * format.block_len()];
-    let mut groups = vec![BlockGroup::default(); blocks];
-    format.unpack(found.data, &mut codes, &mut groups)?;
-    let scales: Vec<f32> = groups.iter().map(|group| group.scale).collect();
-    let group = Some(format.group_len());
-    let mut pack = || match format {
-        BlockFormat::Q4_0 => {
-            let codes = MatRef::new(bytemuck::cast_slice::<i8, u8>(&codes), n, k)?;
-            let zero_points = vec![format.zero_point(); scales.len()];
-            StoredCodes::Nibbles(codes).scaled(&scales, Some(&zero_points), group, kernel)
-        }
-        _ => {
-            codes.iter_mut().for_each(|code| *code -= format.zero_point());
-            StoredCodes::Bytes(MatRef::new(&codes, n, k)?).scaled(&scales, None, group, kernel)
-        }
-    };
-    Ok(pack())
 }
 
 impl GgufTensor<'_> {

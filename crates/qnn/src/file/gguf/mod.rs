@@ -1,5 +1,6 @@
 //! GGUF, the files of llama.cpp and its relatives: metadata, and tensors in ggml's types.
 
+mod codes;
 pub(crate) mod container;
 mod cursor;
 pub(crate) mod error;

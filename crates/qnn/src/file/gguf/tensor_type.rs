@@ -74,16 +74,6 @@ impl GgufType {
     }
 }
 
-/// The format of weights whose codes products take as they are.
-pub(super) fn format_with_codes(element: GgufType) -> Option<BlockFormat> {
-    match element {
-        GgufType::Blocks(format) => {
-            (format.group_len() == format.block_len() && !format.has_minimum()).then_some(format)
-        }
-        _ => None,
-    }
-}
-
 impl fmt::Display for GgufType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

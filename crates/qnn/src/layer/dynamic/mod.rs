@@ -159,7 +159,7 @@ impl DynamicLinear {
     head_methods!();
     head_setters!();
 
-    /// Codes, scales and zero points.
+    /// Codes, scales and zero points, and minimums and parts where there are any.
     pub fn weights(&self) -> &DynamicWeights {
         &self.weights
     }

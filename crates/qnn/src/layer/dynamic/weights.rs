@@ -16,7 +16,7 @@ pub enum DynamicWeights {
         /// The scales (n).
         scales: Vec<f32>,
     },
-    /// 4 bits, or a scale for each group of k.
+    /// 4 bits, or a scale for each group of k, perhaps with minimums and parts.
     Scaled(ScaledWeights),
 }
 
@@ -73,7 +73,38 @@ impl DynamicWeights {
         }
     }
 
-    /// Bytes in memory: codes with their sums, scales and zero points.
+    /// What is added to each real value of a group (n, groups), row-major; `None` where nothing is
+    /// ([`qkernels::WeightScales::with_minimums`]).
+    pub fn minimums(&self) -> Option<Vec<f32>> {
+        self.scaled()?.minimums()
+    }
+
+    /// Consecutive k of a group whose scale, and minimum if there is one, is that of the group
+    /// times an integer ([`qkernels::WeightScales::with_parts`]); `None` where groups have no
+    /// parts.
+    pub fn part_len(&self) -> Option<usize> {
+        self.scaled()?.part_len()
+    }
+
+    /// The integers that scales are multiplied by (n, parts), row-major, if groups have parts.
+    pub fn part_scales(&self) -> Option<Vec<i8>> {
+        self.scaled()?.part_scales()
+    }
+
+    /// The integers that minimums are multiplied by (n, parts), row-major, if groups have parts and
+    /// these have them.
+    pub fn part_minimums(&self) -> Option<Vec<i8>> {
+        self.scaled()?.part_minimums()
+    }
+
+    fn scaled(&self) -> Option<&ScaledWeights> {
+        match self {
+            DynamicWeights::PerChannel { .. } => None,
+            DynamicWeights::Scaled(weights) => Some(weights),
+        }
+    }
+
+    /// Bytes in memory: codes with their sums, scales, zero points and minimums.
     pub fn bytes(&self) -> usize {
         match self {
             DynamicWeights::PerChannel { codes, scales } => codes.bytes() + 4 * scales.len(),

@@ -13,6 +13,9 @@ fn number(element: GgufType) -> u32 {
         GgufType::Blocks(BlockFormat::Q5_0) => 6,
         GgufType::Blocks(BlockFormat::Q5_1) => 7,
         GgufType::Blocks(BlockFormat::Q8_0) => 8,
+        GgufType::Blocks(BlockFormat::Q4K) => 12,
+        GgufType::Blocks(BlockFormat::Q5K) => 13,
+        GgufType::Blocks(BlockFormat::Q6K) => 14,
         other => panic!("{other}"),
     }
 }

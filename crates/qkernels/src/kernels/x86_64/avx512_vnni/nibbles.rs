@@ -7,15 +7,16 @@
 
 use core::arch::x86_64::*;
 
-use super::super::simd::{load_i8x16_as_i32, load_i32x16};
+use super::super::simd::{load_i32x16, prefetch};
 use super::super::tile::rows_apart;
-use super::super::{float512, nibbles256_parts, vec512};
-use super::steps::{self, LANES, multiply_add};
+use super::super::{float512, vec512};
+use super::nibbles_parts;
+use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleBody;
-use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NIBBLE_STEP, NibbleTile};
+use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
 
 pub(super) const BODY: NibbleBody =
-    NibbleBody { rows: 12, run, parts: Some(nibbles256_parts::PARTS), float: float512::BODY };
+    NibbleBody { rows: 12, run, parts: Some(nibbles_parts::BODY), float: Some(float512::BODY) };
 
 /// Tiles of no more rows sum the halves of lines apart, since each addition waits for the one
 /// before.
@@ -62,7 +63,6 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
         factors[i] = tile.factors[i];
     }
-    let low_halves = _mm512_set1_epi8(LARGEST_NIBBLE.cast_signed());
     // Which sums those of the high halves are added to.
     let other = usize::from(M <= FEW_ROWS);
     // Adding -0.0 changes nothing.
@@ -72,9 +72,10 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
         let end = steps.min(start.saturating_add(tile.group_steps));
         let mut acc = [[vec512::zero(); M]; 2];
         for step in start..end {
-            let line = steps::load_weights(bytemuck::must_cast_ref(&b[step]));
-            let low = _mm512_and_si512(line, low_halves);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(line), low_halves);
+            if M == 1 {
+                prefetch(&b[step], AHEAD);
+            }
+            let [low, high] = halves(&b[step]);
             for i in 0..M {
                 acc[0][i] = multiply_add(acc[0][i], low, steps::broadcast(a[i][step][0]));
             }
@@ -112,10 +113,7 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn take_off<const M: usize>(tile: &NibbleTile<'_>, g: usize, of_rows: &[i32], sums: &mut [__m512i; M]) {
-    let zero_points = match tile.zero_points.get(g) {
-        Some(zero_points) => load_i8x16_as_i32(zero_points),
-        None => _mm512_set1_epi32(1),
-    };
+    let zero_points = of_columns(tile.zero_points.get(g));
     for (sum, &of_row) in sums.iter_mut().zip(of_rows) {
         *sum = vec512::subtract_product(*sum, of_row, zero_points);
     }

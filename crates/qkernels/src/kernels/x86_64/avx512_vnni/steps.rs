@@ -2,8 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use super::super::simd::load_i8x64;
+use super::super::simd::{load_i8x16_as_i32, load_i8x64};
 use super::super::vec512;
+use crate::kernel::nibble_tile::{LARGEST_NIBBLE, NibbleLine};
 
 /// Columns of a vector.
 pub(super) const LANES: usize = vec512::LANES;
@@ -29,4 +30,26 @@ pub(super) fn broadcast(group: [u8; 4]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn multiply_add(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
     _mm512_dpbusd_epi32(sums, x, w)
+}
+
+/// How many bytes ahead of the multiplication the 4-bit weights of a single row are requested.
+pub(super) const AHEAD: usize = 2 << 10;
+
+/// The codes in the low halves of a line's bytes, and those in the high halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn halves(line: &NibbleLine) -> [__m512i; 2] {
+    let line = load_weights(bytemuck::must_cast_ref(line));
+    let mask = _mm512_set1_epi8(LARGEST_NIBBLE.cast_signed());
+    [_mm512_and_si512(line, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(line), mask)]
+}
+
+/// The entries of columns; ones where there are none.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn of_columns(entries: Option<&[i8; LANES]>) -> __m512i {
+    match entries {
+        Some(entries) => load_i8x16_as_i32(entries),
+        None => _mm512_set1_epi32(1),
+    }
 }
