@@ -109,7 +109,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let &Panel { p, panel: ScaledPanel { codes, columns, entries }, sums } = panel;
         let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
         let desc = self.kernel().desc();
-        if self.w.groups() == 0 {
+        if self.w.k() == 0 {
             return y.fill(0.0);
         }
         let a = block.a.skip_rows(tile.start);

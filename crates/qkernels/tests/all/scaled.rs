@@ -300,6 +300,10 @@ fn without_depth_there_is_the_bias_and_without_rows_nothing() {
                 let (x, out) = (MatRef::new(&[0f32; 0], m, 0).unwrap(), MatMut::new(&mut y, m, 3).unwrap());
                 gemm_scaled(x, how, &w, &stage, out, Threads::Serial, &mut Workspace::new()).unwrap();
                 assert_eq!(y, [1.0, -2.0, 3.0].repeat(m));
+                let (x, out) = (MatRef::new(&[0f32; 0], m, 0).unwrap(), MatMut::new(&mut y, m, 3).unwrap());
+                gemm_scaled(x, how, &w, &FloatStage::new(), out, Threads::Serial, &mut Workspace::new())
+                    .unwrap();
+                assert!(y.iter().all(|y| y.to_bits() == 0), "{y:?}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The body of products with a scale for each group of k, written once for all aarch64 kernels.
 //!
-//! The sums of a group, or of its parts, are in registers. At its end they become floats, are scaled
-//! by row and column, and added to the tile's results, which lie in L1.
+//! The sums of a group, or of its parts, are in registers. At its end they become floats, are
+//! scaled by row and column, and added to the tile's results, which lie in L1.
 
 /// `fn run_scaled`, compiled for `$features`, for each number of vectors `$V` and each number of
 /// rows `$M`, with `$U` groups of k at a time. The kernel's file supplies what `tile_body!` and
@@ -27,7 +27,8 @@ macro_rules! scaled_body {
             // Adding -0.0 changes nothing.
             let mut y = [[[-0.0f32; vec128::LANES]; V]; M];
             let (mut start, mut part) = (0, 0);
-            for (g, of_columns) in tile.scales.chunks_exact(nr).enumerate() {
+            let mut g = 0;
+            while start < tile.steps {
                 let end = tile.steps.min(start + tile.group_steps);
                 let first_part = part;
                 let mut sums = [[vec128::zero(); V]; M];
@@ -56,7 +57,7 @@ macro_rules! scaled_body {
                         }
                     }
                 }
-                let of_columns = vec128::load_f32s::<V>(&of_columns[..V * vec128::LANES]);
+                let of_columns = vec128::load_f32s::<V>(&tile.scales[g * nr..][..V * vec128::LANES]);
                 let minimums = tile.minimums.get(g * nr..g * nr + V * vec128::LANES);
                 let minimums = minimums.map(|minimums| vec128::load_f32s::<V>(minimums));
                 for i in 0..M {
@@ -82,6 +83,7 @@ macro_rules! scaled_body {
                         vec128::add_term(&mut y[i][v], term);
                     }
                 }
+                g += 1;
             }
             let to = &mut tile.y.as_chunks_mut::<{ vec128::LANES }>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);

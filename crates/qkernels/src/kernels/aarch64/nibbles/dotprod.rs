@@ -8,7 +8,7 @@ use core::arch::aarch64::*;
 use super::super::simd::{load_i8x8, sdot};
 use super::super::store;
 use super::super::vec128::{self, LANES};
-use super::{RowOfSums, Step, V, nibbles_body};
+use super::{RowOfSums, Step, V, add_terms, as_long_as, codes, nibbles_body, rows_of_steps, steps_of};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NibbleLine, NibbleTile};
 
@@ -24,10 +24,10 @@ fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfS
     // of the high ones are apart.
     let other = usize::from(M < 3);
     let mut sums = [[[vec128::zero(); V]; M]; 2];
-    let a = super::as_long_as(lines, a);
+    let a = as_long_as(lines, a);
     for (step, line) in lines.iter().enumerate() {
         store::unrolled!(v in V, {
-            let [low, high] = super::codes(line, v);
+            let [low, high] = codes(line, v);
             store::unrolled!(i in M, {
                 let x = load_i8x8(bytemuck::must_cast_ref(&a[i][step]));
                 let x = vcombine_s8(x, vdup_n_s8(0));

@@ -9,7 +9,7 @@ use core::arch::aarch64::*;
 use super::super::simd::{load_i8x8, smmla};
 use super::super::store;
 use super::super::vec128::{self, LANES};
-use super::{RowOfSums, Step, V, nibbles_body};
+use super::{RowOfSums, Step, V, add_terms, as_long_as, codes, nibbles_body, rows_of_steps, steps_of};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NibbleLine, NibbleTile};
 
@@ -26,7 +26,7 @@ nibbles_body!("neon,i8mm", 1 2 3 4 5 6);
 fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfSums; M] {
     let pairs = M.div_ceil(2);
     let mut squares = [[[vec128::zero(); 2]; V]; ROWS / 2];
-    let a = super::as_long_as(lines, a);
+    let a = as_long_as(lines, a);
     for (step, line) in lines.iter().enumerate() {
         let mut x = [vdupq_n_s8(0); ROWS / 2];
         for pair in 0..pairs {
@@ -35,7 +35,7 @@ fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfS
             x[pair] = vcombine_s8(first, load_i8x8(bytemuck::must_cast_ref(&second[step])));
         }
         store::unrolled!(v in V, {
-            let [low, high] = super::codes(line, v);
+            let [low, high] = codes(line, v);
             let (low, high) = (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high));
             let left = vreinterpretq_s8_s32(vzip1q_s32(low, high));
             let right = vreinterpretq_s8_s32(vzip2q_s32(low, high));

@@ -104,7 +104,8 @@ fn add_terms<const M: usize>(
 }
 
 /// `fn run`, compiled for `$features`, for each number of rows `$M`. A file supplies
-/// `fn group_sums<M>`: the products of some lines and as many steps of M rows.
+/// `fn group_sums<M>`, the products of some lines and as many steps of M rows, and imports what is
+/// named here.
 macro_rules! nibbles_body {
     ($features:literal, $($M:literal)+) => {
         #[target_feature(enable = $features)]
@@ -119,17 +120,17 @@ macro_rules! nibbles_body {
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
         fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
-            let a = super::rows_of_steps::<M>(tile.a, tile.a_stride, tile.b.len());
+            let a = rows_of_steps::<M>(tile.a, tile.a_stride, tile.b.len());
             // Adding -0.0 changes nothing.
             let mut y = [[[-0.0; LANES]; V]; M];
             for g in 0..tile.scales.len() {
-                let steps = super::steps_of(tile, g);
+                let steps = steps_of(tile, g);
                 let mut of_group = a;
                 for of_row in &mut of_group {
                     *of_row = &of_row[steps.clone()];
                 }
                 let sums = group_sums::<M>(&of_group, &tile.b[steps]);
-                super::add_terms(tile, g, sums, &mut y);
+                add_terms(tile, g, sums, &mut y);
             }
             for (to, y) in tile.y.iter_mut().zip(y) {
                 *to = bytemuck::must_cast(y);

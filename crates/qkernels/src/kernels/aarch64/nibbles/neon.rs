@@ -9,7 +9,7 @@ use core::arch::aarch64::*;
 use super::super::simd::load_i8x8;
 use super::super::store;
 use super::super::vec128::{self, LANES};
-use super::{RowOfSums, Step, V, nibbles_body};
+use super::{RowOfSums, Step, V, add_terms, as_long_as, codes, nibbles_body, rows_of_steps, steps_of};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleLine, NibbleTile};
 
@@ -25,12 +25,13 @@ nibbles_body!("neon", 1 2 3);
 #[target_feature(enable = "neon")]
 fn group_sums<const M: usize>(a: &[&[Step]; M], lines: &[NibbleLine]) -> [RowOfSums; M] {
     let mut sums = [[vec128::zero(); V]; M];
-    let a = super::as_long_as(lines, a);
-    for (block, lines) in lines.chunks(NARROW_STEPS).enumerate() {
+    let a = as_long_as(lines, a);
+    for first in (0..lines.len()).step_by(NARROW_STEPS) {
         let mut narrow = [[[vdupq_n_s16(0); 2]; V]; M];
-        for (step, line) in (block * NARROW_STEPS..).zip(lines) {
+        for step in first..lines.len().min(first + NARROW_STEPS) {
+            let line = &lines[step];
             store::unrolled!(v in V, {
-                let [low, high] = super::codes(line, v);
+                let [low, high] = codes(line, v);
                 for i in 0..M {
                     let x = vreinterpret_s32_s8(load_i8x8(bytemuck::must_cast_ref(&a[i][step])));
                     let first = vreinterpretq_s8_s32(vdupq_lane_s32::<0>(x));
