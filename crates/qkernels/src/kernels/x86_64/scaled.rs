@@ -19,7 +19,13 @@ macro_rules! scaled_body {
         fn run_scaled(tile: &mut ScaledTile<'_>) {
             let in_parts = !tile.minimums.is_empty() || !tile.part_scales.is_empty();
             match (tile.columns / LANES, tile.factors.len()) {
-                $($(($V, $M) if in_parts => scaled_parts::<$M, $V>(tile),)+)+
+                // One or two rows leave registers for all columns at once.
+                $($(($V, $M) if in_parts => {
+                    const WIDTH: usize = if $M <= 2 { $V } else { 1 };
+                    for first in (0..$V).step_by(WIDTH) {
+                        scaled_parts::<$M, WIDTH>(tile, first);
+                    }
+                })+)+
                 $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
             }
@@ -109,120 +115,123 @@ macro_rules! scaled_body {
             to.copy_from_slice(&y);
         }
 
-        /// M rows, V vectors of columns, of weights with minimums or parts. The sums of a group are
-        /// in L1. Those of a part are multiplied by its scale on the way there.
+        /// M rows, W vectors of columns from vector `first` on, of weights with minimums or parts.
+        /// The sums of a part, those of its group and the results wait in registers for each other,
+        /// so there are few of each.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
-        fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
-            let (steps, nr) = (tile.steps, tile.nr);
+        fn scaled_parts<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>, first: usize) {
+            let (steps, nr, vectors) = (tile.steps, tile.nr, tile.columns / LANES);
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
-            let mut a_pairs: [&[[[u8; 4]; 2]]; M] = [&[]; M];
             for i in 0..M {
-                a[i] = rows[i].as_chunks::<4>().0;
-                a_pairs[i] = &a[i].as_chunks::<2>().0[..steps / 2];
+                a[i] = &rows[i].as_chunks::<4>().0[..steps];
             }
-            let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
-            let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
+            let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
             let mut factors = [0.0; M];
             factors.copy_from_slice(&tile.factors[..M]);
-            let mut y = [[[-0.0f32; LANES]; V]; M];
+            // Adding -0.0 changes nothing.
+            let mut y = [[$isa::splat(-0.0); W]; M];
             let (mut start, mut part, mut g) = (0, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
-                let mut sums = [[[0i32; LANES]; V]; M];
-                if let Some(terms) = tile.column_terms.get(g * nr..g * nr + V * LANES) {
-                    let terms = $isa::load_i32s::<V>(terms);
+                let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;
+                let mut sums = [[$isa::zero(); W]; M];
+                if let Some(terms) = tile.column_terms.get(entries.clone()) {
+                    let terms = $isa::load_i32s::<W>(terms);
                     for i in 0..M {
-                        for v in 0..V {
-                            let sum = $isa::subtract_product($isa::zero(), tile.origins[i], terms[v]);
-                            $isa::store_sums(&mut sums[i][v], sum);
+                        for v in 0..W {
+                            sums[i][v] = $isa::subtract_product($isa::zero(), tile.origins[i], terms[v]);
                         }
                     }
                 }
                 let first_part = part;
                 while start < end {
                     let stop = end.min(start + tile.part_steps);
-                    let mut acc = [[$isa::zero(); V]; M];
-                    for pair in start / 2..stop / 2 {
+                    let mut acc = [[$isa::zero(); W]; M];
+                    for step in start..stop {
+                        let b = &b[step * vectors + first..][..W];
                         if M == 1 {
-                            prefetch(&b_pairs[pair], AHEAD);
+                            prefetch(b, AHEAD);
                         }
-                        for u in 0..2 {
-                            let mut w = [$isa::zero(); V];
-                            for v in 0..V {
-                                w[v] = load_weights(&b_pairs[pair][u][v]);
-                            }
-                            for i in 0..M {
-                                let x = broadcast(a_pairs[i][pair][u]);
-                                for v in 0..V {
-                                    acc[i][v] = multiply_add(acc[i][v], x, w[v]);
-                                }
-                            }
+                        let mut w = [$isa::zero(); W];
+                        for v in 0..W {
+                            w[v] = load_weights(&b[v]);
                         }
-                    }
-                    // All parts but the last are pairs of steps.
-                    if stop % 2 == 1 {
                         for i in 0..M {
-                            let x = broadcast(a[i][stop - 1]);
-                            for v in 0..V {
-                                acc[i][v] = multiply_add(acc[i][v], x, load_weights(&b[stop - 1][v]));
+                            let x = broadcast(a[i][step]);
+                            for v in 0..W {
+                                acc[i][v] = multiply_add(acc[i][v], x, w[v]);
                             }
                         }
                     }
-                    let mut times = [$isa::splat_i32(1); V];
-                    if let Some(of_columns) = tile.part_scales.get(part * nr..part * nr + V * LANES) {
-                        let of_columns = of_columns.as_chunks::<LANES>().0;
-                        for v in 0..V {
-                            times[v] = $isa::widen_i8s(&of_columns[v]);
+                    let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
+                    if let Some(of_columns) = tile.part_scales.get(of_part) {
+                        for v in 0..W {
+                            let times = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                            for i in 0..M {
+                                sums[i][v] = $isa::add_product(sums[i][v], acc[i][v], times);
+                            }
                         }
-                    }
-                    for i in 0..M {
-                        for v in 0..V {
-                            let sum = $isa::load_sums(&sums[i][v]);
-                            let sum = $isa::add_product(sum, acc[i][v], times[v]);
-                            $isa::store_sums(&mut sums[i][v], sum);
+                    } else {
+                        for i in 0..M {
+                            for v in 0..W {
+                                sums[i][v] = $isa::add(sums[i][v], acc[i][v]);
+                            }
                         }
                     }
                     (start, part) = (stop, part + 1);
                 }
-                let of_columns = $isa::load_f32s::<V>(&tile.scales[g * nr..g * nr + V * LANES]);
-                let minimums = tile.minimums.get(g * nr..g * nr + V * LANES);
-                let minimums = minimums.map(|minimums| $isa::load_f32s::<V>(minimums));
+                let of_columns = $isa::load_f32s::<W>(&tile.scales[entries.clone()]);
+                let mut terms = [[$isa::splat(0.0); W]; M];
                 for i in 0..M {
                     let of_row = $isa::splat(factors[i]);
-                    // The values of the row, times the minimums of parts.
-                    let mut values = [$isa::zero(); V];
-                    if minimums.is_some() {
-                        for part in first_part..part {
-                            let value = $isa::splat_i32(tile.row_sums[part * tile.sum_stride + i]);
-                            let of_part = tile.part_minimums.get(part * nr..part * nr + V * LANES);
-                            for v in 0..V {
-                                values[v] = match of_part {
-                                    None => $isa::add(values[v], value),
-                                    Some(of_part) => {
-                                        let times = $isa::widen_i8s(&of_part.as_chunks().0[v]);
-                                        $isa::add_product(values[v], value, times)
-                                    }
-                                };
+                    for v in 0..W {
+                        terms[i][v] = $isa::scale(sums[i][v], $isa::multiply(of_row, of_columns[v]));
+                    }
+                }
+                if let Some(of_columns) = tile.minimums.get(entries) {
+                    // The values of rows, times the minimums of parts.
+                    let mut values = [[$isa::zero(); W]; M];
+                    for part in first_part..part {
+                        let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
+                        let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
+                        let mut times = [$isa::splat_i32(1); W];
+                        if let Some(of_columns) = tile.part_minimums.get(of_part) {
+                            for v in 0..W {
+                                times[v] = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                            }
+                        }
+                        for i in 0..M {
+                            let of_row = $isa::splat_i32(of_rows[i]);
+                            for v in 0..W {
+                                values[i][v] = $isa::add_product(values[i][v], of_row, times[v]);
                             }
                         }
                     }
-                    for v in 0..V {
-                        let sum = $isa::load_sums(&sums[i][v]);
-                        let mut term = $isa::scale(sum, $isa::multiply(of_row, of_columns[v]));
-                        if let Some(minimums) = &minimums {
-                            let minimum = $isa::multiply(of_row, minimums[v]);
-                            term = $isa::add_f32s(term, $isa::scale(values[v], minimum));
+                    let of_columns = $isa::load_f32s::<W>(of_columns);
+                    for i in 0..M {
+                        let of_row = $isa::splat(factors[i]);
+                        for v in 0..W {
+                            let minimum = $isa::multiply(of_row, of_columns[v]);
+                            let term = $isa::scale(values[i][v], minimum);
+                            terms[i][v] = $isa::add_f32s(terms[i][v], term);
                         }
-                        let sum = $isa::add_f32s($isa::load(&y[i][v]), term);
-                        $isa::store_f32s(&mut y[i][v], sum);
+                    }
+                }
+                for i in 0..M {
+                    for v in 0..W {
+                        y[i][v] = $isa::add_f32s(y[i][v], terms[i][v]);
                     }
                 }
                 g += 1;
             }
-            let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
-            to.copy_from_slice(&y);
+            let (to, _) = tile.y.as_chunks_mut::<LANES>();
+            for i in 0..M {
+                for v in 0..W {
+                    $isa::store_f32s(&mut to[i * vectors + first + v], y[i][v]);
+                }
+            }
         }
     };
 }
