@@ -21,10 +21,7 @@ macro_rules! scaled_body {
             match (tile.columns / LANES, tile.factors.len()) {
                 // One or two rows leave registers for all columns at once.
                 $($(($V, $M) if in_parts => {
-                    const WIDTH: usize = if $M <= 2 { $V } else { 1 };
-                    for first in (0..$V).step_by(WIDTH) {
-                        scaled_parts::<$M, WIDTH>(tile, first);
-                    }
+                    scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }>(tile)
                 })+)+
                 $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
@@ -115,12 +112,11 @@ macro_rules! scaled_body {
             to.copy_from_slice(&y);
         }
 
-        /// M rows, W vectors of columns from vector `first` on, of weights with minimums or parts.
-        /// The sums of a part, those of its group and the results wait in registers for each other,
-        /// so there are few of each.
+        /// M rows of weights with minimums or parts, W vectors of columns at a time: the sums of a
+        /// part and those of its group wait in registers for each other, so there are few of each.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
-        fn scaled_parts<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>, first: usize) {
+        fn scaled_parts<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>) {
             let (steps, nr, vectors) = (tile.steps, tile.nr, tile.columns / LANES);
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -130,107 +126,108 @@ macro_rules! scaled_body {
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
             let mut factors = [0.0; M];
             factors.copy_from_slice(&tile.factors[..M]);
+            let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
-            let mut y = [[$isa::splat(-0.0); W]; M];
-            let (mut start, mut part, mut g) = (0, 0, 0);
-            while start < steps {
-                let end = steps.min(start + tile.group_steps);
-                let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;
-                let mut sums = [[$isa::zero(); W]; M];
-                if let Some(terms) = tile.column_terms.get(entries.clone()) {
-                    let terms = $isa::load_i32s::<W>(terms);
-                    for i in 0..M {
-                        for v in 0..W {
-                            sums[i][v] = $isa::subtract_product($isa::zero(), tile.origins[i], terms[v]);
-                        }
-                    }
-                }
-                let first_part = part;
-                while start < end {
-                    let stop = end.min(start + tile.part_steps);
-                    let mut acc = [[$isa::zero(); W]; M];
-                    for step in start..stop {
-                        let b = &b[step * vectors + first..][..W];
-                        if M == 1 {
-                            prefetch(b, AHEAD);
-                        }
-                        let mut w = [$isa::zero(); W];
-                        for v in 0..W {
-                            w[v] = load_weights(&b[v]);
-                        }
+            results.fill([-0.0; LANES]);
+            // While one group is multiplied, the next one is requested from memory.
+            let group_bytes = tile.group_steps * vectors * VECTOR_WEIGHTS;
+            let (mut group, mut first_part, mut g) = (0, 0, 0);
+            while group < steps {
+                let end = steps.min(group + tile.group_steps);
+                let parts = first_part..first_part + (end - group).div_ceil(tile.part_steps);
+                // A group's weights are in L1 after the first of these.
+                for first in (0..vectors).step_by(W) {
+                    let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;
+                    let mut sums = [[$isa::zero(); W]; M];
+                    if let Some(terms) = tile.column_terms.get(entries.clone()) {
+                        let terms = $isa::load_i32s::<W>(terms);
                         for i in 0..M {
-                            let x = broadcast(a[i][step]);
                             for v in 0..W {
-                                acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                                sums[i][v] = $isa::subtract_product($isa::zero(), tile.origins[i], terms[v]);
                             }
                         }
                     }
-                    let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
-                    if let Some(of_columns) = tile.part_scales.get(of_part) {
-                        for v in 0..W {
-                            let times = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                    let mut start = group;
+                    for part in parts.clone() {
+                        let stop = end.min(start + tile.part_steps);
+                        let mut acc = [[$isa::zero(); W]; M];
+                        for step in start..stop {
+                            let b = &b[step * vectors + first..][..W];
+                            let mut w = [$isa::zero(); W];
+                            for v in 0..W {
+                                prefetch(&b[v], group_bytes);
+                                w[v] = load_weights(&b[v]);
+                            }
                             for i in 0..M {
-                                sums[i][v] = $isa::add_product(sums[i][v], acc[i][v], times);
+                                let x = broadcast(a[i][step]);
+                                for v in 0..W {
+                                    acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                                }
                             }
                         }
-                    } else {
-                        for i in 0..M {
-                            for v in 0..W {
-                                sums[i][v] = $isa::add(sums[i][v], acc[i][v]);
-                            }
-                        }
-                    }
-                    (start, part) = (stop, part + 1);
-                }
-                let of_columns = $isa::load_f32s::<W>(&tile.scales[entries.clone()]);
-                let mut terms = [[$isa::splat(0.0); W]; M];
-                for i in 0..M {
-                    let of_row = $isa::splat(factors[i]);
-                    for v in 0..W {
-                        terms[i][v] = $isa::scale(sums[i][v], $isa::multiply(of_row, of_columns[v]));
-                    }
-                }
-                if let Some(of_columns) = tile.minimums.get(entries) {
-                    // The values of rows, times the minimums of parts.
-                    let mut values = [[$isa::zero(); W]; M];
-                    for part in first_part..part {
-                        let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
                         let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
-                        let mut times = [$isa::splat_i32(1); W];
-                        if let Some(of_columns) = tile.part_minimums.get(of_part) {
+                        if let Some(of_columns) = tile.part_scales.get(of_part) {
                             for v in 0..W {
-                                times[v] = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                                let times = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                                for i in 0..M {
+                                    sums[i][v] = $isa::add_product(sums[i][v], acc[i][v], times);
+                                }
+                            }
+                        } else {
+                            for i in 0..M {
+                                for v in 0..W {
+                                    sums[i][v] = $isa::add(sums[i][v], acc[i][v]);
+                                }
                             }
                         }
-                        for i in 0..M {
-                            let of_row = $isa::splat_i32(of_rows[i]);
-                            for v in 0..W {
-                                values[i][v] = $isa::add_product(values[i][v], of_row, times[v]);
-                            }
-                        }
+                        start = stop;
                     }
-                    let of_columns = $isa::load_f32s::<W>(of_columns);
+                    let of_columns = $isa::load_f32s::<W>(&tile.scales[entries.clone()]);
+                    let mut terms = [[$isa::splat(0.0); W]; M];
                     for i in 0..M {
                         let of_row = $isa::splat(factors[i]);
                         for v in 0..W {
-                            let minimum = $isa::multiply(of_row, of_columns[v]);
-                            let term = $isa::scale(values[i][v], minimum);
-                            terms[i][v] = $isa::add_f32s(terms[i][v], term);
+                            terms[i][v] = $isa::scale(sums[i][v], $isa::multiply(of_row, of_columns[v]));
+                        }
+                    }
+                    if let Some(of_columns) = tile.minimums.get(entries) {
+                        // The values of rows, times the minimums of parts.
+                        let mut values = [[$isa::zero(); W]; M];
+                        for part in parts.clone() {
+                            let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
+                            let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
+                            let mut times = [$isa::splat_i32(1); W];
+                            if let Some(of_columns) = tile.part_minimums.get(of_part) {
+                                for v in 0..W {
+                                    times[v] = $isa::widen_i8s(&of_columns.as_chunks().0[v]);
+                                }
+                            }
+                            for i in 0..M {
+                                let of_row = $isa::splat_i32(of_rows[i]);
+                                for v in 0..W {
+                                    values[i][v] = $isa::add_product(values[i][v], of_row, times[v]);
+                                }
+                            }
+                        }
+                        let of_columns = $isa::load_f32s::<W>(of_columns);
+                        for i in 0..M {
+                            let of_row = $isa::splat(factors[i]);
+                            for v in 0..W {
+                                let minimum = $isa::multiply(of_row, of_columns[v]);
+                                let term = $isa::scale(values[i][v], minimum);
+                                terms[i][v] = $isa::add_f32s(terms[i][v], term);
+                            }
+                        }
+                    }
+                    for i in 0..M {
+                        for v in 0..W {
+                            let to = &mut results[i * vectors + first + v];
+                            let y = $isa::add_f32s($isa::load(to), terms[i][v]);
+                            $isa::store_f32s(to, y);
                         }
                     }
                 }
-                for i in 0..M {
-                    for v in 0..W {
-                        y[i][v] = $isa::add_f32s(y[i][v], terms[i][v]);
-                    }
-                }
-                g += 1;
-            }
-            let (to, _) = tile.y.as_chunks_mut::<LANES>();
-            for i in 0..M {
-                for v in 0..W {
-                    $isa::store_f32s(&mut to[i * vectors + first + v], y[i][v]);
-                }
+                (group, first_part, g) = (end, parts.end, g + 1);
             }
         }
     };
