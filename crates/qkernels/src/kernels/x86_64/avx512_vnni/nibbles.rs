@@ -69,12 +69,11 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     let mut y = [vec512::splat(-0.0); M];
     let mut start = 0usize;
     for (g, scales) in tile.scales.iter().enumerate() {
+        prefetch(scales, AHEAD / 4);
         let end = steps.min(start.saturating_add(tile.group_steps));
         let mut acc = [[vec512::zero(); M]; 2];
         for step in start..end {
-            if M == 1 {
-                prefetch(&b[step], AHEAD);
-            }
+            prefetch(&b[step], AHEAD);
             let [low, high] = halves(&b[step]);
             for i in 0..M {
                 acc[0][i] = multiply_add(acc[0][i], low, steps::broadcast(a[i][step][0]));

@@ -55,9 +55,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             let stop = end.min(start.saturating_add(tile.part_steps));
             let mut acc = [vec512::zero(); M];
             for step in start..stop {
-                if M == 1 {
-                    prefetch(&b[step], AHEAD);
-                }
+                prefetch(&b[step], AHEAD);
                 let [low, high] = halves(&b[step]);
                 for i in 0..M {
                     acc[i] = multiply_add(acc[i], low, steps::broadcast(a[i][step][0]));
