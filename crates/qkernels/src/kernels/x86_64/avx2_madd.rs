@@ -8,7 +8,7 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, scaled_body};
+use super::scaled::{AHEAD, LINE, scaled_body};
 use super::simd::{load_i8x16_as_i16, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};

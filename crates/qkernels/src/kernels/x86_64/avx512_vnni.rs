@@ -12,7 +12,7 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, scaled_body};
+use super::scaled::{AHEAD, LINE, scaled_body};
 use super::simd::prefetch;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};

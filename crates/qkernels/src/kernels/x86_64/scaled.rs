@@ -8,7 +8,10 @@
 
 /// How many bytes ahead of the multiplication the weights of a single row are requested: they come
 /// from memory, and this takes a tenth off the time.
-pub(super) const AHEAD: usize = 1 << 10;
+pub(super) const AHEAD: usize = 8 << 10;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
 /// vectors `$V` and each number of rows `$M`. The kernel's file supplies what `tile_body!` asks
@@ -71,12 +74,12 @@ macro_rules! scaled_body {
                     }
                 }
                 for pair in start / 2..end / 2 {
-                    if M == 1 {
-                        prefetch(&b_pairs[pair], AHEAD);
-                    }
                     for u in 0..2 {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
+                            if M == 1 && (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
+                                prefetch(&b_pairs[pair][u][v], AHEAD);
+                            }
                             w[v] = load_weights(&b_pairs[pair][u][v]);
                         }
                         for i in 0..M {
@@ -129,8 +132,8 @@ macro_rules! scaled_body {
             let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
             results.fill([-0.0; LANES]);
-            // While one group is multiplied, the next one is requested from memory.
-            let group_bytes = tile.group_steps * vectors * VECTOR_WEIGHTS;
+            // While one group is multiplied, another one is requested from memory.
+            let ahead = (tile.group_steps * vectors * VECTOR_WEIGHTS).max(AHEAD);
             let (mut group, mut first_part, mut g) = (0, 0, 0);
             while group < steps {
                 let end = steps.min(group + tile.group_steps);
@@ -155,7 +158,7 @@ macro_rules! scaled_body {
                             let b = &b[step * vectors + first..][..W];
                             let mut w = [$isa::zero(); W];
                             for v in 0..W {
-                                prefetch(&b[v], group_bytes);
+                                prefetch(&b[v], ahead);
                                 w[v] = load_weights(&b[v]);
                             }
                             for i in 0..M {
