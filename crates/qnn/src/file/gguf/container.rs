@@ -40,6 +40,8 @@ pub struct GgufFile<'d> {
     pub(super) entries: &'d [u8],
     /// All bytes in which tensors are.
     pub(super) data: &'d [u8],
+    /// Whether the file reaches to where data begin, or would.
+    pub(super) padded: bool,
     /// The form of layers for a constructor that does not ask for one.
     pub(in crate::file) form: CodesForm,
 }
@@ -106,12 +108,15 @@ impl<'d> GgufFile<'d> {
             version,
             entries,
             data: &[],
+            padded: false,
             form: CodesForm::Float,
         };
         let alignment = file.alignment()?;
         // A file without tensors need not be padded to where they would be.
         let start = cursor.at().checked_next_multiple_of(alignment as usize);
-        let data = start.and_then(|start| bytes.get(start..)).unwrap_or_default();
+        let data = start.and_then(|start| bytes.get(start..));
+        file.padded = data.is_some();
+        let data = data.unwrap_or_default();
         file.data = data;
         check_overlap(&described)?;
         for tensor in described {

@@ -140,7 +140,8 @@ impl<'f> GgufWriter<'f> {
             end = (end + data.len() as u64).next_multiple_of(alignment);
         }
         to.write_all(&header)?;
-        if end > 0 {
+        // Where there are data, the source is.
+        if source.padded {
             pad(&mut to, header.len(), alignment)?;
         }
         for (name, tensor) in source.all() {
