@@ -13,7 +13,8 @@
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`].
 //! - **Files**: [`Checkpoint`] reads PyTorch's names, the layouts of compressed-tensors, GPTQ and
 //!   AWQ, from one file or from several ([`ShardIndex`]); [`GgufFile`] reads the
-//!   files of llama.cpp, and [`GgufWriter`] puts quantized tensors into them; [`save_layers`] and [`LayerFile`] write and read this library's own files.
+//!   files of llama.cpp, and [`GgufWriter`] puts quantized tensors into them; [`save_layers`] and
+//!   [`LayerFile`] write and read this library's own files.
 //!   The bytes may be those of a mapped file.
 //!
 //! The MLP is a tree like any other ([`Mlp`]), and has a short way as well. Its states are types,

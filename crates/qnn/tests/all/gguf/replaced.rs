@@ -267,8 +267,7 @@ fn what_has_no_place_in_blocks_is_refused() {
     ] {
         assert_eq!(writer.replace(tensor, weights).unwrap_err().to_string(), expected);
     }
-    // Nothing was replaced until now. Zero points of 0 that are stated are none, and a channel of 32
-    // may claim a longer group.
+    // Nothing was replaced until now. Zero points of 0 that are stated are none.
     assert_eq!(writer.to_bytes().unwrap(), before);
     writer.replace("q.weight", &bytes(2, 64, with(&[0; 4]))).unwrap();
     let twice = writer.replace("q.weight", &good).unwrap_err();
@@ -351,8 +350,8 @@ fn tensors_of_unknown_lengths_are_copied_or_refused() {
     assert_eq!(error, expected);
 }
 
-/// Cut off anywhere, and with any byte changed, a file is refused or copied, and a copy takes no more
-/// than a few times the file, whatever lengths and alignments it claims.
+/// Cut off anywhere, and with any byte changed, a file is refused or copied, and a copy takes no
+/// more than a few times the file, whatever lengths and alignments it claims.
 #[test]
 fn copies_of_damaged_files_are_whole_files() {
     let (mut copied, mut refused) = (0, 0);
