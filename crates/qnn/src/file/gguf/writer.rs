@@ -26,8 +26,9 @@ use crate::layer::weight_codes::usual_zero_point;
 /// all tensors, and the data of those that are not replaced, whether this library reads their type
 /// or not. Data are aligned as the source says (`general.alignment`). So `general.file_type` stays
 /// as it is, too, if it is there: llama.cpp takes each tensor's type from its own description, and
-/// that key for nothing but the name it shows. (The key is one of the source's bytes: who wants
-/// another name there changes it in the source.)
+/// that key for nothing but the name it shows. `general.quantization_version`, which the format
+/// asks of files with quantized tensors, is not added where the source lacks it; llama.cpp's
+/// converters write it into files of floats, too.
 ///
 /// ```
 /// use qcore::{ActivationFunction, ScaleArithmetic, Scheme};
