@@ -13,7 +13,8 @@
 //!   layer alone costs, and the cheapest mix that keeps a [`Target`].
 //! - **Files**: [`Checkpoint`] reads PyTorch's names, the layouts of compressed-tensors, GPTQ and
 //!   AWQ, from one file or from several ([`ShardIndex`]); [`GgufFile`] reads the
-//!   files of llama.cpp; [`save_layers`] and [`LayerFile`] write and read this library's own files.
+//!   files of llama.cpp, and [`GgufWriter`] puts quantized tensors into them; [`save_layers`] and
+//!   [`LayerFile`] write and read this library's own files.
 //!   The bytes may be those of a mapped file.
 //!
 //! The MLP is a tree like any other ([`Mlp`]), and has a short way as well. Its states are types,
@@ -105,6 +106,8 @@ pub use file::gguf::container::GgufFile;
 pub use file::gguf::error::GgufError;
 pub use file::gguf::tensor_type::GgufType;
 pub use file::gguf::value::{GgufArray, GgufValue};
+pub use file::gguf::write_error::GgufWriteError;
+pub use file::gguf::writer::GgufWriter;
 pub use file::reader::LayerFile;
 pub use file::source::{Source, SourceError};
 pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};

@@ -23,8 +23,8 @@ pub struct BlockPart {
     pub minimum: i8,
 }
 
-/// Slices do not fit the blocks of a format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+/// Slices, or what is in them, do not fit the blocks of a format.
+#[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BlockError {
     /// The bytes are no whole number of blocks.
@@ -56,6 +56,42 @@ pub enum BlockError {
     NoParts {
         /// The format.
         format: BlockFormat,
+    },
+    /// Blocks of the format are not made here.
+    #[error("{format} blocks are only read; Q8_0 and Q4_0 blocks are made")]
+    NotPacked {
+        /// The format.
+        format: BlockFormat,
+    },
+    /// A code does not fit the format.
+    #[error("code {at} is {code}, which {format} does not have")]
+    Code {
+        /// The format.
+        format: BlockFormat,
+        /// Its index among all codes.
+        at: usize,
+        /// The code.
+        code: i8,
+    },
+    /// A scale is NaN, or would be rounded.
+    #[error("the scale of group {group} is {scale:?}, which is not exact in the f16 of {format}")]
+    Scale {
+        /// The format.
+        format: BlockFormat,
+        /// Its index among all groups.
+        group: usize,
+        /// The scale.
+        scale: f32,
+    },
+    /// A group has a minimum, for which blocks have no place.
+    #[error("the minimum of group {group} is {minimum:?}, and {format} has none")]
+    Minimum {
+        /// The format.
+        format: BlockFormat,
+        /// Its index among all groups.
+        group: usize,
+        /// The minimum.
+        minimum: f32,
     },
 }
 
@@ -169,7 +205,7 @@ impl BlockFormat {
     }
 
     /// How many blocks `bytes` are.
-    fn blocks(self, bytes: &[u8]) -> Result<usize, BlockError> {
+    pub(super) fn blocks(self, bytes: &[u8]) -> Result<usize, BlockError> {
         let block_bytes = self.block_bytes();
         match bytes.len().is_multiple_of(block_bytes) {
             true => Ok(bytes.len() / block_bytes),
@@ -177,7 +213,13 @@ impl BlockFormat {
         }
     }
 
-    fn check_len(self, blocks: usize, what: &'static str, each: usize, got: usize) -> Result<(), BlockError> {
+    pub(super) fn check_len(
+        self,
+        blocks: usize,
+        what: &'static str,
+        each: usize,
+        got: usize,
+    ) -> Result<(), BlockError> {
         // A block is longer than the values it holds divided by 2, so this does not overflow.
         let expected = blocks * each;
         match got == expected {

@@ -2,6 +2,7 @@
 
 mod bits;
 mod decode;
+mod encode;
 mod format;
 
 pub use decode::{BlockError, BlockGroup, BlockPart};

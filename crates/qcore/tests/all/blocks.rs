@@ -37,6 +37,11 @@ fn values_are_those_of_ggml() {
             let code = i32::from(codes[at]) - i32::from(format.zero_point());
             assert_eq!(code as f32 * group.scale + group.minimum, value, "{name}: {at}");
         }
+        if let BlockFormat::Q8_0 | BlockFormat::Q4_0 = format {
+            let mut again = vec![0xa5; blocks.data().len()];
+            format.pack(&codes, &groups, &mut again).unwrap();
+            assert_eq!(again, blocks.data(), "{name}");
+        }
         let Some(part_len) = format.part_len() else { continue };
         let mut codes_again = vec![0; values.len()];
         let mut wholes = vec![BlockGroup::default(); values.len() / format.block_len()];

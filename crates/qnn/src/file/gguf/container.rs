@@ -34,6 +34,14 @@ pub struct GgufFile<'d> {
     taken: BTreeSet<String>,
     /// The names of tensors that may be taken again.
     tied: BTreeSet<String>,
+    /// What a copy of the file has as well: the version, and the bytes of all entries of the
+    /// metadata.
+    pub(super) version: u32,
+    pub(super) entries: &'d [u8],
+    /// All bytes in which tensors are.
+    pub(super) data: &'d [u8],
+    /// Whether the file reaches to where data begin, or would.
+    pub(super) padded: bool,
     /// The form of layers for a constructor that does not ask for one.
     pub(in crate::file) form: CodesForm,
 }
@@ -44,8 +52,17 @@ pub(super) struct GgufTensor<'d> {
     pub(super) element: GgufType,
     /// Row-major: the number of a row's elements is last.
     pub(super) shape: Vec<usize>,
+    /// Where the bytes begin in all data.
+    pub(super) offset: usize,
     /// Empty if the type is not read.
     pub(super) data: &'d [u8],
+}
+
+/// What comes first: how many tensors and how many entries of metadata there are.
+struct Header {
+    version: u32,
+    tensors: u64,
+    entries: u64,
 }
 
 /// Where a tensor is, before that is checked.
@@ -68,7 +85,8 @@ impl<'d> GgufFile<'d> {
     /// if two tensors share bytes.
     pub fn parse(bytes: &'d [u8]) -> Result<Self, GgufError> {
         let mut cursor = Cursor::new(bytes);
-        let (tensors, entries) = read_header(&mut cursor, bytes)?;
+        let Header { version, tensors, entries } = Header::read(&mut cursor, bytes)?;
+        let before = cursor.at();
         let mut metadata = Vec::new();
         let mut keys = BTreeSet::new();
         for _ in 0..entries {
@@ -78,6 +96,7 @@ impl<'d> GgufFile<'d> {
             }
             metadata.push((key, GgufValue::read(&mut cursor)?));
         }
+        let entries = &bytes[before..cursor.at()];
         let described = (0..tensors).map(|_| Described::read(&mut cursor));
         let described = described.collect::<Result<Vec<_>, _>>()?;
         let mut file = Self {
@@ -86,12 +105,19 @@ impl<'d> GgufFile<'d> {
             names: Vec::new(),
             taken: BTreeSet::new(),
             tied: BTreeSet::new(),
+            version,
+            entries,
+            data: &[],
+            padded: false,
             form: CodesForm::Float,
         };
         let alignment = file.alignment()?;
         // A file without tensors need not be padded to where they would be.
         let start = cursor.at().checked_next_multiple_of(alignment as usize);
-        let data = start.and_then(|start| bytes.get(start..)).unwrap_or_default();
+        let data = start.and_then(|start| bytes.get(start..));
+        file.padded = data.is_some();
+        let data = data.unwrap_or_default();
+        file.data = data;
         check_overlap(&described)?;
         for tensor in described {
             let (name, found) = tensor.locate(data, alignment)?;
@@ -149,6 +175,16 @@ impl<'d> GgufFile<'d> {
         }
     }
 
+    /// All tensors, taken or not, in the order of the file.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'d str, &GgufTensor<'d>)> {
+        self.names.iter().filter_map(|&name| Some((name, self.tensors.get(name)?)))
+    }
+
+    /// A tensor, taken or not.
+    pub(super) fn get(&self, tensor: &str) -> Option<(&'d str, &GgufTensor<'d>)> {
+        self.tensors.get_key_value(tensor).map(|(&name, found)| (name, found))
+    }
+
     /// A tensor that can be taken.
     pub(super) fn find(&self, tensor: &str) -> Result<&GgufTensor<'d>, GgufError> {
         let taken = self.taken.contains(tensor) && !self.tied.contains(tensor);
@@ -163,7 +199,8 @@ impl<'d> GgufFile<'d> {
         }
     }
 
-    fn alignment(&self) -> Result<u32, GgufError> {
+    /// What the places of tensors in the data are multiples of.
+    pub(super) fn alignment(&self) -> Result<u32, GgufError> {
         match self.value("general.alignment") {
             None => Ok(USUAL_ALIGNMENT),
             Some(value) => match value.as_u64().map(u32::try_from) {
@@ -174,17 +211,24 @@ impl<'d> GgufFile<'d> {
     }
 }
 
-/// Reads what comes first: how many tensors and how many entries of metadata there are.
-fn read_header(cursor: &mut Cursor<'_>, bytes: &[u8]) -> Result<(u64, u64), GgufError> {
-    let magic = bytes.get(..4).unwrap_or(bytes);
-    if magic != b"GGUF" {
-        return Err(GgufError::Magic { got: magic.to_vec() });
-    }
-    cursor.take(4, "the magic number")?;
-    match cursor.u32("the version")? {
-        2 | 3 => Ok((cursor.u64("the number of tensors")?, cursor.u64("the number of keys")?)),
-        got if (1..=3).contains(&got.swap_bytes()) => Err(GgufError::BigEndian { version: got.swap_bytes() }),
-        got => Err(GgufError::Version { got }),
+impl Header {
+    fn read(cursor: &mut Cursor<'_>, bytes: &[u8]) -> Result<Self, GgufError> {
+        let magic = bytes.get(..4).unwrap_or(bytes);
+        if magic != b"GGUF" {
+            return Err(GgufError::Magic { got: magic.to_vec() });
+        }
+        cursor.take(4, "the magic number")?;
+        match cursor.u32("the version")? {
+            version @ (2 | 3) => Ok(Self {
+                version,
+                tensors: cursor.u64("the number of tensors")?,
+                entries: cursor.u64("the number of keys")?,
+            }),
+            got if (1..=3).contains(&got.swap_bytes()) => {
+                Err(GgufError::BigEndian { version: got.swap_bytes() })
+            }
+            got => Err(GgufError::Version { got }),
+        }
     }
 }
 
@@ -227,9 +271,9 @@ impl<'d> Described<'d> {
             return Err(GgufError::Offset { tensor: name.to_owned(), offset, alignment });
         }
         let start = usize::try_from(offset).ok();
-        let found = start.and_then(|start| data.get(start..)?.get(..bytes));
+        let found = start.and_then(|start| Some((start, data.get(start..)?.get(..bytes)?)));
         match found {
-            Some(data) => Ok((name, GgufTensor { element, shape, data })),
+            Some((offset, data)) => Ok((name, GgufTensor { element, shape, offset, data })),
             None => Err(GgufError::Data { tensor: name.to_owned(), offset, bytes, data: data.len() }),
         }
     }

@@ -119,7 +119,7 @@ impl GgufFile<'_> {
 
 impl GgufTensor<'_> {
     /// The values, in f32.
-    fn values(&self, tensor: &str) -> Result<Vec<f32>, GgufError> {
+    pub(super) fn values(&self, tensor: &str) -> Result<Vec<f32>, GgufError> {
         let dtype = match self.element {
             GgufType::F32 => Dtype::F32,
             GgufType::F16 => Dtype::F16,

@@ -7,3 +7,5 @@ pub(crate) mod error;
 pub(crate) mod layers;
 pub(crate) mod tensor_type;
 pub(crate) mod value;
+pub(crate) mod write_error;
+pub(crate) mod writer;

@@ -20,6 +20,21 @@ pub enum GgufType {
     Other(u32),
 }
 
+/// ggml's numbers of types that are read.
+const READ: [(GgufType, u32); 11] = [
+    (GgufType::F32, 0),
+    (GgufType::F16, 1),
+    (GgufType::Bf16, 30),
+    (GgufType::Blocks(BlockFormat::Q4_0), 2),
+    (GgufType::Blocks(BlockFormat::Q4_1), 3),
+    (GgufType::Blocks(BlockFormat::Q5_0), 6),
+    (GgufType::Blocks(BlockFormat::Q5_1), 7),
+    (GgufType::Blocks(BlockFormat::Q8_0), 8),
+    (GgufType::Blocks(BlockFormat::Q4K), 12),
+    (GgufType::Blocks(BlockFormat::Q5K), 13),
+    (GgufType::Blocks(BlockFormat::Q6K), 14),
+];
+
 /// ggml's numbers and names of types that are not read.
 const OTHERS: [(u32, &str); 20] = [
     (9, "Q8_1"),
@@ -47,19 +62,16 @@ const OTHERS: [(u32, &str); 20] = [
 impl GgufType {
     /// The type with ggml's number.
     pub(super) fn from_number(number: u32) -> Self {
-        match number {
-            0 => GgufType::F32,
-            1 => GgufType::F16,
-            30 => GgufType::Bf16,
-            2 => GgufType::Blocks(BlockFormat::Q4_0),
-            3 => GgufType::Blocks(BlockFormat::Q4_1),
-            6 => GgufType::Blocks(BlockFormat::Q5_0),
-            7 => GgufType::Blocks(BlockFormat::Q5_1),
-            8 => GgufType::Blocks(BlockFormat::Q8_0),
-            12 => GgufType::Blocks(BlockFormat::Q4K),
-            13 => GgufType::Blocks(BlockFormat::Q5K),
-            14 => GgufType::Blocks(BlockFormat::Q6K),
-            number => GgufType::Other(number),
+        let known = READ.iter().find(|(_, known)| *known == number);
+        known.map_or(GgufType::Other(number), |&(element, _)| element)
+    }
+
+    /// ggml's number.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            GgufType::Other(number) => number,
+            // Each other one is in the table.
+            read => READ.iter().find(|(known, _)| *known == read).map_or(u32::MAX, |&(_, number)| number),
         }
     }
 

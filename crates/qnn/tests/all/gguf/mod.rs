@@ -1,6 +1,7 @@
 //! GGUF files: those that the format's own package wrote, and damaged ones.
 
 mod codes;
+mod replaced;
 mod writer;
 
 use std::fs;
