@@ -4,10 +4,10 @@
 //! The sums of a group are in registers. At its end they become floats, are scaled by row and
 //! column, and added to the tile's results, which lie in L1. For groups of 32 that takes 6
 //! instructions beside 16 of `vpmaddwd`, and as many additions, for each vector. Weights with
-//! minimums or parts have a body of their own, whose sums of groups are in L1.
+//! minimums or parts have a body of their own, which takes fewer columns at a time.
 
-/// How many bytes ahead of the multiplication the weights of a single row are requested: they come
-/// from memory, and this takes a tenth off the time.
+/// How many bytes ahead of the multiplication the weights of a single row, which come from memory,
+/// are requested at least.
 pub(super) const AHEAD: usize = 8 << 10;
 
 /// Bytes of a cache line.
