@@ -93,7 +93,7 @@ impl Entries {
             None => (group_len, groups),
             Some((part_len, part_scales)) => {
                 // The only group of a channel is as long as need be.
-                let divides = per_channel || group_len.is_multiple_of(part_len);
+                let divides = group_len >= k || group_len.is_multiple_of(part_len);
                 if part_len == 0 || !part_len.is_multiple_of(GROUP_STEP) || !divides {
                     return Err(ScaleError::PartLength { part_len, group_len });
                 }

@@ -410,3 +410,16 @@ fn sums_of_floats_that_leave_their_range_are_an_error() {
     let small: Vec<f32> = a.iter().map(|a| a / 100.0).collect();
     assert_eq!(product(&small).unwrap(), 0.0);
 }
+
+#[test]
+fn parts_of_a_single_group_need_not_divide_it() {
+    let codes: Vec<i8> = (0..40).collect();
+    let packed = || pack(Kernel::select().unwrap(), MatRef::new(&codes, 1, 40).unwrap());
+    let per_channel = WeightScales::per_channel(&[0.5]).with_parts(32, &[3, -2]);
+    let per_channel = ScaledWeights::new(packed(), per_channel).unwrap();
+    // What a file says of a channel: its length.
+    let per_group = WeightScales::per_group(&[0.5], per_channel.group_len()).with_parts(32, &[3, -2]);
+    let per_group = ScaledWeights::new(packed(), per_group).unwrap();
+    assert_eq!(per_channel.dequantize(), per_group.dequantize());
+    assert_eq!(per_group.dequantize()[31..33], [46.5, -32.0]);
+}
