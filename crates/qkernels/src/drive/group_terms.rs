@@ -4,6 +4,8 @@
 use qcore::{group_term, group_term_with_minimum};
 
 use crate::cpu::vectorize::Task;
+use crate::kernel::part_sums::{PartPair, PartSums};
+use crate::weights::entries::Entries;
 
 /// Turns the sums of one group into a term of `y`.
 pub(crate) struct AddTerm<'t, O> {
@@ -135,4 +137,33 @@ impl Task for AddPart<'_> {
             }
         }
     }
+}
+
+/// The largest sum of a part has so many values of at most 255.
+const LONGEST_PAIRED: usize = i16::MAX as usize / 255;
+
+/// What minimums multiply: `sums`, `rows` entries for each part, and the same as `pairs` where
+/// minimums of parts multiply them and words hold them.
+pub(crate) fn part_sums<'t>(
+    sums: &'t [i32],
+    rows: usize,
+    entries: &Entries,
+    pairs: &'t mut Vec<PartPair>,
+) -> PartSums<'t> {
+    pairs.clear();
+    if entries.has_part_minimums() && entries.part_len <= LONGEST_PAIRED {
+        for parts in (0..entries.groups).map(|g| entries.parts_of(g)) {
+            for part in parts.clone().step_by(2) {
+                let first = &sums[part * rows..][..rows];
+                if part + 1 == parts.end {
+                    pairs.extend(first.iter().map(|&sum| [sum as i16, 0]));
+                    continue;
+                }
+                let second = &sums[(part + 1) * rows..][..rows];
+                pairs.extend(first.iter().zip(second).map(|(&first, &second)| [first as i16, second as i16]));
+            }
+        }
+    }
+    let group_pairs = entries.parts_of(0).len().div_ceil(2);
+    PartSums { of_parts: sums, pairs, group_pairs, stride: rows }
 }

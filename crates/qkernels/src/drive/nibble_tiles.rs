@@ -4,10 +4,14 @@ use core::ops::Range;
 
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
+use crate::drive::group_terms::part_sums;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
 use crate::kernel::desc::ActivationForm;
-use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
+use crate::kernel::nibble_tile::{
+    NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS,
+};
+use crate::kernel::part_sums::PartSums;
 use crate::kernel::token::Kernel;
 use crate::left::rows::{Source, copy_row, staggered};
 use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
@@ -35,7 +39,7 @@ pub(crate) struct NibbleRows<'r> {
     /// As in a tile.
     terms: &'r [i32],
     /// As in a tile.
-    sums: &'r [i32],
+    part_sums: PartSums<'r>,
 }
 
 /// A panel of weights. The fields are those of a tile.
@@ -121,7 +125,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
     }
 
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> NibbleRows<'r> {
-        let RowScratch { bytes, sums, value_sums, .. } = scratch;
+        let RowScratch { bytes, sums, value_sums, pairs, .. } = scratch;
         let entries = self.w.entries();
         let row_bytes = self.codes.steps() * NIBBLE_STEP;
         let stride = staggered(row_bytes);
@@ -143,7 +147,8 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             sums,
             value_sums,
         });
-        NibbleRows { rows, bytes, stride, terms: sums, sums: value_sums }
+        let part_sums = part_sums(value_sums, rows.len(), entries, pairs);
+        NibbleRows { rows, bytes, stride, terms: sums, part_sums }
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
@@ -191,7 +196,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             part_scales: panel.entries.part_scales.as_chunks().0,
             minimums: panel.entries.minimums.as_chunks().0,
             part_minimums: panel.entries.part_minimums.as_chunks().0,
-            row_sums: block.sums.get(tile.start..).unwrap_or_default(),
+            part_sums: block.part_sums.skip_rows(tile.start),
             factors,
             y: y.as_chunks_mut().0,
         });

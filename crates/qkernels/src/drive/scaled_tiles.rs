@@ -4,9 +4,10 @@
 use core::ops::Range;
 
 use crate::drive::blocking::Extent;
-use crate::drive::group_terms::{AddPart, AddTerm};
+use crate::drive::group_terms::{AddPart, AddTerm, part_sums};
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
+use crate::kernel::part_sums::PartSums;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Rows, Strip};
 use crate::kernel::token::Kernel;
@@ -36,7 +37,7 @@ pub(crate) struct Block<'b> {
     /// minimums of weights need them.
     row_sums: &'b [i32],
     /// In the same way the sums of the values that the rows stand for, if minimums need them.
-    value_sums: &'b [i32],
+    value_sums: PartSums<'b>,
 }
 
 /// A panel of weights.
@@ -86,8 +87,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Block<'r> {
         let allowed = Allowed { signed: false, ragged: false };
         let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
-        let RowScratch { sums, value_sums, .. } = scratch;
+        let RowScratch { sums, value_sums, pairs, .. } = scratch;
         self.sum_rows(&rows, a, sums, value_sums);
+        let value_sums = part_sums(value_sums, rows.len(), self.w.entries(), pairs);
         Block { rows, a, row_sums: sums, value_sums }
     }
 
@@ -138,8 +140,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 part_scales,
                 minimums,
                 part_minimums,
-                row_sums: block.value_sums.get(tile.start..).unwrap_or_default(),
-                sum_stride: block.rows.len(),
+                part_sums: block.value_sums.skip_rows(tile.start),
                 factors,
                 y: &mut *y,
             };
@@ -183,7 +184,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                         part_minimums: of_columns(part_minimums, part, desc.nr, columns),
                         zero_points,
                         row_sums: row_sums_of(block.row_sums, part),
-                        value_sums: row_sums_of(block.value_sums, part),
+                        value_sums: block.value_sums.skip_rows(tile.start).of_part(part, tile.len()),
                         acc,
                         sums: &mut *group,
                         activation_sums: &mut *term.activation_sums,

@@ -3,6 +3,7 @@
 pub(crate) mod desc;
 pub(crate) mod float_tile;
 pub(crate) mod nibble_tile;
+pub(crate) mod part_sums;
 pub(crate) mod scaled_tile;
 pub(crate) mod strip;
 pub(crate) mod token;

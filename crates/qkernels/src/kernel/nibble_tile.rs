@@ -8,6 +8,7 @@
 use qcore::{group_term, group_term_with_minimum};
 
 use crate::cpu::vectorize::Task;
+use crate::kernel::part_sums::PartSums;
 
 /// Columns of a panel.
 pub(crate) const NIBBLE_COLUMNS: usize = 16;
@@ -32,7 +33,7 @@ pub(crate) const LARGEST_NIBBLE: u8 = 15;
 ///
 /// With parts of groups, the products of each part, less its row term, are multiplied by
 /// `part_scales[p][j]`. With minimums the term is [`qcore::group_term_with_minimum`] of
-/// `minimums[g][j]` and the sum of `row_sums[p][i]` over the parts, each times
+/// `minimums[g][j]` and the sum of `part_sums` (p, i) over the parts, each times
 /// `part_minimums[p][j]`, if there are any. Without parts, a group is its only part.
 #[derive(Debug)]
 pub(crate) struct NibbleTile<'t> {
@@ -67,9 +68,8 @@ pub(crate) struct NibbleTile<'t> {
     pub(crate) minimums: &'t [[f32; NIBBLE_COLUMNS]],
     /// For each part; empty if all are 1.
     pub(crate) part_minimums: &'t [[i8; NIBBLE_COLUMNS]],
-    /// For each part, `term_stride` entries apart, the sum of the values that the row's codes stand
-    /// for; empty without minimums.
-    pub(crate) row_sums: &'t [i32],
+    /// What minimums multiply.
+    pub(crate) part_sums: PartSums<'t>,
     /// The scale of each row. There are as many as rows, at least 1.
     pub(crate) factors: &'t [f32],
     /// A result for each row and column.
@@ -118,7 +118,7 @@ impl Task for PlainNibbles<'_, '_> {
                         let products = of_part[j].wrapping_sub(of_row.wrapping_mul(zero_points[j]));
                         *sum = sum.wrapping_add(products.wrapping_mul(scales[j]));
                     }
-                    if let Some(of_row) = tile.row_sums.get(part * tile.term_stride + i) {
+                    if let Some(of_row) = tile.part_sums.of_part(part, i + 1).last() {
                         let of_part = tile.part_minimums.get(part);
                         let minimums = of_part.map_or([1; NIBBLE_COLUMNS], |of| of.map(i32::from));
                         for (sum, minimum) in activation_sums.iter_mut().zip(minimums) {

@@ -1,6 +1,7 @@
 //! Products with a scale for each group of k: how a kernel with a body of its own for them sees one
 //! tile. Kernels without one run group by group (`drive/scaled_tiles.rs`).
 
+use crate::kernel::part_sums::PartSums;
 use crate::matrix::workspace::MOST_ROWS;
 
 /// One tile: `y[i][j]` is the sum over the groups g, in their order, of [`qcore::group_term`] of
@@ -9,10 +10,10 @@ use crate::matrix::workspace::MOST_ROWS;
 ///
 /// With parts of groups, the products of each part are multiplied by `part_scales[p][j]`. With
 /// minimums the term is [`qcore::group_term_with_minimum`] of `minimums[g][j]` and the sum of
-/// `row_sums[p][i]` over the parts, each times `part_minimums[p][j]`, if there are any. Without
+/// `part_sums` (p, i) over the parts, each times `part_minimums[p][j]`, if there are any. Without
 /// parts, a group is its only part.
 #[derive(Debug)]
-#[allow(dead_code, reason = "kernels of x86-64 have such bodies")]
+#[allow(dead_code, reason = "some targets have no kernel with such a body")]
 pub(crate) struct ScaledTile<'t> {
     /// Rows in the form of the kernel. Row i starts at byte `i * a_stride`.
     pub(crate) a: &'t [u8],
@@ -42,11 +43,8 @@ pub(crate) struct ScaledTile<'t> {
     pub(crate) minimums: &'t [f32],
     /// As `part_scales`; empty if all are 1.
     pub(crate) part_minimums: &'t [i8],
-    /// For each part, `sum_stride` entries apart, the sum of the values that the row's codes stand
-    /// for; empty without minimums.
-    pub(crate) row_sums: &'t [i32],
-    /// Rows of the block, to which this tile belongs.
-    pub(crate) sum_stride: usize,
+    /// What minimums multiply.
+    pub(crate) part_sums: PartSums<'t>,
     /// The scale of each row. There are as many as rows, at least 1.
     pub(crate) factors: &'t [f32],
     /// A result for each row and column, row by row.

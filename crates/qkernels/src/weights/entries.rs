@@ -182,6 +182,10 @@ impl Entries {
         !self.part_scales.is_empty()
     }
 
+    pub(crate) fn has_part_minimums(&self) -> bool {
+        !self.part_minimums.is_empty()
+    }
+
     /// The group that part `part` belongs to.
     pub(crate) fn group_of(&self, part: usize) -> usize {
         part * self.part_len / self.group_len
@@ -218,7 +222,7 @@ impl Entries {
 
     /// As [`part_scales`](Self::part_scales).
     pub(super) fn part_minimums(&self) -> Option<Vec<i8>> {
-        (!self.part_minimums.is_empty()).then(|| self.unpacked(&self.part_minimums, self.parts))
+        self.has_part_minimums().then(|| self.unpacked(&self.part_minimums, self.parts))
     }
 
     /// The n * groups entries that `packed` was made from.

@@ -66,7 +66,7 @@ macro_rules! scaled_body {
                     let mut values = [vec128::zero(); V];
                     if minimums.is_some() {
                         for part in first_part..part {
-                            let value = vdupq_n_s32(tile.row_sums[part * tile.sum_stride + i]);
+                            let value = vdupq_n_s32(tile.part_sums.of_parts[part * tile.part_sums.stride + i]);
                             let times = vec128::of_columns::<V>(tile.part_minimums, part * nr);
                             for v in 0..V {
                                 values[v] = vec128::add_product(values[v], value, times[v]);

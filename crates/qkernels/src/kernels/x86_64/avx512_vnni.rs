@@ -12,7 +12,7 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, scaled_body};
+use super::scaled::{AHEAD, LINE, scaled_body, scaled_parts_body};
 use super::simd::prefetch;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
@@ -82,6 +82,8 @@ scaled_body!(
     2: 1 2 3 4 5 6 7 8,
     3: 1 2 3 4 5 6 7 8
 );
+
+scaled_parts_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {

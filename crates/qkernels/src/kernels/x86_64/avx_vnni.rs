@@ -5,11 +5,11 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, scaled_body};
+use super::scaled::{AHEAD, LINE, scaled_body, scaled_parts_body};
 use super::simd::{load_i8x32, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{float256, nibbles256_parts, store, vec256};
+use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
@@ -43,7 +43,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: Some(float256::QUADS),
     scaled: Some(run_scaled),
-    nibbles: Some(nibbles256_parts::BODY),
+    nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 
@@ -83,6 +83,8 @@ strip_body!("avx2,avxvnni");
 tile_body!("avx2,avxvnni", vec256);
 
 scaled_body!("avx2,avxvnni", vec256, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
+
+scaled_parts_body!("avx2,avxvnni", vec256);
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn peak(iterations: u64) -> i32 {

@@ -11,7 +11,7 @@ mod avx_vnni;
 mod float256;
 mod float512;
 mod nibbles256;
-mod nibbles256_parts;
+mod part_sums256;
 mod scaled;
 mod simd;
 mod tile;

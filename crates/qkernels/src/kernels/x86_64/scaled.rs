@@ -15,17 +15,14 @@ pub(super) const LINE: usize = 64;
 
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
 /// vectors `$V` and each number of rows `$M`. The kernel's file supplies what `tile_body!` asks
-/// for.
+/// for, and `scaled_parts` for weights with minimums or parts.
 macro_rules! scaled_body {
     ($features:literal, $isa:ident, $($V:literal: $($M:literal)+),+) => {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
             let in_parts = !tile.minimums.is_empty() || !tile.part_scales.is_empty();
             match (tile.columns / LANES, tile.factors.len()) {
-                // One or two rows leave registers for all columns at once.
-                $($(($V, $M) if in_parts => {
-                    scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }>(tile)
-                })+)+
+                $($(($V, $M) if in_parts => scaled_parts::<$M, $V>(tile),)+)+
                 $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
             }
@@ -114,12 +111,24 @@ macro_rules! scaled_body {
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
         }
+    };
+}
+pub(super) use scaled_body;
+
+/// `fn scaled_parts` for [`scaled_body`], for weights with minimums or parts.
+macro_rules! scaled_parts_body {
+    ($features:literal, $isa:ident) => {
+        #[target_feature(enable = $features)]
+        fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
+            // One or two rows leave registers for all columns at once.
+            if M <= 2 { scaled_columns::<M, V>(tile) } else { scaled_columns::<M, 1>(tile) }
+        }
 
         /// M rows of weights with minimums or parts, W vectors of columns at a time: the sums of a
         /// part and those of its group wait in registers for each other, so there are few of each.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
-        fn scaled_parts<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>) {
+        fn scaled_columns<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>) {
             let (steps, nr, vectors) = (tile.steps, tile.nr, tile.columns / LANES);
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -197,7 +206,7 @@ macro_rules! scaled_body {
                         // The values of rows, times the minimums of parts.
                         let mut values = [[$isa::zero(); W]; M];
                         for part in parts.clone() {
-                            let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
+                            let of_rows = tile.part_sums.of_part(part, M);
                             let of_part = part * nr + first * LANES..part * nr + (first + W) * LANES;
                             let mut times = [$isa::splat_i32(1); W];
                             if let Some(of_columns) = tile.part_minimums.get(of_part) {
@@ -235,4 +244,4 @@ macro_rules! scaled_body {
         }
     };
 }
-pub(super) use scaled_body;
+pub(super) use scaled_parts_body;

@@ -29,6 +29,15 @@ pub(super) fn load_i8x8_as_i16_pairs(bytes: &[i8; 8]) -> __m256i {
     _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(bytes, bytes))
 }
 
+/// Loads eight i8 and eight more as int16, the n-th of both side by side.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_two_i8x8_as_i16_pairs(bytes: &[i8; 8], second: &[i8; 8]) -> __m256i {
+    // SAFETY: the references cover the 8 bytes read, and `loadl` asks for no alignment.
+    let [first, second] = [bytes, second].map(|bytes| unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) });
+    _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(first, second))
+}
+
 /// Requests the cache line `bytes` behind the start of `values`. The line need not belong to them.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {
@@ -128,6 +137,31 @@ pub(super) fn high_nibbles(bytes: &[u8; 32]) -> __m256i {
 #[target_feature(enable = "avx2")]
 pub(super) fn add_products_of_bytes(words: __m256i, x: __m256i, y: __m256i) -> __m256i {
     _mm256_add_epi16(words, _mm256_maddubs_epi16(x, y))
+}
+
+/// The low halves of the products of words. The factors stay in memory: the compiler would keep
+/// them in registers, and sums in memory instead.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn multiply_words(mut words: __m256i, factors: &[i16; 16]) -> __m256i {
+    // SAFETY: it reads just the bytes that the reference covers, and writes just a register.
+    unsafe {
+        asm!(
+            "vpmullw {words}, {words}, ymmword ptr [{factors}]",
+            words = inout(ymm_reg) words,
+            factors = in(reg) factors.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    words
+}
+
+/// Stores sixteen words.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_i16x16(to: &mut [i16; 16], v: __m256i) {
+    // SAFETY: the reference covers the 32 bytes written, and `storeu` asks for no alignment.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
 }
 
 /// Loads eight int32.

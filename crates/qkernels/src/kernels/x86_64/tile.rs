@@ -7,6 +7,8 @@
 
 use core::arch::asm;
 
+use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
+
 /// The most rows whose addresses each get a register.
 const MOST_ADDRESSES: usize = 6;
 
@@ -45,6 +47,18 @@ pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize
         *row = unsafe { core::slice::from_raw_parts(start, len) };
     }
     rows
+}
+
+/// The first M rows of a tile of 4-bit weights, as steps of four bytes for the low halves of a line
+/// and four for the high ones.
+#[inline(always)]
+pub(super) fn rows_of_steps<'t, const M: usize>(tile: &NibbleTile<'t>) -> [&'t [[[u8; 4]; 2]]; M] {
+    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * tile.b.len());
+    let mut steps: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    for (steps, row) in steps.iter_mut().zip(rows) {
+        *steps = row.as_chunks::<4>().0.as_chunks::<2>().0;
+    }
+    steps
 }
 
 /// `$U` sets of the sums of `$M` rows of `$V` vectors. One set has the initial values of the tile's

@@ -80,6 +80,14 @@ pub(super) fn add_f32s(a: __m256, b: __m256) -> __m256 {
     _mm256_add_ps(a, b)
 }
 
+/// Adds a vector to one in memory, lane by lane.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_to(sums: &mut [f32; LANES], terms: __m256) {
+    let sum = add_f32s(load(sums), terms);
+    store_f32s(sums, sum);
+}
+
 /// The products of two vectors, lane by lane.
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -114,7 +114,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
 fn activation_sums<const M: usize>(tile: &NibbleTile<'_>, parts: Range<usize>) -> [__m512i; M] {
     let mut sums = [vec512::zero(); M];
     for part in parts {
-        let of_rows = &tile.row_sums[part * tile.term_stride..][..M];
+        let of_rows = tile.part_sums.of_part(part, M);
         match tile.part_minimums.get(part) {
             None => {
                 for (sum, &of_row) in sums.iter_mut().zip(of_rows) {

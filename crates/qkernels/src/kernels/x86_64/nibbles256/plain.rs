@@ -1,36 +1,15 @@
-//! 4-bit weights on AVX2. `vpmaddubsw` multiplies codes of 0 to 15 by activations of i8: two
-//! products are at most 2 * 15 * 128 = 3,840 in magnitude, which cannot saturate, and eight such
-//! pairs, 30,720, fit 16 bits. So 32 k are summed in words before one `vpmaddwd` widens them.
-//!
-//! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of codes, the broadcast of `a` and
-//! one product fill the 16 registers. The sums of longer groups wait in L1, as do the results.
+//! Groups with neither minimums nor parts.
 
 use core::arch::x86_64::*;
 
-use super::float256;
-use super::simd::{
-    add_products_of_bytes, high_nibbles, load_i8x8_as_i32, load_i32x8, low_nibbles, prefetch, store_i32x8,
-};
-use super::tile::rows_apart;
-use super::vec256::{self, LANES};
-use crate::kernel::desc::NibbleBody;
-use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile};
-
-/// Without that of minimums and parts, `nibbles256_parts`, which has it in addition.
-pub(super) const PLAIN: NibbleBody = NibbleBody { rows: 6, run, parts: None, float: Some(float256::QUADS) };
-
-/// Vectors of a panel.
-pub(super) const V: usize = NIBBLE_COLUMNS / LANES;
-
-/// How many bytes ahead of the multiplication the weights of a single row are requested: they come
-/// from memory, and this takes an eighth off the time.
-const AHEAD: usize = 8 << 10;
-
-/// Steps whose products are summed in words.
-pub(super) const NARROW_STEPS: usize = 32 / NIBBLE_STEP;
+use super::super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
+use super::super::tile::rows_of_steps;
+use super::super::vec256::{self, LANES};
+use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
+use crate::kernel::nibble_tile::NibbleTile;
 
 #[target_feature(enable = "avx2")]
-fn run(tile: &mut NibbleTile<'_>) {
+pub(super) fn run(tile: &mut NibbleTile<'_>) {
     let corrected = !tile.zero_points.is_empty() || !tile.origins.is_empty();
     if corrected || tile.group_steps > NARROW_STEPS {
         run_rows::<true>(tile)
@@ -58,14 +37,9 @@ fn run_rows<const WIDE: bool>(tile: &mut NibbleTile<'_>) {
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
-    let (b, steps) = (tile.b, tile.b.len());
-    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
-    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let mut factors = [0.0; M];
-    for i in 0..M {
-        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
-    }
+    factors.copy_from_slice(&tile.factors[..M]);
     let ones = _mm256_set1_epi16(1);
     let mut wide = [[[0i32; LANES]; V]; M];
     // Adding -0.0 changes nothing.
@@ -113,8 +87,7 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
                         };
                         let sum = _mm256_sub_epi32(sum, $amount);
                         let term = vec256::scale(sum, vec256::multiply(factor, scales[$v]));
-                        let sum = vec256::add_f32s(vec256::load(&y[i][$v]), term);
-                        vec256::store_f32s(&mut y[i][$v], sum);
+                        vec256::add_to(&mut y[i][$v], term);
                     }
                 }
             };
@@ -133,58 +106,4 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     for i in 0..M {
         tile.y[i] = bytemuck::must_cast(y[i]);
     }
-}
-
-/// Adds the products of a step to words.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn add_step<const M: usize>(
-    words: &mut [[__m256i; V]; M],
-    b: &[NibbleLine],
-    a: &[&[[[u8; 4]; 2]]; M],
-    step: usize,
-) {
-    if M == 1 {
-        prefetch(&b[step], AHEAD);
-    }
-    let (halves, _) = b[step].as_chunks::<{ 4 * LANES }>();
-    let mut w = [_mm256_setzero_si256(); V];
-    for v in 0..V {
-        w[v] = low_nibbles(&halves[v]);
-    }
-    for i in 0..M {
-        let x = broadcast(a[i][step][0]);
-        for v in 0..V {
-            words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
-        }
-    }
-    for v in 0..V {
-        w[v] = high_nibbles(&halves[v]);
-    }
-    for i in 0..M {
-        let x = broadcast(a[i][step][1]);
-        for v in 0..V {
-            words[i][v] = add_products_of_bytes(words[i][v], w[v], x);
-        }
-    }
-}
-
-/// Takes off the sums of group `g` what the origins of rows add.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn take_origins_off(tile: &NibbleTile<'_>, g: usize, sums: &mut [[[i32; LANES]; V]]) {
-    let Some(of_columns) = tile.column_terms.get(g) else { return };
-    for (sums, &origin) in sums.iter_mut().zip(tile.origins) {
-        for (sums, of_columns) in sums.iter_mut().zip(of_columns.as_chunks().0) {
-            let sum = vec256::subtract_product(load_i32x8(sums), origin, load_i32x8(of_columns));
-            store_i32x8(sums, sum);
-        }
-    }
-}
-
-/// Four bytes of a row, repeated for each column.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn broadcast(quad: [u8; 4]) -> __m256i {
-    _mm256_set1_epi32(i32::from_ne_bytes(quad))
 }

@@ -1,19 +1,18 @@
-//! 4-bit weights with minimums, or with groups in parts, on AVX2: `nibbles256` with more between
-//! the words of 32 k and the term of a group. The `vpmaddwd` that widens words multiplies them by
-//! the part's scale on the way, so parts of 32 cost one addition in memory for each vector.
+//! Groups with minimums, or in parts, with more between the words of 32 k and the term of a group.
+//! The `vpmaddwd` that widens words multiplies them by the part's scale on the way, so parts of 32
+//! cost one addition in memory for each vector.
 
 use core::arch::x86_64::*;
 
-use super::nibbles256::{self, NARROW_STEPS, V, add_step, take_origins_off};
-use super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
-use super::tile::rows_apart;
-use super::vec256::{self, LANES};
-use crate::kernel::desc::{NibbleBody, NibbleParts};
-use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleTile};
+use super::super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
+use super::super::part_sums256::activation_sums;
+use super::super::tile::rows_of_steps;
+use super::super::vec256::{self, LANES};
+use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
+use crate::kernel::desc::NibbleParts;
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleTile};
 
-pub(super) const BODY: NibbleBody = NibbleBody { parts: Some(PARTS), ..nibbles256::PLAIN };
-
-pub(super) const PARTS: NibbleParts = NibbleParts { rows: 6, run };
+pub(super) const BODY: NibbleParts = NibbleParts { rows: 6, run };
 
 #[target_feature(enable = "avx2")]
 fn run(tile: &mut NibbleTile<'_>) {
@@ -42,14 +41,9 @@ fn run(tile: &mut NibbleTile<'_>) {
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2")]
 fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
-    let (b, steps) = (tile.b, tile.b.len());
-    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
-    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let mut factors = [0.0; M];
-    for i in 0..M {
-        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
-    }
+    factors.copy_from_slice(&tile.factors[..M]);
     let ones = _mm256_set1_epi16(1);
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let mut start = 0usize;
@@ -59,7 +53,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
         for step in start..end {
             add_step::<M>(&mut words, b, &a, step);
         }
-        let of_rows = &tile.row_sums[g * tile.term_stride..][..M];
+        let of_rows = &tile.part_sums.of_part(g, M)[..M];
         let (scales, minimums) = (vec256::load_f32s::<V>(scales), vec256::load_f32s::<V>(minimums));
         for i in 0..M {
             let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
@@ -67,7 +61,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
                 let sum = _mm256_madd_epi16(words[i][v], ones);
                 let term = vec256::scale(sum, vec256::multiply(factor, scales[v]));
                 let minimum = vec256::multiply(vec256::multiply(factor, minimums[v]), of_row);
-                add_term(&mut y[i][v], vec256::add_f32s(term, minimum));
+                vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
             }
         }
         start = end;
@@ -82,14 +76,9 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2")]
 fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
-    let (b, steps) = (tile.b, tile.b.len());
-    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
-    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let mut factors = [0.0; M];
-    for i in 0..M {
-        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
-    }
+    factors.copy_from_slice(&tile.factors[..M]);
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let (mut start, mut part) = (0usize, 0);
@@ -132,53 +121,40 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
                 let factor = vec256::splat(factors[i]);
                 for v in 0..V {
                     let sum = load_i32x8(&sums[i][v]);
-                    add_term(&mut y[i][v], vec256::scale(sum, vec256::multiply(factor, scales[v])));
+                    vec256::add_to(&mut y[i][v], vec256::scale(sum, vec256::multiply(factor, scales[v])));
                 }
             }
             continue;
         };
         let minimums = vec256::load_f32s::<V>(minimums);
+        if tile.part_minimums.is_empty() {
+            for i in 0..M {
+                let value = tile.part_sums.of_row(i, first_part..part) as f32;
+                let (factor, value) = (vec256::splat(factors[i]), vec256::splat(value));
+                for v in 0..V {
+                    let sum = load_i32x8(&sums[i][v]);
+                    let term = vec256::scale(sum, vec256::multiply(factor, scales[v]));
+                    let minimum = vec256::multiply(vec256::multiply(factor, minimums[v]), value);
+                    vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
+                }
+            }
+            continue;
+        }
+        let minimums_of_parts = tile.part_minimums.as_flattened();
+        let of_minimums = activation_sums::<M, V>(&tile.part_sums, minimums_of_parts, g, first_part..part);
         for i in 0..M {
             let factor = vec256::splat(factors[i]);
-            let of_minimums = activation_sums(tile, i, first_part..part);
             for v in 0..V {
                 let sum = load_i32x8(&sums[i][v]);
                 let term = vec256::scale(sum, vec256::multiply(factor, scales[v]));
-                let minimum = vec256::scale(of_minimums[v], vec256::multiply(factor, minimums[v]));
-                add_term(&mut y[i][v], vec256::add_f32s(term, minimum));
+                let minimum = vec256::scale(of_minimums[i][v], vec256::multiply(factor, minimums[v]));
+                vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
             }
         }
     }
     for i in 0..M {
         tile.y[i] = bytemuck::must_cast(y[i]);
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_term(y: &mut [f32; LANES], term: __m256) {
-    let sum = vec256::add_f32s(vec256::load(y), term);
-    vec256::store_f32s(y, sum);
-}
-
-/// The values of row `i` in some parts, summed and times the minimums of the parts.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn activation_sums(tile: &NibbleTile<'_>, i: usize, parts: core::ops::Range<usize>) -> [__m256i; V] {
-    let row_sum = |part: usize| tile.row_sums[part * tile.term_stride + i];
-    let mut sums = [_mm256_setzero_si256(); V];
-    if tile.part_minimums.is_empty() {
-        let sum = parts.fold(0i32, |sum, part| sum.wrapping_add(row_sum(part)));
-        return [_mm256_set1_epi32(sum); V];
-    }
-    for part in parts {
-        let of_row = _mm256_set1_epi32(row_sum(part));
-        let of_columns: &[[i8; LANES]] = tile.part_minimums[part].as_chunks().0;
-        for (sum, of_columns) in sums.iter_mut().zip(of_columns) {
-            *sum = vec256::add(*sum, _mm256_mullo_epi32(of_row, load_i8x8_as_i32(of_columns)));
-        }
-    }
-    sums
 }
 
 /// Takes off the sums of group `g` what zero points of weights add in some parts.

@@ -6,13 +6,15 @@
 //! for weights of full range: see `avx2_maddubs`.) The tile is 6 rows by 2 vectors: 12
 //! accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
 
+mod parts;
+
 use core::arch::x86_64::*;
 
 use super::scaled::{AHEAD, LINE, scaled_body};
 use super::simd::{load_i8x16_as_i16, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
-use super::{float256, nibbles256_parts, store, vec256};
+use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
@@ -20,6 +22,7 @@ use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
+use parts::scaled_parts;
 
 /// Columns of a vector.
 const LANES: usize = vec256::LANES;
@@ -46,7 +49,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     state: None,
     float: Some(float256::PAIRS),
     scaled: Some(run_scaled),
-    nibbles: Some(nibbles256_parts::BODY),
+    nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
 

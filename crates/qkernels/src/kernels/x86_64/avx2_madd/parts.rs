@@ -1,0 +1,136 @@
+//! Weights with minimums, or with groups in parts. The integer scale of a part multiplies its
+//! weights as they are widened to words, which hold the product of two i8. So parts take one
+//! instruction for each vector of weights, whatever the rows, and the sums of a group are one.
+
+use super::super::part_sums256::activation_sums;
+use super::super::scaled::AHEAD;
+use super::super::simd::{load_i8x8_as_i16_pairs, multiply_words, prefetch, store_i16x16};
+use super::super::tile::rows_apart;
+use super::super::vec256;
+use super::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
+use crate::kernel::scaled_tile::ScaledTile;
+
+/// M rows, V vectors of columns.
+#[target_feature(enable = "avx2")]
+pub(super) fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
+    if tile.part_scales.is_empty() {
+        body::<M, V, false>(tile)
+    } else {
+        body::<M, V, true>(tile)
+    }
+}
+
+/// SCALED if parts have scales.
+#[inline(never)] // as in `tile_body`
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx2")]
+fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTile<'_>) {
+    let (steps, nr) = (tile.steps, tile.nr);
+    let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
+    // Two steps at a time, as in `scaled_body`.
+    let mut a: [&[[u8; 4]]; M] = [&[]; M];
+    let mut a_pairs: [&[[[u8; 4]; 2]]; M] = [&[]; M];
+    for i in 0..M {
+        a[i] = rows[i].as_chunks::<4>().0;
+        a_pairs[i] = &a[i].as_chunks::<2>().0[..steps / 2];
+    }
+    let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
+    let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
+    let mut factors = [0.0; M];
+    factors.copy_from_slice(&tile.factors[..M]);
+    // Adding -0.0 changes nothing.
+    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let (mut start, mut part, mut g) = (0, 0, 0);
+    while start < steps {
+        let end = steps.min(start + tile.group_steps);
+        let entries = g * nr..g * nr + V * LANES;
+        let first_part = part;
+        let mut acc = [[vec256::zero(); V]; M];
+        while start < end {
+            let stop = end.min(start + tile.part_steps);
+            let mut times = [[0i16; VECTOR_WEIGHTS]; V];
+            if SCALED {
+                let of_columns = tile.part_scales[part * nr..][..V * LANES].as_chunks::<LANES>().0;
+                for v in 0..V {
+                    store_i16x16(&mut times[v], load_i8x8_as_i16_pairs(&of_columns[v]));
+                }
+            }
+            macro_rules! add_step {
+                ($b:expr, |$i:ident| $a:expr) => {
+                    let mut w = [vec256::zero(); V];
+                    for v in 0..V {
+                        if M == 1 && v % 2 == 0 {
+                            prefetch(&$b[v], AHEAD);
+                        }
+                        w[v] = load_weights(&$b[v]);
+                        if SCALED {
+                            w[v] = multiply_words(w[v], &times[v]);
+                        }
+                    }
+                    for $i in 0..M {
+                        let x = broadcast($a);
+                        for v in 0..V {
+                            acc[$i][v] = multiply_add(acc[$i][v], x, w[v]);
+                        }
+                    }
+                };
+            }
+            for pair in start / 2..stop / 2 {
+                for u in 0..2 {
+                    add_step!(b_pairs[pair][u], |i| a_pairs[i][pair][u]);
+                }
+            }
+            if stop % 2 == 1 {
+                add_step!(b[stop - 1], |i| a[i][stop - 1]);
+            }
+            (start, part) = (stop, part + 1);
+        }
+        if let Some(terms) = tile.column_terms.get(entries.clone()) {
+            let terms = vec256::load_i32s::<V>(terms);
+            for i in 0..M {
+                for v in 0..V {
+                    acc[i][v] = vec256::subtract_product(acc[i][v], tile.origins[i], terms[v]);
+                }
+            }
+        }
+        let scales = vec256::load_f32s::<V>(&tile.scales[entries.clone()]);
+        // Loops of their own, which the compiler unrolls. One with choices in it, it does not.
+        if let Some(minimums) = tile.minimums.get(entries.clone()).filter(|_| tile.part_minimums.is_empty()) {
+            let minimums = vec256::load_f32s::<V>(minimums);
+            for i in 0..M {
+                let value = tile.part_sums.of_row(i, first_part..part) as f32;
+                let (factor, value) = (vec256::splat(factors[i]), vec256::splat(value));
+                for v in 0..V {
+                    let term = vec256::scale(acc[i][v], vec256::multiply(factor, scales[v]));
+                    let minimum = vec256::multiply(vec256::multiply(factor, minimums[v]), value);
+                    vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
+                }
+            }
+        } else if let Some(minimums) = tile.minimums.get(entries) {
+            let minimums = vec256::load_f32s::<V>(minimums);
+            let values =
+                activation_sums::<M, V>(&tile.part_sums, tile.part_minimums, g, first_part..part);
+            for i in 0..M {
+                let factor = vec256::splat(factors[i]);
+                for v in 0..V {
+                    let term = vec256::scale(acc[i][v], vec256::multiply(factor, scales[v]));
+                    let minimum = vec256::scale(values[i][v], vec256::multiply(factor, minimums[v]));
+                    vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
+                }
+            }
+        } else {
+            for i in 0..M {
+                let factor = vec256::splat(factors[i]);
+                for v in 0..V {
+                    vec256::add_to(
+                        &mut y[i][v],
+                        vec256::scale(acc[i][v], vec256::multiply(factor, scales[v])),
+                    );
+                }
+            }
+        }
+        g += 1;
+    }
+    let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
+    to.copy_from_slice(&y);
+}
