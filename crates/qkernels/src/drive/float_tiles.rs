@@ -77,22 +77,22 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
-        let PanelScratch { codes, scales, minimums, zero_points, .. } = scratch;
+        let PanelScratch { codes, scales, minimums, group_floats, zero_points, .. } = scratch;
         let ScaledPanel { codes, columns, entries } = self.w.panel(p, codes);
         let (all, nr) = (self.w.entries(), self.w.panel_columns());
-        let mut panel = FloatPanel {
-            codes,
-            columns,
-            scales: entries.scales,
-            zero_points: entries.zero_points,
-            minimums: entries.minimums,
-        };
-        // Each part has a scale of its own then.
-        if all.has_parts() {
+        let mut panel =
+            FloatPanel { codes, columns, scales: &[], zero_points: entries.zero_points, minimums: &[] };
+        if !all.has_parts() {
+            panel.scales = entries.scales.widened(scales);
+            panel.minimums = entries.minimums.widened(minimums);
+        } else {
+            // Each part has a scale of its own then.
             let times = |value: f32, of_part: i8| value * f32::from(of_part);
-            panel.scales = of_parts(all, nr, entries.scales, entries.part_scales, times, scales);
+            let of_groups = entries.scales.widened(group_floats);
+            panel.scales = of_parts(all, nr, of_groups, entries.part_scales, times, scales);
             let minimum = if entries.part_minimums.is_empty() { |value, _| value } else { times };
-            panel.minimums = of_parts(all, nr, entries.minimums, entries.part_minimums, minimum, minimums);
+            let of_groups = entries.minimums.widened(group_floats);
+            panel.minimums = of_parts(all, nr, of_groups, entries.part_minimums, minimum, minimums);
             panel.zero_points = of_parts(all, nr, entries.zero_points, &[], |value, _| value, zero_points);
         }
         panel

@@ -8,9 +8,7 @@ use crate::drive::group_terms::part_sums;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
 use crate::kernel::desc::ActivationForm;
-use crate::kernel::nibble_tile::{
-    NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS,
-};
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
 use crate::kernel::part_sums::PartSums;
 use crate::kernel::token::Kernel;
 use crate::left::rows::{Source, copy_row, staggered};
@@ -185,7 +183,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             a_stride: block.stride,
             b: panel.lines,
             group_steps: self.group_steps(),
-            scales: panel.entries.scales.as_chunks().0,
+            scales: panel.entries.scales,
             zero_points: panel.entries.zero_points.as_chunks().0,
             row_terms: &block.terms[tile.start..],
             term_stride: block.rows.len(),
@@ -194,7 +192,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             has_row_terms: self.w.entries().common_zero_point != Some(0),
             part_steps: self.part_steps(),
             part_scales: panel.entries.part_scales.as_chunks().0,
-            minimums: panel.entries.minimums.as_chunks().0,
+            minimums: panel.entries.minimums,
             part_minimums: panel.entries.part_minimums.as_chunks().0,
             part_sums: block.part_sums.skip_rows(tile.start),
             factors,

@@ -44,6 +44,8 @@ pub(crate) struct Block<'b> {
 pub(crate) struct Panel<'b> {
     p: usize,
     panel: ScaledPanel<'b>,
+    /// Scales and minimums as f32; empty where the kernel has a body for the panel.
+    floats: [&'b [f32]; 2],
     /// For each group of a scale the sums of a whole panel's columns less their zero points, if
     /// shifts or zero points of rows need them.
     sums: &'b [i32],
@@ -96,7 +98,14 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
         let has_origins = self.shift() != 0 || !self.tokens.zero_points.is_empty();
         let sums: &[i32] = if has_origins { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
-        Panel { p, panel: self.w.panel(p, &mut scratch.codes), sums }
+        let panel = self.w.panel(p, &mut scratch.codes);
+        let PanelEntries { scales, minimums, .. } = panel.entries;
+        let floats = if self.has_body(&panel) {
+            [&[][..]; 2]
+        } else {
+            [scales.widened(&mut scratch.scales), minimums.widened(&mut scratch.minimums)]
+        };
+        Panel { p, panel, floats, sums }
     }
 
     /// Computes group by group the products, then their term.
@@ -108,7 +117,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         y: &mut [f32],
         acc: &mut [i32],
     ) {
-        let &Panel { p, panel: ScaledPanel { codes, columns, entries }, sums } = panel;
+        let &Panel { p, panel: ref panel @ ScaledPanel { codes, columns, entries }, floats, sums } = panel;
         let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
         let desc = self.kernel().desc();
         if self.w.k() == 0 {
@@ -118,8 +127,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let token = block.rows.start + tile.start;
         let origin = |i: usize| self.origin(token + i);
         let in_parts = self.w.has_minimums_or_parts();
-        if zero_points.is_empty() {
-            // A kernel may sum and scale by itself.
+        if self.has_body(panel) {
             let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
             for (i, to) in origins.iter_mut().enumerate() {
                 *to = origin(i);
@@ -148,7 +156,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 return;
             }
         }
-        let count = tile.len() * columns;
+        let ([scales, minimums], count) = (floats, tile.len() * columns);
         let (acc, rest) = acc.split_at_mut(count);
         let (group, rest) = rest.split_at_mut(count);
         let activation_sums = &mut rest[..count];
@@ -213,6 +221,11 @@ fn of_columns<T>(entries: &[T], index: usize, nr: usize, columns: usize) -> &[T]
 }
 
 impl<S: Source> ScaledProduct<'_, S> {
+    /// Whether the kernel sums and scales by itself.
+    fn has_body(&self, panel: &ScaledPanel<'_>) -> bool {
+        panel.entries.zero_points.is_empty() && self.kernel().desc().scaled.is_some()
+    }
+
     /// What the kernel's form adds to codes.
     fn shift(&self) -> i32 {
         self.kernel().desc().form.shift(self.a.shift())

@@ -2,6 +2,7 @@
 
 pub(crate) mod desc;
 pub(crate) mod float_tile;
+pub(crate) mod group_floats;
 pub(crate) mod nibble_tile;
 pub(crate) mod part_sums;
 pub(crate) mod scaled_tile;

@@ -8,6 +8,7 @@
 use qcore::{group_term, group_term_with_minimum};
 
 use crate::cpu::vectorize::Task;
+use crate::kernel::group_floats::GroupFloats;
 use crate::kernel::part_sums::PartSums;
 
 /// Columns of a panel.
@@ -46,7 +47,7 @@ pub(crate) struct NibbleTile<'t> {
     /// Lines that share a scale. The last scale covers those that remain.
     pub(crate) group_steps: usize,
     /// For each group.
-    pub(crate) scales: &'t [[f32; NIBBLE_COLUMNS]],
+    pub(crate) scales: GroupFloats<'t>,
     /// For each group, if not all of them are the same.
     pub(crate) zero_points: &'t [[i8; NIBBLE_COLUMNS]],
     /// For each part, `term_stride` entries apart, the sum of each row's codes; times the zero
@@ -65,7 +66,7 @@ pub(crate) struct NibbleTile<'t> {
     /// For each part; empty without parts.
     pub(crate) part_scales: &'t [[i8; NIBBLE_COLUMNS]],
     /// For each group, if there are any.
-    pub(crate) minimums: &'t [[f32; NIBBLE_COLUMNS]],
+    pub(crate) minimums: GroupFloats<'t>,
     /// For each part; empty if all are 1.
     pub(crate) part_minimums: &'t [[i8; NIBBLE_COLUMNS]],
     /// What minimums multiply.
@@ -77,6 +78,11 @@ pub(crate) struct NibbleTile<'t> {
 }
 
 impl NibbleTile<'_> {
+    /// How many there are.
+    pub(crate) fn groups(&self) -> usize {
+        self.scales.len() / NIBBLE_COLUMNS
+    }
+
     /// Whether it has neither minimums nor parts.
     pub(crate) fn is_plain(&self) -> bool {
         self.minimums.is_empty() && self.part_scales.is_empty()
@@ -95,7 +101,7 @@ impl Task for PlainNibbles<'_, '_> {
     #[inline(always)]
     fn run(self) {
         let tile = self.0;
-        let groups = tile.scales.len();
+        let groups = tile.groups();
         for i in 0..tile.factors.len() {
             let (row, _) = tile.a[i * tile.a_stride..].as_chunks::<NIBBLE_STEP>();
             let mut part = 0;
@@ -132,13 +138,15 @@ impl Task for PlainNibbles<'_, '_> {
                         *sum = sum.wrapping_sub(origin.wrapping_mul(*of_column));
                     }
                 }
-                let (factor, scales, minimums) = (tile.factors[i], &tile.scales[g], tile.minimums.get(g));
+                let factor = tile.factors[i];
+                let of_group = g * NIBBLE_COLUMNS..(g + 1) * NIBBLE_COLUMNS;
+                let (scales, minimums) = (tile.scales.range(of_group.clone()), tile.minimums.range(of_group));
                 for (j, y) in tile.y[i].iter_mut().enumerate() {
-                    let term = match minimums {
-                        None => group_term(factor, scales[j], sums[j]),
-                        Some(of) => {
-                            group_term_with_minimum(factor, scales[j], sums[j], of[j], activation_sums[j])
-                        }
+                    let (scale, sum) = (scales.at(j), sums[j]);
+                    let term = if minimums.is_empty() {
+                        group_term(factor, scale, sum)
+                    } else {
+                        group_term_with_minimum(factor, scale, sum, minimums.at(j), activation_sums[j])
                     };
                     *y = if g == 0 { term } else { *y + term };
                 }

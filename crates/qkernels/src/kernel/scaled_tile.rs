@@ -1,6 +1,7 @@
 //! Products with a scale for each group of k: how a kernel with a body of its own for them sees one
 //! tile. Kernels without one run group by group (`drive/scaled_tiles.rs`).
 
+use crate::kernel::group_floats::GroupFloats;
 use crate::kernel::part_sums::PartSums;
 use crate::matrix::workspace::MOST_ROWS;
 
@@ -28,7 +29,7 @@ pub(crate) struct ScaledTile<'t> {
     /// Steps that share a scale. The last scale covers those that remain.
     pub(crate) group_steps: usize,
     /// `nr` entries for each group; `columns` of them belong to this panel.
-    pub(crate) scales: &'t [f32],
+    pub(crate) scales: GroupFloats<'t>,
     /// The kernel's `nr`.
     pub(crate) nr: usize,
     /// What each row has more than the values that it stands for.
@@ -40,7 +41,7 @@ pub(crate) struct ScaledTile<'t> {
     /// `nr` entries for each part; empty without parts.
     pub(crate) part_scales: &'t [i8],
     /// As `scales`, if there are any.
-    pub(crate) minimums: &'t [f32],
+    pub(crate) minimums: GroupFloats<'t>,
     /// As `part_scales`; empty if all are 1.
     pub(crate) part_minimums: &'t [i8],
     /// What minimums multiply.

@@ -100,10 +100,12 @@ pub(crate) struct PanelScratch {
     pub(crate) codes: Vec<i8>,
     /// The sums of the columns, for each group of a scale.
     pub(crate) sums: Vec<i32>,
-    /// The scales of parts in f32.
+    /// The scales of groups or parts in f32.
     pub(crate) scales: Vec<f32>,
-    /// The minimums of parts in f32.
+    /// The minimums of groups or parts in f32.
     pub(crate) minimums: Vec<f32>,
+    /// The scales, or the minimums, of groups in f32, where those of parts are made of them.
+    pub(crate) group_floats: Vec<f32>,
     /// The zero points of groups, for each of their parts.
     pub(crate) zero_points: Vec<i8>,
 }

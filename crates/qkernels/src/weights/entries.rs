@@ -3,6 +3,7 @@
 
 use qcore::first_non_finite;
 
+use crate::kernel::group_floats::{GroupFloats, OwnFloats};
 use crate::kernel::token::Kernel;
 use crate::output::channels::Largest;
 use crate::weights::scales::{GROUP_STEP, ScaleError, WeightScales};
@@ -18,9 +19,9 @@ pub(crate) struct Entries {
     /// Consecutive k of a part; of a group, if groups have no parts.
     pub(crate) part_len: usize,
     pub(crate) parts: usize,
-    scales: Vec<f32>,
+    scales: OwnFloats,
     zero_points: Vec<i8>,
-    minimums: Vec<f32>,
+    minimums: OwnFloats,
     part_scales: Vec<i8>,
     part_minimums: Vec<i8>,
     /// The zero point that all groups have, if they do; 0 without zero points.
@@ -44,9 +45,9 @@ pub(crate) struct LargestEntries {
 /// none of is empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PanelEntries<'p> {
-    pub(crate) scales: &'p [f32],
+    pub(crate) scales: GroupFloats<'p>,
     pub(crate) zero_points: &'p [i8],
-    pub(crate) minimums: &'p [f32],
+    pub(crate) minimums: GroupFloats<'p>,
     /// For each part.
     pub(crate) part_scales: &'p [i8],
     /// For each part.
@@ -135,9 +136,9 @@ impl Entries {
                 part_scale: largest_of(part_scales),
                 part_minimum: largest_of(part_minimums),
             },
-            scales: panels(scales, n, groups, nr),
+            scales: OwnFloats::new(panels(scales, n, groups, nr)),
             zero_points: panels(zero_points, n, groups, nr),
-            minimums: panels(minimums, n, groups, nr),
+            minimums: OwnFloats::new(panels(minimums, n, groups, nr)),
             part_scales: panels(part_scales, n, part_count, nr),
             part_minimums: panels(part_minimums, n, part_count, nr),
         })
@@ -150,9 +151,9 @@ impl Entries {
         }
         let (groups, parts) = (self.groups * self.nr, self.parts * self.nr);
         PanelEntries {
-            scales: of(&self.scales, p, groups),
+            scales: self.scales.view().range(p * groups..(p + 1) * groups),
             zero_points: of(&self.zero_points, p, groups),
-            minimums: of(&self.minimums, p, groups),
+            minimums: self.minimums.view().range(p * groups..(p + 1) * groups),
             part_scales: of(&self.part_scales, p, parts),
             part_minimums: of(&self.part_minimums, p, parts),
         }
@@ -160,9 +161,8 @@ impl Entries {
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
-        let floats = self.scales.len() + self.minimums.len();
-        let bytes = self.zero_points.len() + self.part_scales.len() + self.part_minimums.len();
-        4 * floats + bytes
+        let floats = self.scales.bytes() + self.minimums.bytes();
+        floats + self.zero_points.len() + self.part_scales.len() + self.part_minimums.len()
     }
 
     /// Entries of groups of all panels, with their padding.
@@ -175,7 +175,7 @@ impl Entries {
     }
 
     pub(crate) fn has_minimums(&self) -> bool {
-        !self.minimums.is_empty()
+        !self.minimums.view().is_empty()
     }
 
     pub(crate) fn has_parts(&self) -> bool {
@@ -202,35 +202,35 @@ impl Entries {
 
     /// The scales (n, groups), row-major.
     pub(super) fn scales(&self) -> Vec<f32> {
-        self.unpacked(&self.scales, self.groups)
+        self.unpacked(|at| self.scales.view().at(at), self.groups)
     }
 
     /// As [`scales`](Self::scales), if there are any.
     pub(super) fn zero_points(&self) -> Option<Vec<i8>> {
-        self.has_zero_points().then(|| self.unpacked(&self.zero_points, self.groups))
+        self.has_zero_points().then(|| self.unpacked(|at| self.zero_points[at], self.groups))
     }
 
     /// As [`scales`](Self::scales), if there are any.
     pub(super) fn minimums(&self) -> Option<Vec<f32>> {
-        self.has_minimums().then(|| self.unpacked(&self.minimums, self.groups))
+        self.has_minimums().then(|| self.unpacked(|at| self.minimums.view().at(at), self.groups))
     }
 
     /// The scales of parts (n, parts), row-major, if there are any.
     pub(super) fn part_scales(&self) -> Option<Vec<i8>> {
-        self.has_parts().then(|| self.unpacked(&self.part_scales, self.parts))
+        self.has_parts().then(|| self.unpacked(|at| self.part_scales[at], self.parts))
     }
 
     /// As [`part_scales`](Self::part_scales).
     pub(super) fn part_minimums(&self) -> Option<Vec<i8>> {
-        self.has_part_minimums().then(|| self.unpacked(&self.part_minimums, self.parts))
+        self.has_part_minimums().then(|| self.unpacked(|at| self.part_minimums[at], self.parts))
     }
 
-    /// The n * groups entries that `packed` was made from.
-    fn unpacked<T: Copy>(&self, packed: &[T], groups: usize) -> Vec<T> {
+    /// The n * groups entries that those of the panels were made from.
+    fn unpacked<T>(&self, packed: impl Fn(usize) -> T, groups: usize) -> Vec<T> {
         let nr = self.nr;
         let entry = |at: usize| {
             let (channel, group) = (at / groups, at % groups);
-            packed[(channel / nr * groups + group) * nr + channel % nr]
+            packed((channel / nr * groups + group) * nr + channel % nr)
         };
         (0..self.n * groups).map(entry).collect()
     }

@@ -274,8 +274,8 @@ impl ScaledWeights {
         let zero_point = entries.zero_points.get(group).copied().map_or(0, i32::from);
         let part_scale = entries.part_scales.get(part).copied().map_or(1.0, f64::from);
         let part_minimum = entries.part_minimums.get(part).copied().map_or(1.0, f64::from);
-        let minimum = entries.minimums.get(group).copied().map_or(0.0, f64::from);
-        f64::from(code - zero_point) * part_scale * f64::from(entries.scales[group]) + part_minimum * minimum
+        let (scale, minimum) = (f64::from(entries.scales.at(group)), f64::from(entries.minimums.at(group)));
+        f64::from(code - zero_point) * part_scale * scale + part_minimum * minimum
     }
 
     /// The codes of 8 bits, or those of 4.

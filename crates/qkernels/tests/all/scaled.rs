@@ -8,7 +8,7 @@ use qkernels::{
     Threads, WeightScales, Workspace, gemm_dynamic, gemm_scaled,
 };
 
-use crate::oracle::{Noise, around, codes_of, pack, pack_scaled};
+use crate::oracle::{Noise, around, codes_of, pack, pack_scaled, perhaps_f16};
 
 struct Layer {
     n: usize,
@@ -31,6 +31,7 @@ impl Layer {
             1 if noise.below(8) == 0 => *scale = 0.0,
             _ => {}
         });
+        let scales = perhaps_f16(noise, scales);
         let bits = noise.choose(&[8, 4]);
         // The same one for all groups is the usual case.
         let zero_points = match noise.below(3) {
@@ -286,6 +287,27 @@ fn sums_are_kept_where_they_are_of_use() {
     );
     let none = none.unwrap();
     assert_eq!(none.clone().with_sums().bytes(), none.bytes());
+}
+
+#[test]
+fn packed_weights_take_the_bytes_of_their_files_where_f16_holds_the_scales() {
+    let kernel = Kernel::select().unwrap();
+    let (n, k) = (kernel.desc().nr, 256);
+    let scales: Vec<f32> = (0..n * k / 32).map(|at| 0.25 + at as f32 / 2048.0).collect();
+    // Bytes of 32 weights: ggml's Q8_0 and Q4_0, whose blocks have one f16.
+    for (bits, of_block) in [(8, 34), (4, 18)] {
+        let codes = vec![5; n * k];
+        let codes = MatRef::new(&codes, n, k).unwrap();
+        let packed = |scales: &[f32]| pack_scaled(kernel, bits, codes, Some(32), scales, None);
+        let (halves, floats) = (packed(&scales), packed(&vec![0.1; scales.len()]));
+        let of_file = n * k / 32 * of_block;
+        // Weights of 8 bits keep sums of whole channels, too.
+        let sums = if bits == 8 { halves.bytes() - of_file } else { 0 };
+        assert!(sums <= 16 * n, "{sums}");
+        assert_eq!(halves.bytes(), of_file + sums);
+        assert_eq!(floats.bytes(), halves.bytes() + 2 * scales.len());
+        assert_eq!(halves.scales(), scales);
+    }
 }
 
 #[test]

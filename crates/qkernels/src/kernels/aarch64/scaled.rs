@@ -57,14 +57,17 @@ macro_rules! scaled_body {
                         }
                     }
                 }
-                let of_columns = vec128::load_f32s::<V>(&tile.scales[g * nr..][..V * vec128::LANES]);
-                let minimums = tile.minimums.get(g * nr..g * nr + V * vec128::LANES);
-                let minimums = minimums.map(|minimums| vec128::load_f32s::<V>(minimums));
+                let of_columns = vec128::load_floats::<V>(tile.scales, g * nr);
+                let has_minimums = !tile.minimums.is_empty();
+                let mut minimums = of_columns;
+                if has_minimums {
+                    minimums = vec128::load_floats::<V>(tile.minimums, g * nr);
+                }
                 for i in 0..M {
                     let of_row = vec128::splat(tile.factors[i]);
                     // The values of the row, times the minimums of parts.
                     let mut values = [vec128::zero(); V];
-                    if minimums.is_some() {
+                    if has_minimums {
                         for part in first_part..part {
                             let value = vdupq_n_s32(tile.part_sums.of_parts[part * tile.part_sums.stride + i]);
                             let times = vec128::of_columns::<V>(tile.part_minimums, part * nr);
@@ -76,7 +79,7 @@ macro_rules! scaled_body {
                     for v in 0..V {
                         let factor = vec128::multiply(of_row, of_columns[v]);
                         let mut term = vec128::scale(sums[i][v], factor);
-                        if let Some(minimums) = &minimums {
+                        if has_minimums {
                             let minimum = vec128::multiply(of_row, minimums[v]);
                             term = vec128::add_f32s(term, vec128::scale(values[v], minimum));
                         }

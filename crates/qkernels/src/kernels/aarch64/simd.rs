@@ -28,6 +28,14 @@ pub(super) fn load_i32x4(values: &[i32; 4]) -> int32x4_t {
     unsafe { vld1q_s32(values.as_ptr()) }
 }
 
+/// Loads four words and zero-extends them.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn load_u16x4_as_u32(words: &[u16; 4]) -> uint32x4_t {
+    // SAFETY: the reference covers the 8 bytes read.
+    vmovl_u16(unsafe { vld1_u16(words.as_ptr()) })
+}
+
 /// Stores four int32.
 #[inline]
 #[target_feature(enable = "neon")]

@@ -9,7 +9,8 @@
 
 use core::arch::aarch64::*;
 
-use super::simd::{load_i32x4, store_i32x4};
+use super::simd::{load_i32x4, load_u16x4_as_u32, store_i32x4};
+use crate::kernel::group_floats::{EXPONENT_GAP, GroupFloats};
 use crate::kernels::lanes::load_lanes;
 use crate::output::operands::Codes;
 
@@ -111,6 +112,29 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [float32x4_t; V] {
     let mut vectors = [splat(0.0); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
         *vector = vreinterpretq_f32_s32(load_i32x4(&load_lanes(bytemuck::must_cast_slice(values), v)));
+    }
+    vectors
+}
+
+/// Loads floats of a group from index `at` on.
+#[inline]
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "neon")]
+pub(super) fn load_floats<const V: usize>(floats: GroupFloats<'_>, at: usize) -> [float32x4_t; V] {
+    let mut vectors = [splat(0.0); V];
+    match floats {
+        GroupFloats::F32(floats) => vectors = load_f32s::<V>(&floats[at..at + V * LANES]),
+        GroupFloats::F16(floats) => {
+            let floats = floats[at..at + V * LANES].as_chunks::<LANES>().0;
+            // As `widen` of these, which says why.
+            for v in 0..V {
+                let bits = load_u16x4_as_u32(&floats[v]);
+                let shifted = vshlq_n_u32::<13>(vandq_u32(bits, vdupq_n_u32(0x7fff)));
+                let value = vmulq_f32(vreinterpretq_f32_u32(shifted), splat(EXPONENT_GAP));
+                let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
+                vectors[v] = vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(value), sign));
+            }
+        }
     }
     vectors
 }

@@ -13,7 +13,6 @@ const NR: usize = 16;
 /// The values of M rows in the parts of group `g`, summed and times the minimums of the parts, of
 /// which there are `NR` for each. V vectors of columns.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2")]
 pub(super) fn activation_sums<const M: usize, const V: usize>(
     rows: &PartSums<'_>,

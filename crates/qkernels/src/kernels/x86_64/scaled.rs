@@ -51,11 +51,14 @@ macro_rules! scaled_body {
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut scales, mut first_term) = (0, tile.scales, 0);
+            let (mut start, mut first) = (0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
+                // Before there are sums, which would make way for what a choice between two forms
+                // needs.
+                let of_columns = $isa::load_floats::<V>(tile.scales, first);
                 let mut acc = [[$isa::zero(); V]; M];
-                if let Some(terms) = tile.column_terms.get(first_term..first_term + V * LANES) {
+                if let Some(terms) = tile.column_terms.get(first..first + V * LANES) {
                     let terms = $isa::load_i32s::<V>(terms);
                     let mut first = [$isa::zero(); V];
                     for v in 0..V {
@@ -96,7 +99,6 @@ macro_rules! scaled_body {
                         }
                     }
                 }
-                let of_columns = $isa::load_f32s::<V>(&scales[..V * LANES]);
                 for i in 0..M {
                     let of_row = $isa::splat(factors[i]);
                     for v in 0..V {
@@ -105,8 +107,7 @@ macro_rules! scaled_body {
                         $isa::store_f32s(&mut y[i][v], sum);
                     }
                 }
-                (start, scales) = (end, &scales[tile.nr.min(scales.len())..]);
-                first_term += tile.nr;
+                (start, first) = (end, first + tile.nr);
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
@@ -194,7 +195,7 @@ macro_rules! scaled_parts_body {
                         }
                         start = stop;
                     }
-                    let of_columns = $isa::load_f32s::<W>(&tile.scales[entries.clone()]);
+                    let of_columns = $isa::load_floats::<W>(tile.scales, entries.start);
                     let mut terms = [[$isa::splat(0.0); W]; M];
                     for i in 0..M {
                         let of_row = $isa::splat(factors[i]);
@@ -202,7 +203,7 @@ macro_rules! scaled_parts_body {
                             terms[i][v] = $isa::scale(sums[i][v], $isa::multiply(of_row, of_columns[v]));
                         }
                     }
-                    if let Some(of_columns) = tile.minimums.get(entries) {
+                    if !tile.minimums.is_empty() {
                         // The values of rows, times the minimums of parts.
                         let mut values = [[$isa::zero(); W]; M];
                         for part in parts.clone() {
@@ -221,7 +222,7 @@ macro_rules! scaled_parts_body {
                                 }
                             }
                         }
-                        let of_columns = $isa::load_f32s::<W>(of_columns);
+                        let of_columns = $isa::load_floats::<W>(tile.minimums, entries.start);
                         for i in 0..M {
                             let of_row = $isa::splat(factors[i]);
                             for v in 0..W {

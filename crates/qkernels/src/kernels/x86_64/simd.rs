@@ -20,6 +20,22 @@ pub(super) fn load_i8x8_as_i32(bytes: &[i8; 8]) -> __m256i {
     _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
 }
 
+/// Loads 8 words and zero-extends them to int32.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_u16x8_as_i32(words: &[u16; 8]) -> __m256i {
+    // SAFETY: the reference covers the 16 bytes read, and `loadu` asks for no alignment.
+    _mm256_cvtepu16_epi32(unsafe { _mm_loadu_si128(words.as_ptr().cast()) })
+}
+
+/// Loads 16 words.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_u16x16(words: &[u16; 16]) -> __m256i {
+    // SAFETY: the reference covers the 32 bytes read, and `loadu` asks for no alignment.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
 /// Loads 8 bytes and sign-extends them to 16-bit words, each twice.
 #[inline]
 #[target_feature(enable = "avx2")]

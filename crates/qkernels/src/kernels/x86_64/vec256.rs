@@ -3,7 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
+use super::simd::{load_i8x8_as_i32, load_i32x8, load_u16x8_as_i32, store_i32x8};
+use crate::kernel::group_floats::{EXPONENT_GAP, GroupFloats};
 use crate::kernels::lanes::load_lanes;
 use crate::output::operands::Codes;
 
@@ -120,6 +121,34 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m256; V] {
     let mut vectors = [_mm256_setzero_ps(); V];
     for (v, vector) in vectors.iter_mut().enumerate() {
         *vector = _mm256_castsi256_ps(load_i32x8(&load_lanes(bytemuck::must_cast_slice(values), v)));
+    }
+    vectors
+}
+
+/// Loads floats of a group from index `at` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_floats<const V: usize>(floats: GroupFloats<'_>, at: usize) -> [__m256; V] {
+    let mut vectors = [_mm256_setzero_ps(); V];
+    match floats {
+        GroupFloats::F32(floats) => {
+            let floats = floats[at..at + V * LANES].as_chunks::<LANES>().0;
+            for v in 0..V {
+                vectors[v] = load(&floats[v]);
+            }
+        }
+        GroupFloats::F16(floats) => {
+            let floats = floats[at..at + V * LANES].as_chunks::<LANES>().0;
+            // As `widen` of these, which says why.
+            let (magnitude, sign) = (_mm256_set1_epi32(0x7fff), _mm256_set1_epi32(0x8000));
+            for v in 0..V {
+                let bits = load_u16x8_as_i32(&floats[v]);
+                let shifted = _mm256_slli_epi32::<13>(_mm256_and_si256(bits, magnitude));
+                let value = _mm256_mul_ps(_mm256_castsi256_ps(shifted), _mm256_set1_ps(EXPONENT_GAP));
+                let sign = _mm256_slli_epi32::<16>(_mm256_and_si256(bits, sign));
+                vectors[v] = _mm256_or_ps(value, _mm256_castsi256_ps(sign));
+            }
+        }
     }
     vectors
 }

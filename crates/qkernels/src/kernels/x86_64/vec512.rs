@@ -10,6 +10,7 @@
 use core::arch::x86_64::*;
 
 use super::simd;
+use crate::kernel::group_floats::GroupFloats;
 use crate::output::operands::Codes;
 
 /// int32 lanes of a vector.
@@ -123,6 +124,28 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [__m512; V] {
             Some(values) => _mm512_castsi512_ps(simd::load_i32x16(bytemuck::must_cast_ref(values))),
             None => simd::load_f32_lanes(values, v),
         };
+    }
+    vectors
+}
+
+/// Loads floats of a group from index `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn load_floats<const V: usize>(floats: GroupFloats<'_>, at: usize) -> [__m512; V] {
+    let mut vectors = [_mm512_setzero_ps(); V];
+    match floats {
+        GroupFloats::F32(floats) => {
+            let floats = floats[at..at + V * LANES].as_chunks::<LANES>().0;
+            for v in 0..V {
+                vectors[v] = load(&floats[v]);
+            }
+        }
+        GroupFloats::F16(floats) => {
+            let floats = floats[at..at + V * LANES].as_chunks::<LANES>().0;
+            for v in 0..V {
+                vectors[v] = _mm512_cvtph_ps(simd::load_u16x16(&floats[v]));
+            }
+        }
     }
     vectors
 }

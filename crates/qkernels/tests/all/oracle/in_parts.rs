@@ -4,7 +4,7 @@
 use qcore::{Range, group_term, group_term_with_minimum, sum_group_terms};
 use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
 
-use super::{Noise, codes_of, pack};
+use super::{Noise, codes_of, pack, perhaps_f16};
 
 pub(crate) struct Layer {
     pub(crate) n: usize,
@@ -62,6 +62,7 @@ impl Layer {
         };
         let (scales, minimums) = (noise.floats(count, 0.01), noise.floats(count, 0.05));
         let (scales, minimums) = (signs(noise, scales), signs(noise, minimums));
+        let (scales, minimums) = (perhaps_f16(noise, scales), perhaps_f16(noise, minimums));
         let zero_points = match noise.below(3) {
             0 => None,
             1 => Some(vec![8; count]),

@@ -7,6 +7,7 @@ use std::env;
 use std::fmt::Debug;
 use std::process::Command;
 
+use half::f16;
 use qcore::Code;
 use qkernels::{
     Activation, Activations, Int32, Kernel, Left, MatMut, MatRef, Output, OutputStage, PackedNibbles,
@@ -153,6 +154,15 @@ pub(crate) fn pack<'w, W: TestCode>(kernel: Kernel, w: impl Into<Right<'w, W>>) 
         PackedWeights::from_nk(Weights::new(view, zero_points), kernel)
     };
     packed.expect("weights that can be packed")
+}
+
+/// The values, or, as often, the f16 next to each: panels keep both in their own precision.
+pub(crate) fn perhaps_f16(noise: &mut Noise, values: Vec<f32>) -> Vec<f32> {
+    if noise.below(2) == 0 {
+        values
+    } else {
+        values.into_iter().map(|value| f16::from_f32(value).to_f32()).collect()
+    }
 }
 
 /// Codes of 8 bits, or of 4.

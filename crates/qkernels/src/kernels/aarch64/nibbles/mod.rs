@@ -93,7 +93,7 @@ fn add_terms<const M: usize>(
             }
         }
     }
-    let scales = vec128::load_f32s::<V>(&tile.scales[g]);
+    let scales = vec128::load_floats::<V>(tile.scales, g * NIBBLE_COLUMNS);
     for i in 0..M {
         let of_row = vec128::splat(tile.factors[i]);
         for v in 0..V {
@@ -123,7 +123,7 @@ macro_rules! nibbles_body {
             let a = rows_of_steps::<M>(tile.a, tile.a_stride, tile.b.len());
             // Adding -0.0 changes nothing.
             let mut y = [[[-0.0; LANES]; V]; M];
-            for g in 0..tile.scales.len() {
+            for g in 0..tile.groups() {
                 let steps = steps_of(tile, g);
                 let mut of_group = a;
                 for of_row in &mut of_group {

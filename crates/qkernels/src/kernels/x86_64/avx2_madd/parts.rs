@@ -13,11 +13,7 @@ use crate::kernel::scaled_tile::ScaledTile;
 /// M rows, V vectors of columns.
 #[target_feature(enable = "avx2")]
 pub(super) fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
-    if tile.part_scales.is_empty() {
-        body::<M, V, false>(tile)
-    } else {
-        body::<M, V, true>(tile)
-    }
+    if tile.part_scales.is_empty() { body::<M, V, false>(tile) } else { body::<M, V, true>(tile) }
 }
 
 /// SCALED if parts have scales.
@@ -43,7 +39,13 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
     let (mut start, mut part, mut g) = (0, 0, 0);
     while start < steps {
         let end = steps.min(start + tile.group_steps);
-        let entries = g * nr..g * nr + V * LANES;
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let scales = vec256::load_floats::<V>(tile.scales, g * nr);
+        let has_minimums = !tile.minimums.is_empty();
+        let mut minimums = scales;
+        if has_minimums {
+            minimums = vec256::load_floats::<V>(tile.minimums, g * nr);
+        }
         let first_part = part;
         let mut acc = [[vec256::zero(); V]; M];
         while start < end {
@@ -85,7 +87,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
             }
             (start, part) = (stop, part + 1);
         }
-        if let Some(terms) = tile.column_terms.get(entries.clone()) {
+        if let Some(terms) = tile.column_terms.get(g * nr..g * nr + V * LANES) {
             let terms = vec256::load_i32s::<V>(terms);
             for i in 0..M {
                 for v in 0..V {
@@ -93,10 +95,16 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
                 }
             }
         }
-        let scales = vec256::load_f32s::<V>(&tile.scales[entries.clone()]);
         // Loops of their own, which the compiler unrolls. One with choices in it, it does not.
-        if let Some(minimums) = tile.minimums.get(entries.clone()).filter(|_| tile.part_minimums.is_empty()) {
-            let minimums = vec256::load_f32s::<V>(minimums);
+        if !has_minimums {
+            for i in 0..M {
+                let factor = vec256::splat(factors[i]);
+                for v in 0..V {
+                    let term = vec256::scale(acc[i][v], vec256::multiply(factor, scales[v]));
+                    vec256::add_to(&mut y[i][v], term);
+                }
+            }
+        } else if tile.part_minimums.is_empty() {
             for i in 0..M {
                 let value = tile.part_sums.of_row(i, first_part..part) as f32;
                 let (factor, value) = (vec256::splat(factors[i]), vec256::splat(value));
@@ -106,26 +114,14 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
                     vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
                 }
             }
-        } else if let Some(minimums) = tile.minimums.get(entries) {
-            let minimums = vec256::load_f32s::<V>(minimums);
-            let values =
-                activation_sums::<M, V>(&tile.part_sums, tile.part_minimums, g, first_part..part);
+        } else {
+            let values = activation_sums::<M, V>(&tile.part_sums, tile.part_minimums, g, first_part..part);
             for i in 0..M {
                 let factor = vec256::splat(factors[i]);
                 for v in 0..V {
                     let term = vec256::scale(acc[i][v], vec256::multiply(factor, scales[v]));
                     let minimum = vec256::scale(values[i][v], vec256::multiply(factor, minimums[v]));
                     vec256::add_to(&mut y[i][v], vec256::add_f32s(term, minimum));
-                }
-            }
-        } else {
-            for i in 0..M {
-                let factor = vec256::splat(factors[i]);
-                for v in 0..V {
-                    vec256::add_to(
-                        &mut y[i][v],
-                        vec256::scale(acc[i][v], vec256::multiply(factor, scales[v])),
-                    );
                 }
             }
         }

@@ -13,6 +13,7 @@ use super::super::{float512, vec512};
 use super::nibbles_parts;
 use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleBody;
+use crate::kernel::group_floats::GroupFloats;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
 
 pub(super) const BODY: NibbleBody =
@@ -68,8 +69,13 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     // Adding -0.0 changes nothing.
     let mut y = [vec512::splat(-0.0); M];
     let mut start = 0usize;
-    for (g, scales) in tile.scales.iter().enumerate() {
-        prefetch(scales, AHEAD / 4);
+    for g in 0..tile.groups() {
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let [scales] = vec512::load_floats::<1>(tile.scales, g * LANES);
+        match tile.scales {
+            GroupFloats::F32(scales) => prefetch(&scales[g * LANES..], AHEAD / 4),
+            GroupFloats::F16(scales) => prefetch(&scales[g * LANES..], AHEAD / 8),
+        }
         let end = steps.min(start.saturating_add(tile.group_steps));
         let mut acc = [[vec512::zero(); M]; 2];
         for step in start..end {
@@ -96,7 +102,6 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
                 sums[i] = _mm512_sub_epi32(sums[i], _mm512_set1_epi32(of_rows[i]));
             }
         }
-        let [scales] = vec512::load_f32s::<1>(scales);
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
             y[i] = vec512::add_f32s(y[i], vec512::scale(sums[i], factor));

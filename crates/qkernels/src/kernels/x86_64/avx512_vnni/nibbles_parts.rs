@@ -10,7 +10,7 @@ use core::ops::Range;
 use super::super::simd::{load_i8x16_as_i32, load_i32x16, prefetch};
 use super::super::tile::rows_apart;
 use super::super::vec512;
-use super::steps::{self, AHEAD, halves, multiply_add, of_columns};
+use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleParts;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
 
@@ -47,7 +47,9 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     // Adding -0.0 changes nothing.
     let mut y = [vec512::splat(-0.0); M];
     let (mut start, mut part) = (0usize, 0);
-    for (g, scales) in tile.scales.iter().enumerate() {
+    for g in 0..tile.groups() {
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let [scales] = vec512::load_floats::<1>(tile.scales, g * LANES);
         let end = steps.min(start.saturating_add(tile.group_steps));
         let first_part = part;
         let mut sums = [vec512::zero(); M];
@@ -85,14 +87,13 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
                 *sum = vec512::subtract_product(*sum, origin, of_columns);
             }
         }
-        let [scales] = vec512::load_f32s::<1>(scales);
         let mut terms = [vec512::splat(0.0); M];
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
             terms[i] = vec512::scale(sums[i], factor);
         }
-        if let Some(minimums) = tile.minimums.get(g) {
-            let [minimums] = vec512::load_f32s::<1>(minimums);
+        if !tile.minimums.is_empty() {
+            let [minimums] = vec512::load_floats::<1>(tile.minimums, g * LANES);
             let values = activation_sums::<M>(tile, parts);
             for i in 0..M {
                 let minimum = vec512::multiply(vec512::splat(factors[i]), minimums);

@@ -4,8 +4,8 @@
 
 use core::arch::x86_64::*;
 
-use super::super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::super::part_sums256::activation_sums;
+use super::super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::super::tile::rows_of_steps;
 use super::super::vec256::{self, LANES};
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
@@ -47,14 +47,16 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
     let ones = _mm256_set1_epi16(1);
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let mut start = 0usize;
-    for (g, (scales, minimums)) in tile.scales.iter().zip(tile.minimums).enumerate() {
+    for g in 0..tile.groups() {
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let scales = vec256::load_floats::<V>(tile.scales, g * NIBBLE_COLUMNS);
+        let minimums = vec256::load_floats::<V>(tile.minimums, g * NIBBLE_COLUMNS);
         let end = steps.min(start + tile.group_steps);
         let mut words = [[_mm256_setzero_si256(); V]; M];
         for step in start..end {
             add_step::<M>(&mut words, b, &a, step);
         }
         let of_rows = &tile.part_sums.of_part(g, M)[..M];
-        let (scales, minimums) = (vec256::load_f32s::<V>(scales), vec256::load_f32s::<V>(minimums));
         for i in 0..M {
             let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
             for v in 0..V {
@@ -82,7 +84,14 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let (mut start, mut part) = (0usize, 0);
-    for (g, scales) in tile.scales.iter().enumerate() {
+    for g in 0..tile.groups() {
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let scales = vec256::load_floats::<V>(tile.scales, g * NIBBLE_COLUMNS);
+        let has_minimums = !tile.minimums.is_empty();
+        let mut minimums = scales;
+        if has_minimums {
+            minimums = vec256::load_floats::<V>(tile.minimums, g * NIBBLE_COLUMNS);
+        }
         let end = steps.min(start.saturating_add(tile.group_steps));
         let first_part = part;
         let mut sums = [[[0i32; LANES]; V]; M];
@@ -115,8 +124,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             take_zero_points_off(tile, g, first_part..part, &mut sums);
         }
         take_origins_off(tile, g, &mut sums);
-        let scales = vec256::load_f32s::<V>(scales);
-        let Some(minimums) = tile.minimums.get(g) else {
+        if !has_minimums {
             for i in 0..M {
                 let factor = vec256::splat(factors[i]);
                 for v in 0..V {
@@ -125,8 +133,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
                 }
             }
             continue;
-        };
-        let minimums = vec256::load_f32s::<V>(minimums);
+        }
         if tile.part_minimums.is_empty() {
             for i in 0..M {
                 let value = tile.part_sums.of_row(i, first_part..part) as f32;

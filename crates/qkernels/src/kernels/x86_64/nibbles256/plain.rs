@@ -6,7 +6,7 @@ use super::super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::super::tile::rows_of_steps;
 use super::super::vec256::{self, LANES};
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
-use crate::kernel::nibble_tile::NibbleTile;
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleTile};
 
 #[target_feature(enable = "avx2")]
 pub(super) fn run(tile: &mut NibbleTile<'_>) {
@@ -45,7 +45,9 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let mut start = 0usize;
-    for (g, scales) in tile.scales.iter().enumerate() {
+    for g in 0..tile.groups() {
+        // Before there are sums, which would make way for what a choice between two forms needs.
+        let scales = vec256::load_floats::<V>(tile.scales, g * NIBBLE_COLUMNS);
         let end = steps.min(start.saturating_add(tile.group_steps));
         let mut words = [[_mm256_setzero_si256(); V]; M];
         let mut block = start;
@@ -72,7 +74,6 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             take_origins_off(tile, g, &mut wide);
         }
         let of_rows = &tile.row_terms[g * tile.term_stride..][..M];
-        let scales = vec256::load_f32s::<V>(scales);
         // Two loops, which the compiler unrolls. One with a choice in it, it does not.
         macro_rules! add_terms {
             (|$of_row:ident, $v:ident| $amount:expr) => {
