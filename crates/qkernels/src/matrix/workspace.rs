@@ -2,8 +2,6 @@
 
 use qcore::{Q31Multiplier, QParams};
 
-use crate::kernel::part_sums::PartPair;
-
 /// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a
 /// product that fits allocates nothing. One workspace serves any weights and shapes, one call at a
 /// time.
@@ -88,7 +86,7 @@ pub(crate) struct RowScratch {
     /// The sums of the values that the codes of each part of a group stand for.
     pub(crate) value_sums: Vec<i32>,
     /// The same as words, those of two parts side by side.
-    pub(crate) pairs: Vec<PartPair>,
+    pub(crate) pairs: Vec<[i16; 2]>,
     /// The sums of each part in f32.
     pub(crate) float_sums: Vec<f32>,
 }

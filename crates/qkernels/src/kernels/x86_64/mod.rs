@@ -11,7 +11,6 @@ mod avx_vnni;
 mod float256;
 mod float512;
 mod nibbles256;
-mod part_sums256;
 mod scaled;
 mod simd;
 mod tile;

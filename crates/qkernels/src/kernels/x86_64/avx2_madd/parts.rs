@@ -2,12 +2,12 @@
 //! weights as they are widened to words, which hold the product of two i8. So parts take one
 //! instruction for each vector of weights, whatever the rows, and the sums of a group are one.
 
-use super::super::part_sums256::activation_sums;
+use super::super::nibbles256::part_sums::activation_sums;
 use super::super::scaled::AHEAD;
 use super::super::simd::{load_i8x8_as_i16_pairs, multiply_words, prefetch, store_i16x16};
 use super::super::tile::rows_apart;
 use super::super::vec256;
-use super::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
+use super::steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
 use crate::kernel::scaled_tile::ScaledTile;
 
 /// M rows, V vectors of columns.

@@ -4,10 +4,10 @@
 
 use core::arch::x86_64::*;
 
-use super::super::part_sums256::activation_sums;
 use super::super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::super::tile::rows_of_steps;
 use super::super::vec256::{self, LANES};
+use super::part_sums::activation_sums;
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
 use crate::kernel::desc::NibbleParts;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleTile};

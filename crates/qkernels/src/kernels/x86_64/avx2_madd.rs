@@ -7,11 +7,12 @@
 //! accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
 
 mod parts;
+mod steps;
 
 use core::arch::x86_64::*;
 
 use super::scaled::{AHEAD, LINE, scaled_body};
-use super::simd::{load_i8x16_as_i16, prefetch, sum_of_lanes};
+use super::simd::{prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
@@ -23,12 +24,8 @@ use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
 use parts::scaled_parts;
-
-/// Columns of a vector.
-const LANES: usize = vec256::LANES;
-
-/// Weights of a vector: two k of each column.
-const VECTOR_WEIGHTS: usize = 2 * LANES;
+pub(super) use steps::broadcast;
+use steps::{LANES, VECTOR_WEIGHTS, load_weights, multiply_add};
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "avx2_madd_6x16",
@@ -62,26 +59,6 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
         1 => bodies!(strip, 1, 1: 8, 2: 4, 3: 2, 4: 2, 5: 2, 6: 1),
         _ => bodies!(strip, 2, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1),
     }
-}
-
-/// Two weights of each of eight columns, as 16-bit words.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_weights(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
-    load_i8x16_as_i16(weights)
-}
-
-/// Four bytes of a row, repeated for each column.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn broadcast(group: [u8; 4]) -> __m256i {
-    _mm256_set1_epi32(i32::from_ne_bytes(group))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
-    _mm256_add_epi32(sums, _mm256_madd_epi16(x, w))
 }
 
 strip_body!("avx2");

@@ -3,8 +3,8 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::simd::{load_i8x8_as_i32, load_two_i8x8_as_i16_pairs};
-use super::vec256::{self, LANES};
+use super::super::simd::{load_i8x8_as_i32, load_two_i8x8_as_i16_pairs};
+use super::super::vec256::{self, LANES};
 use crate::kernel::part_sums::PartSums;
 
 /// Columns of a panel.
@@ -14,7 +14,7 @@ const NR: usize = 16;
 /// which there are `NR` for each. V vectors of columns.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn activation_sums<const M: usize, const V: usize>(
+pub(crate) fn activation_sums<const M: usize, const V: usize>(
     rows: &PartSums<'_>,
     minimums: &[i8],
     g: usize,
