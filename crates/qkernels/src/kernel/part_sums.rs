@@ -9,6 +9,7 @@ pub(crate) type PartPair = [i16; 2];
 /// The sums of the values that the codes of some rows stand for; empty without minimums. A group
 /// without parts is its only part.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(dead_code, reason = "targets without a kernel that multiplies pairs read the sums alone")]
 pub(crate) struct PartSums<'t> {
     /// For each part, `stride` entries apart, those of the rows.
     pub(crate) of_parts: &'t [i32],
@@ -37,6 +38,7 @@ impl<'t> PartSums<'t> {
     }
 
     /// The sum of row `i` over some parts, wrapping.
+    #[allow(dead_code, reason = "bodies of x86-64 use it")]
     #[inline(always)]
     pub(crate) fn of_row(&self, i: usize, parts: Range<usize>) -> i32 {
         parts.fold(0i32, |sum, part| sum.wrapping_add(self.of_parts[part * self.stride + i]))

@@ -118,7 +118,6 @@ pub(super) fn load_f32s<const V: usize>(values: &[f32]) -> [float32x4_t; V] {
 
 /// Loads floats of a group from index `at` on.
 #[inline]
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "neon")]
 pub(super) fn load_floats<const V: usize>(floats: GroupFloats<'_>, at: usize) -> [float32x4_t; V] {
     let mut vectors = [splat(0.0); V];

@@ -54,6 +54,16 @@ pub(super) fn load_two_i8x8_as_i16_pairs(bytes: &[i8; 8], second: &[i8; 8]) -> _
     _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(first, second))
 }
 
+/// Loads sixteen i8 and sixteen more as int16, the n-th of both side by side.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn load_two_i8x16_as_i16_pairs(bytes: &[i8; 16], second: &[i8; 16]) -> __m512i {
+    // SAFETY: the references cover the 16 bytes read, and `loadu` asks for no alignment.
+    let [first, second] = [bytes, second].map(|bytes| unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) });
+    let (low, high) = (_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second));
+    _mm512_cvtepi8_epi16(_mm256_set_m128i(high, low))
+}
+
 /// Requests the cache line `bytes` behind the start of `values`. The line need not belong to them.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {

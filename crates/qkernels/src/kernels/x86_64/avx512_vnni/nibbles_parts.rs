@@ -7,12 +7,13 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::super::simd::{load_i8x16_as_i32, load_i32x16, prefetch};
+use super::super::simd::{load_i8x16_as_i32, load_i32x16, load_two_i8x16_as_i16_pairs, prefetch};
 use super::super::tile::rows_apart;
 use super::super::vec512;
 use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleParts;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
+use crate::kernel::part_sums::PartSums;
 
 pub(super) const BODY: NibbleParts = NibbleParts { rows: 8, run };
 
@@ -94,10 +95,20 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
         }
         if !tile.minimums.is_empty() {
             let [minimums] = vec512::load_floats::<1>(tile.minimums, g * LANES);
-            let values = activation_sums::<M>(tile, parts);
+            let mut values = [vec512::splat(0.0); M];
+            if tile.part_minimums.is_empty() {
+                for i in 0..M {
+                    values[i] = vec512::splat(tile.part_sums.of_row(i, parts.clone()) as f32);
+                }
+            } else {
+                let sums = activation_sums::<M>(tile, g, parts);
+                for i in 0..M {
+                    values[i] = _mm512_cvtepi32_ps(sums[i]);
+                }
+            }
             for i in 0..M {
                 let minimum = vec512::multiply(vec512::splat(factors[i]), minimums);
-                terms[i] = vec512::add_f32s(terms[i], vec512::scale(values[i], minimum));
+                terms[i] = vec512::add_f32s(terms[i], vec512::multiply(minimum, values[i]));
             }
         }
         for i in 0..M {
@@ -109,25 +120,29 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     }
 }
 
-/// The values of each row in some parts, summed and times the minimums of the parts.
+/// The values of each row in the parts of group `g`, summed and times the minimums of the parts.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn activation_sums<const M: usize>(tile: &NibbleTile<'_>, parts: Range<usize>) -> [__m512i; M] {
+fn activation_sums<const M: usize>(tile: &NibbleTile<'_>, g: usize, parts: Range<usize>) -> [__m512i; M] {
     let mut sums = [vec512::zero(); M];
+    let PartSums { pairs, group_pairs, stride, .. } = tile.part_sums;
+    if !pairs.is_empty() {
+        for (pair, part) in (g * group_pairs..).zip(parts.clone().step_by(2)) {
+            // The sum beside that of a single part is 0, whatever multiplies it.
+            let second = (part + 1).min(parts.end - 1);
+            let minimums = &tile.part_minimums;
+            let times = load_two_i8x16_as_i16_pairs(&minimums[part], &minimums[second]);
+            for (sum, &of_row) in sums.iter_mut().zip(&pairs[pair * stride..][..M]) {
+                *sum = _mm512_dpwssd_epi32(*sum, times, _mm512_set1_epi32(bytemuck::must_cast(of_row)));
+            }
+        }
+        return sums;
+    }
     for part in parts {
         let of_rows = tile.part_sums.of_part(part, M);
-        match tile.part_minimums.get(part) {
-            None => {
-                for (sum, &of_row) in sums.iter_mut().zip(of_rows) {
-                    *sum = vec512::add(*sum, _mm512_set1_epi32(of_row));
-                }
-            }
-            Some(of_columns) => {
-                let of_columns = load_i8x16_as_i32(of_columns);
-                for (sum, &of_row) in sums.iter_mut().zip(of_rows) {
-                    *sum = vec512::add(*sum, _mm512_mullo_epi32(of_columns, _mm512_set1_epi32(of_row)));
-                }
-            }
+        let times = of_columns(tile.part_minimums.get(part));
+        for (sum, &of_row) in sums.iter_mut().zip(of_rows) {
+            *sum = vec512::add(*sum, _mm512_mullo_epi32(times, _mm512_set1_epi32(of_row)));
         }
     }
     sums
