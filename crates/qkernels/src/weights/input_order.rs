@@ -42,7 +42,7 @@ impl ScaledWeights {
             }
         }
         let in_place = order.iter().enumerate().all(|(position, &input)| position == input as usize);
-        self.input_order = if in_place { Vec::new() } else { order.to_vec() };
+        self.input_order = if in_place { Box::default() } else { order.into() };
         Ok(self)
     }
 

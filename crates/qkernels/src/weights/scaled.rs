@@ -27,7 +27,7 @@ pub struct ScaledWeights {
     /// times its scale; empty if they are not kept.
     pub(super) sums: Vec<i32>,
     /// The input of each column; empty if each column has its own.
-    pub(super) input_order: Vec<u32>,
+    pub(super) input_order: Box<[u32]>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ impl ScaledWeights {
     fn combine(codes: Codes, scales: WeightScales<'_>, of_channels: &[i8]) -> Result<Self, ScaleError> {
         let for_panels = (codes.kernel(), codes.panel_columns());
         let entries = Entries::new(codes.shape(), for_panels, scales, of_channels)?;
-        Ok(Self { codes, entries, sums: Vec::new(), input_order: Vec::new() })
+        Ok(Self { codes, entries, sums: Vec::new(), input_order: Box::default() })
     }
 
     /// Output channels: columns of the product.
