@@ -309,6 +309,13 @@ fn the_shape_of_packed_weights_is_checked() {
     }
     assert!(error(&of(&[0, i64::MAX], vec![2, 2])).contains("both must be at least 1"));
     assert!(error(&of(&[i64::MAX, i64::MAX], vec![2, 2])).contains("expected [9223372036854775807,"));
+    // What follows the layer is the caller's to say.
+    for form in FORMS {
+        let bytes = file(&of(&[2, 9], vec![2, 2]));
+        let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+        let layer = checkpoint.take_packed("q", layout, form, ActivationFunction::Relu, kernel).unwrap();
+        assert_eq!((layer.name(), layer.activation()), ("q", ActivationFunction::Relu));
+    }
     // Whoever takes it as another layer is told how to.
     let bytes = file(&of(&[2, 9], vec![2, 2]));
     let error = Checkpoint::parse(&bytes).unwrap().take_float("q").unwrap_err().to_string();
