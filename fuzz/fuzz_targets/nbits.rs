@@ -1,5 +1,5 @@
-//! `MatMulNBits` in every form and of every type of floats. What is taken runs, can be saved, is then
-//! read as it was, and has the values that its operands say.
+//! `MatMulNBits` in every form and of every type of floats. What is taken runs, can be saved, is
+//! then read as it was, and has the values that its operands say.
 //!
 //! The first bytes are n, k (two), bits and the length of blocks, which operands there are, and one
 //! operand that is too long; then come the operands, with zeros where bytes are missing.

@@ -147,8 +147,8 @@ fn checkpoints() -> Result<()> {
     write("checkpoint", "index", &[&[2][..], &piece(index)?, &piece(&first)?, &second].concat())
 }
 
-/// Operands of `MatMulNBits` behind the bytes that say which there are: n, k, bits and blocks, kinds
-/// of operands, one that is too long.
+/// Operands of `MatMulNBits` behind the bytes that say which there are: n, k, bits and blocks,
+/// kinds of operands, one that is too long.
 fn nbits() -> Result<()> {
     let codes: Vec<u8> = (0..64_u32).map(|i| (i * 37 % 251) as u8).collect();
     let scales: Vec<u8> = [0.5_f32, -0.25, 1.0, 2.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();

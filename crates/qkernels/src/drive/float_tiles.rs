@@ -219,8 +219,8 @@ pub(crate) struct FloatRows<'r> {
 }
 
 impl<'r> FloatRows<'r> {
-    /// The columns of `a` are read in `order`, unless it is empty. `sums` of parts of some length are
-    /// asked for if it is not empty.
+    /// The columns of `a` are read in `order`, unless it is empty. `sums` of parts of some length
+    /// are asked for if it is not empty.
     fn new<A: Float>(
         (a, order): (&MatRef<'_, A>, &[u32]),
         (kernel, kr): (Kernel, usize),

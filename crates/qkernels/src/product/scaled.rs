@@ -108,8 +108,8 @@ impl ScaledWeights {
     }
 }
 
-/// Multiplies rows whose scales and zero points are known, and whose columns are in the order of the
-/// weights.
+/// Multiplies rows whose scales and zero points are known, and whose columns are in the order of
+/// the weights.
 pub(super) fn run<S: Source, Y: Float>(
     a: &S,
     tokens: &Tokens,

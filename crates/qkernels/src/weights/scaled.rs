@@ -199,8 +199,8 @@ impl ScaledWeights {
         self.by_input(self.unpack().into_iter().enumerate().map(value).collect())
     }
 
-    /// Bytes held: weights, scales, zero points, minimums and sums, with their padding, and the order
-    /// of inputs.
+    /// Bytes held: weights, scales, zero points, minimums and sums, with their padding, and the
+    /// order of inputs.
     pub fn bytes(&self) -> usize {
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.bytes(),

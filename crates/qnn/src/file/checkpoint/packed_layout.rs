@@ -87,8 +87,8 @@ impl Words {
 impl Checkpoint<'_> {
     /// Takes a layer of packed codes out, and `name.bias` (n) if it is there. The codes go to the
     /// kernel's form; those of 4 bits keep their 4 bits. Inputs may be in any group where a tensor
-    /// says in which (act-order, `desc_act`): weights are then packed group after group, and products
-    /// read their rows in that order ([`qkernels::ScaledWeights::with_input_order`]).
+    /// says in which (act-order, `desc_act`): weights are then packed group after group, and
+    /// products read their rows in that order ([`qkernels::ScaledWeights::with_input_order`]).
     ///
     /// ```no_run
     /// use qcore::{ActivationFunction, Scheme};

@@ -93,7 +93,8 @@ pub enum GgufWriteError {
         /// Weights of a block.
         block_len: usize,
     },
-    /// The inputs of groups lie in another order than a row's values, for which files have no place.
+    /// The inputs of groups lie in another order than a row's values, for which files have no
+    /// place.
     #[error("tensor {tensor:?} has inputs in an order of its own (act-order), which GGUF does not have")]
     InputOrder {
         /// The tensor.

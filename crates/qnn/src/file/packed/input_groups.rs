@@ -1,5 +1,5 @@
-//! Which group each input is in (`g_idx`): where inputs were sorted by their activations (act-order,
-//! `desc_act`), those of a group may be anywhere. They are packed group after group.
+//! Which group each input is in (`g_idx`): where inputs were sorted by their activations
+//! (act-order, `desc_act`), those of a group may be anywhere. They are packed group after group.
 
 /// Why groups of inputs are not the groups that a layer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -39,7 +39,8 @@ pub struct MatMulNBits<'a, F = f32> {
     pub k: usize,
     /// Attribute `bits`: 4 or 8. (ONNX Runtime has 2, too, which are not read.)
     pub bits: u32,
-    /// Attribute `block_size`: consecutive inputs that share a scale, a power of two of at least 16.
+    /// Attribute `block_size`: consecutive inputs that share a scale, a power of two of at least
+    /// 16.
     pub block_size: usize,
     /// Operand `B` (n, blocks, block_size * bits / 8), where blocks are k / block_size rounded up:
     /// the codes, of 4 bits the first one in the low half of its byte. What lies behind input k is
