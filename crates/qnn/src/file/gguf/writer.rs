@@ -108,8 +108,8 @@ impl<'f> GgufWriter<'f> {
     /// # Errors
     /// [`GgufWriteError`] if the source has no such tensor, or one of another shape, or it was
     /// replaced before; if k is no multiple of 32 or groups have another length; if groups have
-    /// minimums, parts, inputs in an order of their own, or another zero point than 0 for 8 bits and
-    /// 8 for 4; or if a scale is not exact in f16. Nothing is replaced then.
+    /// minimums, parts, inputs in an order of their own, or another zero point than 0 for 8 bits
+    /// and 8 for 4; or if a scale is not exact in f16. Nothing is replaced then.
     pub fn replace(&mut self, tensor: &str, weights: &ScaledWeights) -> Result<BlockFormat, GgufWriteError> {
         self.replace_by(tensor, &Weights::of(weights))
     }
