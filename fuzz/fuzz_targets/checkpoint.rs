@@ -9,7 +9,7 @@
 use libfuzzer_sys::fuzz_target;
 use qcore::{ActivationFunction, Scheme};
 use qkernels::Dynamic;
-use qnn::{Checkpoint, CheckpointError, Int8Form, Linear, ShardIndex};
+use qnn::{Checkpoint, CheckpointError, CodesForm, GptqZeros, Int8Form, Linear, PackedLayout, ShardIndex};
 use qnn_fuzz::{check_saved, kernel, run};
 
 const FORMS: [Int8Form; 6] = [
@@ -21,8 +21,32 @@ const FORMS: [Int8Form; 6] = [
     Int8Form::WeightOnly { group: Some(usize::MAX) },
 ];
 
+const LAYOUTS: [PackedLayout; 8] = [
+    PackedLayout::PackQuantized { bits: 4, group: Some(16) },
+    PackedLayout::PackQuantized { bits: 8, group: Some(16) },
+    PackedLayout::PackQuantized { bits: 4, group: None },
+    PackedLayout::Gptq { bits: 4, group: Some(16), zeros: GptqZeros::LessOne },
+    PackedLayout::Gptq { bits: 4, group: Some(32), zeros: GptqZeros::LessOneInWords },
+    PackedLayout::Gptq { bits: 8, group: Some(16), zeros: GptqZeros::Plain },
+    PackedLayout::Awq { group: Some(16) },
+    PackedLayout::Awq { group: None },
+];
+
+const W4A8: CodesForm = CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8()));
+
+/// How layers are taken.
+#[derive(Clone, Copy)]
+enum As {
+    Float,
+    Int8(Int8Form),
+    Packed(PackedLayout, CodesForm),
+}
+
 fuzz_target!(|bytes: &[u8]| {
-    for form in [None].into_iter().chain(FORMS.map(Some)) {
+    let packed =
+        |layout| [CodesForm::Float, W4A8, CodesForm::WeightOnly].map(|form| As::Packed(layout, form));
+    let ways = [As::Float].into_iter().chain(FORMS.map(As::Int8));
+    for way in ways.chain(LAYOUTS.into_iter().flat_map(packed)) {
         let Ok(mut checkpoint) = parse(bytes) else { return };
         // Some layers have their inputs first.
         checkpoint.stored_kn("*c");
@@ -31,9 +55,11 @@ fuzz_target!(|bytes: &[u8]| {
         names.dedup();
         for name in names {
             let before = checkpoint.tensors().count();
-            let layer = match form {
-                None => checkpoint.take_float(&name).map(Linear::from),
-                Some(form) => checkpoint.take_int8(&name, form, ActivationFunction::Relu, kernel()),
+            let relu = ActivationFunction::Relu;
+            let layer = match way {
+                As::Float => checkpoint.take_float(&name).map(Linear::from),
+                As::Int8(form) => checkpoint.take_int8(&name, form, relu, kernel()),
+                As::Packed(layout, form) => checkpoint.take_packed(&name, layout, form, relu, kernel()),
             };
             match layer {
                 Ok(layer) => {

@@ -67,6 +67,7 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
     let parts = scales.with_parts(16, &[1, -2, 3, 127, 0, 6]).with_part_minimums(&[0, 1, 2, 127, 4, 5]);
     let parts = ScaledWeights::of_nibbles(PackedNibbles::from_nk(nibbles, kernel)?, parts)?;
     let affine = WeightConfig { scheme: Scheme::activations_i8(), ..grouped };
+    let ordered = minimums.clone().with_input_order(&(0..40).rev().collect::<Vec<u32>>())?;
     Ok(vec![
         ("dynamic_preset", dynamic(Dynamic::default())?.into()),
         ("dynamic_choices", dynamic(Dynamic::PerTensor(scheme))?.into()),
@@ -85,6 +86,7 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
             DynamicLinear::from_weights(minimums, None, Dynamic::default())?.with_name("a").into(),
         ),
         ("weight_only_parts", WeightOnlyLinear::from_weights(parts, None)?.with_name("a").into()),
+        ("weight_only_order", WeightOnlyLinear::from_weights(ordered, None)?.with_name("a").into()),
         ("float", float.clone().into()),
     ])
 }
@@ -109,7 +111,24 @@ fn checkpoints() -> Result<()> {
         ("q.weight", Dtype::F16, &[1, 2], &[0, 0x3c, 0, 0xc0]),
         ("q.bias", Dtype::F32, &[1], &[0; 4]),
     ])?;
+    // Inputs in two groups of 16 by turns.
+    let of_inputs: Vec<u8> = (0..32_i32).flat_map(|input| (input % 2).to_le_bytes()).collect();
+    let words: Vec<u8> = (0..=255).collect();
+    let gptq = safetensors(&[
+        ("q.qweight", Dtype::I32, &[4, 8], &words[..128]),
+        ("q.qzeros", Dtype::I32, &[2, 1], &words[100..108]),
+        ("q.scales", Dtype::F32, &[2, 8], &f32s(&[0.5; 16])),
+        ("q.g_idx", Dtype::I32, &[32], &of_inputs),
+    ])?;
+    let pack_quantized = safetensors(&[
+        ("q.weight_packed", Dtype::I32, &[2, 4], &words[..32]),
+        ("q.weight_shape", Dtype::I64, &[2], &[&[2, 0, 0, 0, 0, 0, 0, 0, 32][..], &[0; 7]].concat()),
+        ("q.weight_scale", Dtype::F32, &[2, 2], &groups),
+        ("q.weight_g_idx", Dtype::I32, &[32], &of_inputs),
+    ])?;
     let whole = [
+        ("gptq_order", gptq),
+        ("pack_quantized_order", pack_quantized),
         ("dynamic", safetensors(&[weight, scale, bias, zero_point])?),
         ("static", safetensors(&[weight, scale, bias, input, input_zero_point])?),
         ("groups", grouped),
@@ -126,6 +145,25 @@ fn checkpoints() -> Result<()> {
     };
     write("checkpoint", "shards", &[&[1][..], &piece(&first)?, &second].concat())?;
     write("checkpoint", "index", &[&[2][..], &piece(index)?, &piece(&first)?, &second].concat())
+}
+
+/// Operands of `MatMulNBits` behind the bytes that say which there are: n, k, bits and blocks,
+/// kinds of operands, one that is too long.
+fn nbits() -> Result<()> {
+    let codes: Vec<u8> = (0..64_u32).map(|i| (i * 37 % 251) as u8).collect();
+    let scales: Vec<u8> = [0.5_f32, -0.25, 1.0, 2.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let zeros: Vec<u8> = [7.5_f32, 8.0, 0.0, -1.0].iter().flat_map(|zero| zero.to_le_bytes()).collect();
+    let by_turns: Vec<u8> = (0..32).map(|input| input % 2).collect();
+    // n = 2 in two blocks of 16.
+    for (name, head, operands) in [
+        ("4_bits", [2, 32, 0, 4, 0, 0], vec![&codes[..32], &scales]),
+        ("integer_zeros", [2, 30, 0, 4, 1, 0], vec![&codes[..32], &scales, &codes[..2]]),
+        ("float_zeros", [2, 32, 0, 4, 2, 0], vec![&codes[..32], &scales, &codes[..2], &zeros]),
+        ("8_bits_order", [2, 32, 0, 5, 5, 0], vec![&codes[..], &scales, &codes[..4], &by_turns]),
+    ] {
+        write("nbits", name, &[&head[..], &operands.concat()].concat())?;
+    }
+    Ok(())
 }
 
 fn main() -> Result<()> {
@@ -146,5 +184,6 @@ fn main() -> Result<()> {
     write("float_mlp", "one_layer", &safetensors(&[weight, bias])?)?;
     let second = ("fc10.weight", Dtype::BF16, &[2, 1][..], &one[..]);
     write("float_mlp", "two_layers", &safetensors(&[weight, second])?)?;
-    checkpoints()
+    checkpoints()?;
+    nbits()
 }

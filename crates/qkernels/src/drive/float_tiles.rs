@@ -73,7 +73,9 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         let entries = self.w.entries();
         let sums = &mut scratch.float_sums;
         sums.resize(if entries.has_minimums() { a.rows() * entries.parts } else { 0 }, 0.0);
-        FloatRows::new(&a, (self.kernel(), self.w.kr()), &mut scratch.floats, (entries.part_len, sums))
+        let order = self.w.input_order().unwrap_or_default();
+        let kernel = (self.kernel(), self.w.kr());
+        FloatRows::new((&a, order), kernel, &mut scratch.floats, (entries.part_len, sums))
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
@@ -217,9 +219,10 @@ pub(crate) struct FloatRows<'r> {
 }
 
 impl<'r> FloatRows<'r> {
-    /// `sums` of parts of some length are asked for if it is not empty.
+    /// The columns of `a` are read in `order`, unless it is empty. `sums` of parts of some length
+    /// are asked for if it is not empty.
     fn new<A: Float>(
-        a: &MatRef<'_, A>,
+        (a, order): (&MatRef<'_, A>, &[u32]),
         (kernel, kr): (Kernel, usize),
         buffer: &'r mut Vec<f32>,
         (part_len, sums): (usize, &'r mut [f32]),
@@ -236,13 +239,14 @@ impl<'r> FloatRows<'r> {
         }
         // Units are at least 1, so nothing overflows here.
         let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);
-        kernel.vectorize(Widen { a, factor, row_len, stride, buffer, part_len, sums });
+        kernel.vectorize(Widen { a, order, factor, row_len, stride, buffer, part_len, sums });
         Self { values: buffer, stride, sums }
     }
 }
 
 struct Widen<'t, 'a, A> {
     a: &'t MatRef<'a, A>,
+    order: &'t [u32],
     factor: f32,
     row_len: usize,
     stride: usize,
@@ -260,6 +264,10 @@ impl<A: Float> Task for Widen<'_, '_, A> {
             let row = &mut self.buffer[i * self.stride..][..self.row_len];
             let (values, padding) = row.split_at_mut(self.a.cols());
             match self.a.row_slice(i) {
+                _ if !self.order.is_empty() => {
+                    let row = self.a.row_elements_in(i, self.order);
+                    values.iter_mut().zip(row).for_each(|(to, from)| *to = from.widen());
+                }
                 Some(source) => A::widen_slice(source, values),
                 None => {
                     values.iter_mut().zip(self.a.row_elements(i)).for_each(|(to, from)| *to = from.widen());

@@ -69,6 +69,8 @@ pub struct Activations<'a, A> {
     codes: CodeRange,
     /// How far a code may be from its zero point.
     distance: u32,
+    /// The columns in the order in which they are read; empty if that is their own.
+    order: &'a [u32],
 }
 
 /// A code lies outside the range that the activations are to be within.
@@ -90,7 +92,7 @@ pub struct OutsideError {
 impl<'a, A: Activation> Activations<'a, A> {
     /// The codes of `view` with zero point `zero_point`, which may lie outside of the codes' range.
     pub fn new(view: MatRef<'a, A>, zero_point: i32) -> Self {
-        Self { view, zero_point, codes: A::RANGE, distance: A::RANGE.largest_distance(zero_point) }
+        Self::known(view, zero_point, A::RANGE, A::RANGE.largest_distance(zero_point))
     }
 
     /// As [`new`](Self::new), for activations whose codes all lie in `codes`. Products with weights
@@ -128,13 +130,18 @@ impl<'a, A: Activation> Activations<'a, A> {
         }
         // If the range is wider than that of `A`, this keeps the codes that `A` has.
         let codes = if A::RANGE.contains_range(codes) { codes } else { A::RANGE };
-        Ok(Self { view, zero_point, codes, distance: codes.largest_distance(zero_point) })
+        Ok(Self::known(view, zero_point, codes, codes.largest_distance(zero_point)))
     }
 
     /// Codes that are known to lie in `codes` and at most `distance` from their zero point, which
     /// is `zero_point`, or (if that is 0) a term of each row.
     pub(crate) fn known(view: MatRef<'a, A>, zero_point: i32, codes: CodeRange, distance: u32) -> Self {
-        Self { view, zero_point, codes, distance }
+        Self { view, zero_point, codes, distance, order: &[] }
+    }
+
+    /// As if the columns lay in this order, if there is one.
+    pub(crate) fn in_order(self, order: Option<&'a [u32]>) -> Self {
+        Self { order: order.unwrap_or_default(), ..self }
     }
 }
 
@@ -209,6 +216,7 @@ impl<A: Activation> Source for Activations<'_, A> {
             && (desc.whole_groups(view.cols()) || allowed.ragged)
             && view.cols() > 0
             && view.col_stride() == 1
+            && self.order.is_empty()
             && !shares_cache_sets(view.row_stride(), desc.mr.min(rows.len()));
         if !readable {
             return None;
@@ -228,6 +236,10 @@ impl<A: Activation> Source for Activations<'_, A> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
+        if !self.order.is_empty() {
+            let row = self.view.row_elements_in(i, self.order);
+            return to.iter_mut().zip(row).for_each(|(to, x)| *to = x.shifted());
+        }
         match self.view.row_slice(i) {
             Some(row) => A::copy_shifted(row, to),
             None => to.iter_mut().zip(self.view.row_elements(i)).for_each(|(to, x)| *to = x.shifted()),
@@ -237,6 +249,10 @@ impl<A: Activation> Source for Activations<'_, A> {
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
         let word = |x: A| (x.widen() as i16).to_ne_bytes();
+        if !self.order.is_empty() {
+            let row = self.view.row_elements_in(i, self.order);
+            return to.iter_mut().zip(row).for_each(|(to, x)| *to = word(x));
+        }
         match self.view.row_slice(i) {
             Some(row) => to.iter_mut().zip(row).for_each(|(to, &x)| *to = word(x)),
             None => to.iter_mut().zip(self.view.row_elements(i)).for_each(|(to, x)| *to = word(x)),

@@ -31,6 +31,8 @@ pub struct FloatActivations<'a, F> {
     params: RowParams<'a>,
     codes: CodeRange,
     shift: i32,
+    /// The columns in the order in which they are read; empty if that is their own.
+    order: &'a [u32],
 }
 
 /// How rows are quantized.
@@ -62,7 +64,18 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     }
 
     fn with(view: MatRef<'a, F>, params: RowParams<'a>, codes: CodeRange) -> Result<Self, CodesError> {
-        Ok(Self { view, params, codes, shift: shift(codes)? })
+        Ok(Self { view, params, codes, shift: shift(codes)?, order: &[] })
+    }
+
+    /// As if the columns lay in this order, if there is one.
+    pub(crate) fn in_order(self, order: Option<&'a [u32]>) -> Self {
+        Self { order: order.unwrap_or_default(), ..self }
+    }
+
+    /// Row `i`, in the order of columns.
+    #[inline(always)]
+    fn blocks(&self, i: usize) -> RowBlocks<'_, 'a, F> {
+        RowBlocks::new(&self.view, i).in_order(self.order)
     }
 
     /// The parameters of row `i`.
@@ -114,19 +127,19 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        quantize_row(&self.view, i, self.params(i), to, shifted(self.shift));
+        quantize_row(self.blocks(i), self.params(i), to, shifted(self.shift));
     }
 
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        quantize_row(&self.view, i, self.params(i), to, word);
+        quantize_row(self.blocks(i), self.params(i), to, word);
     }
 }
 
 /// Writes the codes of row `i` as bytes: those of u8, or of i8.
 #[inline(always)]
 pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &QParams, to: &mut [u8]) {
-    quantize_row(x, i, params, to, |code| code as u8);
+    quantize_row(RowBlocks::new(x, i), params, to, |code| code as u8);
 }
 
 /// A code as the byte that a kernel of u8 form reads.
@@ -144,33 +157,28 @@ fn word(code: i32) -> [u8; 2] {
 /// Values that are widened or gathered at a time.
 const BLOCK: usize = 256;
 
-/// Writes `encode` of the code of each element of row `i`.
+/// Writes `encode` of the code of each element of a row.
 #[inline(always)]
 fn quantize_row<F: Float, T>(
-    x: &MatRef<'_, F>,
-    i: usize,
+    x: RowBlocks<'_, '_, F>,
     params: &QParams,
     to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
     // There is one loop for each rounding, so neither pays for the other.
     match params.rounding() {
-        Rounding::TiesToEven => {
-            quantize_blocks(x, i, &params.with_rounding(Rounding::TiesToEven), to, encode)
-        }
-        Rounding::TiesAway => quantize_blocks(x, i, &params.with_rounding(Rounding::TiesAway), to, encode),
+        Rounding::TiesToEven => quantize_blocks(x, &params.with_rounding(Rounding::TiesToEven), to, encode),
+        Rounding::TiesAway => quantize_blocks(x, &params.with_rounding(Rounding::TiesAway), to, encode),
     }
 }
 
 #[inline(always)]
 fn quantize_blocks<F: Float, T>(
-    x: &MatRef<'_, F>,
-    i: usize,
+    mut blocks: RowBlocks<'_, '_, F>,
     params: &QParams,
     mut to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
-    let mut blocks = RowBlocks::new(x, i);
     while let Some(x) = blocks.next() {
         let Some(to) = to.split_off_mut(..x.len()) else { return };
         for (to, &x) in to.iter_mut().zip(x) {
@@ -188,6 +196,8 @@ pub(crate) struct RowBlocks<'t, 'x, F> {
     i: usize,
     /// The first column of the next block.
     next: usize,
+    /// The columns in the order in which they are read; empty if that is their own.
+    order: &'t [u32],
     wide: [f32; BLOCK],
 }
 
@@ -195,7 +205,13 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
     /// Row `i` of `x`.
     #[inline(always)]
     pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize) -> Self {
-        Self { x, i, next: 0, wide: [0.0; BLOCK] }
+        Self { x, i, next: 0, order: &[], wide: [0.0; BLOCK] }
+    }
+
+    /// As if the columns lay in this order; in their own if it is empty.
+    #[inline(always)]
+    pub(crate) fn in_order(self, order: &'t [u32]) -> Self {
+        Self { order, ..self }
     }
 
     /// The next block; `None` after the last.
@@ -204,6 +220,9 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         let first = self.next;
         if first >= self.x.cols() {
             return None;
+        }
+        if !self.order.is_empty() {
+            return Some(self.gather());
         }
         let row = self.x.row_slice(self.i);
         if let Some(row) = row.and_then(F::as_f32s) {
@@ -222,5 +241,20 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
             }
         }
         Some(wide)
+    }
+
+    /// The next block of columns in another order.
+    #[inline(always)]
+    fn gather(&mut self) -> &[f32] {
+        let columns = self.order.get(self.next..).unwrap_or_default();
+        let columns = &columns[..BLOCK.min(columns.len())];
+        self.next += columns.len();
+        // All are widened at once, which is vector code.
+        let mut block = [F::default(); BLOCK];
+        let row = self.x.row_elements_in(self.i, columns);
+        block.iter_mut().zip(row).for_each(|(to, x)| *to = x);
+        let wide = &mut self.wide[..columns.len()];
+        F::widen_slice(&block, wide);
+        wide
     }
 }

@@ -194,6 +194,17 @@ impl<'a, T: Copy> MatRef<'a, T> {
         (0..self.cols).map(move |j| row[j * stride])
     }
 
+    /// The elements of row `i` that `order` names, at any stride.
+    #[inline(always)]
+    pub(crate) fn row_elements_in<'o>(
+        &self,
+        i: usize,
+        order: &'o [u32],
+    ) -> impl Iterator<Item = T> + use<'a, 'o, T> {
+        let (row, stride) = (self.skip_rows(i), self.col_stride);
+        order.iter().map(move |&j| row[j as usize * stride])
+    }
+
     /// Row `i` as a slice. `None` outside of the matrix, or if the elements of a row are not
     /// adjacent.
     #[inline(always)] // Loops over chunks of a row ask for it each time.

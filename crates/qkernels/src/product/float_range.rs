@@ -81,8 +81,11 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
 
 /// The sum of the single row `a` and a channel in f64. No such sum leaves the range of f64.
 fn exact<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
-    let values = a.row_elements(0).enumerate();
-    values.map(|(k, a)| f64::from(a.widen()) * w.value(channel, k)).sum()
+    let term = |(k, a): (usize, A)| f64::from(a.widen()) * w.value(channel, k);
+    match w.input_order() {
+        None => a.row_elements(0).enumerate().map(term).sum(),
+        Some(order) => a.row_elements_in(0, order).enumerate().map(term).sum(),
+    }
 }
 
 /// Whether all elements of `a` are at most `most` in magnitude and none is NaN.

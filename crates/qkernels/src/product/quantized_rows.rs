@@ -184,11 +184,11 @@ pub fn gemm_scaled_rows<Y: Float>(
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let arenas = &mut workspace.arenas;
+    let (arenas, order) = (&mut workspace.arenas, w.input_order());
     if x.is_signed {
-        scaled::run(&x.activations::<i8>()?, &x.tokens, w, stage, out, threads, arenas)
+        scaled::run(&x.activations::<i8>()?.in_order(order), &x.tokens, w, stage, out, threads, arenas)
     } else {
-        scaled::run(&x.activations::<u8>()?, &x.tokens, w, stage, out, threads, arenas)
+        scaled::run(&x.activations::<u8>()?.in_order(order), &x.tokens, w, stage, out, threads, arenas)
     }
 }
 

@@ -74,14 +74,14 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let Workspace { tokens, arenas, .. } = workspace;
+    let (Workspace { tokens, arenas, .. }, order) = (workspace, w.input_order());
     tokens.choose_as(&x, how, w.kernel())?;
     match (how, &tokens.params[..]) {
         (Dynamic::PerTensor(_), [params]) => {
-            run(&FloatActivations::new(x, *params)?, tokens, w, stage, out, threads, arenas)
+            run(&FloatActivations::new(x, *params)?.in_order(order), tokens, w, stage, out, threads, arenas)
         }
         (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
-            let a = &FloatActivations::per_row(x, params, scheme.codes)?;
+            let a = &FloatActivations::per_row(x, params, scheme.codes)?.in_order(order);
             run(a, tokens, w, stage, out, threads, arenas)
         }
     }
@@ -108,7 +108,8 @@ impl ScaledWeights {
     }
 }
 
-/// Multiplies rows whose scales and zero points are known.
+/// Multiplies rows whose scales and zero points are known, and whose columns are in the order of
+/// the weights.
 pub(super) fn run<S: Source, Y: Float>(
     a: &S,
     tokens: &Tokens,

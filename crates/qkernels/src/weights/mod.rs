@@ -2,6 +2,7 @@
 
 pub(crate) mod entries;
 pub(crate) mod group_sums;
+pub(crate) mod input_order;
 pub(crate) mod nibbles;
 pub(crate) mod operand;
 pub(crate) mod pack;

@@ -26,6 +26,8 @@ pub struct ScaledWeights {
     /// For each panel and each group, the sums of nr columns less their zero points, each part's
     /// times its scale; empty if they are not kept.
     pub(super) sums: Vec<i32>,
+    /// The input of each column; empty if each column has its own.
+    pub(super) input_order: Box<[u32]>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,7 +97,7 @@ impl ScaledWeights {
     fn combine(codes: Codes, scales: WeightScales<'_>, of_channels: &[i8]) -> Result<Self, ScaleError> {
         let for_panels = (codes.kernel(), codes.panel_columns());
         let entries = Entries::new(codes.shape(), for_panels, scales, of_channels)?;
-        Ok(Self { codes, entries, sums: Vec::new() })
+        Ok(Self { codes, entries, sums: Vec::new(), input_order: Box::default() })
     }
 
     /// Output channels: columns of the product.
@@ -121,7 +123,9 @@ impl ScaledWeights {
         }
     }
 
-    /// The codes (n, k), row-major: i8 (u8 weights less 128), or 0 to 15.
+    /// The codes (n, k), row-major: i8 (u8 weights less 128), or 0 to 15. They are in the order in
+    /// which they were packed, and so are scales, zero points, minimums and parts
+    /// ([`with_input_order`](Self::with_input_order)).
     pub fn unpack(&self) -> Vec<i8> {
         match &self.codes {
             Codes::Bytes(weights) => weights.unpack(),
@@ -172,7 +176,7 @@ impl ScaledWeights {
 
     /// The real values (n, k), in f32: [`qcore::QParams::dequantize`] of each weight. Where there
     /// are parts, scale and minimum are multiplied by those of the part first; the minimum is added
-    /// last.
+    /// last. Columns are in the order of the inputs.
     pub fn dequantize(&self) -> Vec<f32> {
         let (k, groups, parts) = (self.k(), self.groups(), self.entries.parts);
         let (scales, zero_points, minimums) = (self.scales(), self.zero_points(), self.minimums());
@@ -192,16 +196,17 @@ impl ScaledWeights {
                 None => value,
             }
         };
-        self.unpack().into_iter().enumerate().map(value).collect()
+        self.by_input(self.unpack().into_iter().enumerate().map(value).collect())
     }
 
-    /// Bytes held: weights, scales, zero points, minimums and sums, with their padding.
+    /// Bytes held: weights, scales, zero points, minimums and sums, with their padding, and the
+    /// order of inputs.
     pub fn bytes(&self) -> usize {
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.bytes(),
             Codes::Nibbles(weights) => weights.bytes(),
         };
-        codes + self.entries.bytes() + 4 * self.sums.len()
+        codes + self.entries.bytes() + 4 * (self.sums.len() + self.input_order.len())
     }
 
     /// No weight is farther from its zero point than this.
@@ -261,7 +266,8 @@ impl ScaledWeights {
         Ok(())
     }
 
-    /// The real value of a weight, which f64 holds exactly but for the rounding of a sum.
+    /// The real value of a weight, which f64 holds exactly but for the rounding of a sum. `k` is a
+    /// column as it was packed.
     pub(crate) fn value(&self, channel: usize, k: usize) -> f64 {
         let nr = self.panel_columns();
         let of = |index: usize| index * nr + channel % nr;

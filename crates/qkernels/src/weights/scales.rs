@@ -73,6 +73,24 @@ pub enum ScaleError {
         /// The minimum.
         minimum: i8,
     },
+    /// An order of inputs has too few or too many of them.
+    #[error("an order of {len} inputs for weights of k = {k}")]
+    OrderLength {
+        /// Depth of the weights.
+        k: usize,
+        /// Inputs of the order.
+        len: usize,
+    },
+    /// An order of inputs has one that is not there, or has it twice.
+    #[error("input {input} at position {position} of the order is none of 0..{k}, or is there twice")]
+    Order {
+        /// Where in the order it is.
+        position: usize,
+        /// The input.
+        input: u32,
+        /// Depth of the weights.
+        k: usize,
+    },
 }
 
 /// The length of a group must be a multiple of this. Then every step of any kernel lies in one

@@ -20,6 +20,7 @@ mod float_product;
 mod forced;
 mod generic;
 mod guard_page;
+mod input_order;
 mod invariance;
 mod minimums;
 mod no_allocation;

@@ -229,6 +229,9 @@ fn the_second_product_with_minimums_and_parts_allocates_nothing() {
             let (a, mut y, stage) = (noise.floats(m * k, 1.0), vec![0f32; m * n], FloatStage::new());
             for kernel in Kernel::available() {
                 let (w, mut workspace) = (layer.packed(kernel), Workspace::new());
+                // The inputs may be in another order, too.
+                let order: Vec<u32> = (0..k as u32).rev().collect();
+                let w = if m == 1 { w } else { w.with_input_order(&order).unwrap() };
                 let mut multiply = || {
                     let a = MatRef::new(&a, m, k).unwrap();
                     let out = MatMut::new(&mut y, m, n).unwrap();

@@ -24,6 +24,8 @@ const VERSION_WITH_TENSORS: u32 = 3;
 const VERSION_WITH_NIBBLES: u32 = 4;
 /// The version of a file that has weights with minimums, or with groups in parts.
 const VERSION_WITH_MINIMUMS: u32 = 5;
+/// The version of a file that has weights whose k is in another order than the inputs.
+const VERSION_WITH_ORDERS: u32 = 6;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -77,6 +79,9 @@ pub(crate) struct LayerDescription {
     /// for its minimum if there are minimums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) part: Option<usize>,
+    /// Whether the columns of a dynamic or weight-only layer are in another order than its inputs.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) input_order: bool,
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.
@@ -143,8 +148,8 @@ impl Description {
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
-        if !(VERSION..=VERSION_WITH_MINIMUMS).contains(&identity.version) {
-            return Err(LoadError::Version { expected: VERSION_WITH_MINIMUMS, got: identity.version });
+        if !(VERSION..=VERSION_WITH_ORDERS).contains(&identity.version) {
+            return Err(LoadError::Version { expected: VERSION_WITH_ORDERS, got: identity.version });
         }
         let description = parsed.map_err(LoadError::Description)?;
         let expected = version(&description.layers, &description.tensors);
@@ -175,7 +180,9 @@ fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
     let has_nibbles = |layer: &LayerDescription| {
         layer.nibbles.is_some() || (layer.dynamic.is_some() && layer.group.is_some())
     };
-    if layers.iter().any(|layer| layer.minimums || layer.part.is_some()) {
+    if layers.iter().any(|layer| layer.input_order) {
+        VERSION_WITH_ORDERS
+    } else if layers.iter().any(|layer| layer.minimums || layer.part.is_some()) {
         VERSION_WITH_MINIMUMS
     } else if layers.iter().any(has_nibbles) {
         VERSION_WITH_NIBBLES
@@ -200,6 +207,7 @@ impl LayerDescription {
             nibbles: None,
             minimums: false,
             part: None,
+            input_order: false,
         }
     }
 

@@ -13,6 +13,8 @@
 //!   points of 4 bits are then written unless all are 0. Where groups are cut into parts,
 //!   `X.weight_part_scale` I8 (n, parts) has an integer for each that the group's scale is
 //!   multiplied by, and `X.weight_part_minimum` I8 (n, parts) one for its minimum if it has one.
+//!   Columns of the weights, and their groups, may be in another order than the inputs:
+//!   `X.input_order` U32 (k) then has the input of each column.
 //! - `weight_only`: as `dynamic`.
 //!
 //! Tensors that are no part of a layer are F32; the description names them.
@@ -155,7 +157,9 @@ impl<'d> LayerFile<'d> {
 
     fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
         let activation = described.function()?;
-        let LayerDescription { name, form, input, dynamic, group, nibbles, minimums, part, .. } = described;
+        let LayerDescription {
+            name, form, input, dynamic, group, nibbles, minimums, part, input_order, ..
+        } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let scaled = matches!(form, Form::Dynamic | Form::WeightOnly);
         let fields = [
@@ -165,6 +169,7 @@ impl<'d> LayerFile<'d> {
             ("nibbles", nibbles.is_some(), scaled && nibbles.is_some()),
             ("minimums", minimums, scaled && minimums),
             ("part", part.is_some(), scaled && group.is_some() && part.is_some()),
+            ("input_order", input_order, scaled && input_order),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -200,6 +205,13 @@ impl<'d> LayerFile<'d> {
                 }
             },
             parts: part.map(|len| self.read_parts(&name, [n, k], len, minimums)).transpose()?,
+            order: match input_order {
+                false => None,
+                true => {
+                    let tensor = format!("{name}.input_order");
+                    Some(self.file.take_shaped(&tensor, Dtype::U32, &[k])?.to_u32())
+                }
+            },
         };
         let rest = self.read_rest(&name, n, input, dynamic, groups)?;
         let codes = nibbles.and_then(|k| weight.to_nibbles(k));

@@ -148,6 +148,10 @@ impl Tensor<'static> {
         Tensor { dtype: Dtype::I32, shape, data: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
     }
 
+    pub(crate) fn of_u32(shape: Vec<usize>, values: &[u32]) -> Self {
+        Tensor { dtype: Dtype::U32, shape, data: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+    }
+
     pub(crate) fn of_i8(shape: Vec<usize>, values: Vec<i8>) -> Self {
         let data = values.into_iter().map(i8::cast_unsigned).collect::<Vec<_>>();
         Tensor { dtype: Dtype::I8, shape, data: data.into() }
@@ -201,6 +205,10 @@ impl Tensor<'_> {
 
     pub(crate) fn to_i32(&self) -> Vec<i32> {
         self.data.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()
+    }
+
+    pub(crate) fn to_u32(&self) -> Vec<u32> {
+        self.data.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
     }
 
     /// The elements, if they are integers of any type.

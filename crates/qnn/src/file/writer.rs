@@ -186,6 +186,10 @@ impl Writer {
             description.nibbles = nibbles.then_some(k);
             description.minimums = minimums.is_some();
             description.part = part;
+            description.input_order = weights.input_order().is_some();
+        }
+        if let Some(order) = weights.input_order() {
+            self.add_tensor(name, "input_order", Tensor::of_u32(vec![k], order));
         }
         let shape = if grouped { vec![n, weights.groups()] } else { vec![n] };
         let codes = weights.unpack();

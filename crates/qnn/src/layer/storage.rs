@@ -7,7 +7,7 @@ use core::ops::Add;
 /// computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// Weights.
+    /// Weights, and the order of their inputs if they have one of their own.
     pub weights: usize,
     /// Scales, of weights, of parts of them, and of the input.
     pub scales: usize,

@@ -1,7 +1,7 @@
 //! Layers as files have them: codes and scales, and what only one form has.
 
 use qcore::{ActivationFunction, QParams};
-use qkernels::{Dynamic, Kernel, WeightScales};
+use qkernels::{Dynamic, Kernel, ScaledWeights, WeightScales};
 
 use super::dynamic::{DynamicLinear, DynamicParts};
 use super::layer_error::LayerError;
@@ -36,6 +36,8 @@ pub(crate) struct StoredGroups {
     /// What is added to each value of a group (n, groups).
     pub(crate) minimums: Option<Vec<f32>>,
     pub(crate) parts: Option<StoredParts>,
+    /// The input of each column, if it is not the column's own.
+    pub(crate) order: Option<Vec<u32>>,
 }
 
 /// Parts of groups, whose scales are those of the group times integers.
@@ -69,9 +71,24 @@ impl StoredGroups {
         scales
     }
 
+    /// Codes packed with all that stands beside them.
+    pub(crate) fn pack(
+        &self,
+        codes: StoredCodes<'_>,
+        scales: &[f32],
+        zero_points: Option<&[i8]>,
+        kernel: Kernel,
+    ) -> Result<ScaledWeights, LayerError> {
+        let weights = codes.scaled_by(self.scales(scales, zero_points), kernel)?;
+        Ok(match &self.order {
+            Some(order) => weights.with_input_order(order)?,
+            None => weights,
+        })
+    }
+
     /// Whether there are only channels, with scales and zero points.
     fn is_plain(&self) -> bool {
-        self.len.is_none() && self.minimums.is_none() && self.parts.is_none()
+        self.len.is_none() && self.minimums.is_none() && self.parts.is_none() && self.order.is_none()
     }
 }
 
@@ -95,8 +112,7 @@ impl StoredLayer<'_> {
             StoredForm::Dynamic { bias, activations, groups }
                 if !groups.is_plain() || matches!(weight, StoredCodes::Nibbles(_)) =>
             {
-                let scales = groups.scales(&weight_scales, weight_zero_points.as_deref());
-                let weights = weight.scaled_by(scales, kernel)?;
+                let weights = groups.pack(weight, &weight_scales, weight_zero_points.as_deref(), kernel)?;
                 let layer = DynamicLinear::from_weights(weights, bias, activations)?;
                 layer.with_name(name).with_activation(activation).into()
             }
@@ -113,8 +129,7 @@ impl StoredLayer<'_> {
                 DynamicLinear::new(parts, kernel)?.into()
             }
             StoredForm::WeightOnly { bias, groups } => {
-                let scales = groups.scales(&weight_scales, weight_zero_points.as_deref());
-                let weights = weight.scaled_by(scales, kernel)?;
+                let weights = groups.pack(weight, &weight_scales, weight_zero_points.as_deref(), kernel)?;
                 let layer = WeightOnlyLinear::from_weights(weights, bias)?;
                 layer.with_name(name).with_activation(activation).into()
             }

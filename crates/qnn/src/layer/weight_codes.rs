@@ -167,8 +167,9 @@ pub(crate) fn scaled_storage(weights: &ScaledWeights, bias: Option<&[f32]>) -> S
     let parts = weights.part_len().map_or(0, |len| n * k.div_ceil(len));
     let minimums = if weights.minimums().is_some() { 4 * groups + parts } else { 0 };
     let zero_points = if stored_zero_points(weights).is_some() { groups } else { 0 };
+    let order = weights.input_order().map_or(0, |order| 4 * order.len());
     Storage {
-        weights: n * if weights.bits() == 4 { k.div_ceil(2) } else { k },
+        weights: n * if weights.bits() == 4 { k.div_ceil(2) } else { k } + order,
         scales: 4 * groups + parts,
         zero_points: zero_points + minimums,
         bias: 4 * bias.map_or(0, <[f32]>::len),

@@ -19,11 +19,13 @@ mod evidence;
 #[path = "../../../qcore/tests/all/fixture.rs"]
 mod fixture;
 mod gguf;
+mod input_groups;
 mod integer_models;
 mod layer_files;
 mod layers;
 mod linear_scalar;
 mod mnist;
+mod nbits;
 mod odd_shapes;
 mod packed;
 mod pass;

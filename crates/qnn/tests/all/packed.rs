@@ -1,43 +1,92 @@
 //! Packed weights of other programs: what these stand for, and what is wrong with some.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use qcore::{ActivationFunction, Scheme};
+use qcore::{ActivationFunction, Range, Scheme};
 use qkernels::{Dynamic, Kernel, MatRef, Threads};
 use qnn::{
     Checkpoint, CodesForm, GptqZeros, LayerFile, Linear, LinearWorkspace, PackedLayout, layers_to_bytes,
 };
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::tensor_files::{Tensors, f32s, file, i32s, i64s};
 
-const W4A8: CodesForm = CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8()));
-const FORMS: [CodesForm; 3] = [CodesForm::Float, W4A8, CodesForm::WeightOnly];
+pub(crate) const W4A8: CodesForm = CodesForm::Dynamic(Dynamic::PerToken(Scheme::weights_i8()));
+pub(crate) const FORMS: [CodesForm; 3] = [CodesForm::Float, W4A8, CodesForm::WeightOnly];
 
-/// The tensors of each layer of the file, by the layer's name, and its values.
-fn layers() -> Vec<(String, Tensors, Vec<f32>)> {
+/// The numbers of the packages for a layer, `dequantized` or others, by their names.
+type Expected = HashMap<String, Vec<f64>>;
+
+/// The tensors of each layer of the file, by the layer's name, and what they stand for.
+fn layers() -> Vec<(String, Tensors, Expected)> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/packed/packed.safetensors"].iter().collect();
     let bytes = fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let mut names: Vec<&str> = tensors.names();
     names.sort_unstable();
-    let mut layers: Vec<(String, Tensors, Vec<f32>)> = Vec::new();
+    let mut layers: Vec<(String, Tensors, Expected)> = Vec::new();
     for name in names {
         let (layer, part) = name.rsplit_once('/').unwrap();
         if layers.last().is_none_or(|(last, ..)| last != layer) {
-            layers.push((layer.to_owned(), Tensors::new(), Vec::new()));
+            layers.push((layer.to_owned(), Tensors::new(), Expected::new()));
         }
-        let (_, parts, values) = layers.last_mut().unwrap();
+        let (_, parts, expected) = layers.last_mut().unwrap();
         let tensor = tensors.tensor(name).unwrap();
-        if part == "dequantized" {
-            *values = tensor.data().as_chunks().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+        if ["dequantized", "x", "y", "y_abs"].contains(&part) {
+            expected.insert(part.to_owned(), values(&tensor));
             continue;
         }
         let part: &'static str = format!("q.{part}").leak();
         parts.push((part, tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()));
     }
     layers
+}
+
+/// f32 or f64.
+pub(crate) fn values(tensor: &TensorView<'_>) -> Vec<f64> {
+    match tensor.dtype() {
+        Dtype::F32 => tensor.data().as_chunks().0.iter().map(|v| f32::from_le_bytes(*v).into()).collect(),
+        Dtype::F64 => tensor.data().as_chunks().0.iter().map(|v| f64::from_le_bytes(*v)).collect(),
+        other => panic!("{other}"),
+    }
+}
+
+/// Values of f32 that were read as f64.
+pub(crate) fn narrowed(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+/// The product of rows with values (n, k) in f64, and that of their magnitudes.
+pub(crate) fn product(x: &[f32], values: &[f64], k: usize) -> Vec<(f64, f64)> {
+    let of_row = |x: &[f32]| {
+        let sums = values.chunks(k).map(|values| {
+            let terms = x.iter().zip(values).map(|(&x, value)| f64::from(x) * value);
+            terms.fold((0.0, 0.0), |(sum, of_magnitudes), term| (sum + term, of_magnitudes + term.abs()))
+        });
+        sums.collect::<Vec<_>>()
+    };
+    x.chunks(k).flat_map(of_row).collect()
+}
+
+/// Rows as a symmetric i8 for each token has them.
+pub(crate) fn quantized(x: &[f32], k: usize) -> Vec<f32> {
+    let of_row = |row: &[f32]| {
+        let params = Scheme::weights_i8().choose(Range::of_finite(row).unwrap()).unwrap();
+        row.iter().map(|&x| params.dequantize(params.quantize(x))).collect::<Vec<f32>>()
+    };
+    x.chunks(k).flat_map(of_row).collect()
+}
+
+/// The results are those expected, but for the roundings of f32.
+pub(crate) fn assert_close(got: &[f32], expected: &[(f64, f64)], which: &str) {
+    assert_eq!(got.len(), expected.len(), "{which}");
+    for (at, (&got, (y, of_magnitudes))) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(got) - y).abs();
+        assert!(error <= 1e-5 * of_magnitudes + 1e-30, "{which}: {at} is {got}, expected {y}");
+    }
 }
 
 /// The layout that a layer's name states.
@@ -61,10 +110,15 @@ fn layout(name: &str) -> PackedLayout {
     }
 }
 
-fn take(tensors: &Tensors, layout: PackedLayout, form: CodesForm, kernel: Kernel) -> Result<Linear, String> {
+pub(crate) fn take(
+    tensors: &Tensors,
+    layout: PackedLayout,
+    form: CodesForm,
+    kernel: Kernel,
+) -> Result<Linear, String> {
     let bytes = file(tensors);
     let mut checkpoint = Checkpoint::parse(&bytes).map_err(|error| error.to_string())?;
-    let layer = checkpoint.take_packed("q", layout, form, ActivationFunction::Relu, kernel);
+    let layer = checkpoint.take_packed("q", layout, form, ActivationFunction::Identity, kernel);
     if layer.is_err() {
         assert_eq!(checkpoint.tensors().count(), tensors.len(), "a failed take changes nothing");
     }
@@ -73,7 +127,7 @@ fn take(tensors: &Tensors, layout: PackedLayout, form: CodesForm, kernel: Kernel
     Ok(layer)
 }
 
-fn run(layer: &Linear, x: &[f32]) -> Vec<f32> {
+pub(crate) fn run(layer: &Linear, x: &[f32]) -> Vec<f32> {
     let x = MatRef::new(x, x.len() / layer.k(), layer.k()).unwrap();
     layer.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new()).unwrap()
 }
@@ -82,20 +136,16 @@ fn run(layer: &Linear, x: &[f32]) -> Vec<f32> {
 fn layers_stand_for_the_values_of_the_packages() {
     let mut counts = [0; 2];
     for (name, tensors, expected) in layers() {
-        let layout = layout(&name);
+        let (layout, values) = (layout(&name), &expected["dequantized"]);
         let bits = if name.contains("w8") { 8 } else { 4 };
-        if name.contains("g_idx") || name.contains("act_order") {
-            let error = take(&tensors, layout, W4A8, Kernel::select().unwrap()).unwrap_err();
-            assert!(error.contains("an order by activations (act-order) is not read yet"), "{name}: {error}");
-            counts[1] += 1;
-            continue;
-        }
+        let in_order = !(name.contains("g_idx") || name.contains("act_order"));
         let mut outputs: Vec<Vec<f32>> = Vec::new();
         for kernel in Kernel::available() {
             let layer = take(&tensors, layout, CodesForm::WeightOnly, kernel);
             let layer = layer.unwrap_or_else(|error| panic!("{name}: {error}"));
             let Linear::WeightOnly(layer) = layer else { panic!("another form") };
-            assert_eq!(layer.unpack(), expected, "{name}");
+            assert_eq!(layer.unpack(), narrowed(values), "{name}");
+            assert_eq!(layer.weights().input_order().is_none(), in_order, "{name}");
             // Zero points of 16 have no place among 4 bits; no case here has one.
             assert_eq!(layer.weights().bits(), bits, "{name}");
             let layer = take(&tensors, layout, W4A8, kernel).unwrap();
@@ -104,6 +154,16 @@ fn layers_stand_for_the_values_of_the_packages() {
             let restored = LayerFile::parse(&saved).unwrap().take("q", Some(kernel)).unwrap();
             assert_eq!(run(&restored, &x), run(&layer, &x), "{name}");
             outputs.push(run(&layer, &x));
+            assert_close(&run(&layer, &x), &product(&quantized(&x, layer.k()), values, layer.k()), &name);
+            if let Some(x) = expected.get("x").map(|x| narrowed(x)) {
+                let y: Vec<_> =
+                    expected["y"].iter().copied().zip(expected["y_abs"].iter().copied()).collect();
+                let layer = take(&tensors, layout, CodesForm::WeightOnly, kernel).unwrap();
+                assert_close(&run(&layer, &x), &y, &name);
+                let saved = layers_to_bytes(&layer).unwrap();
+                let restored = LayerFile::parse(&saved).unwrap().take("q", Some(kernel)).unwrap();
+                assert_eq!(run(&restored, &x), run(&layer, &x), "{name}");
+            }
         }
         assert!(outputs.iter().all(|output| *output == outputs[0]), "{name}");
         let Linear::Float(float) =
@@ -111,10 +171,10 @@ fn layers_stand_for_the_values_of_the_packages() {
         else {
             panic!("another form")
         };
-        assert_eq!((float.weight(), float.activation()), (&expected[..], ActivationFunction::Relu));
-        counts[0] += 1;
+        assert_eq!(float.weight(), narrowed(values));
+        counts[usize::from(!in_order)] += 1;
     }
-    assert_eq!(counts, [31, 6]);
+    assert_eq!(counts, [31, 7]);
 }
 
 /// A GPTQ layer of n = 8 and k = 16: all codes 9, all scales 0.5, zero points as they are stored.
@@ -249,6 +309,13 @@ fn the_shape_of_packed_weights_is_checked() {
     }
     assert!(error(&of(&[0, i64::MAX], vec![2, 2])).contains("both must be at least 1"));
     assert!(error(&of(&[i64::MAX, i64::MAX], vec![2, 2])).contains("expected [9223372036854775807,"));
+    // What follows the layer is the caller's to say.
+    for form in FORMS {
+        let bytes = file(&of(&[2, 9], vec![2, 2]));
+        let mut checkpoint = Checkpoint::parse(&bytes).unwrap();
+        let layer = checkpoint.take_packed("q", layout, form, ActivationFunction::Relu, kernel).unwrap();
+        assert_eq!((layer.name(), layer.activation()), ("q", ActivationFunction::Relu));
+    }
     // Whoever takes it as another layer is told how to.
     let bytes = file(&of(&[2, 9], vec![2, 2]));
     let error = Checkpoint::parse(&bytes).unwrap().take_float("q").unwrap_err().to_string();

@@ -5,6 +5,7 @@ use qkernels::GROUP_STEP;
 use safetensors::Dtype;
 
 use super::shards::ShardError;
+use crate::file::packed::input_groups::InputGroupError;
 use crate::file::tensors::TensorFileError;
 use crate::layer::float::FloatLinearError;
 use crate::layer::layer_error::LayerError;
@@ -47,19 +48,13 @@ pub enum CheckpointError {
         /// The tensor.
         tensor: String,
     },
-    /// Inputs are in groups in another order than they have.
-    #[error(
-        "tensor {tensor:?} has input {index} in group {got}, not {expected}: an order by activations (act-order) is not read yet"
-    )]
-    ActOrder {
+    /// Inputs are in groups that are not those of the layer.
+    #[error("tensor {tensor:?}: {error}")]
+    InputGroups {
         /// The tensor.
         tensor: String,
-        /// The first input in another group.
-        index: usize,
-        /// Its group.
-        got: i128,
-        /// The group that its place says.
-        expected: usize,
+        /// Why.
+        error: InputGroupError,
     },
     /// Scales or zero points are neither one for each channel nor one for all.
     #[error("tensor {tensor:?} has shape {got:?}, expected one value, or n = {n}")]

@@ -2,16 +2,17 @@
 //! GPTQ and AWQ.
 
 use qcore::ActivationFunction;
-use qkernels::{Kernel, MatRef, ScaledWeights};
+use qkernels::Kernel;
 use safetensors::Dtype;
 
 use super::error::CheckpointError;
 use super::layers::Checkpoint;
 use crate::file::codes_form::CodesForm;
+use crate::file::packed::input_groups::input_order;
+use crate::file::packed::parts::{Parts, each};
 use crate::file::tensors::TensorFileError;
-use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::weight_codes::{StoredCodes, check_shape};
+use crate::layer::weight_codes::check_shape;
 
 /// How codes of 4 or 8 bits lie in a checkpoint, which the model's configuration says and the
 /// tensors do not. `group` is how many consecutive k share a scale (`group_size`), a multiple of
@@ -27,8 +28,9 @@ use crate::layer::weight_codes::{StoredCodes, check_shape};
 #[non_exhaustive]
 pub enum PackedLayout {
     /// `pack-quantized` of compressed-tensors: `name.weight_packed` I32 (n, k / codes of a word),
-    /// `name.weight_shape` (n, k), `name.weight_scale` (n, groups), and, if it is there,
-    /// `name.weight_zero_point` I32 (n / codes of a word, groups).
+    /// `name.weight_shape` (n, k), `name.weight_scale` (n, groups), and, if they are there,
+    /// `name.weight_zero_point` I32 (n / codes of a word, groups) and `name.weight_g_idx` (k), the
+    /// group of each input.
     PackQuantized {
         /// Bits of a code.
         bits: u32,
@@ -36,8 +38,8 @@ pub enum PackedLayout {
         group: Option<usize>,
     },
     /// `name.qweight` I32 (k / codes of a word, n), `name.qzeros` I32 (groups, n / codes of a
-    /// word), `name.scales` (groups, n), and, if it is there, `name.g_idx` (k). An order by
-    /// activations (`desc_act`) is not read yet.
+    /// word), `name.scales` (groups, n), and, if it is there, `name.g_idx` (k), the group of each
+    /// input.
     Gptq {
         /// Bits of a code.
         bits: u32,
@@ -82,21 +84,11 @@ impl Words {
     }
 }
 
-/// A layer's codes and what they mean, before they are packed.
-struct Parts {
-    bits: u32,
-    group: Option<usize>,
-    /// (n, k).
-    codes: Vec<u8>,
-    /// (n, groups).
-    scales: Vec<f32>,
-    /// As `scales`.
-    zero_points: Vec<u16>,
-}
-
 impl Checkpoint<'_> {
     /// Takes a layer of packed codes out, and `name.bias` (n) if it is there. The codes go to the
-    /// kernel's form; those of 4 bits keep their 4 bits.
+    /// kernel's form; those of 4 bits keep their 4 bits. Inputs may be in any group where a tensor
+    /// says in which (act-order, `desc_act`): weights are then packed group after group, and
+    /// products read their rows in that order ([`qkernels::ScaledWeights::with_input_order`]).
     ///
     /// ```no_run
     /// use qcore::{ActivationFunction, Scheme};
@@ -113,8 +105,8 @@ impl Checkpoint<'_> {
     ///
     /// # Errors
     /// [`CheckpointError`] if a tensor is missing or of another type or shape, if the layer has
-    /// another tensor, if groups do not fit, if inputs are in another order, or if the values do
-    /// not make a layer.
+    /// another tensor, if groups do not fit or do not have their number of inputs, or if the values
+    /// do not make a layer.
     pub fn take_packed(
         &mut self,
         name: &str,
@@ -166,7 +158,7 @@ impl Checkpoint<'_> {
         check_shape(n, k).map_err(|error| CheckpointError::of_layer(name, error))?;
         let words = self.take_words(format!("{name}.weight_packed"), [n, k.div_ceil(of_word)], bits)?;
         let groups = self.check_groups(name, n, k, group)?;
-        self.check_order(format!("{name}.weight_g_idx"), k, group)?;
+        let order = self.take_input_order(format!("{name}.weight_g_idx"), k, group)?;
         let scales = self.take_scales(name, n, groups)?;
         let zeros = format!("{name}.weight_zero_point");
         let zero_points = match self.file.tensors.contains_key(&zeros) {
@@ -179,7 +171,7 @@ impl Checkpoint<'_> {
         };
         let row = k.div_ceil(of_word);
         let codes = each(n, k, |j, p| words.code(j * row + p / of_word, p % of_word));
-        Ok((n, k, Parts { bits, group, codes, scales, zero_points }))
+        Ok((n, k, Parts { bits, group, codes, scales, zero_points, minimums: None, order }))
     }
 
     fn read_gptq(
@@ -202,12 +194,12 @@ impl Checkpoint<'_> {
             let ones = (0..of_word as u32).fold(0_u32, |ones, i| ones | 1 << (bits * i));
             zeros.words.iter_mut().for_each(|word| *word = word.wrapping_add(ones));
         }
-        self.check_order(format!("{name}.g_idx"), k, group)?;
+        let order = self.take_input_order(format!("{name}.g_idx"), k, group)?;
         let more = u16::from(kind == GptqZeros::LessOne);
         let zero_points =
             each(n, groups, |j, g| u16::from(zeros.code(g * row + j / of_word, j % of_word)) + more);
         let codes = each(n, k, |j, p| words.code(p / of_word * n + j, p % of_word));
-        Ok((n, k, Parts { bits, group, codes, scales, zero_points }))
+        Ok((n, k, Parts { bits, group, codes, scales, zero_points, minimums: None, order }))
     }
 
     fn read_awq(
@@ -227,7 +219,7 @@ impl Checkpoint<'_> {
         let zeros = self.take_words(format!("{name}.qzeros"), [groups, row], bits)?;
         let zero_points = each(n, groups, |j, g| zeros.code(g * row + j / 8, PLACES[j % 8]).into());
         let codes = each(n, k, |j, p| words.code(p * row + j / 8, PLACES[j % 8]));
-        Ok((n, k, Parts { bits, group, codes, scales, zero_points }))
+        Ok((n, k, Parts { bits, group, codes, scales, zero_points, minimums: None, order: None }))
     }
 
     /// Checks that the layer has no other tensors than these.
@@ -279,26 +271,26 @@ impl Checkpoint<'_> {
         Ok((groups, each(n, groups, |j, g| scales[g * n + j])))
     }
 
-    /// Checks that inputs are in groups one after the other, if a tensor says which group each is
-    /// in.
-    fn check_order(&mut self, tensor: String, k: usize, group: Option<usize>) -> Result<(), CheckpointError> {
+    /// Takes the tensor that says which group each input is in, if it is there. The order in which
+    /// groups lie side by side, if it is not that of the inputs.
+    fn take_input_order(
+        &mut self,
+        tensor: String,
+        k: usize,
+        group: Option<usize>,
+    ) -> Result<Option<Vec<u32>>, CheckpointError> {
         if !self.file.tensors.contains_key(&tensor) {
-            return Ok(());
+            return Ok(None);
         }
         let found = self.file.take_any(&tensor)?;
-        let Some(order) = found.integers() else {
+        let Some(of_inputs) = found.integers() else {
             return Err(TensorFileError::Dtype { tensor, expected: Dtype::I32, got: found.dtype }.into());
         };
         if found.shape != [k] {
             return Err(TensorFileError::Shape { tensor, expected: vec![k], got: found.shape.clone() }.into());
         }
-        let group = group.unwrap_or(k);
-        match order.enumerate().find(|&(index, got)| got != (index / group) as i128) {
-            None => Ok(()),
-            Some((index, got)) => {
-                Err(CheckpointError::ActOrder { tensor, index, got, expected: index / group })
-            }
-        }
+        let order = input_order(of_inputs, k, group.unwrap_or(k));
+        order.map_err(|error| CheckpointError::InputGroups { tensor, error })
     }
 }
 
@@ -307,36 +299,5 @@ fn codes_of_word(name: &str, bits: u32) -> Result<usize, CheckpointError> {
     match bits {
         4 | 8 => Ok(32 / bits as usize),
         _ => Err(CheckpointError::Bits { layer: name.to_owned(), bits }),
-    }
-}
-
-/// A value for each row and column, row by row.
-fn each<T>(rows: usize, columns: usize, value: impl Fn(usize, usize) -> T) -> Vec<T> {
-    let value = &value;
-    (0..rows).flat_map(|row| (0..columns).map(move |column| value(row, column))).collect()
-}
-
-impl Parts {
-    /// The weights, packed for `kernel`.
-    fn scaled(self, n: usize, k: usize, kernel: Kernel) -> Result<ScaledWeights, LayerError> {
-        let Self { bits, group, mut codes, scales, zero_points } = self;
-        // Zero points that are codes, of bytes less 128.
-        let middle = if bits == 8 { 128 } else { 0 };
-        let of_group = |(group, &zero_point): (usize, &u16)| {
-            let zero_point = i32::from(zero_point) - middle;
-            i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
-        };
-        let zeros = zero_points.iter().enumerate().map(of_group).collect::<Result<Vec<i8>, _>>()?;
-        // One of 16 has no place among codes of 4 bits.
-        if bits == 4 && zero_points.iter().all(|&zero_point| zero_point < 16) {
-            let codes = StoredCodes::Nibbles(MatRef::new(&codes, n, k)?);
-            return codes.scaled(&scales, Some(&zeros), group, kernel);
-        }
-        if bits == 8 {
-            codes.iter_mut().for_each(|code| *code ^= 0x80);
-        }
-        let zeros = zeros.iter().any(|&zero| zero != 0).then_some(&zeros[..]);
-        StoredCodes::Bytes(MatRef::new(bytemuck::cast_slice(&codes), n, k)?)
-            .scaled(&scales, zeros, group, kernel)
     }
 }

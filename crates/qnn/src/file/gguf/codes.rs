@@ -58,7 +58,7 @@ impl Unpacked {
         Ok(Self {
             codes,
             scales: groups.iter().map(|group| group.scale).collect(),
-            groups: StoredGroups { len: Some(format.block_len()), minimums, parts },
+            groups: StoredGroups { len: Some(format.block_len()), minimums, parts, order: None },
         })
     }
 
@@ -75,10 +75,9 @@ impl Unpacked {
         if let BlockFormat::Q4_0 | BlockFormat::Q4_1 | BlockFormat::Q4K = format {
             let zero_points = (zero_point != 0).then(|| vec![zero_point; scales.len()]);
             let codes = MatRef::new(bytemuck::cast_slice::<i8, u8>(&codes), n, k)?;
-            return StoredCodes::Nibbles(codes)
-                .scaled_by(groups.scales(&scales, zero_points.as_deref()), kernel);
+            return groups.pack(StoredCodes::Nibbles(codes), &scales, zero_points.as_deref(), kernel);
         }
         codes.iter_mut().for_each(|code| *code -= zero_point);
-        StoredCodes::Bytes(MatRef::new(&codes, n, k)?).scaled_by(groups.scales(&scales, None), kernel)
+        groups.pack(StoredCodes::Bytes(MatRef::new(&codes, n, k)?), &scales, None, kernel)
     }
 }

@@ -93,6 +93,13 @@ pub enum GgufWriteError {
         /// Weights of a block.
         block_len: usize,
     },
+    /// The inputs of groups lie in another order than a row's values, for which files have no
+    /// place.
+    #[error("tensor {tensor:?} has inputs in an order of its own (act-order), which GGUF does not have")]
+    InputOrder {
+        /// The tensor.
+        tensor: String,
+    },
     /// Groups have parts, for which blocks have no place.
     #[error("tensor {tensor:?} has groups in parts of {part_len}, and Q8_0 and Q4_0 have no parts")]
     Parts {

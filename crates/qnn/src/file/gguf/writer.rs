@@ -108,8 +108,8 @@ impl<'f> GgufWriter<'f> {
     /// # Errors
     /// [`GgufWriteError`] if the source has no such tensor, or one of another shape, or it was
     /// replaced before; if k is no multiple of 32 or groups have another length; if groups have
-    /// minimums, parts, or another zero point than 0 for 8 bits and 8 for 4; or if a scale is not
-    /// exact in f16. Nothing is replaced then.
+    /// minimums, parts, inputs in an order of their own, or another zero point than 0 for 8 bits
+    /// and 8 for 4; or if a scale is not exact in f16. Nothing is replaced then.
     pub fn replace(&mut self, tensor: &str, weights: &ScaledWeights) -> Result<BlockFormat, GgufWriteError> {
         self.replace_by(tensor, &Weights::of(weights))
     }
@@ -222,6 +222,8 @@ struct Weights<'w> {
     /// How many there are.
     minimums: Option<usize>,
     part_len: Option<usize>,
+    /// Whether k is in another order than the inputs.
+    ordered: bool,
 }
 
 impl<'w> Weights<'w> {
@@ -236,6 +238,7 @@ impl<'w> Weights<'w> {
             zero_points: weights.zero_points(),
             minimums: weights.minimums().map(|minimums| minimums.len()),
             part_len: weights.part_len(),
+            ordered: weights.input_order().is_some(),
         }
     }
 
@@ -252,6 +255,7 @@ impl<'w> Weights<'w> {
                 zero_points: weights.zero_points(),
                 minimums: None,
                 part_len: None,
+                ordered: false,
             },
         }
     }
@@ -266,6 +270,9 @@ impl<'w> Weights<'w> {
         // A channel shorter than a group is one.
         if group_len.min(k) != block_len {
             return Err(GgufWriteError::GroupLength { tensor: tensor(), group_len, block_len });
+        }
+        if self.ordered {
+            return Err(GgufWriteError::InputOrder { tensor: tensor() });
         }
         if let Some(part_len) = self.part_len {
             return Err(GgufWriteError::Parts { tensor: tensor(), part_len });

@@ -97,6 +97,13 @@ impl DynamicWeights {
         self.scaled()?.part_minimums()
     }
 
+    /// The input that each column of codes multiplies, if it is not the column's own
+    /// ([`ScaledWeights::with_input_order`]). Codes and all that is of groups are in the order of
+    /// columns.
+    pub fn input_order(&self) -> Option<&[u32]> {
+        self.scaled()?.input_order()
+    }
+
     fn scaled(&self) -> Option<&ScaledWeights> {
         match self {
             DynamicWeights::PerChannel { .. } => None,

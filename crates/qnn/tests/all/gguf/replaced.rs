@@ -216,7 +216,10 @@ fn what_has_no_place_in_blocks_is_refused() {
     let minimums = in_groups(32).with_minimums(&[0.0; 4]);
     let parts = WeightScales::per_group(&ones[..4], 32).with_parts(16, &[1; 8]);
     let per_channel = WeightScales::per_channel(&ones[..2]);
+    let reversed =
+        bytes(2, 64, in_groups(32)).with_input_order(&(0..64).rev().collect::<Vec<u32>>()).unwrap();
     for (weights, expected) in [
+        (reversed, "has inputs in an order of its own (act-order), which GGUF does not have"),
         (bytes(2, 64, in_groups(16)), "has groups of 16, blocks have 32"),
         (nibbles(2, 64, in_groups(48)), "has groups of 48, blocks have 32"),
         (bytes(2, 64, per_channel), "has groups of 64, blocks have 32"),
