@@ -8,6 +8,7 @@ use crate::layer::weight_codes::scaled_storage;
 /// The weights of a [`DynamicLinear`](crate::DynamicLinear), packed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a layer has one of them, and no list is made of them")]
 pub enum DynamicWeights {
     /// 8 bits, with a scale for each output channel.
     PerChannel {
