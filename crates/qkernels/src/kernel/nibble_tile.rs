@@ -22,7 +22,7 @@ pub(crate) type NibbleLine = [u8; NIBBLE_COLUMNS * NIBBLE_STEP / 2];
 pub(crate) const LARGEST_NIBBLE: u8 = 15;
 
 /// One tile of 16 columns: `y[i][j]` is the sum over the groups g, in their order, of
-/// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the int32 sum
+/// [`qcore::group_term`] of `factors[g][i]`, `scales[g][j]` and the int32 sum
 ///
 /// ```text
 /// sum over k of the group: a[i][k] * b[k][j]
@@ -70,8 +70,12 @@ pub(crate) struct NibbleTile<'t> {
     /// For each part, `term_stride` entries apart, the sum of the values that the row's codes stand
     /// for; empty without minimums.
     pub(crate) row_sums: &'t [i32],
-    /// The scale of each row. There are as many as rows, at least 1.
+    /// Rows, at least 1.
+    pub(crate) rows: usize,
+    /// For each group, `factor_stride` entries apart, the scale of each row.
     pub(crate) factors: &'t [f32],
+    /// 0 if the scale of a row is that of all groups.
+    pub(crate) factor_stride: usize,
     /// A result for each row and column.
     pub(crate) y: &'t mut [[f32; NIBBLE_COLUMNS]],
 }
@@ -96,7 +100,7 @@ impl Task for PlainNibbles<'_, '_> {
     fn run(self) {
         let tile = self.0;
         let groups = tile.scales.len();
-        for i in 0..tile.factors.len() {
+        for i in 0..tile.rows {
             let (row, _) = tile.a[i * tile.a_stride..].as_chunks::<NIBBLE_STEP>();
             let mut part = 0;
             for g in 0..groups {
@@ -132,7 +136,8 @@ impl Task for PlainNibbles<'_, '_> {
                         *sum = sum.wrapping_sub(origin.wrapping_mul(*of_column));
                     }
                 }
-                let (factor, scales, minimums) = (tile.factors[i], &tile.scales[g], tile.minimums.get(g));
+                let factor = tile.factors[g * tile.factor_stride + i];
+                let (scales, minimums) = (&tile.scales[g], tile.minimums.get(g));
                 for (j, y) in tile.y[i].iter_mut().enumerate() {
                     let term = match minimums {
                         None => group_term(factor, scales[j], sums[j]),

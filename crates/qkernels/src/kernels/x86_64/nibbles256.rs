@@ -41,7 +41,7 @@ fn run(tile: &mut NibbleTile<'_>) {
 
 #[target_feature(enable = "avx2")]
 fn run_rows<const WIDE: bool>(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
+    match tile.rows {
         1 => body::<1, WIDE>(tile),
         2 => body::<2, WIDE>(tile),
         3 => body::<3, WIDE>(tile),
@@ -61,10 +61,8 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
     let ones = _mm256_set1_epi16(1);
     let mut wide = [[[0i32; LANES]; V]; M];
@@ -98,6 +96,7 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             take_origins_off(tile, g, &mut wide);
         }
         let of_rows = &tile.row_terms[g * tile.term_stride..][..M];
+        let factors = &tile.factors[g * tile.factor_stride..][..M];
         let scales = vec256::load_f32s::<V>(scales);
         // Two loops, which the compiler unrolls. One with a choice in it, it does not.
         macro_rules! add_terms {

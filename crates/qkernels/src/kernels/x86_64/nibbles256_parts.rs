@@ -19,7 +19,7 @@ pub(super) const PARTS: NibbleParts = NibbleParts { rows: 6, run };
 fn run(tile: &mut NibbleTile<'_>) {
     let corrected = tile.has_row_terms || !tile.origins.is_empty();
     let short = tile.part_scales.is_empty() && tile.group_steps <= NARROW_STEPS;
-    match (tile.factors.len(), short && !corrected) {
+    match (tile.rows, short && !corrected) {
         (1, true) => short_groups::<1>(tile),
         (2, true) => short_groups::<2>(tile),
         (3, true) => short_groups::<3>(tile),
@@ -45,10 +45,8 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
     let ones = _mm256_set1_epi16(1);
     let mut y = [[[-0.0f32; LANES]; V]; M];
@@ -60,6 +58,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
             add_step::<M>(&mut words, b, &a, step);
         }
         let of_rows = &tile.row_sums[g * tile.term_stride..][..M];
+        let factors = &tile.factors[g * tile.factor_stride..][..M];
         let (scales, minimums) = (vec256::load_f32s::<V>(scales), vec256::load_f32s::<V>(minimums));
         for i in 0..M {
             let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
@@ -85,10 +84,8 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
@@ -126,6 +123,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             take_zero_points_off(tile, g, first_part..part, &mut sums);
         }
         take_origins_off(tile, g, &mut sums);
+        let factors = &tile.factors[g * tile.factor_stride..][..M];
         let scales = vec256::load_f32s::<V>(scales);
         let Some(minimums) = tile.minimums.get(g) else {
             for i in 0..M {

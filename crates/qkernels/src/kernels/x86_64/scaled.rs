@@ -21,7 +21,7 @@ macro_rules! scaled_body {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
             let in_parts = !tile.minimums.is_empty() || !tile.part_scales.is_empty();
-            match (tile.columns / LANES, tile.factors.len()) {
+            match (tile.columns / LANES, tile.rows) {
                 // One or two rows leave registers for all columns at once.
                 $($(($V, $M) if in_parts => {
                     scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }>(tile)
@@ -46,15 +46,13 @@ macro_rules! scaled_body {
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
             let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
-            let mut factors = [0.0; M];
-            factors.copy_from_slice(&tile.factors[..M]);
             // What a form adds is the same for all rows, and so is the only zero point there is.
             let origins = tile.origins;
             let same_origins = origins[..M].iter().all(|&origin| origin == origins[0]);
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut scales, mut first_term) = (0, tile.scales, 0);
+            let (mut start, mut scales, mut first_term, mut first_factor) = (0, tile.scales, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 let mut acc = [[$isa::zero(); V]; M];
@@ -100,6 +98,7 @@ macro_rules! scaled_body {
                     }
                 }
                 let of_columns = $isa::load_f32s::<V>(&scales[..V * LANES]);
+                let factors = &tile.factors[first_factor..][..M];
                 for i in 0..M {
                     let of_row = $isa::splat(factors[i]);
                     for v in 0..V {
@@ -110,6 +109,7 @@ macro_rules! scaled_body {
                 }
                 (start, scales) = (end, &scales[tile.nr.min(scales.len())..]);
                 first_term += tile.nr;
+                first_factor += tile.factor_stride;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
@@ -127,8 +127,6 @@ macro_rules! scaled_body {
                 a[i] = &rows[i].as_chunks::<4>().0[..steps];
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
-            let mut factors = [0.0; M];
-            factors.copy_from_slice(&tile.factors[..M]);
             let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
             results.fill([-0.0; LANES]);
@@ -138,6 +136,7 @@ macro_rules! scaled_body {
             while group < steps {
                 let end = steps.min(group + tile.group_steps);
                 let parts = first_part..first_part + (end - group).div_ceil(tile.part_steps);
+                let factors = &tile.factors[g * tile.factor_stride..][..M];
                 // A group's weights are in L1 after the first of these.
                 for first in (0..vectors).step_by(W) {
                     let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;

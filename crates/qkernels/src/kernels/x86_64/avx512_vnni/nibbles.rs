@@ -33,7 +33,7 @@ fn run(tile: &mut NibbleTile<'_>) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run_rows<const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
+    match tile.rows {
         1 => body::<1, CORRECTED>(tile),
         2 => body::<2, CORRECTED>(tile),
         3 => body::<3, CORRECTED>(tile),
@@ -58,10 +58,8 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
     // Which sums those of the high halves are added to.
     let other = usize::from(M <= FEW_ROWS);
@@ -97,6 +95,7 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
             }
         }
         let [scales] = vec512::load_f32s::<1>(scales);
+        let factors = &tile.factors[g * tile.factor_stride..][..M];
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
             y[i] = vec512::add_f32s(y[i], vec512::scale(sums[i], factor));

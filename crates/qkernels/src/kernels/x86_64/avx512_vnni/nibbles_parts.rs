@@ -18,7 +18,7 @@ pub(super) const BODY: NibbleParts = NibbleParts { rows: 8, run };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
+    match tile.rows {
         1 => body::<1>(tile),
         2 => body::<2>(tile),
         3 => body::<3>(tile),
@@ -39,10 +39,8 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
     // Adding -0.0 changes nothing.
     let mut y = [vec512::splat(-0.0); M];
@@ -86,6 +84,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             }
         }
         let [scales] = vec512::load_f32s::<1>(scales);
+        let factors = &tile.factors[g * tile.factor_stride..][..M];
         let mut terms = [vec512::splat(0.0); M];
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
