@@ -111,7 +111,8 @@ mod tests {
         for exponent in -120..22 {
             for seed in 1..20u32 {
                 let value = |i: u32| {
-                    let bits = i.wrapping_mul(747_796_405).wrapping_add(seed.wrapping_mul(2_891_336_453)) >> 7;
+                    let bits =
+                        i.wrapping_mul(747_796_405).wrapping_add(seed.wrapping_mul(2_891_336_453)) >> 7;
                     (bits as f32 / 2f32.powi(24) - 1.0) * 2f32.powi(exponent)
                 };
                 let x: Vec<f32> = (0..32).map(value).collect();

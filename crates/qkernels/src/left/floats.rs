@@ -57,7 +57,11 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     }
 
     /// The rows of `view`, quantized by `params`. The codes of all entries are `codes`.
-    pub(crate) fn with(view: MatRef<'a, F>, params: RowParams<'a>, codes: CodeRange) -> Result<Self, CodesError> {
+    pub(crate) fn with(
+        view: MatRef<'a, F>,
+        params: RowParams<'a>,
+        codes: CodeRange,
+    ) -> Result<Self, CodesError> {
         Ok(Self { view, params, codes, shift: shift(codes)? })
     }
 }
@@ -114,12 +118,7 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
 /// Writes the codes of row `i` as bytes: those of u8, or of i8.
 #[inline(always)]
-pub(crate) fn quantize_bytes<F: Float>(
-    x: &MatRef<'_, F>,
-    i: usize,
-    params: &RowParams<'_>,
-    to: &mut [u8],
-) {
+pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &RowParams<'_>, to: &mut [u8]) {
     quantize_row(x, i, params, to, |code| code as u8);
 }
 

@@ -195,11 +195,7 @@ impl<'a, T: Copy> MatRef<'a, T> {
 
     /// Those from column `first` on.
     #[inline(always)]
-    pub(crate) fn row_elements_from(
-        &self,
-        i: usize,
-        first: usize,
-    ) -> impl Iterator<Item = T> + use<'a, T> {
+    pub(crate) fn row_elements_from(&self, i: usize, first: usize) -> impl Iterator<Item = T> + use<'a, T> {
         let (row, stride) = (self.skip_rows(i), self.col_stride);
         (first..self.cols).map(move |j| row[j * stride])
     }

@@ -156,11 +156,7 @@ impl Tokens {
     }
 
     /// Makes room for the scales of groups. How many groups a row has.
-    fn start_groups<F: Float>(
-        &mut self,
-        x: &MatRef<'_, F>,
-        group_len: usize,
-    ) -> Result<usize, DynamicError> {
+    fn start_groups<F: Float>(&mut self, x: &MatRef<'_, F>, group_len: usize) -> Result<usize, DynamicError> {
         self.clear();
         let (rows, cols) = (x.rows(), x.cols());
         let (groups, memory) = (cols.div_ceil(group_len), DynamicError::Memory { rows, cols });

@@ -22,7 +22,11 @@ fn schemes() -> [Scheme; 4] {
     [
         Scheme::weights_i8(),
         Scheme { codes: CodeRange::U8, kind, ..Scheme::weights_i8() },
-        Scheme { rounding: Rounding::TiesAway, zero_scale: ZeroScale::AddEpsilon(0.01), ..Scheme::weights_i8() },
+        Scheme {
+            rounding: Rounding::TiesAway,
+            zero_scale: ZeroScale::AddEpsilon(0.01),
+            ..Scheme::weights_i8()
+        },
         Scheme { codes: seven_bits, ..Scheme::weights_i8() },
     ]
 }
@@ -131,7 +135,8 @@ fn formats_of_ggml() {
         for m in 1..=13 {
             for k in [256, 512, 768 + 40] {
                 let layer = Layer::of_format(&mut noise, (33, k), bits, Some(group), part);
-                let layer = if minimums { layer } else { Layer { minimums: None, part_minimums: None, ..layer } };
+                let layer =
+                    if minimums { layer } else { Layer { minimums: None, part_minimums: None, ..layer } };
                 check(&mut noise, m, &layer);
             }
         }
@@ -164,7 +169,10 @@ fn a_row_has_the_same_bits_on_any_thread_in_any_batch_and_wherever_it_lies() {
         for how in [Dynamic::GgmlQ8_0, Dynamic::PerGroup { scheme: schemes()[1], group_len: 32 }] {
             let view = MatRef::new(&halves, m, k).unwrap();
             let [y, again] = products(view, how, &layer, &w, Threads::Serial);
-            assert!(y == again && y == layer.expected(&halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), how));
+            assert!(
+                y == again
+                    && y == layer.expected(&halves.iter().map(|x| x.to_f32()).collect::<Vec<_>>(), how)
+            );
             for threads in 1..=4 {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 assert!(products(view, how, &layer, &w, Threads::Pool(&pool)).iter().all(|of| *of == y));
@@ -311,7 +319,8 @@ fn what_does_not_fit_is_an_error_and_writes_nothing() {
     assert!(error.to_string().starts_with("no scale for group 2 of row 1: "), "{error}");
     let error = run(&with(1e7), Dynamic::GgmlQ8_0, &w);
     assert_eq!(error, DynamicError::HalfScale { row: 1, group: 2, scale: 1e7 / 127.0 });
-    let scaled = |scale: f32| Layer { scales: vec![scale; 9], zero_points: None, ..layer_of(&layer) }.packed(kernel);
+    let scaled =
+        |scale: f32| Layer { scales: vec![scale; 9], zero_points: None, ..layer_of(&layer) }.packed(kernel);
     let error = run(&with(1e5), groups_of(32), &scaled(1e36));
     assert!(matches!(error, DynamicError::ScaleRange { row: 1, group: Some(2), channel: 0, .. }), "{error}");
     assert!(error.to_string().contains("of group 2 of row 1 times"), "{error}");

@@ -158,6 +158,45 @@ fn weights_whose_zero_points_are_no_codes_are_refused() {
 }
 
 #[test]
+fn groups_of_the_input_are_saved() {
+    let float = linear("fc", 3, 40);
+    let x: Vec<f32> = (0..40).map(|i| (i as f32).cos()).collect();
+    let scheme = Scheme { codes: CodeRange::unsigned(7).unwrap(), ..Scheme::weights_i8() };
+    let tail = ",\"scheme\":\"weights_i8\"}";
+    for (dynamic, group_len, expected) in [
+        (Dynamic::GgmlQ8_0, 32, r#""dynamic":{"per":"ggml_q8_0"}"#.to_owned()),
+        (
+            Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 16 },
+            16,
+            format!(r#"{{"per":"group","group":16{tail}"#),
+        ),
+        (
+            Dynamic::PerGroup { scheme, group_len: 32 },
+            32,
+            r#"{"per":"group","group":32,"scheme":{"#.to_owned(),
+        ),
+        // A single group, however long.
+        (
+            Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 64 },
+            48,
+            format!(r#"{{"per":"group","group":64{tail}"#),
+        ),
+    ] {
+        for bits in [8, 4] {
+            let config = WeightConfig::with_bits(bits).unwrap().in_groups_of(group_len);
+            let layer = DynamicLinear::quantize(&float, dynamic, &config, kernel()).unwrap().into();
+            let bytes = layers_to_bytes(&layer).unwrap();
+            let text = description(&bytes);
+            assert!(text.contains(&expected) && text.contains("\"version\":6,"), "{text}");
+            let restored = saved(&layer);
+            assert_eq!(dynamic_of(&restored), dynamic);
+            assert!(same(&run(&restored, &x), &run(&layer, &x)));
+            assert!(layers_to_bytes(&restored).unwrap() == bytes);
+        }
+    }
+}
+
+#[test]
 fn presets_keep_their_names() {
     let presets = [
         ("weights_i8", Scheme::weights_i8()),

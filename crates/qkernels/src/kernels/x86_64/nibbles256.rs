@@ -64,6 +64,7 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
     }
+    let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
     let mut wide = [[[0i32; LANES]; V]; M];
     // Adding -0.0 changes nothing.
@@ -96,7 +97,8 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             take_origins_off(tile, g, &mut wide);
         }
         let of_rows = &tile.row_terms[g * tile.term_stride..][..M];
-        let factors = &tile.factors[g * tile.factor_stride..][..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         let scales = vec256::load_f32s::<V>(scales);
         // Two loops, which the compiler unrolls. One with a choice in it, it does not.
         macro_rules! add_terms {

@@ -48,6 +48,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
     }
+    let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let mut start = 0usize;
@@ -58,7 +59,8 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
             add_step::<M>(&mut words, b, &a, step);
         }
         let of_rows = &tile.row_sums[g * tile.term_stride..][..M];
-        let factors = &tile.factors[g * tile.factor_stride..][..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         let (scales, minimums) = (vec256::load_f32s::<V>(scales), vec256::load_f32s::<V>(minimums));
         for i in 0..M {
             let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
@@ -87,6 +89,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
     }
+    let first = &tile.factors[..M];
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let (mut start, mut part) = (0usize, 0);
@@ -123,7 +126,8 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             take_zero_points_off(tile, g, first_part..part, &mut sums);
         }
         take_origins_off(tile, g, &mut sums);
-        let factors = &tile.factors[g * tile.factor_stride..][..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         let scales = vec256::load_f32s::<V>(scales);
         let Some(minimums) = tile.minimums.get(g) else {
             for i in 0..M {

@@ -24,7 +24,11 @@ macro_rules! scaled_body {
             match (tile.columns / LANES, tile.rows) {
                 // One or two rows leave registers for all columns at once.
                 $($(($V, $M) if in_parts => {
-                    scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }>(tile)
+                    if tile.factor_stride == 0 {
+                        scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }, false>(tile)
+                    } else {
+                        scaled_parts::<$M, { if $M <= 2 { $V } else { 1 } }, true>(tile)
+                    }
                 })+)+
                 $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
@@ -117,9 +121,10 @@ macro_rules! scaled_body {
 
         /// M rows of weights with minimums or parts, W vectors of columns at a time: the sums of a
         /// part and those of its group wait in registers for each other, so there are few of each.
+        /// GROUPED if rows have a scale for each group.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
-        fn scaled_parts<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>) {
+        fn scaled_parts<const M: usize, const W: usize, const GROUPED: bool>(tile: &mut ScaledTile<'_>) {
             let (steps, nr, vectors) = (tile.steps, tile.nr, tile.columns / LANES);
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -127,6 +132,8 @@ macro_rules! scaled_body {
                 a[i] = &rows[i].as_chunks::<4>().0[..steps];
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
+            let mut same = [0.0; M];
+            same.copy_from_slice(&tile.factors[..M]);
             let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
             results.fill([-0.0; LANES]);
@@ -136,7 +143,8 @@ macro_rules! scaled_body {
             while group < steps {
                 let end = steps.min(group + tile.group_steps);
                 let parts = first_part..first_part + (end - group).div_ceil(tile.part_steps);
-                let factors = &tile.factors[g * tile.factor_stride..][..M];
+                let factors =
+                    if GROUPED { &tile.factors[g * tile.factor_stride..][..M] } else { &same[..] };
                 // A group's weights are in L1 after the first of these.
                 for first in (0..vectors).step_by(W) {
                     let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;

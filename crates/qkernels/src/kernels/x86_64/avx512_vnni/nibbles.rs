@@ -61,6 +61,7 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
     }
+    let first = &tile.factors[..M];
     // Which sums those of the high halves are added to.
     let other = usize::from(M <= FEW_ROWS);
     // Adding -0.0 changes nothing.
@@ -95,7 +96,8 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
             }
         }
         let [scales] = vec512::load_f32s::<1>(scales);
-        let factors = &tile.factors[g * tile.factor_stride..][..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
             y[i] = vec512::add_f32s(y[i], vec512::scale(sums[i], factor));
