@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use qcore::{ActivationError, ActivationFunction, QParams};
 use qkernels::Dynamic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::checksum::checksum;
 use super::error::{LoadError, SaveError};
@@ -108,12 +108,17 @@ pub(crate) struct InputDescription {
 pub(crate) struct DynamicDescription {
     /// `token`, `tensor`, `group`, or `ggml_q8_0`: the blocks of ggml.
     per: String,
+    /// All but `ggml_q8_0` have it.
+    #[serde(default, deserialize_with = "no_null", skip_serializing_if = "Option::is_none")]
+    scheme: Option<SchemeDescription>,
     /// How many consecutive k of the input share a scale. Only `group` has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     group: Option<usize>,
-    /// All but `ggml_q8_0` have it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    scheme: Option<SchemeDescription>,
+}
+
+/// What is left out is none, but what is there must be a scheme.
+fn no_null<'de, D: Deserializer<'de>>(scheme: D) -> Result<Option<SchemeDescription>, D::Error> {
+    SchemeDescription::deserialize(scheme).map(Some)
 }
 
 /// The names of inputs with a scale for each group, by a scheme or as ggml quantizes them.

@@ -162,24 +162,24 @@ fn groups_of_the_input_are_saved() {
     let float = linear("fc", 3, 40);
     let x: Vec<f32> = (0..40).map(|i| (i as f32).cos()).collect();
     let scheme = Scheme { codes: CodeRange::unsigned(7).unwrap(), ..Scheme::weights_i8() };
-    let tail = ",\"scheme\":\"weights_i8\"}";
+    let head = "{\"per\":\"group\",\"scheme\":\"weights_i8\"";
     for (dynamic, group_len, expected) in [
         (Dynamic::GgmlQ8_0, 32, r#""dynamic":{"per":"ggml_q8_0"}"#.to_owned()),
         (
             Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 16 },
             16,
-            format!(r#"{{"per":"group","group":16{tail}"#),
+            format!("{head},\"group\":16}}"),
         ),
         (
             Dynamic::PerGroup { scheme, group_len: 32 },
             32,
-            r#"{"per":"group","group":32,"scheme":{"#.to_owned(),
+            r#"{"per":"group","scheme":{"codes":[0,127],"#.to_owned(),
         ),
         // A single group, however long.
         (
             Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 64 },
             48,
-            format!(r#"{{"per":"group","group":64{tail}"#),
+            format!("{head},\"group\":64}}"),
         ),
     ] {
         for bits in [8, 4] {
