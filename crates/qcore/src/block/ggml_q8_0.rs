@@ -5,15 +5,16 @@ use half::f16;
 use crate::code::CodeRange;
 use crate::value::{Range, round_clamped_ties_away};
 
-/// How ggml makes a block of `Q8_0` of values (`quantize_row_q8_0_ref`): those of weights, and those
-/// of the activations that weights of its formats are multiplied by. With `d` and `1 / d` in f32,
+/// How ggml makes a block of `Q8_0` of values (`quantize_row_q8_0_ref`): those of weights, and
+/// those of the activations that weights of its formats are multiplied by. With `d` and `1 / d` in
+/// f32,
 ///
 /// ```text
 /// d = max|x| / 127,   code = round(x * (1 / d)), ties away from zero,   scale = f16(d)
 /// ```
 ///
-/// A block of zeros has codes of 0 and a scale of 0. Values are multiplied by the unrounded `1 / d`,
-/// but restored by the rounded scale. ggml leaves the rest undefined: here NaN has the code 0,
+/// A block of zeros has codes of 0 and a scale of 0. Values are multiplied by the inverse of the
+/// unrounded d, but restored by the rounded scale. ggml leaves the rest undefined: here NaN has the code 0,
 /// infinities those of ±127, and so does every value but 0 of a block whose `1 / d` is infinite
 /// (its scale is 0).
 ///

@@ -40,8 +40,8 @@ pub(crate) enum RowParams<'a> {
     Same(QParams),
     /// Each row has its own.
     Own(&'a [QParams]),
-    /// Each group of consecutive k of each row has its own, row by row, all with the same zero point
-    /// and rounding. They are at least this long, 1 or more.
+    /// Each group of consecutive k of each row has its own, row by row, all with the same zero
+    /// point and rounding. The other field is the length of a group, 1 or more.
     Groups(&'a [QParams], usize),
     /// Each block of each row has its own, row by row.
     Blocks(&'a [GgmlQ8_0]),
@@ -257,8 +257,8 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         self.take(first, self.x.cols() - first)
     }
 
-    /// The next block that lies in a single group of `group_len` (1 or more) consecutive values, and
-    /// which group; `None` after the last. A long group may have several blocks.
+    /// The next block that lies in a single group of `group_len` (1 or more) consecutive values,
+    /// and which group; `None` after the last. A long group may have several blocks.
     #[inline(always)]
     pub(crate) fn next_of_group(&mut self, group_len: usize) -> Option<(usize, &[f32])> {
         let (first, cols) = (self.next, self.x.cols());

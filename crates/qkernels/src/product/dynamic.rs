@@ -273,8 +273,8 @@ pub(super) fn check_scales<T: StoredFloat>(
 }
 
 impl Tokens {
-    /// Parameters for each row of `x`, for each group of it, or the same for all of them. `how` must
-    /// be [checked](Dynamic::check_rows).
+    /// Parameters for each row of `x`, for each group of it, or the same for all of them. `how`
+    /// must be [checked](Dynamic::check_rows).
     pub(super) fn choose_as<F: Float>(
         &mut self,
         x: &MatRef<'_, F>,

@@ -23,10 +23,11 @@ use crate::layer::weight_codes::{
 };
 use crate::layer::workspace::LinearWorkspace;
 
-/// An integer layer that needs no calibration: it finds a scale for each token, for each group of
-/// k of it, or one for all, in the values at hand, and quantizes rows while they are packed for the kernel. `y = f32(acc) *
-/// (x_scale * w_scale) + bias`. Weights have 8 or 4 bits and a scale for each channel, or for each
-/// group of k; then y is the sum of such terms ([`qkernels::gemm_scaled`]).
+/// An integer layer that needs no calibration: it finds a scale for each token, for each group of k
+/// of it, or one for all, in the values at hand, and quantizes rows while they are packed for the
+/// kernel. `y = f32(acc) * (x_scale * w_scale) + bias`. Weights have 8 or 4 bits and a scale for
+/// each channel, or for each group of k; then y is the sum of such terms
+/// ([`qkernels::gemm_scaled`]).
 ///
 /// Construction proves that the int32 sums cannot overflow, whatever the input.
 ///
@@ -75,8 +76,8 @@ impl DynamicLinear {
     /// Makes a layer of `parts`, packed for `kernel`.
     ///
     /// # Errors
-    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, activations have a scale for
-    /// each group, or the sums of a channel could leave int32.
+    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, activations have a scale
+    /// for each group, or the sums of a channel could leave int32.
     pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
@@ -112,8 +113,8 @@ impl DynamicLinear {
     ///
     /// # Errors
     /// [`LayerError`] if n or k is 0, the bias does not have n values, or one is not finite, the
-    /// groups of activations are not those of the weights ([`ScaledWeights::check_activations`]), or
-    /// the sums of a group could leave int32.
+    /// groups of activations are not those of the weights ([`ScaledWeights::check_activations`]),
+    /// or the sums of a group could leave int32.
     pub fn from_weights(
         weights: ScaledWeights,
         bias: Option<Vec<f32>>,
@@ -132,8 +133,8 @@ impl DynamicLinear {
     /// those of at most 4 bits are packed two to a byte. The bias stays as it is.
     ///
     /// # Errors
-    /// [`LayerError`] if the scheme's codes are not in i8, the groups of activations are not those of
-    /// the weights, or values are so extreme that scales leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, the groups of activations are not those
+    /// of the weights, or values are so extreme that scales leave f32.
     pub fn quantize(
         layer: &FloatLinear,
         activations: Dynamic,
@@ -198,9 +199,9 @@ impl DynamicLinear {
     /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
     /// (m, n). Input and output may each be f32, f16 or bf16.
     ///
-    /// Per token and per group, a row has the same bits whatever the batch; per tensor, rows share a
-    /// scale.
-    /// Neither depends on the threads or the kernel. With a kept workspace nothing is allocated.
+    /// Per token and per group, a row has the same bits whatever the batch; per tensor, rows share
+    /// a scale. Neither depends on the threads or the kernel. With a kept workspace nothing is
+    /// allocated.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale
