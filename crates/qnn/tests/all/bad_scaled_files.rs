@@ -210,10 +210,12 @@ fn groups_of_the_input_are_checked() {
         },
         r#"scheme is "one", expected none beside "ggml_q8_0""#,
     );
-    fails(
-        &|dynamic| dynamic["per"] = "block".into(),
-        r#"per is "block", expected tensor or token or group or ggml_q8_0"#,
-    );
+    let unknown = |c: &mut Contents| {
+        c.description["version"] = 5.into();
+        c.description["layers"][0]["dynamic"]["per"] = "block".into();
+    };
+    let message = r#"per is "block", expected tensor or token or group or ggml_q8_0"#;
+    assert_eq!(error(&good, &unknown), message);
     // Other inputs have no groups, and older versions no such inputs.
     let older = |c: &mut Contents| c.description["version"] = 5.into();
     assert_eq!(error(&good, &older), "version 5 of the format, expected 6");
