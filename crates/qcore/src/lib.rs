@@ -68,7 +68,7 @@ mod observer;
 mod measure;
 
 pub use activation::{ActivationError, ActivationFunction, ActivationTable};
-pub use block::{BlockError, BlockFormat, BlockGroup, BlockPart};
+pub use block::{BlockError, BlockFormat, BlockGroup, BlockPart, GgmlQ8_0};
 pub use code::{
     Code, CodeRange, CodeRangeError, PackError, WeightStorage, pack_codes, packed_bytes, unpack_codes,
 };

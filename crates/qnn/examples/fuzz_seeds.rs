@@ -66,6 +66,8 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
     let nibbles = MatRef::new(bytemuck::cast_slice::<i8, u8>(&codes), 2, 40)?;
     let parts = scales.with_parts(16, &[1, -2, 3, 127, 0, 6]).with_part_minimums(&[0, 1, 2, 127, 4, 5]);
     let parts = ScaledWeights::of_nibbles(PackedNibbles::from_nk(nibbles, kernel)?, parts)?;
+    let per_group = Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 16 };
+    let blocks = WeightConfig::with_bits(4)?.in_groups_of(32);
     let affine = WeightConfig { scheme: Scheme::activations_i8(), ..grouped };
     let ordered = minimums.clone().with_input_order(&(0..40).rev().collect::<Vec<u32>>())?;
     Ok(vec![
@@ -87,6 +89,11 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
         ),
         ("weight_only_parts", WeightOnlyLinear::from_weights(parts, None)?.with_name("a").into()),
         ("weight_only_order", WeightOnlyLinear::from_weights(ordered, None)?.with_name("a").into()),
+        (
+            "dynamic_input_groups",
+            DynamicLinear::quantize(&wide, per_group, &grouped, kernel)?.with_name("a").into(),
+        ),
+        ("dynamic_ggml", DynamicLinear::quantize(&wide, Dynamic::GgmlQ8_0, &blocks, kernel)?.into()),
         ("float", float.clone().into()),
     ])
 }

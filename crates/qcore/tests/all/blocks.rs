@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use qcore::{BlockFormat, BlockGroup, BlockPart};
+use qcore::{BlockFormat, BlockGroup, BlockPart, GgmlQ8_0};
 use safetensors::SafeTensors;
 
 use crate::fixture;
@@ -63,4 +63,25 @@ fn values_are_those_of_ggml() {
         }
     }
     assert_eq!(seen.len(), BlockFormat::ALL.len());
+}
+
+#[test]
+fn blocks_of_values_are_those_of_ggml() {
+    let tensors = fixture::load_tensors(&fixture::dir().join("11_ggml_dot.safetensors"));
+    let mut checked = 0;
+    for (name, of_blocks) in &tensors {
+        let Some(values) = name.strip_suffix("_bytes").and_then(|name| tensors.get(name)) else { continue };
+        let (mut codes, mut groups) = (Vec::new(), Vec::new());
+        for values in values.f32().chunks(GgmlQ8_0::BLOCK_LEN) {
+            let block = GgmlQ8_0::of(values);
+            codes.extend(values.iter().map(|&x| block.quantize(x) as i8));
+            groups.push(BlockGroup { scale: block.scale(), minimum: 0.0 });
+        }
+        let mut bytes = vec![0xa5; of_blocks.bytes.len()];
+        BlockFormat::Q8_0.pack(&codes, &groups, &mut bytes).unwrap();
+        assert!(bytes == of_blocks.bytes, "{name}");
+        checked += 1;
+    }
+    // Activations of all cases, and the weights of those whose weights are Q8_0.
+    assert_eq!(checked, 10 + 6);
 }

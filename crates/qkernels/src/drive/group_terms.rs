@@ -22,7 +22,7 @@ pub(crate) struct AddTerm<'t, O> {
     pub(crate) minimums: &'t [f32],
     /// What minimums multiply, for each row and column.
     pub(crate) activation_sums: &'t mut [i32],
-    /// Scales of all rows, or the one that they share.
+    /// Scales of all rows in the group, or the one that they share.
     pub(crate) factors: &'t [f32],
     /// The tile's first row among them.
     pub(crate) first_token: usize,

@@ -173,7 +173,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         }
         let tokens = block.rows.start + tile.start..block.rows.start + tile.end;
         let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
-        let factors = self.tokens.factors_of(tokens.clone(), &mut same);
+        let (factors, factor_stride) = self.tokens.factors_of(tokens.clone(), &mut same);
         let has_origins = !panel.column_terms.is_empty();
         for (origin, i) in origins.iter_mut().zip(tokens) {
             *origin = self.origin(i);
@@ -195,7 +195,9 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             minimums: panel.entries.minimums,
             part_minimums: panel.entries.part_minimums.as_chunks().0,
             part_sums: block.part_sums.skip_rows(tile.start),
+            rows: tile.len(),
             factors,
+            factor_stride,
             y: y.as_chunks_mut().0,
         });
     }

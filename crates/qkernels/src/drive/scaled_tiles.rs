@@ -132,7 +132,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
             for (i, to) in origins.iter_mut().enumerate() {
                 *to = origin(i);
             }
-            let factors = self.tokens.factors_of(token..token + tile.len(), &mut same);
+            let (factors, factor_stride) = self.tokens.factors_of(token..token + tile.len(), &mut same);
             let mut scaled = ScaledTile {
                 a: a.bytes,
                 a_stride: a.stride,
@@ -149,10 +149,12 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 minimums,
                 part_minimums,
                 part_sums: block.value_sums.skip_rows(tile.start),
+                rows: tile.len(),
                 factors,
+                factor_stride,
                 y: &mut *y,
             };
-            if factors.len() == tile.len() && self.kernel().run_scaled(&mut scaled) {
+            if factors.len() >= tile.len() && self.kernel().run_scaled(&mut scaled) {
                 return;
             }
         }
@@ -172,7 +174,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 row_sums: row_sums_of(block.row_sums, g),
                 minimums: of_columns(minimums, g, desc.nr, columns),
                 activation_sums,
-                factors: &self.tokens.factors,
+                factors: self.tokens.factors_from(g),
                 first_token: token,
                 origin,
                 acc: &mut *acc,

@@ -24,7 +24,7 @@ pub(crate) type NibbleLine = [u8; NIBBLE_COLUMNS * NIBBLE_STEP / 2];
 pub(crate) const LARGEST_NIBBLE: u8 = 15;
 
 /// One tile of 16 columns: `y[i][j]` is the sum over the groups g, in their order, of
-/// [`qcore::group_term`] of `factors[i]`, `scales[g][j]` and the int32 sum
+/// [`qcore::group_term`] of `factors[g][i]`, `scales[g][j]` and the int32 sum
 ///
 /// ```text
 /// sum over k of the group: a[i][k] * b[k][j]
@@ -71,8 +71,12 @@ pub(crate) struct NibbleTile<'t> {
     pub(crate) part_minimums: &'t [[i8; NIBBLE_COLUMNS]],
     /// What minimums multiply.
     pub(crate) part_sums: PartSums<'t>,
-    /// The scale of each row. There are as many as rows, at least 1.
+    /// Rows, at least 1.
+    pub(crate) rows: usize,
+    /// For each group, `factor_stride` entries apart, the scale of each row.
     pub(crate) factors: &'t [f32],
+    /// 0 if the scale of a row is that of all groups.
+    pub(crate) factor_stride: usize,
     /// A result for each row and column.
     pub(crate) y: &'t mut [[f32; NIBBLE_COLUMNS]],
 }
@@ -102,7 +106,7 @@ impl Task for PlainNibbles<'_, '_> {
     fn run(self) {
         let tile = self.0;
         let groups = tile.groups();
-        for i in 0..tile.factors.len() {
+        for i in 0..tile.rows {
             let (row, _) = tile.a[i * tile.a_stride..].as_chunks::<NIBBLE_STEP>();
             let mut part = 0;
             for g in 0..groups {
@@ -138,7 +142,7 @@ impl Task for PlainNibbles<'_, '_> {
                         *sum = sum.wrapping_sub(origin.wrapping_mul(*of_column));
                     }
                 }
-                let factor = tile.factors[i];
+                let factor = tile.factors[g * tile.factor_stride + i];
                 let of_group = g * NIBBLE_COLUMNS..(g + 1) * NIBBLE_COLUMNS;
                 let (scales, minimums) = (tile.scales.range(of_group.clone()), tile.minimums.range(of_group));
                 for (j, y) in tile.y[i].iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use crate::kernel::part_sums::PartSums;
 use crate::matrix::workspace::MOST_ROWS;
 
 /// One tile: `y[i][j]` is the sum over the groups g, in their order, of [`qcore::group_term`] of
-/// `factors[i]`, `scales[g][j]` and the products of the group, less
+/// `factors[g][i]`, `scales[g][j]` and the products of the group, less
 /// `origins[i] * column_terms[g][j]` if there are any.
 ///
 /// With parts of groups, the products of each part are multiplied by `part_scales[p][j]`. With
@@ -46,8 +46,12 @@ pub(crate) struct ScaledTile<'t> {
     pub(crate) part_minimums: &'t [i8],
     /// What minimums multiply.
     pub(crate) part_sums: PartSums<'t>,
-    /// The scale of each row. There are as many as rows, at least 1.
+    /// Rows, at least 1.
+    pub(crate) rows: usize,
+    /// For each group, `factor_stride` entries apart, the scale of each row.
     pub(crate) factors: &'t [f32],
+    /// 0 if the scale of a row is that of all groups.
+    pub(crate) factor_stride: usize,
     /// A result for each row and column, row by row.
     pub(crate) y: &'t mut [f32],
 }

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use qcore::{CodeRange, Float, QParams, Rounding};
+use qcore::{CodeRange, Float, GgmlQ8_0, QParams, Rounding};
 
 use crate::kernel::strip::Rows;
 use crate::kernel::token::Kernel;
@@ -37,11 +37,16 @@ pub struct FloatActivations<'a, F> {
 
 /// How rows are quantized.
 #[derive(Clone, Copy, Debug)]
-enum RowParams<'a> {
+pub(crate) enum RowParams<'a> {
     /// All rows have the same parameters.
     Same(QParams),
     /// Each row has its own.
     Own(&'a [QParams]),
+    /// Each group of consecutive k of each row has its own, row by row, all with the same zero
+    /// point and rounding. The other field is the length of a group, 1 or more.
+    Groups(&'a [QParams], usize),
+    /// Each block of each row has its own, row by row.
+    Blocks(&'a [GgmlQ8_0]),
 }
 
 impl<'a, F: Float> FloatActivations<'a, F> {
@@ -53,17 +58,12 @@ impl<'a, F: Float> FloatActivations<'a, F> {
         Self::with(view, RowParams::Same(params), params.codes())
     }
 
-    /// The rows of `view`, each quantized by its entry of `params`. The codes of all entries are
-    /// `codes`.
-    pub(crate) fn per_row(
+    /// The rows of `view`, quantized by `params`. The codes of all entries are `codes`.
+    pub(crate) fn with(
         view: MatRef<'a, F>,
-        params: &'a [QParams],
+        params: RowParams<'a>,
         codes: CodeRange,
     ) -> Result<Self, CodesError> {
-        Self::with(view, RowParams::Own(params), codes)
-    }
-
-    fn with(view: MatRef<'a, F>, params: RowParams<'a>, codes: CodeRange) -> Result<Self, CodesError> {
         Ok(Self { view, params, codes, shift: shift(codes)?, order: &[] })
     }
 
@@ -76,15 +76,6 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     #[inline(always)]
     fn blocks(&self, i: usize) -> RowBlocks<'_, 'a, F> {
         RowBlocks::new(&self.view, i).in_order(self.order)
-    }
-
-    /// The parameters of row `i`.
-    #[inline(always)]
-    fn params(&self, i: usize) -> &QParams {
-        match &self.params {
-            RowParams::Same(params) => params,
-            RowParams::Own(params) => &params[i],
-        }
     }
 }
 
@@ -105,7 +96,7 @@ impl<F: Float> Source for FloatActivations<'_, F> {
     fn zero_point(&self) -> i32 {
         match self.params {
             RowParams::Same(params) => params.zero_point(),
-            RowParams::Own(_) => 0,
+            RowParams::Own(_) | RowParams::Groups(..) | RowParams::Blocks(_) => 0,
         }
     }
 
@@ -114,6 +105,8 @@ impl<F: Float> Source for FloatActivations<'_, F> {
         match &self.params {
             RowParams::Same(params) => distance(params),
             RowParams::Own(params) => params.iter().map(distance).max().unwrap_or(0),
+            RowParams::Groups(params, _) => params.first().map_or(0, distance),
+            RowParams::Blocks(_) => self.codes.largest_distance(0),
         }
     }
 
@@ -127,18 +120,18 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        quantize_row(self.blocks(i), self.params(i), to, shifted(self.shift));
+        quantize_row(self.blocks(i), &self.params, to, shifted(self.shift));
     }
 
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        quantize_row(self.blocks(i), self.params(i), to, word);
+        quantize_row(self.blocks(i), &self.params, to, word);
     }
 }
 
 /// Writes the codes of row `i` as bytes: those of u8, or of i8.
 #[inline(always)]
-pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &QParams, to: &mut [u8]) {
+pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &RowParams<'_>, to: &mut [u8]) {
     quantize_row(RowBlocks::new(x, i), params, to, |code| code as u8);
 }
 
@@ -161,14 +154,68 @@ const BLOCK: usize = 256;
 #[inline(always)]
 fn quantize_row<F: Float, T>(
     x: RowBlocks<'_, '_, F>,
-    params: &QParams,
+    params: &RowParams<'_>,
     to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
+    let params = match params {
+        RowParams::Same(params) => params,
+        RowParams::Own(params) => &params[x.i],
+        RowParams::Groups(params, group_len) => {
+            let groups = x.x.cols().div_ceil(*group_len);
+            let params = &params[x.i * groups..][..groups];
+            return quantize_groups(x, params, *group_len, to, encode);
+        }
+        RowParams::Blocks(blocks) => {
+            let count = x.x.cols().div_ceil(GgmlQ8_0::BLOCK_LEN);
+            let blocks = &blocks[x.i * count..][..count];
+            return quantize_ggml(x, blocks, to, encode);
+        }
+    };
     // There is one loop for each rounding, so neither pays for the other.
     match params.rounding() {
         Rounding::TiesToEven => quantize_blocks(x, &params.with_rounding(Rounding::TiesToEven), to, encode),
         Rounding::TiesAway => quantize_blocks(x, &params.with_rounding(Rounding::TiesAway), to, encode),
+    }
+}
+
+/// Quantizes each group by its entry of `params`.
+#[inline(always)]
+fn quantize_groups<F: Float, T>(
+    mut values: RowBlocks<'_, '_, F>,
+    params: &[QParams],
+    group_len: usize,
+    mut to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    let rounding = params.first().map(QParams::rounding).unwrap_or_default();
+    while let Some((group, x)) = values.next_of_group(group_len) {
+        let Some(to) = to.split_off_mut(..x.len()) else { return };
+        match rounding {
+            Rounding::TiesToEven => {
+                let params = params[group].with_rounding(Rounding::TiesToEven);
+                to.iter_mut().zip(x).for_each(|(to, &x)| *to = encode(params.quantize(x)));
+            }
+            Rounding::TiesAway => {
+                let params = params[group].with_rounding(Rounding::TiesAway);
+                to.iter_mut().zip(x).for_each(|(to, &x)| *to = encode(params.quantize(x)));
+            }
+        }
+    }
+}
+
+/// Quantizes each block as ggml does.
+#[inline(always)]
+fn quantize_ggml<F: Float, T>(
+    mut values: RowBlocks<'_, '_, F>,
+    blocks: &[GgmlQ8_0],
+    mut to: &mut [T],
+    encode: impl Fn(i32) -> T,
+) {
+    while let Some((group, x)) = values.next_of_group(GgmlQ8_0::BLOCK_LEN) {
+        let Some(to) = to.split_off_mut(..x.len()) else { return };
+        let block = blocks[group];
+        to.iter_mut().zip(x).for_each(|(to, &x)| *to = encode(block.quantize(x)));
     }
 }
 
@@ -224,18 +271,38 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         if !self.order.is_empty() {
             return Some(self.gather());
         }
+        self.take(first, self.x.cols() - first)
+    }
+
+    /// The next block that lies in a single group of `group_len` (1 or more) consecutive values,
+    /// and which group; `None` after the last. A long group may have several blocks. (There is no
+    /// order where there are groups.)
+    #[inline(always)]
+    pub(crate) fn next_of_group(&mut self, group_len: usize) -> Option<(usize, &[f32])> {
+        let (first, cols) = (self.next, self.x.cols());
+        if first >= cols {
+            return None;
+        }
+        let group = first / group_len;
+        let len = (group_len - (first - group * group_len)).min(cols - first);
+        Some((group, self.take(first, len)?))
+    }
+
+    /// Up to `most` values from `first` on, which is their start.
+    #[inline(always)]
+    fn take(&mut self, first: usize, most: usize) -> Option<&[f32]> {
         let row = self.x.row_slice(self.i);
         if let Some(row) = row.and_then(F::as_f32s) {
-            self.next = row.len();
-            return Some(row);
+            self.next = first + most;
+            return row.get(first..first + most);
         }
-        let len = BLOCK.min(self.x.cols() - first);
+        let len = BLOCK.min(most);
         self.next = first + len;
         let wide = &mut self.wide[..len];
         match row {
-            Some(row) => F::widen_slice(&row[first..], wide),
+            Some(row) => F::widen_slice(&row[first..first + len], wide),
             None => {
-                for (wide, x) in wide.iter_mut().zip(self.x.row_elements(self.i).skip(first)) {
+                for (wide, x) in wide.iter_mut().zip(self.x.row_elements_from(self.i, first)) {
                     *wide = x.widen();
                 }
             }

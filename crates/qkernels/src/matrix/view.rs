@@ -190,8 +190,14 @@ impl<'a, T: Copy> MatRef<'a, T> {
     /// The elements of row `i`, at any stride.
     #[inline(always)]
     pub(crate) fn row_elements(&self, i: usize) -> impl Iterator<Item = T> + use<'a, T> {
+        self.row_elements_from(i, 0)
+    }
+
+    /// Those from column `first` on.
+    #[inline(always)]
+    pub(crate) fn row_elements_from(&self, i: usize, first: usize) -> impl Iterator<Item = T> + use<'a, T> {
         let (row, stride) = (self.skip_rows(i), self.col_stride);
-        (0..self.cols).map(move |j| row[j * stride])
+        (first..self.cols).map(move |j| row[j * stride])
     }
 
     /// The elements of row `i` that `order` names, at any stride.

@@ -1,6 +1,6 @@
 //! Memory that a product needs besides its operands, kept from call to call.
 
-use qcore::{Q31Multiplier, QParams};
+use qcore::{GgmlQ8_0, Q31Multiplier, QParams, Range};
 
 /// Scratch memory of [`gemm`](crate::gemm). It grows to what the largest product so far needed; a
 /// product that fits allocates nothing. One workspace serves any weights and shapes, one call at a
@@ -38,28 +38,47 @@ pub(crate) struct Operands {
 /// How each row of floats is quantized, and the row's terms in the sums.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
+    /// Of each row, or the same for all of them; or of the groups of each row, row by row.
     pub(crate) params: Vec<QParams>,
+    /// In place of `params`: the groups of each row, row by row.
+    pub(crate) blocks: Vec<GgmlQ8_0>,
+    /// Of each row, or the one that all of them have; empty if that is 0.
     pub(crate) zero_points: Vec<i32>,
+    /// The scales; those of groups are group by group, of all rows.
     pub(crate) factors: Vec<f32>,
+    /// Consecutive k with a scale of their own; 0 if rows have no groups.
+    pub(crate) group_len: usize,
+    /// From the scales of a group to those of the next one: all rows, or 0 if rows have no groups.
+    pub(crate) factor_stride: usize,
+    /// The ranges of one row's groups.
+    pub(crate) ranges: Vec<Option<Range>>,
 }
 
 /// The most rows of any kernel's tile.
 pub(crate) const MOST_ROWS: usize = 12;
 
 impl Tokens {
-    /// The scales of some rows. `same` is for the one that all rows may share.
+    /// The scales of some rows, and how far those of a group are from those of the next one (0
+    /// without groups). `same` is for the one that all rows may share.
     pub(crate) fn factors_of<'f>(
         &'f self,
         rows: core::ops::Range<usize>,
         same: &'f mut [f32; MOST_ROWS],
-    ) -> &'f [f32] {
-        match (&self.factors[..], same.get_mut(..rows.len())) {
+    ) -> (&'f [f32], usize) {
+        let factors = match (&self.factors[..], same.get_mut(..rows.len())) {
             (&[factor], Some(same)) => {
                 same.fill(factor);
                 same
             }
+            (factors, _) if self.factor_stride > 0 => factors.get(rows.start..).unwrap_or_default(),
             (factors, _) => factors.get(rows).unwrap_or_default(),
-        }
+        };
+        (factors, self.factor_stride)
+    }
+
+    /// The scales of all rows in a group.
+    pub(crate) fn factors_from(&self, group: usize) -> &[f32] {
+        self.factors.get(group * self.factor_stride..).unwrap_or_default()
     }
 }
 

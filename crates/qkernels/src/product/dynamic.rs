@@ -1,12 +1,14 @@
 //! Dynamic quantization: the parameters of float activations are chosen from the values at hand,
 //! and their codes are made as the product reads them.
 
-use qcore::{Float, QParams, Range, Scheme, SchemeError};
+use core::fmt;
+
+use qcore::{Float, Kind, QParams, Range, Scheme, SchemeError, ZeroScale};
 
 use crate::cpu::vectorize::Task;
 use crate::drive::threads::Threads;
 use crate::kernel::token::Kernel;
-use crate::left::floats::{FloatActivations, RowBlocks};
+use crate::left::floats::{FloatActivations, RowBlocks, RowParams};
 use crate::matrix::signs::CodesError;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::{Tokens, Workspace};
@@ -16,6 +18,7 @@ use crate::output::stage::sealed::Stage;
 use crate::output::stage::{DequantizeTo, StoredFloat};
 use crate::product::gemm::{Call, GemmError, check_shapes};
 use crate::weights::packed::PackedWeights;
+use crate::weights::scales::GROUP_STEP;
 
 /// How activations are quantized when they arrive.
 ///
@@ -32,6 +35,20 @@ pub enum Dynamic {
     PerTensor(Scheme),
     /// A scale and zero point for each row (token). A row then has the same result in any batch.
     PerToken(Scheme),
+    /// A scale for each row and each group of consecutive k, for products with weights in the same
+    /// groups ([`gemm_scaled`](crate::gemm_scaled)). A large value then costs the precision of its
+    /// group alone.
+    PerGroup {
+        /// How each group is quantized. It must be symmetric, so that all groups have the same zero
+        /// point.
+        scheme: Scheme,
+        /// The length of a group, a multiple of [`GROUP_STEP`](crate::GROUP_STEP) unless a row is
+        /// no longer than it. The last group may be shorter.
+        group_len: usize,
+    },
+    /// A scale for each row and each 32 consecutive k, as ggml quantizes activations for weights of
+    /// its types Q8_0, Q4_0 and Q5_0 ([`qcore::GgmlQ8_0`]): the same codes, and scales of f16.
+    GgmlQ8_0,
 }
 
 impl Default for Dynamic {
@@ -48,20 +65,25 @@ impl Default for Dynamic {
 #[non_exhaustive]
 pub enum DynamicError {
     /// The scheme has no parameters for the values of a row, or for all values.
-    #[error("no scale for row {row}: {error}")]
+    #[error("no scale for {}: {error}", Place(*row, *group))]
     Scheme {
         /// The row (0 for parameters per tensor).
         row: usize,
+        /// Its group, if rows have a scale for each.
+        group: Option<usize>,
         /// The error of the scheme.
         error: SchemeError,
     },
     /// The scale of a row times the scale of a channel is more than f32 holds.
     #[error(
-        "the scale {row_scale} of row {row} times {channel_scale} of channel {channel} leaves the range of f32"
+        "the scale {row_scale} of {} times {channel_scale} of channel {channel} leaves the range of f32",
+        Place(*row, *group)
     )]
     ScaleRange {
         /// The row (0 for parameters per tensor).
         row: usize,
+        /// Its group, if rows have a scale for each.
+        group: Option<usize>,
         /// The scale of the row, as its values give it.
         row_scale: f32,
         /// The output channel (0 for a scale per tensor).
@@ -72,17 +94,70 @@ pub enum DynamicError {
     /// In a product with several groups, or with minimums, terms may be infinite, and two of them
     /// make no number.
     #[error(
-        "the scale {row_scale} of row {row} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32"
+        "the scale {row_scale} of {} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32",
+        Place(*row, *group)
     )]
     GroupRange {
         /// The row (0 for parameters per tensor).
         row: usize,
+        /// Its group, if rows have a scale for each.
+        group: Option<usize>,
         /// The scale of the row, as its values give it.
         row_scale: f32,
         /// The largest scale of a group, or minimum, whichever has the larger terms.
         scale: f32,
         /// The largest sum, which it multiplies, that the groups of a channel can have together.
         largest_sum: f64,
+    },
+    /// The values of a block need a scale that f16 does not hold ([`Dynamic::GgmlQ8_0`]).
+    #[error("{} needs the scale {scale}, but f16 holds no more than 65504", Place(*row, Some(*group)))]
+    HalfScale {
+        /// The row.
+        row: usize,
+        /// The block in it.
+        group: usize,
+        /// The scale before it is rounded to f16.
+        scale: f32,
+    },
+    /// The length of groups is not a whole number of the steps in which kernels read k.
+    #[error("activations in groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}")]
+    GroupLength {
+        /// The length asked for.
+        group_len: usize,
+    },
+    /// The groups of activations are not those of the weights.
+    #[error("activations in groups of {group_len}, but weights in groups of {of_weights} along k")]
+    GroupMismatch {
+        /// The length of the groups of activations.
+        group_len: usize,
+        /// The length of the groups of weights.
+        of_weights: usize,
+    },
+    /// Activations in groups, and weights whose k is in another order than the inputs'.
+    #[error(
+        "activations in groups of {group_len} along k, but weights with inputs in another order: a scale for each row has no order"
+    )]
+    GroupOrder {
+        /// The length of the groups of activations.
+        group_len: usize,
+    },
+    /// The scheme may give groups zero points of their own.
+    #[error(
+        "groups of activations must have the same zero point, as symmetric schemes have, not those of {kind:?} with {zero_scale:?}"
+    )]
+    GroupScheme {
+        /// The kind of the scheme.
+        kind: Kind,
+        /// Its rule for scales of 0.
+        zero_scale: ZeroScale,
+    },
+    /// Weights with one scale for each channel have no groups that activations could have, too.
+    #[error(
+        "activations in groups of {group_len} are multiplied by weights in groups (gemm_scaled, gemm_scaled_rows), not by weights with a scale for each channel"
+    )]
+    Groups {
+        /// The length of the groups of activations.
+        group_len: usize,
     },
     /// The scheme's codes cannot be multiplied.
     #[error(transparent)]
@@ -99,6 +174,18 @@ pub enum DynamicError {
     /// The product could not be computed.
     #[error(transparent)]
     Gemm(#[from] GemmError),
+}
+
+/// A row, or a group of it, in messages.
+struct Place(usize, Option<usize>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place(row, None) => write!(f, "row {row}"),
+            Place(row, Some(group)) => write!(f, "group {group} of row {row}"),
+        }
+    }
 }
 
 /// Computes a layer on floats through an integer product (W8A8, dynamic). `x` (m, k) is quantized
@@ -126,7 +213,8 @@ pub enum DynamicError {
 /// # Errors
 /// [`DynamicError`] if the scheme has no parameters for the values, if its codes are unusable, if
 /// the product of two scales is not finite, and for everything that [`gemm`](crate::gemm) refuses.
-/// Shapes are compared first of all.
+/// Shapes are compared first of all. Activations with scales for groups are refused: these weights
+/// have none.
 pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -139,25 +227,22 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     let Workspace { operands, tokens, arenas } = workspace;
     let (kernel, columns) = (w.kernel(), 0..w.n());
     check_shapes((x.rows(), x.cols()), w, &columns, stage, (out.rows(), out.cols()))?;
+    how.check_no_groups()?;
     if out.rows() == 0 || out.cols() == 0 {
         // A view without elements may have any number of rows, so none is looked at.
-        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
-        let a = &FloatActivations::per_row(x, &[], scheme.codes)?;
+        let a = &FloatActivations::with(x, RowParams::Own(&[]), how.codes())?;
         let nothing = Call { a, w, columns, stage, row_terms: RowTerms::default(), scale: None };
         return Ok(nothing.run(out, threads, operands, arenas)?);
     }
     tokens.choose_as(&x, how, kernel)?;
-    let Tokens { params, zero_points, factors } = &*tokens;
+    let Tokens { zero_points, factors, .. } = &*tokens;
     check_scales(factors, stage, kernel)?;
-    let (a, row_terms, scale) = match (how, &params[..]) {
-        (Dynamic::PerTensor(_), [params]) => {
-            (FloatActivations::new(x, *params)?, RowTerms::default(), Some(params.scale()))
-        }
-        (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
-            let row_terms = RowTerms { sums: &[], zero_points, factors };
-            (FloatActivations::per_row(x, params, scheme.codes)?, row_terms, None)
-        }
+    let params = tokens.row_params(how);
+    let (row_terms, scale) = match params {
+        RowParams::Same(params) => (RowTerms::default(), Some(params.scale())),
+        _ => (RowTerms { sums: &[], zero_points, factors }, None),
     };
+    let a = FloatActivations::with(x, params, how.codes())?;
     Ok(Call { a: &a, w, columns, stage, row_terms, scale }.run(out, threads, operands, arenas)?)
 }
 
@@ -165,7 +250,7 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
 /// the range is that of 0.
 fn choose(scheme: &Scheme, range: Option<Range>, row: usize) -> Result<QParams, DynamicError> {
     let range = range.unwrap_or_default();
-    scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
+    scheme.choose(range).map_err(|error| DynamicError::Scheme { row, group: None, error })
 }
 
 /// An error if the scale of a row and that of a channel have no finite product. A sum of 0 times
@@ -188,7 +273,7 @@ pub(super) fn check_scales<T: StoredFloat>(
     for (row, &row_scale) in rows.iter().enumerate().filter(|&(_, &row)| !fits(row, largest)) {
         for (channel, &channel_scale) in channels.iter().enumerate() {
             if !fits(row_scale, channel_scale) {
-                return Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale });
+                return Err(DynamicError::ScaleRange { row, group: None, row_scale, channel, channel_scale });
             }
         }
     }
@@ -196,7 +281,8 @@ pub(super) fn check_scales<T: StoredFloat>(
 }
 
 impl Tokens {
-    /// Parameters for each row of `x`, or the same for all of them.
+    /// Parameters for each row of `x`, for each group of it, or the same for all of them. `how`
+    /// must be [checked](Dynamic::check_rows).
     pub(super) fn choose_as<F: Float>(
         &mut self,
         x: &MatRef<'_, F>,
@@ -205,11 +291,17 @@ impl Tokens {
     ) -> Result<(), DynamicError> {
         match how {
             Dynamic::PerToken(scheme) => self.choose(x, &scheme, kernel),
+            // A group that is a whole row.
+            Dynamic::PerGroup { scheme, group_len } if group_len >= x.cols() => {
+                self.choose(x, &scheme, kernel)
+            }
+            Dynamic::PerGroup { scheme, group_len } => self.choose_groups(x, &scheme, group_len, kernel),
+            Dynamic::GgmlQ8_0 => self.choose_blocks(x, kernel),
             Dynamic::PerTensor(scheme) => {
                 // Rows without values may be any number.
                 let rows = if x.cols() == 0 { 0..0 } else { 0..x.rows() };
                 let range = kernel.vectorize(RangeOf { x, rows });
-                self.params.clear();
+                self.clear();
                 self.params.push(choose(&scheme, range, 0)?);
                 self.split();
                 Ok(())
@@ -224,9 +316,7 @@ impl Tokens {
         scheme: &Scheme,
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
-        self.params.clear();
-        self.factors.clear();
-        self.zero_points.clear();
+        self.clear();
         let rows = x.rows();
         // Rows of a view may be one row many times, so they may be more than memory has room for.
         let reserved = self.params.try_reserve(rows).and_then(|()| self.factors.try_reserve(rows));

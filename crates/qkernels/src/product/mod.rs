@@ -6,6 +6,7 @@ pub(crate) mod elementwise;
 pub mod float;
 pub(crate) mod float_range;
 pub(crate) mod gemm;
+pub(crate) mod group_scales;
 pub(crate) mod quantized_rows;
 pub(crate) mod scaled;
 pub(crate) mod weight_only;

@@ -1,13 +1,13 @@
 //! Floats that are quantized once and multiplied several times.
 
 use bytemuck::must_cast_slice;
-use qcore::{CodeRange, Float, QParams};
+use qcore::{CodeRange, Float, QParams, Scheme};
 
 use crate::cpu::vectorize::Task;
 use crate::drive::threads::Threads;
 use crate::kernel::token::Kernel;
 use crate::left::codes::{Activation, Activations};
-use crate::left::floats::quantize_bytes;
+use crate::left::floats::{RowParams, quantize_bytes};
 use crate::matrix::signs::shift;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::{Tokens, Workspace};
@@ -54,13 +54,15 @@ pub struct QuantizedRows {
     /// The parameters of each row, or a single one.
     tokens: Tokens,
     is_per_tensor: bool,
+    /// Consecutive k of a row that share a scale, if not all of them do.
+    group_len: Option<usize>,
 }
 
 impl Default for QuantizedRows {
     fn default() -> Self {
         let (codes, tokens) = (Vec::new(), Tokens::default());
         let (is_signed, range, is_per_tensor) = (false, CodeRange::U8, false);
-        Self { rows: 0, cols: 0, codes, is_signed, range, tokens, is_per_tensor }
+        Self { rows: 0, cols: 0, codes, is_signed, range, tokens, is_per_tensor, group_len: None }
     }
 }
 
@@ -86,8 +88,8 @@ impl QuantizedRows {
     ///
     /// # Errors
     /// [`DynamicError`] if the scheme has no parameters for the values, its codes fit neither u8
-    /// nor i8, or there is no memory for the scales or the codes. There are no rows
-    /// then.
+    /// nor i8, rows cannot have such groups, or there is no memory for the scales or the codes.
+    /// There are no rows then.
     pub fn quantize<F: Float>(
         &mut self,
         x: MatRef<'_, F>,
@@ -95,8 +97,9 @@ impl QuantizedRows {
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
         (self.rows, self.cols) = (0, x.cols());
-        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
-        let codes = scheme.codes;
+        self.group_len = how.group_len();
+        how.check_rows(self.cols)?;
+        let codes = how.codes();
         let (is_signed, rows, cols) = (shift(codes)? != 0, x.rows(), x.cols());
         let memory = DynamicError::Memory { rows, cols };
         let len = rows.checked_mul(cols).ok_or(memory)?;
@@ -105,11 +108,17 @@ impl QuantizedRows {
             self.codes.resize(len, 0);
         }
         // Rows without values may be any number, so they share their parameters.
-        let how = if len == 0 { Dynamic::PerTensor(scheme) } else { how };
+        let how = match how {
+            _ if len > 0 => how,
+            Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) | Dynamic::PerGroup { scheme, .. } => {
+                Dynamic::PerTensor(scheme)
+            }
+            Dynamic::GgmlQ8_0 => Dynamic::PerTensor(Scheme { codes, ..Scheme::weights_i8() }),
+        };
         self.is_per_tensor = matches!(how, Dynamic::PerTensor(_));
         self.tokens.choose_as(&x, how, kernel)?;
         if len > 0 {
-            let (params, to) = (&self.tokens.params[..], &mut self.codes[..len]);
+            let (params, to) = (self.tokens.row_params(how), &mut self.codes[..len]);
             kernel.vectorize(QuantizeRows { x: &x, params, to });
         }
         (self.rows, self.is_signed, self.range) = (rows, is_signed, codes);
@@ -123,10 +132,12 @@ impl QuantizedRows {
         let &Self { rows, cols, range, is_per_tensor, .. } = self;
         let codes = must_cast_slice(&self.codes[..rows * cols]);
         let codes = MatRef::<A>::new(codes, rows, cols).map_err(|_| DynamicError::Memory { rows, cols })?;
+        // All groups of a row have the zero point of the first one.
         let params = &self.tokens.params;
         let distance = params.iter().map(|params| range.largest_distance(params.zero_point())).max();
+        let distance = distance.unwrap_or_else(|| range.largest_distance(0));
         let zero_point = params.first().filter(|_| is_per_tensor).map_or(0, QParams::zero_point);
-        Ok(Activations::known(codes, zero_point, range, distance.unwrap_or(0)))
+        Ok(Activations::known(codes, zero_point, range, distance))
     }
 }
 
@@ -144,6 +155,9 @@ pub fn gemm_rows<T: StoredFloat>(
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
     check_shapes((x.rows, x.cols), w, &(0..w.n()), stage, (out.rows(), out.cols()))?;
+    if let Some(group_len) = x.group_len {
+        return Err(DynamicError::Groups { group_len });
+    }
     if x.is_signed {
         multiply::<i8, T>(x, w, stage, out, threads, workspace)
     } else {
@@ -181,6 +195,7 @@ pub fn gemm_scaled_rows<Y: Float>(
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
     let (m, n) = check_scaled_shapes((x.rows, x.cols), w, stage, (out.rows(), out.cols()))?;
+    w.check_groups(x.group_len)?;
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -200,7 +215,7 @@ fn multiply<A: Activation, T: StoredFloat>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
-    let Tokens { params, factors, zero_points } = &x.tokens;
+    let Tokens { params, factors, zero_points, .. } = &x.tokens;
     if out.rows() > 0 && out.cols() > 0 {
         check_scales(factors, stage, w.kernel())?;
     }
@@ -217,8 +232,7 @@ fn multiply<A: Activation, T: StoredFloat>(
 
 struct QuantizeRows<'t, 'x, F> {
     x: &'t MatRef<'x, F>,
-    /// For each row, or for all.
-    params: &'t [QParams],
+    params: RowParams<'t>,
     to: &'t mut [u8],
 }
 
@@ -227,9 +241,8 @@ impl<F: Float> Task for QuantizeRows<'_, '_, F> {
 
     #[inline(always)]
     fn run(self) {
-        let params = self.params.iter().cycle();
-        for (i, (to, params)) in self.to.chunks_exact_mut(self.x.cols()).zip(params).enumerate() {
-            quantize_bytes(self.x, i, params, to);
+        for (i, to) in self.to.chunks_exact_mut(self.x.cols()).enumerate() {
+            quantize_bytes(self.x, i, &self.params, to);
         }
     }
 }

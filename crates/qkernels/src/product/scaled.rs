@@ -26,7 +26,9 @@ use crate::weights::scaled::ScaledWeights;
 /// out[i][j] = stage(sum_g (x_scale[i] * scale[j][g]) * f32(sum_k (code(x[i][k]) - x_zero_point[i]) * (w[j][k] - zero_point[j][g])))
 /// ```
 ///
-/// Where weights have minimums or parts of groups, [`qcore::group_term_with_minimum`] defines the
+/// `x` may have a scale for each group of k of its own ([`Dynamic::PerGroup`],
+/// [`Dynamic::GgmlQ8_0`]): then `x_scale[i]` is that of the group. Where weights have minimums or
+/// parts of groups, [`qcore::group_term_with_minimum`] defines the
 /// terms.
 ///
 /// The groups are added in their order, with one rounding for each operation ([`qcore::group_term`]
@@ -59,8 +61,9 @@ use crate::weights::scaled::ScaledWeights;
 ///
 /// # Errors
 /// [`DynamicError`] if shapes disagree, the bias has the wrong number of entries, the scheme has no
-/// parameters for the values, its codes are unusable, the product of two scales is not finite, the
-/// terms of several groups might not be, or a group's sum might leave int32.
+/// parameters for the values, its codes are unusable, its groups are not those of the weights
+/// ([`ScaledWeights::check_activations`]), the product of two scales is not finite, the terms of
+/// several groups might not be, or a group's sum might leave int32.
 pub fn gemm_scaled<F: Float, Y: Float>(
     x: MatRef<'_, F>,
     how: Dynamic,
@@ -71,20 +74,14 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
     let (m, n) = check_shapes((x.rows(), x.cols()), w, stage, (out.rows(), out.cols()))?;
+    w.check_activations(how)?;
     if m == 0 || n == 0 {
         return Ok(());
     }
     let (Workspace { tokens, arenas, .. }, order) = (workspace, w.input_order());
     tokens.choose_as(&x, how, w.kernel())?;
-    match (how, &tokens.params[..]) {
-        (Dynamic::PerTensor(_), [params]) => {
-            run(&FloatActivations::new(x, *params)?.in_order(order), tokens, w, stage, out, threads, arenas)
-        }
-        (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme), params) => {
-            let a = &FloatActivations::per_row(x, params, scheme.codes)?.in_order(order);
-            run(a, tokens, w, stage, out, threads, arenas)
-        }
-    }
+    let a = &FloatActivations::with(x, tokens.row_params(how), how.codes())?.in_order(order);
+    run(a, tokens, w, stage, out, threads, arenas)
 }
 
 impl ScaledWeights {
@@ -94,14 +91,18 @@ impl ScaledWeights {
     /// 4 bits, or on AVX2.)
     #[must_use]
     pub fn for_activations(self, how: Dynamic) -> Self {
-        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how;
-        let symmetric = matches!(scheme.kind, Kind::Symmetric { .. }) && scheme.codes.middle() == 0;
+        let symmetric = match how {
+            Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) | Dynamic::PerGroup { scheme, .. } => {
+                matches!(scheme.kind, Kind::Symmetric { .. }) && scheme.codes.middle() == 0
+            }
+            Dynamic::GgmlQ8_0 => true,
+        };
         let form = match self.codes() {
             Ok(codes) => codes.kernel().desc().form,
             Err(_) => ActivationForm::I8,
         };
         // Codes that cannot be multiplied are refused later.
-        match shift(scheme.codes) {
+        match shift(how.codes()) {
             Ok(to_u8) if symmetric && form.shift(to_u8) == 0 => self,
             _ => self.with_sums(),
         }
@@ -119,8 +120,8 @@ pub(super) fn run<S: Source, Y: Float>(
     threads: Threads<'_>,
     arenas: &mut Vec<Arena>,
 ) -> Result<(), DynamicError> {
-    check_scales(&tokens.factors, w)?;
-    check_terms(&tokens.factors, w, a.largest_distance())?;
+    check_scales(tokens, w)?;
+    check_terms(tokens, w, a.largest_distance())?;
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
     let shape = (a.rows(), w.n(), w.k());
     match w.codes() {
@@ -137,7 +138,7 @@ pub(super) fn run<S: Source, Y: Float>(
 }
 
 /// An error if terms that are added up, all as large as they can be, have no finite sum.
-fn check_terms(rows: &[f32], w: &ScaledWeights, largest_input: u32) -> Result<(), DynamicError> {
+fn check_terms(tokens: &Tokens, w: &ScaledWeights, largest_input: u32) -> Result<(), DynamicError> {
     let (entries, depth) = (w.entries(), w.k() as f64);
     let largest = &entries.largest;
     if w.groups() < 2 && largest.minimum == 0.0 {
@@ -148,23 +149,26 @@ fn check_terms(rows: &[f32], w: &ScaledWeights, largest_input: u32) -> Result<()
     let of_minimums = largest_sum(largest.part_minimum.into());
     // Each operation rounds, and there are far fewer than would double the sum.
     let bound = 2.0 * (f64::from(largest.scale) * of_codes + f64::from(largest.minimum) * of_minimums);
-    let fits = |row: f32| f64::from(row) * bound <= f64::from(f32::MAX);
-    let Some(row) = rows.iter().position(|&row| !fits(row)) else { return Ok(()) };
+    let fits = |factor: f32| f64::from(factor) * bound <= f64::from(f32::MAX);
+    let Some(at) = tokens.factors.iter().position(|&factor| !fits(factor)) else { return Ok(()) };
     // The larger one of the two terms.
     let (scale, largest_sum) = [(largest.minimum, of_minimums), (largest.scale, of_codes)]
         .into_iter()
         .max_by(|(x, sum_x), (y, sum_y)| (f64::from(*x) * sum_x).total_cmp(&(f64::from(*y) * sum_y)))
         .unwrap_or_default();
-    Err(DynamicError::GroupRange { row, row_scale: rows[row], scale, largest_sum })
+    let ((row, group), row_scale) = (tokens.place(at), tokens.factors[at]);
+    Err(DynamicError::GroupRange { row, group, row_scale, scale, largest_sum })
 }
 
 /// An error if the scale of a row and that of a group, or its minimum, have no finite product.
-fn check_scales(rows: &[f32], w: &ScaledWeights) -> Result<(), DynamicError> {
+fn check_scales(tokens: &Tokens, w: &ScaledWeights) -> Result<(), DynamicError> {
     let largest = &w.entries().largest;
     let most = largest.scale.max(largest.minimum);
-    let Some(row) = rows.iter().position(|row| !(row * most).is_finite()) else { return Ok(()) };
+    let too_large = |factor: &f32| !(factor * most).is_finite();
+    let Some(factor) = tokens.factors.iter().position(too_large) else { return Ok(()) };
     let values = if largest.scale < most { w.minimums().unwrap_or_default() } else { w.scales() };
     let at = values.iter().position(|value| value.abs() == most).unwrap_or(0);
-    let (row_scale, channel) = (rows[row], at / w.groups().max(1));
-    Err(DynamicError::ScaleRange { row, row_scale, channel, channel_scale: values[at] })
+    let (row, group) = tokens.place(factor);
+    let (row_scale, channel) = (tokens.factors[factor], at / w.groups().max(1));
+    Err(DynamicError::ScaleRange { row, group, row_scale, channel, channel_scale: values[at] })
 }

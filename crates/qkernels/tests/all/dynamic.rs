@@ -91,7 +91,7 @@ fn row<F: Float>(x: MatRef<'_, F>, i: usize) -> Vec<f32> {
 fn params<F: Float>(x: MatRef<'_, F>, how: Dynamic) -> Result<Vec<QParams>, DynamicError> {
     let choose = |scheme: Scheme, row, values: &[f32]| {
         let range = Range::of_finite(values).unwrap_or_default();
-        scheme.choose(range).map_err(|error| DynamicError::Scheme { row, error })
+        scheme.choose(range).map_err(|error| DynamicError::Scheme { row, group: None, error })
     };
     match how {
         Dynamic::PerTensor(scheme) => {

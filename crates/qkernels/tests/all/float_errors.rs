@@ -33,18 +33,18 @@ fn values_without_a_scale() {
     let x = MatRef::new(&x, 3, 2).unwrap();
     let cause = SchemeError::ZeroScale { min: 0.0, max: 0.0 };
     let got = error(x, Dynamic::PerToken(Scheme::rowwise_described()), (4, 2), 3);
-    assert_eq!(got, DynamicError::Scheme { row: 1, error: cause });
+    assert_eq!(got, DynamicError::Scheme { row: 1, group: None, error: cause });
     assert_eq!(got.to_string(), format!("no scale for row 1: {cause}"));
     // All values together have parameters, unless none of them is finite.
     let per_tensor = Dynamic::PerTensor(Scheme::rowwise_described());
     assert_eq!(error(x, per_tensor, (4, 3), 3), DynamicError::Gemm(GemmError::Depth { expected: 3, got: 2 }));
     let x = MatRef::new(&[f32::NAN, f32::INFINITY], 1, 2).unwrap();
-    assert_eq!(error(x, per_tensor, (4, 2), 1), DynamicError::Scheme { row: 0, error: cause });
+    assert_eq!(error(x, per_tensor, (4, 2), 1), DynamicError::Scheme { row: 0, group: None, error: cause });
     let wide = [1.0, 1.0, -3e38, 3e38f32];
     let onnx = Scheme::onnx_dynamic(CodeRange::U8);
     let expected = onnx.choose(Range::new(-3e38, 3e38).unwrap()).unwrap_err();
     let got = error(MatRef::new(&wide, 2, 2).unwrap(), Dynamic::PerToken(onnx), (4, 2), 2);
-    assert_eq!(got, DynamicError::Scheme { row: 1, error: expected });
+    assert_eq!(got, DynamicError::Scheme { row: 1, group: None, error: expected });
 }
 
 #[test]

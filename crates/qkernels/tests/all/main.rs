@@ -19,6 +19,7 @@ mod float_errors;
 mod float_product;
 mod forced;
 mod generic;
+mod group_activations;
 mod guard_page;
 mod input_order;
 mod invariance;

@@ -7,8 +7,9 @@ use half::{bf16, f16};
 use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
     Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
-    Kernel, MatMut, MatRef, OutputStage, PackedWeights, Requantize, RequantizeFixedPoint, Residual, Scales,
-    Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled, quantize, weight_only,
+    Kernel, MatMut, MatRef, OutputStage, PackedWeights, QuantizedRows, Requantize, RequantizeFixedPoint,
+    Residual, Scales, Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled,
+    gemm_scaled_rows, quantize, weight_only,
 };
 
 use crate::oracle::in_parts::Layer;
@@ -57,6 +58,12 @@ fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.get();
     work();
     ALLOCATIONS.get() - before
+}
+
+/// A scale for each row and group, of signed and of unsigned codes.
+fn in_groups_of(group_len: usize) -> [Dynamic; 2] {
+    let signed = Scheme::weights_i8();
+    [signed, Scheme { codes: CodeRange::U8, ..signed }].map(|scheme| Dynamic::PerGroup { scheme, group_len })
 }
 
 fn run<A: TestCode, S: OutputStage>(
@@ -203,11 +210,19 @@ fn the_second_product_of_scaled_weights_of_a_shape_allocates_nothing() {
                     };
                     assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
                     assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
-                    let mut workspace = Workspace::new();
+                    let (mut workspace, mut rows) = (Workspace::new(), QuantizedRows::new());
                     let mut multiply = || {
                         let (a, out) = (MatRef::new(&a, m, k).unwrap(), MatMut::new(&mut y, m, n).unwrap());
                         let how = Dynamic::default();
                         gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                        for how in in_groups_of(32).into_iter().chain([Dynamic::GgmlQ8_0]) {
+                            let out = MatMut::new(&mut y, m, n).unwrap();
+                            gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                            rows.quantize(a, how, kernel).unwrap();
+                            let out = MatMut::new(&mut y, m, n).unwrap();
+                            gemm_scaled_rows(&rows, &w, &stage, out, Threads::Serial, &mut workspace)
+                                .unwrap();
+                        }
                     };
                     assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
                     assert_eq!(allocations(&mut multiply), 0, "{kernel}, m = {m}, n = {n}, k = {k}");
@@ -239,6 +254,10 @@ fn the_second_product_with_minimums_and_parts_allocates_nothing() {
                     let out = MatMut::new(&mut y, m, n).unwrap();
                     let how = Dynamic::default();
                     gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    for how in in_groups_of(64) {
+                        let out = MatMut::new(&mut y, m, n).unwrap();
+                        gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    }
                 };
                 assert!(allocations(&mut multiply) > 0, "{kernel}: a new workspace is empty");
                 assert_eq!(allocations(&mut multiply), 0, "{kernel}, {m} x {}", layer.form());

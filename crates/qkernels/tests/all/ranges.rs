@@ -39,16 +39,25 @@ fn scales_of_rows_and_channels_without_a_product() {
         let run = |how, scales| dynamic((&x, 3), how, (&w, 3), scales, kernel);
         let per_token = Dynamic::PerToken(Scheme::weights_i8());
         let error = run(per_token, Scales::PerChannel(&scales)).unwrap_err();
-        assert_eq!(error, DynamicError::ScaleRange { row: 1, row_scale, channel: 1, channel_scale: 1e4 });
+        assert_eq!(
+            error,
+            DynamicError::ScaleRange { row: 1, group: None, row_scale, channel: 1, channel_scale: 1e4 }
+        );
         assert_eq!(
             error.to_string(),
             format!("the scale {row_scale} of row 1 times 10000 of channel 1 leaves the range of f32")
         );
         let error = run(per_token, Scales::PerTensor(-1e4)).unwrap_err();
-        assert_eq!(error, DynamicError::ScaleRange { row: 1, row_scale, channel: 0, channel_scale: -1e4 });
+        assert_eq!(
+            error,
+            DynamicError::ScaleRange { row: 1, group: None, row_scale, channel: 0, channel_scale: -1e4 }
+        );
         let per_tensor = Dynamic::PerTensor(Scheme::weights_i8());
         let error = run(per_tensor, Scales::PerChannel(&scales)).unwrap_err();
-        assert_eq!(error, DynamicError::ScaleRange { row: 0, row_scale, channel: 1, channel_scale: 1e4 });
+        assert_eq!(
+            error,
+            DynamicError::ScaleRange { row: 0, group: None, row_scale, channel: 1, channel_scale: 1e4 }
+        );
         // The largest scales that have a finite product are multiplied.
         let most = f32::MAX / row_scale;
         let most = if (most * row_scale).is_finite() { most } else { most.next_down() };

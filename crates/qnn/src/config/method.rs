@@ -110,6 +110,10 @@ impl DynamicConfig {
     /// use qnn::{DynamicConfig, Method};
     /// let four_bits = Method::Dynamic(DynamicConfig::in_groups_of(32, 4)?);
     /// assert_eq!(four_bits.to_string(), "dynamic i8 per token, groups of 32, weights of 4 bits");
+    /// // Activations may have a scale for each of these groups, too.
+    /// let activations = qkernels::Dynamic::GgmlQ8_0;
+    /// let ggml = Method::Dynamic(DynamicConfig { activations, ..DynamicConfig::in_groups_of(32, 4)? });
+    /// assert_eq!(ggml.to_string(), "dynamic ggml Q8_0, groups of 32, weights of 4 bits");
     /// # Ok::<(), qcore::CodeRangeError>(())
     /// ```
     ///

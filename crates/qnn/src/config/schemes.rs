@@ -64,6 +64,10 @@ impl fmt::Display for Method {
                 match config.activations {
                     Dynamic::PerToken(scheme) => write!(f, "dynamic {} per token", Codes(&scheme))?,
                     Dynamic::PerTensor(scheme) => write!(f, "dynamic {} per tensor", Codes(&scheme))?,
+                    Dynamic::PerGroup { scheme, group_len } => {
+                        write!(f, "dynamic {} per group of {group_len}", Codes(&scheme))?;
+                    }
+                    Dynamic::GgmlQ8_0 => f.write_str("dynamic ggml Q8_0")?,
                     _ => f.write_str("dynamic")?,
                 }
                 write_weights(f, &config.weights)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use qcore::{ActivationError, ActivationFunction, QParams};
 use qkernels::Dynamic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::checksum::checksum;
 use super::error::{LoadError, SaveError};
@@ -24,8 +24,11 @@ const VERSION_WITH_TENSORS: u32 = 3;
 const VERSION_WITH_NIBBLES: u32 = 4;
 /// The version of a file that has weights with minimums, or with groups in parts.
 const VERSION_WITH_MINIMUMS: u32 = 5;
-/// The version of a file that has weights whose k is in another order than the inputs.
+/// The version of a file that has weights whose k is in another order than the inputs, or dynamic
+/// layers whose input has a scale for each group.
 const VERSION_WITH_ORDERS: u32 = 6;
+/// The latest version.
+const LATEST: u32 = VERSION_WITH_ORDERS;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -107,10 +110,24 @@ pub(crate) struct InputDescription {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DynamicDescription {
-    /// `token` or `tensor`.
+    /// `token`, `tensor`, `group`, or `ggml_q8_0`: the blocks of ggml.
     per: String,
-    scheme: SchemeDescription,
+    /// All but `ggml_q8_0` have it.
+    #[serde(default, deserialize_with = "no_null", skip_serializing_if = "Option::is_none")]
+    scheme: Option<SchemeDescription>,
+    /// How many consecutive k of the input share a scale. Only `group` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<usize>,
 }
+
+/// What is left out is none, but what is there must be a scheme.
+fn no_null<'de, D: Deserializer<'de>>(scheme: D) -> Result<Option<SchemeDescription>, D::Error> {
+    SchemeDescription::deserialize(scheme).map(Some)
+}
+
+/// The names of inputs with a scale for each group, by a scheme or as ggml quantizes them.
+const GROUP: &str = "group";
+const GGML: &str = "ggml_q8_0";
 
 /// The name of a zero point that is none of the codes.
 const DISTANT: &str = "distant";
@@ -148,8 +165,8 @@ impl Description {
             Err(_) => serde_json::from_str(text).map_err(LoadError::Description)?,
         };
         named("format", &[(FORMAT, ())], identity.format)?;
-        if !(VERSION..=VERSION_WITH_ORDERS).contains(&identity.version) {
-            return Err(LoadError::Version { expected: VERSION_WITH_ORDERS, got: identity.version });
+        if !(VERSION..=LATEST).contains(&identity.version) {
+            return Err(LoadError::Version { expected: LATEST, got: identity.version });
         }
         let description = parsed.map_err(LoadError::Description)?;
         let expected = version(&description.layers, &description.tensors);
@@ -180,7 +197,9 @@ fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
     let has_nibbles = |layer: &LayerDescription| {
         layer.nibbles.is_some() || (layer.dynamic.is_some() && layer.group.is_some())
     };
-    if layers.iter().any(|layer| layer.input_order) {
+    let has_input_groups =
+        |layer: &LayerDescription| layer.dynamic.as_ref().is_some_and(DynamicDescription::has_groups);
+    if layers.iter().any(|layer| layer.input_order || has_input_groups(layer)) {
         VERSION_WITH_ORDERS
     } else if layers.iter().any(|layer| layer.minimums || layer.part.is_some()) {
         VERSION_WITH_MINIMUMS
@@ -297,20 +316,42 @@ impl InputDescription {
 
 impl DynamicDescription {
     pub(crate) fn of(layer: &str, dynamic: &Dynamic) -> Result<Self, SaveError> {
-        let (per, scheme) = match dynamic {
-            Dynamic::PerTensor(scheme) => ("tensor", scheme),
-            Dynamic::PerToken(scheme) => ("token", scheme),
+        let (per, group, scheme) = match dynamic {
+            Dynamic::PerTensor(scheme) => ("tensor", None, Some(scheme)),
+            Dynamic::PerToken(scheme) => ("token", None, Some(scheme)),
+            Dynamic::PerGroup { scheme, group_len } => (GROUP, Some(*group_len), Some(scheme)),
+            Dynamic::GgmlQ8_0 => (GGML, None, None),
             _ => return Err(SaveError::Unnamed { layer: layer.to_owned(), what: format!("{dynamic:?}") }),
         };
-        Ok(Self { per: per.to_owned(), scheme: SchemeDescription::of(layer, scheme)? })
+        let scheme = scheme.map(|scheme| SchemeDescription::of(layer, scheme)).transpose()?;
+        Ok(Self { per: per.to_owned(), group, scheme })
     }
 
     pub(crate) fn dynamic(self) -> Result<Dynamic, LoadError> {
-        let scheme = self.scheme.scheme()?;
-        named(
-            "per",
-            &[("tensor", Dynamic::PerTensor(scheme)), ("token", Dynamic::PerToken(scheme))],
-            self.per,
-        )
+        let Self { per, group, scheme } = self;
+        let kinds = [("tensor", 0), ("token", 1), (GROUP, 2), (GGML, 3)];
+        let kind = named("per", &kinds, per.clone())?;
+        let scheme = scheme.map(SchemeDescription::scheme).transpose()?;
+        let beside = |field, wanted: bool, got: String| {
+            let expected = format!("{} beside {per:?}", if wanted { "one" } else { "none" });
+            LoadError::Unknown { field, expected, got }
+        };
+        if let Some(group) = group.filter(|_| kind != 2) {
+            return Err(beside("group", false, group.to_string()));
+        }
+        match (kind, scheme, group) {
+            (3, None, _) => Ok(Dynamic::GgmlQ8_0),
+            (3, Some(_), _) => Err(beside("scheme", false, "one".to_owned())),
+            (_, None, _) => Err(beside("scheme", true, "none".to_owned())),
+            (2, _, None) => Err(beside("group", true, "none".to_owned())),
+            (2, Some(scheme), Some(group_len)) => Ok(Dynamic::PerGroup { scheme, group_len }),
+            (1, Some(scheme), _) => Ok(Dynamic::PerToken(scheme)),
+            (_, Some(scheme), _) => Ok(Dynamic::PerTensor(scheme)),
+        }
+    }
+
+    /// Whether the input has a scale for each group.
+    fn has_groups(&self) -> bool {
+        self.per == GROUP || self.per == GGML
     }
 }

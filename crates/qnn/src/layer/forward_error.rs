@@ -107,8 +107,11 @@ impl ForwardError {
             ForwardError::NonFinite { row, col, value } => {
                 ForwardError::NonFinite { row: first + row, col, value }
             }
-            ForwardError::Dynamic(DynamicError::Scheme { row, error }) => {
-                ForwardError::Dynamic(DynamicError::Scheme { row: first + row, error })
+            ForwardError::Dynamic(DynamicError::Scheme { row, group, error }) => {
+                ForwardError::Dynamic(DynamicError::Scheme { row: first + row, group, error })
+            }
+            ForwardError::Dynamic(DynamicError::HalfScale { row, group, scale }) => {
+                ForwardError::Dynamic(DynamicError::HalfScale { row: first + row, group, scale })
             }
             other => other,
         }

@@ -3,7 +3,7 @@
 use qcore::{
     AccumulatorError, ActivationError, BiasError, ChannelError, GroupError, NoFittingScale, ParamError,
 };
-use qkernels::{PackError, ScaleError, ViewError};
+use qkernels::{DynamicError, PackError, ScaleError, ViewError};
 
 /// Why codes and scales do not make a layer, or an f32 layer has no codes and scales.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -169,6 +169,9 @@ pub enum LayerError {
     /// No kernel multiplies groups of this length, or a scale is not finite.
     #[error(transparent)]
     Scale(#[from] ScaleError),
+    /// The weights have not the groups that activations have, or these can have no such groups.
+    #[error(transparent)]
+    Activations(#[from] DynamicError),
     /// The sums of a channel might exceed int32.
     #[error(transparent)]
     Overflow(#[from] AccumulatorError),

@@ -53,6 +53,9 @@ fn layers_with_a_kept_workspace_allocate_nothing() {
         let onnx = Dynamic::PerTensor(Scheme::onnx_dynamic(CodeRange::U8));
         let dynamic = [Dynamic::default(), onnx]
             .map(|how| DynamicLinear::quantize(&float, how, &weights, kernel).unwrap());
+        let in_groups =
+            [Dynamic::GgmlQ8_0, Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 32 }]
+                .map(|how| DynamicLinear::quantize(&float, how, &weights.in_groups_of(32), kernel).unwrap());
         let mut workspace = LinearWorkspace::new();
         let mut run = |m| {
             let (x, halves) = (x.row_range(0..m).unwrap(), halves.row_range(0..m).unwrap());
@@ -60,7 +63,7 @@ fn layers_with_a_kept_workspace_allocate_nothing() {
             layer.forward(x, out, Threads::Serial, &mut workspace).unwrap();
             let out = MatMut::new(&mut half_y, m, n).unwrap();
             layer.forward(halves, out, Threads::Serial, &mut workspace).unwrap();
-            for layer in &dynamic {
+            for layer in dynamic.iter().chain(&in_groups) {
                 let out = MatMut::new(&mut y, m, n).unwrap();
                 layer.forward(x, out, Threads::Serial, &mut workspace).unwrap();
                 let out = MatMut::new(&mut half_y, m, n).unwrap();

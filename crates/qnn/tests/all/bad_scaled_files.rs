@@ -175,6 +175,58 @@ fn minimums_and_parts_are_checked() {
 }
 
 #[test]
+fn groups_of_the_input_are_checked() {
+    let [_, mut good] = with_minimums();
+    good.description["version"] = 6.into();
+    let groups = serde_json::json!({"per": "group", "group": 64, "scheme": "weights_i8"});
+    good.description["layers"][0]["dynamic"] = groups;
+    let bytes = good.to_bytes();
+    let restored = LayerFile::parse(&bytes).unwrap().take("fc", None).unwrap();
+    assert!(layers_to_bytes(&restored).unwrap() == bytes);
+    let fails = |alter: &dyn Fn(&mut serde_json::Value), message: &str| {
+        let alter = |c: &mut Contents| alter(&mut c.description["layers"][0]["dynamic"]);
+        assert_eq!(error(&good, &alter), message);
+    };
+    let message = r#"layer "fc": activations in groups of 32, but weights in groups of 64 along k"#;
+    fails(&|dynamic| dynamic["group"] = 32.into(), message);
+    fails(&|dynamic| *dynamic = serde_json::json!({"per": "ggml_q8_0"}), message);
+    fails(
+        &|dynamic| dynamic["group"] = 0.into(),
+        r#"layer "fc": activations in groups of 0 along k; their length must be a multiple of 16"#,
+    );
+    let without = |field: &'static str| {
+        move |dynamic: &mut serde_json::Value| drop(dynamic.as_object_mut().unwrap().remove(field))
+    };
+    fails(&without("group"), r#"group is "none", expected one beside "group""#);
+    fails(&without("scheme"), r#"scheme is "none", expected one beside "group""#);
+    fails(
+        &|dynamic| dynamic["per"] = "ggml_q8_0".into(),
+        r#"group is "64", expected none beside "ggml_q8_0""#,
+    );
+    fails(
+        &|dynamic| {
+            without("group")(dynamic);
+            dynamic["per"] = "ggml_q8_0".into();
+        },
+        r#"scheme is "one", expected none beside "ggml_q8_0""#,
+    );
+    let unknown = |c: &mut Contents| {
+        c.description["version"] = 5.into();
+        c.description["layers"][0]["dynamic"]["per"] = "block".into();
+    };
+    let message = r#"per is "block", expected tensor or token or group or ggml_q8_0"#;
+    assert_eq!(error(&good, &unknown), message);
+    // Other inputs have no groups, and older versions no such inputs.
+    let older = |c: &mut Contents| c.description["version"] = 5.into();
+    assert_eq!(error(&good, &older), "version 5 of the format, expected 6");
+    let of_token = |c: &mut Contents| {
+        c.description["version"] = 5.into();
+        c.description["layers"][0]["dynamic"]["per"] = "token".into();
+    };
+    assert_eq!(error(&good, &of_token), r#"group is "64", expected none beside "token""#);
+}
+
+#[test]
 fn other_forms_have_neither_minimums_nor_parts() {
     let float = Contents::of(&layers_to_bytes(&Linear::from(linear("fc", 2, 16))).unwrap());
     for (field, value) in [("minimums", true.into()), ("part", serde_json::Value::from(16))] {

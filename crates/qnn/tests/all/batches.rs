@@ -59,7 +59,13 @@ fn rows_that_share_a_scale_share_it_whatever_the_threads() {
     let fixed = StaticLinear::quantize(b, input, &WeightConfig::default(), kernel).unwrap();
     let weight_only = WeightOnlyLinear::quantize(c, &WeightConfig::default(), kernel).unwrap();
     let pools = [2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
-    let models: [Vec<Linear>; 4] = [
+    let in_groups = |float: &FloatLinear, activations, bits| {
+        let weights = WeightConfig::with_bits(bits).unwrap().in_groups_of(32);
+        Linear::from(DynamicLinear::quantize(float, activations, &weights, kernel).unwrap())
+    };
+    let per_group = Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 32 };
+    let models: [Vec<Linear>; 5] = [
+        vec![in_groups(a, Dynamic::GgmlQ8_0, 4), in_groups(b, per_group, 8)],
         vec![dynamic(a, onnx)],
         vec![dynamic(a, Dynamic::default()), dynamic(b, symmetric), dynamic(c, Dynamic::default())],
         vec![dynamic(a, symmetric), fixed.into(), weight_only.into(), dynamic(d, onnx)],

@@ -187,6 +187,31 @@ fn groups_that_no_layer_can_have_are_refused() {
         let error = DynamicLinear::quantize(&float, Dynamic::default(), &groups, kernel).unwrap_err();
         assert_eq!(error.to_string(), text);
     }
+    let per_channel = WeightConfig::default();
+    let blocks = WeightConfig::with_bits(4).unwrap().in_groups_of(32);
+    let in_groups = |scheme, group_len| Dynamic::PerGroup { scheme, group_len };
+    for (activations, weights, text) in [
+        (
+            Dynamic::GgmlQ8_0,
+            per_channel,
+            "activations in groups of 32 are multiplied by weights in groups (gemm_scaled, gemm_scaled_rows), not by weights with a scale for each channel",
+        ),
+        (Dynamic::GgmlQ8_0, groups, "activations in groups of 32, but weights in groups of 16 along k"),
+        (
+            in_groups(Scheme::weights_i8(), 24),
+            blocks,
+            "activations in groups of 24 along k; their length must be a multiple of 16",
+        ),
+        (
+            in_groups(Scheme::activations_u8(), 32),
+            blocks,
+            "groups of activations must have the same zero point, as symmetric schemes have, not those of Affine { range: ExtendedToZero } with SubnormalIsOne",
+        ),
+    ] {
+        let error = DynamicLinear::quantize(&float, activations, &weights, kernel).unwrap_err();
+        assert_eq!(error.to_string(), text);
+        assert!(matches!(error, LayerError::Activations(_)));
+    }
     let nibbles = PackedNibbles::from_nk(MatRef::new(&[7; 40], 1, 40).unwrap(), kernel).unwrap();
     let weights = ScaledWeights::of_nibbles(nibbles, WeightScales::per_channel(&[0.5])).unwrap();
     let error = DynamicLinear::from_weights(weights, Some(vec![f32::NAN]), Dynamic::default()).unwrap_err();

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use proptest::prelude::*;
-use qcore::{ActivationFunction, QParams, Range, Scheme, dequantize_acc, group_term, sum_group_terms};
+use qcore::{ActivationFunction, GgmlQ8_0, Range, Scheme, dequantize_acc, group_term, sum_group_terms};
 use qkernels::{Dynamic, Kernel, MatMut, MatRef, StoredFloat, Threads};
 use qnn::{DynamicLinear, FloatLinear, Linear, LinearWorkspace, StaticLinear, WeightConfig};
 
@@ -35,7 +35,9 @@ fn scalar_static(layer: &StaticLinear, x: &[f32]) -> Vec<f32> {
     acc.into_iter().enumerate().map(value).collect()
 }
 
-fn scalar_dynamic(layer: &DynamicLinear, params: &QParams, x: &[f32]) -> Vec<f32> {
+/// `values` are those of the whole batch.
+fn scalar_dynamic(layer: &DynamicLinear, values: &[f32], x: &[f32]) -> Vec<f32> {
+    let (distances, row_scales) = quantized(layer.activations(), values, x);
     let (codes, scales, k) = (layer.weights().unpack(), layer.weights().scales(), layer.k());
     let (group_len, groups) = (layer.weights().group_len(), scales.len() / layer.n());
     let zero_points = layer.weights().zero_points();
@@ -44,15 +46,38 @@ fn scalar_dynamic(layer: &DynamicLinear, params: &QParams, x: &[f32]) -> Vec<f32
             let sum = (g * group_len..((g + 1) * group_len).min(k)).map(|at| {
                 let zero_point = zero_points.as_ref().map_or(0, |all| all[channel * groups + g]);
                 let w = i64::from(codes[channel * k + at]) - i64::from(zero_point);
-                i64::from(params.quantize(x[at]) - params.zero_point()) * w
+                distances[at] * w
             });
             let sum = i32::try_from(sum.sum::<i64>()).expect("the layer was proven");
-            group_term(params.scale(), scales[channel * groups + g], sum)
+            group_term(row_scales[g.min(row_scales.len() - 1)], scales[channel * groups + g], sum)
         });
         let y = sum_group_terms(terms);
         relu(layer.activation(), layer.bias().map_or(y, |bias| y + bias[channel]))
     };
     (0..layer.n()).map(value).collect()
+}
+
+/// The distances of a row's codes from the zero point, and the scales of its groups or the one that
+/// it has.
+fn quantized(how: &Dynamic, values: &[f32], x: &[f32]) -> (Vec<i64>, Vec<f32>) {
+    let of_group = |group: &[f32]| -> (Vec<i64>, f32) {
+        let scheme = match how {
+            Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) | Dynamic::PerGroup { scheme, .. } => {
+                scheme
+            }
+            _ => {
+                let block = GgmlQ8_0::of(group);
+                return (group.iter().map(|&x| block.quantize(x).into()).collect(), block.scale());
+            }
+        };
+        let of = if matches!(how, Dynamic::PerTensor(_)) { values } else { group };
+        let params = scheme.choose(Range::of(of).unwrap()).unwrap();
+        let distance = |&x: &f32| i64::from(params.quantize(x) - params.zero_point());
+        (group.iter().map(distance).collect(), params.scale())
+    };
+    let (distances, scales): (Vec<_>, Vec<_>) =
+        x.chunks(how.group_len().unwrap_or(x.len())).map(of_group).unzip();
+    (distances.concat(), scales)
 }
 
 /// What `forward` gives for `x` in the type `F`, as bits of the values in f32.
@@ -74,17 +99,7 @@ fn check<F: StoredFloat>(layer: &Linear, x: &[f32], m: usize, pool: &rayon::Thre
     let rows = || rounded.chunks_exact(layer.k());
     let expected: Vec<f32> = match layer {
         Linear::Static(layer) => rows().flat_map(|row| scalar_static(layer, row)).collect(),
-        Linear::Dynamic(layer) => {
-            let whole = |scheme: &Scheme| scheme.choose(Range::of(&rounded).unwrap()).unwrap();
-            let params: Vec<_> = match layer.activations() {
-                Dynamic::PerTensor(scheme) => vec![whole(scheme); m],
-                Dynamic::PerToken(scheme) => {
-                    rows().map(|row| scheme.choose(Range::of(row).unwrap()).unwrap()).collect()
-                }
-                _ => unreachable!("no other granularity"),
-            };
-            rows().zip(&params).flat_map(|(row, params)| scalar_dynamic(layer, params, row)).collect()
-        }
+        Linear::Dynamic(layer) => rows().flat_map(|row| scalar_dynamic(layer, &rounded, row)).collect(),
         _ => unreachable!("integer layers only"),
     };
     let expected: Vec<u32> = expected.iter().map(|&y| F::narrow(y).widen().to_bits()).collect();
@@ -137,6 +152,13 @@ proptest! {
             let mut layers: Vec<Linear> =
                 vec![StaticLinear::quantize(&float, input, &weights, kernel).unwrap().into()];
             let weights = group_len.map_or(weights, |len| weights.in_groups_of(len));
+            if let Some(group_len) = group_len {
+                let how = Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len };
+                layers.push(DynamicLinear::quantize(&float, how, &weights, kernel).unwrap().into());
+                let blocks = weights.in_groups_of(GgmlQ8_0::BLOCK_LEN);
+                let how = Dynamic::GgmlQ8_0;
+                layers.push(DynamicLinear::quantize(&float, how, &blocks, kernel).unwrap().into());
+            }
             layers.extend(
                 dynamic.map(|how| DynamicLinear::quantize(&float, how, &weights, kernel).unwrap().into()),
             );

@@ -158,6 +158,34 @@ fn weights_whose_zero_points_are_no_codes_are_refused() {
 }
 
 #[test]
+fn groups_of_the_input_are_saved() {
+    let (float, i8s) = (linear("fc", 3, 40), Scheme::weights_i8());
+    let x: Vec<f32> = (0..40).map(|i| (i as f32).cos()).collect();
+    let seven_bits = Scheme { codes: CodeRange::unsigned(7).unwrap(), ..i8s };
+    let per_group = |scheme, group_len| Dynamic::PerGroup { scheme, group_len };
+    let head = "{\"per\":\"group\",\"scheme\":";
+    for (dynamic, group_len, expected) in [
+        (Dynamic::GgmlQ8_0, 32, "\"dynamic\":{\"per\":\"ggml_q8_0\"}".to_owned()),
+        (per_group(i8s, 16), 16, format!("{head}\"weights_i8\",\"group\":16}}")),
+        (per_group(seven_bits, 32), 32, format!("{head}{{\"codes\":[0,127],")),
+        // A single group, however long.
+        (per_group(i8s, 64), 48, format!("{head}\"weights_i8\",\"group\":64}}")),
+    ] {
+        for bits in [8, 4] {
+            let config = WeightConfig::with_bits(bits).unwrap().in_groups_of(group_len);
+            let layer = DynamicLinear::quantize(&float, dynamic, &config, kernel()).unwrap().into();
+            let bytes = layers_to_bytes(&layer).unwrap();
+            let text = description(&bytes);
+            assert!(text.contains(&expected) && text.contains("\"version\":6,"), "{text}");
+            let restored = saved(&layer);
+            assert_eq!(dynamic_of(&restored), dynamic);
+            assert!(same(&run(&restored, &x), &run(&layer, &x)));
+            assert!(layers_to_bytes(&restored).unwrap() == bytes);
+        }
+    }
+}
+
+#[test]
 fn presets_keep_their_names() {
     let presets = [
         ("weights_i8", Scheme::weights_i8()),

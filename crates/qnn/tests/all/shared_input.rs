@@ -29,6 +29,12 @@ fn forms(name: &str, n: usize, kernel: Kernel) -> Vec<Linear> {
         scaled(Dynamic::default(), &four_bits),
         scaled(Dynamic::PerToken(Scheme::weights_i8()), &groups),
         scaled(Dynamic::PerTensor(Scheme::activations_u8()), &four_bits.in_groups_of(16)),
+        scaled(Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 16 }, &groups),
+        scaled(
+            Dynamic::PerGroup { scheme: Scheme::weights_i8(), group_len: 16 },
+            &four_bits.in_groups_of(16),
+        ),
+        scaled(Dynamic::GgmlQ8_0, &four_bits.in_groups_of(32)),
         dynamic(Dynamic::default()),
         dynamic(Dynamic::PerToken(Scheme::weights_i8())),
         dynamic(Dynamic::PerTensor(Scheme::activations_u8())),

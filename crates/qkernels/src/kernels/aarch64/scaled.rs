@@ -10,7 +10,7 @@ macro_rules! scaled_body {
     ($features:literal, $($V:literal: $(($M:literal, $U:literal))+),+) => {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
-            match (tile.columns / vec128::LANES, tile.factors.len()) {
+            match (tile.columns / vec128::LANES, tile.rows) {
                 $($(($V, $M) => scaled::<$M, $V, $U>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
             }
@@ -63,8 +63,9 @@ macro_rules! scaled_body {
                 if has_minimums {
                     minimums = vec128::load_floats::<V>(tile.minimums, g * nr);
                 }
+                let factors = &tile.factors[g * tile.factor_stride..][..M];
                 for i in 0..M {
-                    let of_row = vec128::splat(tile.factors[i]);
+                    let of_row = vec128::splat(factors[i]);
                     // The values of the row, times the minimums of parts.
                     let mut values = [vec128::zero(); V];
                     if has_minimums {

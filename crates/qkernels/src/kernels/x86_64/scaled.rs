@@ -21,7 +21,7 @@ macro_rules! scaled_body {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
             let in_parts = !tile.minimums.is_empty() || !tile.part_scales.is_empty();
-            match (tile.columns / LANES, tile.factors.len()) {
+            match (tile.columns / LANES, tile.rows) {
                 $($(($V, $M) if in_parts => scaled_parts::<$M, $V>(tile),)+)+
                 $($(($V, $M) => scaled::<$M, $V>(tile),)+)+
                 (vectors, rows) => unreachable!("no tile has {rows} rows and {vectors} vectors"),
@@ -43,15 +43,13 @@ macro_rules! scaled_body {
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
             let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
-            let mut factors = [0.0; M];
-            factors.copy_from_slice(&tile.factors[..M]);
             // What a form adds is the same for all rows, and so is the only zero point there is.
             let origins = tile.origins;
             let same_origins = origins[..M].iter().all(|&origin| origin == origins[0]);
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut first) = (0, 0);
+            let (mut start, mut first, mut first_factor) = (0, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 // Before there are sums, which would make way for what a choice between two forms
@@ -99,6 +97,7 @@ macro_rules! scaled_body {
                         }
                     }
                 }
+                let factors = &tile.factors[first_factor..][..M];
                 for i in 0..M {
                     let of_row = $isa::splat(factors[i]);
                     for v in 0..V {
@@ -108,6 +107,7 @@ macro_rules! scaled_body {
                     }
                 }
                 (start, first) = (end, first + tile.nr);
+                first_factor += tile.factor_stride;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
@@ -122,14 +122,20 @@ macro_rules! scaled_parts_body {
         #[target_feature(enable = $features)]
         fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
             // One or two rows leave registers for all columns at once.
-            if M <= 2 { scaled_columns::<M, V>(tile) } else { scaled_columns::<M, 1>(tile) }
+            match (M <= 2, tile.factor_stride == 0) {
+                (true, true) => scaled_columns::<M, V, false>(tile),
+                (true, false) => scaled_columns::<M, V, true>(tile),
+                (false, true) => scaled_columns::<M, 1, false>(tile),
+                (false, false) => scaled_columns::<M, 1, true>(tile),
+            }
         }
 
         /// M rows of weights with minimums or parts, W vectors of columns at a time: the sums of a
         /// part and those of its group wait in registers for each other, so there are few of each.
+        /// GROUPED if rows have a scale for each group.
         #[inline(never)] // as in `tile_body`
         #[target_feature(enable = $features)]
-        fn scaled_columns<const M: usize, const W: usize>(tile: &mut ScaledTile<'_>) {
+        fn scaled_columns<const M: usize, const W: usize, const GROUPED: bool>(tile: &mut ScaledTile<'_>) {
             let (steps, nr, vectors) = (tile.steps, tile.nr, tile.columns / LANES);
             let rows = rows_apart::<M>(tile.a, tile.a_stride, 4 * steps);
             let mut a: [&[[u8; 4]]; M] = [&[]; M];
@@ -137,8 +143,8 @@ macro_rules! scaled_parts_body {
                 a[i] = &rows[i].as_chunks::<4>().0[..steps];
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
-            let mut factors = [0.0; M];
-            factors.copy_from_slice(&tile.factors[..M]);
+            let mut same = [0.0; M];
+            same.copy_from_slice(&tile.factors[..M]);
             let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
             results.fill([-0.0; LANES]);
@@ -148,6 +154,7 @@ macro_rules! scaled_parts_body {
             while group < steps {
                 let end = steps.min(group + tile.group_steps);
                 let parts = first_part..first_part + (end - group).div_ceil(tile.part_steps);
+                let factors = if GROUPED { &tile.factors[g * tile.factor_stride..][..M] } else { &same[..] };
                 // A group's weights are in L1 after the first of these.
                 for first in (0..vectors).step_by(W) {
                     let entries = g * nr + first * LANES..g * nr + (first + W) * LANES;

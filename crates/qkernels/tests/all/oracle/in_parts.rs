@@ -1,7 +1,7 @@
 //! Layers whose weights have minimums, or groups in parts, and the results that their products must
 //! have.
 
-use qcore::{Range, group_term, group_term_with_minimum, sum_group_terms};
+use qcore::{GgmlQ8_0, Range, group_term, group_term_with_minimum, sum_group_terms};
 use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScales};
 
 use super::{Noise, codes_of, pack, perhaps_f16};
@@ -143,15 +143,10 @@ impl Layer {
 
     /// The integer product by its definition, with the bias.
     pub(crate) fn expected(&self, x: &[f32], how: Dynamic) -> Vec<u32> {
-        let range = |values: &[f32]| Range::of_finite(values).unwrap_or_default();
-        let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = how else { unreachable!() };
         let (len, groups) = (self.group_len.unwrap_or(self.k.max(1)), self.groups());
         let mut y = Vec::new();
         for row in x.chunks(self.k) {
-            let of = if matches!(how, Dynamic::PerTensor(_)) { x } else { row };
-            let params = scheme.choose(range(of)).unwrap();
-            let zero_point = i64::from(params.zero_point());
-            let a: Vec<i64> = row.iter().map(|&x| i64::from(params.quantize(x)) - zero_point).collect();
+            let (a, row_scales) = quantized(row, x, how);
             for j in 0..self.n {
                 let term = |g: usize| {
                     let (mut sum, mut of_minimums) = (0, 0);
@@ -161,7 +156,7 @@ impl Layer {
                         of_minimums += part_minimum * a;
                     }
                     let sum = i32::try_from(sum).unwrap();
-                    let (scale, at) = (params.scale(), j * groups + g);
+                    let (scale, at) = (row_scales[g.min(row_scales.len() - 1)], j * groups + g);
                     match &self.minimums {
                         None => group_term(scale, self.scales[at], sum),
                         Some(minimums) => {
@@ -204,4 +199,29 @@ impl Layer {
         let value = w as f32 * (self.scales[group] * part_scale as f32);
         self.minimums.as_ref().map_or(value, |of| value + of[group] * part_minimum as f32)
     }
+}
+
+/// The codes of a row less their zero points, and the scales of its groups, or the one that it has.
+/// `all` are the values of all rows.
+fn quantized(row: &[f32], all: &[f32], how: Dynamic) -> (Vec<i64>, Vec<f32>) {
+    let mut codes = Vec::new();
+    let mut scales = Vec::new();
+    for group in row.chunks(how.group_len().unwrap_or(row.len())) {
+        match how {
+            Dynamic::GgmlQ8_0 => {
+                let block = GgmlQ8_0::of(group);
+                scales.push(block.scale());
+                codes.extend(group.iter().map(|&x| i64::from(block.quantize(x))));
+            }
+            Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) | Dynamic::PerGroup { scheme, .. } => {
+                let of = if matches!(how, Dynamic::PerTensor(_)) { all } else { group };
+                let params = scheme.choose(Range::of_finite(of).unwrap_or_default()).unwrap();
+                scales.push(params.scale());
+                let distance = |&x: &f32| i64::from(params.quantize(x) - params.zero_point());
+                codes.extend(group.iter().map(distance));
+            }
+            _ => unreachable!("all there are"),
+        }
+    }
+    (codes, scales)
 }

@@ -5,8 +5,8 @@ pub(crate) mod weights;
 
 use qcore::{ActivationFunction, CodeRange, Float, Kind, QParams};
 use qkernels::{
-    DequantizeTo, Dynamic, Kernel, MatMut, MatRef, QuantizedRows, ScaledWeights, Scales, StoredFloat,
-    Threads, gemm_dynamic, gemm_rows, gemm_scaled, gemm_scaled_rows,
+    DequantizeTo, Dynamic, DynamicError, Kernel, MatMut, MatRef, QuantizedRows, ScaledWeights, Scales,
+    StoredFloat, Threads, gemm_dynamic, gemm_rows, gemm_scaled, gemm_scaled_rows,
 };
 
 use self::weights::DynamicWeights;
@@ -23,10 +23,11 @@ use crate::layer::weight_codes::{
 };
 use crate::layer::workspace::LinearWorkspace;
 
-/// An integer layer that needs no calibration: it finds a scale for each token, or one for all, in
-/// the values at hand, and quantizes rows while they are packed for the kernel. `y = f32(acc) *
-/// (x_scale * w_scale) + bias`. Weights have 8 or 4 bits and a scale for each channel, or for each
-/// group of k; then y is the sum of such terms ([`qkernels::gemm_scaled`]).
+/// An integer layer that needs no calibration: it finds a scale for each token, for each group of k
+/// of it, or one for all, in the values at hand, and quantizes rows while they are packed for the
+/// kernel. `y = f32(acc) * (x_scale * w_scale) + bias`. Weights have 8 or 4 bits and a scale for
+/// each channel, or for each group of k; then y is the sum of such terms
+/// ([`qkernels::gemm_scaled`]).
 ///
 /// Construction proves that the int32 sums cannot overflow, whatever the input.
 ///
@@ -75,8 +76,8 @@ impl DynamicLinear {
     /// Makes a layer of `parts`, packed for `kernel`.
     ///
     /// # Errors
-    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, or the sums of a channel
-    /// could leave int32.
+    /// [`LayerError`] if lengths disagree, a scale or bias is unusable, activations have a scale
+    /// for each group, or the sums of a channel could leave int32.
     pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
@@ -95,8 +96,11 @@ impl DynamicLinear {
         }
         check_bias(bias.as_deref(), n)?;
         let activation = activation.check()?;
+        if let Some(group_len) = activations.group_len() {
+            return Err(DynamicError::Groups { group_len }.into());
+        }
         let largest_input = largest_input(&activations)?;
-        let codes = pack(weight, weight_zero_points.as_deref(), codes_of(&activations), kernel)?;
+        let codes = pack(weight, weight_zero_points.as_deref(), activations.codes(), kernel)?;
         codes.check_accumulators(largest_input, None)?;
         let head = Head { name, n, k, activation };
         let weights = DynamicWeights::PerChannel { codes, scales: weight_scales };
@@ -108,8 +112,9 @@ impl DynamicLinear {
     /// then ([`ScaledWeights::for_activations`]).
     ///
     /// # Errors
-    /// [`LayerError`] if n or k is 0, the bias does not have n values, or one is not finite, or the
-    /// sums of a group could leave int32.
+    /// [`LayerError`] if n or k is 0, the bias does not have n values, or one is not finite, the
+    /// groups of activations are not those of the weights ([`ScaledWeights::check_activations`]),
+    /// or the sums of a group could leave int32.
     pub fn from_weights(
         weights: ScaledWeights,
         bias: Option<Vec<f32>>,
@@ -118,6 +123,7 @@ impl DynamicLinear {
         let (n, k) = (weights.n(), weights.k());
         check_shape(n, k)?;
         check_bias(bias.as_deref(), n)?;
+        weights.check_activations(activations)?;
         weights.check_accumulators(largest_input(&activations)?)?;
         let weights = DynamicWeights::Scaled(weights.for_activations(activations));
         Ok(Self { head: Head::unnamed(n, k), weights, bias, activations })
@@ -127,8 +133,8 @@ impl DynamicLinear {
     /// those of at most 4 bits are packed two to a byte. The bias stays as it is.
     ///
     /// # Errors
-    /// [`LayerError`] if the scheme's codes are not in i8, or values are so extreme that scales
-    /// leave f32.
+    /// [`LayerError`] if the scheme's codes are not in i8, the groups of activations are not those
+    /// of the weights, or values are so extreme that scales leave f32.
     pub fn quantize(
         layer: &FloatLinear,
         activations: Dynamic,
@@ -175,9 +181,9 @@ impl DynamicLinear {
     }
 
     /// Whether all rows of the input share a scale. Variants of `Dynamic` that are added later may
-    /// do that too.
+    /// do that, too.
     pub(crate) fn shares_a_scale(&self) -> bool {
-        !matches!(self.activations, Dynamic::PerToken(_))
+        !matches!(self.activations, Dynamic::PerToken(_) | Dynamic::PerGroup { .. } | Dynamic::GgmlQ8_0)
     }
 
     /// Bytes in memory: packed weights with their sums, scales and bias.
@@ -193,8 +199,9 @@ impl DynamicLinear {
     /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
     /// (m, n). Input and output may each be f32, f16 or bf16.
     ///
-    /// Per token, a row has the same bits whatever the batch; per tensor, rows share a scale.
-    /// Neither depends on the threads or the kernel. With a kept workspace nothing is allocated.
+    /// Per token and per group, a row has the same bits whatever the batch; per tensor, rows share
+    /// a scale. Neither depends on the threads or the kernel. With a kept workspace nothing is
+    /// allocated.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale
@@ -252,27 +259,19 @@ impl DynamicLinear {
     }
 }
 
-/// The codes that activations are quantized to.
-fn codes_of(activations: &Dynamic) -> CodeRange {
-    match activations {
-        Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) => scheme.codes,
-        // Variants that are added later may need any codes.
-        _ => CodeRange::U8,
-    }
-}
-
 /// How far a code can be from its zero point, whatever the values at hand.
 fn largest_input(activations: &Dynamic) -> Result<u32, LayerError> {
-    let (Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme)) = activations else {
-        return Ok(u32::MAX);
-    };
-    let codes = scheme.codes;
+    let codes = activations.codes();
     if ![CodeRange::U8, CodeRange::I8].iter().any(|range| range.contains_range(codes)) {
         return Err(LayerError::Codes { operand: "activations", min: codes.min(), max: codes.max() });
     }
-    Ok(match scheme.kind {
-        Kind::Symmetric { .. } => codes.largest_distance(codes.middle()),
-        // The zero point may be any code.
-        _ => codes.largest_distance(codes.min()),
-    })
+    let symmetric = match activations {
+        Dynamic::PerTensor(scheme) | Dynamic::PerToken(scheme) | Dynamic::PerGroup { scheme, .. } => {
+            matches!(scheme.kind, Kind::Symmetric { .. })
+        }
+        Dynamic::GgmlQ8_0 => true,
+        _ => false,
+    };
+    // Else the zero point may be any code.
+    Ok(codes.largest_distance(if symmetric { codes.middle() } else { codes.min() }))
 }

@@ -94,8 +94,9 @@ fn add_terms<const M: usize>(
         }
     }
     let scales = vec128::load_floats::<V>(tile.scales, g * NIBBLE_COLUMNS);
+    let factors = &tile.factors[g * tile.factor_stride..][..M];
     for i in 0..M {
-        let of_row = vec128::splat(tile.factors[i]);
+        let of_row = vec128::splat(factors[i]);
         for v in 0..V {
             let term = vec128::scale(sums[i][v], vec128::multiply(of_row, scales[v]));
             vec128::add_term(&mut y[i][v], term);
@@ -110,7 +111,7 @@ macro_rules! nibbles_body {
     ($features:literal, $($M:literal)+) => {
         #[target_feature(enable = $features)]
         fn run(tile: &mut NibbleTile<'_>) {
-            match tile.factors.len() {
+            match tile.rows {
                 $($M => body::<$M>(tile),)+
                 rows => unreachable!("no tile has {rows} rows"),
             }

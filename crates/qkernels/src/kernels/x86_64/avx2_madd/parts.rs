@@ -32,8 +32,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
     }
     let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
     let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
-    let mut factors = [0.0; M];
-    factors.copy_from_slice(&tile.factors[..M]);
+    let of_all = &tile.factors[..M];
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let (mut start, mut part, mut g) = (0, 0, 0);
@@ -46,6 +45,8 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
         if has_minimums {
             minimums = vec256::load_floats::<V>(tile.minimums, g * nr);
         }
+        let factors =
+            if tile.factor_stride == 0 { of_all } else { &tile.factors[g * tile.factor_stride..][..M] };
         let first_part = part;
         let mut acc = [[vec256::zero(); V]; M];
         while start < end {

@@ -34,7 +34,7 @@ fn run(tile: &mut NibbleTile<'_>) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run_rows<const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
+    match tile.rows {
         1 => body::<1, CORRECTED>(tile),
         2 => body::<2, CORRECTED>(tile),
         3 => body::<3, CORRECTED>(tile),
@@ -59,11 +59,10 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
+    let first = &tile.factors[..M];
     // Which sums those of the high halves are added to.
     let other = usize::from(M <= FEW_ROWS);
     // Adding -0.0 changes nothing.
@@ -102,6 +101,8 @@ fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
                 sums[i] = _mm512_sub_epi32(sums[i], _mm512_set1_epi32(of_rows[i]));
             }
         }
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);
             y[i] = vec512::add_f32s(y[i], vec512::scale(sums[i], factor));

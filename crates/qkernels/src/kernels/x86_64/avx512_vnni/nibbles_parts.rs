@@ -19,32 +19,37 @@ pub(super) const BODY: NibbleParts = NibbleParts { rows: 8, run };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
-        1 => body::<1>(tile),
-        2 => body::<2>(tile),
-        3 => body::<3>(tile),
-        4 => body::<4>(tile),
-        5 => body::<5>(tile),
-        6 => body::<6>(tile),
-        7 => body::<7>(tile),
-        8 => body::<8>(tile),
+    if tile.factor_stride == 0 { run_rows::<false>(tile) } else { run_rows::<true>(tile) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn run_rows<const GROUPED: bool>(tile: &mut NibbleTile<'_>) {
+    match tile.rows {
+        1 => body::<1, GROUPED>(tile),
+        2 => body::<2, GROUPED>(tile),
+        3 => body::<3, GROUPED>(tile),
+        4 => body::<4, GROUPED>(tile),
+        5 => body::<5, GROUPED>(tile),
+        6 => body::<6, GROUPED>(tile),
+        7 => body::<7, GROUPED>(tile),
+        8 => body::<8, GROUPED>(tile),
         rows => unreachable!("no tile has {rows} rows"),
     }
 }
 
-/// M rows.
+/// M rows. GROUPED if they have a scale for each group.
 #[inline(never)] // as in `tile_body`
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
+fn body<const M: usize, const GROUPED: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
     let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
     let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    let mut factors = [0.0; M];
     for i in 0..M {
         a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-        factors[i] = tile.factors[i];
     }
+    let mut same = [0.0; M];
+    same.copy_from_slice(&tile.factors[..M]);
     // Adding -0.0 changes nothing.
     let mut y = [vec512::splat(-0.0); M];
     let (mut start, mut part) = (0usize, 0);
@@ -88,6 +93,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
                 *sum = vec512::subtract_product(*sum, origin, of_columns);
             }
         }
+        let factors = if GROUPED { &tile.factors[g * tile.factor_stride..][..M] } else { &same[..] };
         let mut terms = [vec512::splat(0.0); M];
         for i in 0..M {
             let factor = vec512::multiply(vec512::splat(factors[i]), scales);

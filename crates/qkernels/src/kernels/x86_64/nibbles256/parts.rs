@@ -18,7 +18,7 @@ pub(super) const BODY: NibbleParts = NibbleParts { rows: 6, run };
 fn run(tile: &mut NibbleTile<'_>) {
     let corrected = tile.has_row_terms || !tile.origins.is_empty();
     let short = tile.part_scales.is_empty() && tile.group_steps <= NARROW_STEPS;
-    match (tile.factors.len(), short && !corrected) {
+    match (tile.rows, short && !corrected) {
         (1, true) => short_groups::<1>(tile),
         (2, true) => short_groups::<2>(tile),
         (3, true) => short_groups::<3>(tile),
@@ -42,8 +42,7 @@ fn run(tile: &mut NibbleTile<'_>) {
 #[target_feature(enable = "avx2")]
 fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
-    let mut factors = [0.0; M];
-    factors.copy_from_slice(&tile.factors[..M]);
+    let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let mut start = 0usize;
@@ -57,6 +56,8 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
             add_step::<M>(&mut words, b, &a, step);
         }
         let of_rows = &tile.part_sums.of_part(g, M)[..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         for i in 0..M {
             let (factor, of_row) = (vec256::splat(factors[i]), vec256::splat(of_rows[i] as f32));
             for v in 0..V {
@@ -79,8 +80,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
 #[target_feature(enable = "avx2")]
 fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
-    let mut factors = [0.0; M];
-    factors.copy_from_slice(&tile.factors[..M]);
+    let first = &tile.factors[..M];
     // Adding -0.0 changes nothing.
     let mut y = [[[-0.0f32; LANES]; V]; M];
     let (mut start, mut part) = (0usize, 0);
@@ -124,6 +124,8 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             take_zero_points_off(tile, g, first_part..part, &mut sums);
         }
         take_origins_off(tile, g, &mut sums);
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         if !has_minimums {
             for i in 0..M {
                 let factor = vec256::splat(factors[i]);

@@ -20,7 +20,7 @@ pub(super) fn run(tile: &mut NibbleTile<'_>) {
 
 #[target_feature(enable = "avx2")]
 fn run_rows<const WIDE: bool>(tile: &mut NibbleTile<'_>) {
-    match tile.factors.len() {
+    match tile.rows {
         1 => body::<1, WIDE>(tile),
         2 => body::<2, WIDE>(tile),
         3 => body::<3, WIDE>(tile),
@@ -38,8 +38,7 @@ fn run_rows<const WIDE: bool>(tile: &mut NibbleTile<'_>) {
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
-    let mut factors = [0.0; M];
-    factors.copy_from_slice(&tile.factors[..M]);
+    let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
     let mut wide = [[[0i32; LANES]; V]; M];
     // Adding -0.0 changes nothing.
@@ -74,6 +73,8 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             take_origins_off(tile, g, &mut wide);
         }
         let of_rows = &tile.row_terms[g * tile.term_stride..][..M];
+        let factors =
+            if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         // Two loops, which the compiler unrolls. One with a choice in it, it does not.
         macro_rules! add_terms {
             (|$of_row:ident, $v:ident| $amount:expr) => {
