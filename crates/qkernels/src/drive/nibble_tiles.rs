@@ -63,15 +63,9 @@ impl<S: Source> NibbleProduct<'_, S> {
         ActivationForm::I8.shift(self.a.shift())
     }
 
-    /// Whether rows have more than the values that they stand for.
-    fn has_origins(&self) -> bool {
-        self.shift() != 0 || !self.tokens.zero_points.is_empty()
-    }
-
-    /// What row `i` has more.
+    /// What row `i` has more than the values that it stands for.
     fn origin(&self, i: usize) -> i32 {
-        let zero_points = &self.tokens.zero_points;
-        self.shift() + zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0)
+        self.tokens.origin(self.shift(), i)
     }
 }
 
@@ -155,8 +149,11 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         if all.common_zero_point.is_some() {
             entries.zero_points = &[];
         }
-        let column_terms: &[i32] =
-            if self.has_origins() { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
+        let column_terms: &[i32] = if self.tokens.has_origins(self.shift()) {
+            self.w.column_terms(p, &mut scratch.sums)
+        } else {
+            &[]
+        };
         NibblePanel { lines, entries, column_terms: column_terms.as_chunks().0 }
     }
 

@@ -96,7 +96,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     }
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
-        let has_origins = self.shift() != 0 || !self.tokens.zero_points.is_empty();
+        let has_origins = self.tokens.has_origins(self.shift());
         let sums: &[i32] = if has_origins { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
         let panel = self.w.panel(p, &mut scratch.codes);
         let PanelEntries { scales, minimums, .. } = panel.entries;
@@ -269,8 +269,7 @@ impl<S: Source> ScaledProduct<'_, S> {
 
     /// What row `i` has more than the values that it stands for.
     fn origin(&self, i: usize) -> i32 {
-        let zero_points = &self.tokens.zero_points;
-        self.shift() + zero_points.get(i).or(zero_points.first()).copied().unwrap_or(0)
+        self.tokens.origin(self.shift(), i)
     }
 
     /// Adds the products of some rows and a panel over `steps` groups of kr consecutive k to `acc`.

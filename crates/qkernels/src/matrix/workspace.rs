@@ -76,6 +76,18 @@ impl Tokens {
         (factors, self.factor_stride)
     }
 
+    /// What row `i` has more than the values that it stands for, in a form of rows that adds
+    /// `shift` to codes.
+    #[inline(always)]
+    pub(crate) fn origin(&self, shift: i32, i: usize) -> i32 {
+        shift + self.zero_points.get(i).or(self.zero_points.first()).copied().unwrap_or(0)
+    }
+
+    /// Whether that may be other than 0.
+    pub(crate) fn has_origins(&self, shift: i32) -> bool {
+        shift != 0 || !self.zero_points.is_empty()
+    }
+
     /// The scales of all rows in a group.
     pub(crate) fn factors_from(&self, group: usize) -> &[f32] {
         self.factors.get(group * self.factor_stride..).unwrap_or_default()

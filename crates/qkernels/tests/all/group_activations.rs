@@ -283,6 +283,9 @@ fn what_does_not_fit_is_an_error_and_writes_nothing() {
         let again = gemm_scaled_rows(&rows, &w, &stage, out, Threads::Serial, &mut Workspace::new());
         assert_eq!(again, Err(error));
     }
+    let reversed: Vec<u32> = (0..k as u32).rev().collect();
+    let error = run(&x, groups_of(32), &w.clone().with_input_order(&reversed).unwrap());
+    assert_eq!(error, DynamicError::GroupOrder { group_len: 32 });
     let of_channels = Layer { minimums: None, ..Layer::of_format(&mut noise, (3, k), 4, None, None) };
     let error = run(&x, Dynamic::GgmlQ8_0, &of_channels.packed(kernel));
     assert_eq!(error, DynamicError::GroupMismatch { group_len: 32, of_weights: k });

@@ -246,14 +246,16 @@ fn the_second_product_with_minimums_and_parts_allocates_nothing() {
                 let (w, mut workspace) = (layer.packed(kernel), Workspace::new());
                 // The inputs may be in another order, too.
                 let order: Vec<u32> = (0..k as u32).rev().collect();
-                let w = if m == 1 { w } else { w.with_input_order(&order).unwrap() };
+                let ordered = w.clone().with_input_order(&order).unwrap();
                 let mut multiply = || {
                     let a = MatRef::new(&a, m, k).unwrap();
-                    let out = MatMut::new(&mut y, m, n).unwrap();
-                    weight_only(a, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
-                    let out = MatMut::new(&mut y, m, n).unwrap();
-                    let how = Dynamic::default();
-                    gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    for w in [&w, &ordered] {
+                        let out = MatMut::new(&mut y, m, n).unwrap();
+                        weight_only(a, w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                        let out = MatMut::new(&mut y, m, n).unwrap();
+                        let how = Dynamic::default();
+                        gemm_scaled(a, how, w, &stage, out, Threads::Serial, &mut workspace).unwrap();
+                    }
                     for how in in_groups_of(64) {
                         let out = MatMut::new(&mut y, m, n).unwrap();
                         gemm_scaled(a, how, &w, &stage, out, Threads::Serial, &mut workspace).unwrap();
