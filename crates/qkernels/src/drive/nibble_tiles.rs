@@ -145,10 +145,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
 
     fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
         let lines = self.codes.panel(p);
-        let (all, mut entries) = (self.w.entries(), self.w.entries().panel(p));
-        if all.common_zero_point.is_some() {
-            entries.zero_points = &[];
-        }
+        let entries = self.w.entries().panel(p);
         let column_terms: &[i32] = if self.tokens.has_origins(self.shift()) {
             self.w.column_terms(p, &mut scratch.sums)
         } else {

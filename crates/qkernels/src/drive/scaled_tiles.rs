@@ -252,7 +252,7 @@ impl<S: Source> ScaledProduct<'_, S> {
         sums.clear();
         value_sums.clear();
         let entries = self.w.entries();
-        if !entries.has_zero_points() && !entries.has_minimums() {
+        if !entries.has_zero_points_apart() && !entries.has_minimums() {
             return;
         }
         sums.resize(rows.len() * entries.parts, 0);

@@ -20,7 +20,9 @@ pub(crate) struct Entries {
     pub(crate) part_len: usize,
     pub(crate) parts: usize,
     scales: OwnFloats,
+    /// Empty also where `common_zero_point` says it all.
     zero_points: Vec<i8>,
+    has_zero_points: bool,
     minimums: OwnFloats,
     part_scales: Vec<i8>,
     part_minimums: Vec<i8>,
@@ -56,12 +58,13 @@ pub(crate) struct PanelEntries<'p> {
 
 impl Entries {
     /// Checks and packs the entries of (n, k) weights for panels of `nr` columns. `of_channels` are
-    /// zero points of whole channels, or none.
+    /// zero points of whole channels, or none. `nibbles` says that codes have 4 bits.
     pub(super) fn new(
         (n, k): (usize, usize),
         (kernel, nr): (Kernel, usize),
         scales: WeightScales<'_>,
         of_channels: &[i8],
+        nibbles: bool,
     ) -> Result<Self, ScaleError> {
         let WeightScales { scales, zero_points, group_len, minimums, parts, part_minimums } = scales;
         let per_channel = group_len.is_none();
@@ -121,6 +124,9 @@ impl Entries {
         check_finite("scale", scales, groups, part_scales, group_of_part)?;
         check_finite("minimum", minimums, groups, part_minimums, group_of_part)?;
         let first = zero_points.first().copied().unwrap_or(0);
+        let common_zero_point = zero_points.iter().all(|&of| of == first).then_some(first);
+        // Codes of 4 bits lose it as they are expanded, or their sums do.
+        let apart = common_zero_point.is_none_or(|common| !nibbles && common != 0);
         let largest_of = |parts: &[i8]| parts.iter().map(|part| part.unsigned_abs()).max().unwrap_or(1);
         Ok(Self {
             n,
@@ -129,7 +135,8 @@ impl Entries {
             groups,
             part_len,
             parts: part_count,
-            common_zero_point: zero_points.iter().all(|&of| of == first).then_some(first),
+            common_zero_point,
+            has_zero_points: !zero_points.is_empty(),
             largest: LargestEntries {
                 scale: kernel.vectorize(Largest(scales)),
                 minimum: kernel.vectorize(Largest(minimums)),
@@ -137,7 +144,7 @@ impl Entries {
                 part_minimum: largest_of(part_minimums),
             },
             scales: OwnFloats::new(panels(scales, n, groups, nr)),
-            zero_points: panels(zero_points, n, groups, nr),
+            zero_points: panels(if apart { zero_points } else { &[] }, n, groups, nr),
             minimums: OwnFloats::new(panels(minimums, n, groups, nr)),
             part_scales: panels(part_scales, n, part_count, nr),
             part_minimums: panels(part_minimums, n, part_count, nr),
@@ -171,6 +178,11 @@ impl Entries {
     }
 
     pub(crate) fn has_zero_points(&self) -> bool {
+        self.has_zero_points
+    }
+
+    /// Whether panels have some, as opposed to one that all groups have.
+    pub(crate) fn has_zero_points_apart(&self) -> bool {
         !self.zero_points.is_empty()
     }
 
@@ -207,7 +219,10 @@ impl Entries {
 
     /// As [`scales`](Self::scales), if there are any.
     pub(super) fn zero_points(&self) -> Option<Vec<i8>> {
-        self.has_zero_points().then(|| self.unpacked(|at| self.zero_points[at], self.groups))
+        self.has_zero_points().then(|| {
+            let zero_point = |at: usize| self.zero_points.get(at).copied().or(self.common_zero_point);
+            self.unpacked(|at| zero_point(at).unwrap_or(0), self.groups)
+        })
     }
 
     /// As [`scales`](Self::scales), if there are any.

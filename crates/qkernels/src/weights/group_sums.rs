@@ -55,9 +55,13 @@ impl ScaledWeights {
         // Zero points first.
         for (part, group) in parts {
             let len = all.part_len.min(k - part * all.part_len) as i32;
-            let Some(zero_points) = entries.zero_points.get(group..group + nr) else { break };
+            if !all.has_zero_points() {
+                break;
+            }
             let part_scales = entries.part_scales.get(part * nr..(part + 1) * nr);
-            for (j, &zero_point) in zero_points.iter().enumerate() {
+            for j in 0..nr {
+                let zero_point = entries.zero_points.get(group + j).copied().or(all.common_zero_point);
+                let zero_point = zero_point.unwrap_or(0);
                 let times = part_scales.map_or(1, |of_columns| i32::from(of_columns[j]));
                 let sum = &mut sums[group + j];
                 *sum = sum.wrapping_sub(len.wrapping_mul(zero_point.into()).wrapping_mul(times));

@@ -96,7 +96,8 @@ impl ScaledWeights {
     /// `of_channels` are zero points of whole channels, or none.
     fn combine(codes: Codes, scales: WeightScales<'_>, of_channels: &[i8]) -> Result<Self, ScaleError> {
         let for_panels = (codes.kernel(), codes.panel_columns());
-        let entries = Entries::new(codes.shape(), for_panels, scales, of_channels)?;
+        let nibbles = matches!(codes, Codes::Nibbles(_));
+        let entries = Entries::new(codes.shape(), for_panels, scales, of_channels, nibbles)?;
         Ok(Self { codes, entries, sums: Vec::new(), input_order: Box::default() })
     }
 
@@ -277,11 +278,11 @@ impl ScaledWeights {
             Codes::Bytes(weights) => weights.weight(channel, k).into(),
             Codes::Nibbles(weights) => weights.code(channel, k).into(),
         };
-        let zero_point = entries.zero_points.get(group).copied().map_or(0, i32::from);
+        let zero_point = entries.zero_points.get(group).copied().or(self.entries.common_zero_point);
         let part_scale = entries.part_scales.get(part).copied().map_or(1.0, f64::from);
         let part_minimum = entries.part_minimums.get(part).copied().map_or(1.0, f64::from);
         let (scale, minimum) = (f64::from(entries.scales.at(group)), f64::from(entries.minimums.at(group)));
-        f64::from(code - zero_point) * part_scale * scale + part_minimum * minimum
+        f64::from(code - zero_point.map_or(0, i32::from)) * part_scale * scale + part_minimum * minimum
     }
 
     /// The codes of 8 bits, or those of 4.
@@ -316,15 +317,12 @@ impl ScaledWeights {
     /// Panel `p` as bytes, in groups of [`kr`](Self::kr). Codes of 4 bits are expanded into
     /// `buffer`.
     pub(crate) fn panel<'p>(&'p self, p: usize, buffer: &'p mut Vec<i8>) -> ScaledPanel<'p> {
-        let (mut entries, common) = (self.entries.panel(p), self.entries.common_zero_point);
+        let (entries, common) = (self.entries.panel(p), self.entries.common_zero_point);
         let desc = self.kernel().desc();
         let codes = match &self.codes {
             Codes::Bytes(weights) => weights.panel(p, 0..desc.groups(self.k()) * desc.kr),
             Codes::Nibbles(weights) => {
                 // One that all groups have is taken off on the way.
-                if common.is_some() {
-                    entries.zero_points = &[];
-                }
                 weights.expand(p, common.unwrap_or(0), buffer);
                 &buffer[..self.k().next_multiple_of(QUAD) * NIBBLE_COLUMNS]
             }

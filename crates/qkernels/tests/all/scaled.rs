@@ -298,7 +298,9 @@ fn packed_weights_take_the_bytes_of_their_files_where_f16_holds_the_scales() {
     for (bits, of_block) in [(8, 34), (4, 18)] {
         let codes = vec![5; n * k];
         let codes = MatRef::new(&codes, n, k).unwrap();
-        let packed = |scales: &[f32]| pack_scaled(kernel, bits, codes, Some(32), scales, None);
+        let zero_points = (bits == 4).then(|| vec![8; scales.len()]);
+        let packed =
+            |scales: &[f32]| pack_scaled(kernel, bits, codes, Some(32), scales, zero_points.as_deref());
         let (halves, floats) = (packed(&scales), packed(&vec![0.1; scales.len()]));
         let of_file = n * k / 32 * of_block;
         // Weights of 8 bits keep sums of whole channels, too.
@@ -306,7 +308,7 @@ fn packed_weights_take_the_bytes_of_their_files_where_f16_holds_the_scales() {
         assert!(sums <= 16 * n, "{sums}");
         assert_eq!(halves.bytes(), of_file + sums);
         assert_eq!(floats.bytes(), halves.bytes() + 2 * scales.len());
-        assert_eq!(halves.scales(), scales);
+        assert_eq!((halves.scales(), halves.zero_points()), (scales.clone(), zero_points.clone()));
     }
 }
 
