@@ -1,11 +1,12 @@
-//! `GgufFile`: every layer in every form, then every tensor that is left.
+//! `GgufFile`: every layer in every form, copies of the file with each of them in its place, then
+//! every tensor that is left.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use qcore::{ActivationFunction, Scheme};
 use qkernels::Dynamic;
-use qnn::{GgufFile, CodesForm, GgufValue};
+use qnn::{CodesForm, GgufFile, GgufValue, GgufWriter, Linear};
 use qnn_fuzz::{check_saved, kernel, run};
 
 const FORMS: [CodesForm; 3] =
@@ -27,10 +28,16 @@ fuzz_target!(|bytes: &[u8]| {
                 Ok(layer) => {
                     run(&layer);
                     check_saved(&layer);
+                    check_written(&file, &layer);
                 }
                 Err(_) => assert_eq!(copy.tensors().count(), names.len(), "a failed take changes nothing"),
             }
         }
+    }
+    if let Ok(writer) = GgufWriter::new(&file) {
+        let copy = writer.to_bytes().expect("a copy is written");
+        let copy = GgufFile::parse(&copy).expect("a copy can be read");
+        assert!(copy.tensors().eq(file.tensors()), "a copy has the same tensors");
     }
     for name in names {
         let shape = file.describe(&name).map(|(_, shape)| shape.to_vec());
@@ -40,3 +47,25 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let _ = file.finish();
 });
+
+/// A copy of the file with this layer, if it has a place there, has its codes.
+fn check_written(file: &GgufFile<'_>, layer: &Linear) {
+    let Ok(mut writer) = GgufWriter::new(file) else { return };
+    if writer.replace_layer(layer).is_err() {
+        return;
+    }
+    let bytes = writer.to_bytes().expect("what was accepted is written");
+    let mut copy = GgufFile::parse(&bytes).expect("what was written can be read");
+    let (form, identity) = (CodesForm::WeightOnly, ActivationFunction::Identity);
+    let again = copy.take_linear(layer.name(), form, identity, kernel()).expect("the layer is there");
+    assert_eq!(codes(&again), codes(layer), "what was written is read as it was");
+}
+
+/// The codes of a layer.
+fn codes(layer: &Linear) -> Vec<i8> {
+    match layer {
+        Linear::WeightOnly(layer) => layer.weights().unpack(),
+        Linear::Dynamic(layer) => layer.weights().unpack(),
+        _ => Vec::new(),
+    }
+}

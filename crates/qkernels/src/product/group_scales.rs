@@ -83,8 +83,8 @@ impl ScaledWeights {
     ///
     /// # Errors
     /// [`DynamicError::GroupMismatch`] with both lengths, [`DynamicError::GroupOrder`] if these
-    /// weights have their [inputs in another order](Self::with_input_order), and what else such activations may not be
-    /// ([`Dynamic::PerGroup`]).
+    /// weights have their [inputs in another order](Self::with_input_order), and what else such
+    /// activations may not be ([`Dynamic::PerGroup`]).
     pub fn check_activations(&self, how: Dynamic) -> Result<(), DynamicError> {
         how.check_rows(self.k())?;
         self.check_groups(how.group_len())
