@@ -139,19 +139,19 @@ impl Task for AddPart<'_> {
     }
 }
 
-/// The largest sum of a part has so many values of at most 255.
-const LONGEST_PAIRED: usize = i16::MAX as usize / 255;
-
 /// What minimums multiply: `sums`, `rows` entries for each part, and the same as `pairs` where
-/// minimums of parts multiply them and words hold them.
+/// minimums of parts multiply them and words hold them. No value is farther from 0 than
+/// `largest_value`, which zero points far away may make more than a byte.
 pub(crate) fn part_sums<'t>(
     sums: &'t [i32],
     rows: usize,
     entries: &Entries,
+    largest_value: u32,
     pairs: &'t mut Vec<PartPair>,
 ) -> PartSums<'t> {
     pairs.clear();
-    if entries.has_part_minimums() && entries.part_len <= LONGEST_PAIRED {
+    let largest_sum = u64::from(largest_value).saturating_mul(entries.part_len as u64);
+    if entries.has_part_minimums() && largest_sum <= i16::MAX as u64 {
         for parts in (0..entries.groups).map(|g| entries.parts_of(g)) {
             for part in parts.clone().step_by(2) {
                 let first = &sums[part * rows..][..rows];

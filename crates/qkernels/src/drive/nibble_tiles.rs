@@ -139,7 +139,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             sums,
             value_sums,
         });
-        let part_sums = part_sums(value_sums, rows.len(), entries, pairs);
+        let part_sums = part_sums(value_sums, rows.len(), entries, self.a.largest_distance(), pairs);
         NibbleRows { rows, bytes, stride, terms: sums, part_sums }
     }
 

@@ -91,7 +91,8 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
         let RowScratch { sums, value_sums, pairs, .. } = scratch;
         self.sum_rows(&rows, a, sums, value_sums);
-        let value_sums = part_sums(value_sums, rows.len(), self.w.entries(), pairs);
+        let (entries, largest_value) = (self.w.entries(), self.a.largest_distance());
+        let value_sums = part_sums(value_sums, rows.len(), entries, largest_value, pairs);
         Block { rows, a, row_sums: sums, value_sums }
     }
 

@@ -269,14 +269,14 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
             return None;
         }
         if !self.order.is_empty() {
-            return Some(self.gather());
+            return Some(self.gather(BLOCK));
         }
         self.take(first, self.x.cols() - first)
     }
 
     /// The next block that lies in a single group of `group_len` (1 or more) consecutive values,
-    /// and which group; `None` after the last. A long group may have several blocks. (There is no
-    /// order where there are groups.)
+    /// and which group; `None` after the last. A long group may have several blocks. In another
+    /// order, groups are those of that order.
     #[inline(always)]
     pub(crate) fn next_of_group(&mut self, group_len: usize) -> Option<(usize, &[f32])> {
         let (first, cols) = (self.next, self.x.cols());
@@ -285,6 +285,9 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         }
         let group = first / group_len;
         let len = (group_len - (first - group * group_len)).min(cols - first);
+        if !self.order.is_empty() {
+            return Some((group, self.gather(len)));
+        }
         Some((group, self.take(first, len)?))
     }
 
@@ -310,11 +313,11 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         Some(wide)
     }
 
-    /// The next block of columns in another order.
+    /// The next columns in another order, `most` at most.
     #[inline(always)]
-    fn gather(&mut self) -> &[f32] {
+    fn gather(&mut self, most: usize) -> &[f32] {
         let columns = self.order.get(self.next..).unwrap_or_default();
-        let columns = &columns[..BLOCK.min(columns.len())];
+        let columns = &columns[..BLOCK.min(most).min(columns.len())];
         self.next += columns.len();
         // All are widened at once, which is vector code.
         let mut block = [F::default(); BLOCK];

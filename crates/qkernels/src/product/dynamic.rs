@@ -37,7 +37,9 @@ pub enum Dynamic {
     PerToken(Scheme),
     /// A scale for each row and each group of consecutive k, for products with weights in the same
     /// groups ([`gemm_scaled`](crate::gemm_scaled)). A large value then costs the precision of its
-    /// group alone.
+    /// group alone. Weights with
+    /// [inputs in another order](crate::ScaledWeights::with_input_order) have groups that are none
+    /// of a row, and are refused.
     PerGroup {
         /// How each group is quantized. It must be symmetric, so that all groups have the same zero
         /// point.
@@ -47,7 +49,8 @@ pub enum Dynamic {
         group_len: usize,
     },
     /// A scale for each row and each 32 consecutive k, as ggml quantizes activations for weights of
-    /// its types Q8_0, Q4_0 and Q5_0 ([`qcore::GgmlQ8_0`]): the same codes, and scales of f16.
+    /// its types Q8_0, Q4_0 and Q5_0 ([`qcore::GgmlQ8_0`]): the same codes, and scales of f16. For
+    /// the same weights as [`PerGroup`](Self::PerGroup).
     GgmlQ8_0,
 }
 
@@ -135,7 +138,7 @@ pub enum DynamicError {
     },
     /// Activations in groups, and weights whose k is in another order than the inputs'.
     #[error(
-        "activations in groups of {group_len} along k, but weights with inputs in another order: a scale for each row has no order"
+        "activations in groups of {group_len} along k, but weights with inputs in another order, whose groups are others; one scale for each row, or for all, fits"
     )]
     GroupOrder {
         /// The length of the groups of activations.

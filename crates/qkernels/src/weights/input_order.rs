@@ -8,7 +8,9 @@ impl ScaledWeights {
     /// The same weights, of which column p multiplies input `order[p]`. Groups and parts are those
     /// of the columns as they are packed. Products take their rows as before, in the order of the
     /// inputs, and have the bits of a product whose rows were put in this order beforehand; they do
-    /// that where they copy or quantize a row, so no second matrix is in memory.
+    /// that where they copy or quantize a row, so no second matrix is in memory. Activations with a
+    /// scale for each group are refused
+    /// ([`DynamicError::GroupOrder`](crate::DynamicError::GroupOrder)), but for a single group.
     ///
     /// An order that these weights had before is replaced. One that leaves each input in its place
     /// is not kept.

@@ -64,7 +64,15 @@ fn check<F: Float, Y: Float>(noise: &mut Noise, m: usize, layer: &Layer) {
     let order = shuffled(noise, layer.k);
     let [x, by_hand] = rows::<F>(noise, m, &order);
     let (x, by_hand) = (MatRef::new(&x, m, layer.k).unwrap(), MatRef::new(&by_hand, m, layer.k).unwrap());
-    let how = schemes()[noise.below(4)];
+    let mut how = schemes()[noise.below(4)];
+    // A single group is one in any order.
+    let scheme = Scheme::weights_i8();
+    if layer.group_len.is_none_or(|len| len >= layer.k) && noise.below(2) == 0 {
+        how = match layer.k {
+            ..=32 if noise.below(2) == 0 => Dynamic::GgmlQ8_0,
+            _ => Dynamic::PerGroup { scheme, group_len: layer.k.next_multiple_of(16) },
+        };
+    }
     for kernel in Kernel::available() {
         let plain = layer.packed(kernel);
         let ordered = plain.clone().with_input_order(&order).unwrap();

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use proptest::prelude::*;
-use qcore::{Float, Scheme};
+use qcore::{AffineRange, Float, Kind, Scheme};
 use qkernels::{
     Dynamic, DynamicError, FloatStage, GemmError, Kernel, MatMut, MatRef, ScaleError, ScaledWeights, Threads,
     WeightScales, Workspace, gemm_scaled, weight_only,
@@ -114,6 +114,28 @@ fn formats_of_ggml() {
                 let layer = Layer { zero_points, ..layer };
                 check_integers(&mut noise, m, &layer);
                 check_floats::<f32>(&mut noise, m, &layer);
+            }
+        }
+    }
+}
+
+/// A zero point far from the codes makes values that are no bytes, and sums that words do not hold.
+#[test]
+fn distant_zero_points_of_rows_have_the_bits_of_the_definition() {
+    let mut noise = Noise::new(173);
+    let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
+    let scheme = Scheme { kind, ..Scheme::activations_u8() };
+    for how in [Dynamic::PerToken(scheme), Dynamic::PerTensor(scheme)] {
+        for (bits, m, k) in [(4, 1, 64), (4, 9, 100), (8, 2, 64), (8, 7, 100)] {
+            let mut layer = Layer::of_format(&mut noise, (19, k), bits, Some(64), Some(16));
+            let few = |of: &mut Vec<i8>| of.iter_mut().for_each(|of| *of &= 3);
+            layer.parts.iter_mut().for_each(|(_, parts)| few(parts));
+            layer.part_minimums.iter_mut().for_each(few);
+            let x: Vec<f32> = noise.floats(m * k, 0.5).into_iter().map(|x| 8.0 + x.abs()).collect();
+            let expected = layer.expected(&x, how);
+            for kernel in Kernel::available() {
+                let y = integer_product(&x, how, &layer, &layer.packed(kernel), Threads::Serial);
+                assert_eq!(y, expected, "{kernel}: {m} x {}, {how:?}", layer.form());
             }
         }
     }

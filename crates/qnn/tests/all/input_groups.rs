@@ -119,6 +119,13 @@ fn groups_that_are_none_are_refused_with_numbers() {
     let layout = PackedLayout::PackQuantized { bits: 4, group: Some(16) };
     let error = take(&two, layout, W4A8, kernel).unwrap_err();
     assert_eq!(error, r#"tensor "q.weight_g_idx": input 0 is in group 2, which is none of 0..2"#);
+    // As compressed-tensors says that there is no order.
+    let mut unset = two;
+    unset[3].3 = i64s(&[-1; 32]);
+    assert_eq!(weights(&take(&unset, layout, W4A8, kernel).unwrap()).input_order(), None);
+    unset[3].3 = i64s(&[&[0][..], &[-1; 31]].concat());
+    let error = take(&unset, layout, W4A8, kernel).unwrap_err();
+    assert_eq!(error, r#"tensor "q.weight_g_idx": input 1 is in group -1, which is none of 0..2"#);
 }
 
 /// Weights of 8 bits in groups of 16 whose k is in the reverse order.

@@ -306,15 +306,17 @@ fn what_does_not_fit_is_named() {
         MatMulNBits { scales: &infinite, ..node() },
         r#"layer "q": the scale of group 1 of channel 0 is inf; it must be finite"#,
     );
-    // A zero point that is none has a minimum that is none.
-    for (zero, scale, text) in [(f32::NAN, 1.0, "NaN"), (f32::INFINITY, 1.0, "-inf"), (-1e30, 1e30, "inf")] {
+    for (zero, scale, text) in [
+        (f32::NAN, 1.0, "the zero point of block 1 of channel 1 is NaN"),
+        (f32::INFINITY, 1.0, "the zero point of block 1 of channel 1 is inf"),
+        // A product that is none.
+        (-1e30, 1e30, "the minimum of group 1 of channel 1 is inf"),
+    ] {
         let (mut zeros, mut scales) = ([0.0; 6], [1.0; 6]);
         (zeros[4], scales[4]) = (zero, scale);
         let zero_points = Some(NBitsZeros::Floats(&zeros));
-        fails(
-            MatMulNBits { zero_points, scales: &scales, ..node() },
-            &format!(r#"layer "q": the minimum of group 1 of channel 1 is {text}; it must be finite"#),
-        );
+        let message = format!(r#"layer "q": {text}; it must be finite"#);
+        fails(MatMulNBits { zero_points, scales: &scales, ..node() }, &message);
     }
 }
 

@@ -30,7 +30,7 @@ pub enum PackedLayout {
     /// `pack-quantized` of compressed-tensors: `name.weight_packed` I32 (n, k / codes of a word),
     /// `name.weight_shape` (n, k), `name.weight_scale` (n, groups), and, if they are there,
     /// `name.weight_zero_point` I32 (n / codes of a word, groups) and `name.weight_g_idx` (k), the
-    /// group of each input.
+    /// group of each input, or -1 for all of them where they are in their own order.
     PackQuantized {
         /// Bits of a code.
         bits: u32,
@@ -103,6 +103,9 @@ impl Checkpoint<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// Layers whose inputs are in another order have no activations with a scale for each group
+    /// ([`qkernels::DynamicError::GroupOrder`]).
+    ///
     /// # Errors
     /// [`CheckpointError`] if a tensor is missing or of another type or shape, if the layer has
     /// another tensor, if groups do not fit or do not have their number of inputs, or if the values
@@ -158,7 +161,7 @@ impl Checkpoint<'_> {
         check_shape(n, k).map_err(|error| CheckpointError::of_layer(name, error))?;
         let words = self.take_words(format!("{name}.weight_packed"), [n, k.div_ceil(of_word)], bits)?;
         let groups = self.check_groups(name, n, k, group)?;
-        let order = self.take_input_order(format!("{name}.weight_g_idx"), k, group)?;
+        let order = self.take_input_order(format!("{name}.weight_g_idx"), k, group, Some(-1))?;
         let scales = self.take_scales(name, n, groups)?;
         let zeros = format!("{name}.weight_zero_point");
         let zero_points = match self.file.tensors.contains_key(&zeros) {
@@ -194,7 +197,7 @@ impl Checkpoint<'_> {
             let ones = (0..of_word as u32).fold(0_u32, |ones, i| ones | 1 << (bits * i));
             zeros.words.iter_mut().for_each(|word| *word = word.wrapping_add(ones));
         }
-        let order = self.take_input_order(format!("{name}.g_idx"), k, group)?;
+        let order = self.take_input_order(format!("{name}.g_idx"), k, group, None)?;
         let more = u16::from(kind == GptqZeros::LessOne);
         let zero_points =
             each(n, groups, |j, g| u16::from(zeros.code(g * row + j / of_word, j % of_word)) + more);
@@ -272,12 +275,14 @@ impl Checkpoint<'_> {
     }
 
     /// Takes the tensor that says which group each input is in, if it is there. The order in which
-    /// groups lie side by side, if it is not that of the inputs.
+    /// groups lie side by side, if it is not that of the inputs. `unset` is the group of inputs for
+    /// which the layout names none.
     fn take_input_order(
         &mut self,
         tensor: String,
         k: usize,
         group: Option<usize>,
+        unset: Option<i128>,
     ) -> Result<Option<Vec<u32>>, CheckpointError> {
         if !self.file.tensors.contains_key(&tensor) {
             return Ok(None);
@@ -289,7 +294,11 @@ impl Checkpoint<'_> {
         if found.shape != [k] {
             return Err(TensorFileError::Shape { tensor, expected: vec![k], got: found.shape.clone() }.into());
         }
-        let order = input_order(of_inputs, k, group.unwrap_or(k));
+        let of_inputs: Vec<i128> = of_inputs.collect();
+        if unset.is_some() && of_inputs.iter().all(|&group| Some(group) == unset) {
+            return Ok(None);
+        }
+        let order = input_order(of_inputs.into_iter(), k, group.unwrap_or(k));
         order.map_err(|error| CheckpointError::InputGroups { tensor, error })
     }
 }

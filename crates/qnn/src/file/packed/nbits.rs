@@ -148,7 +148,12 @@ impl<F: Float> MatMulNBits<'_, F> {
             }
             Some(NBitsZeros::Floats(zeros)) => {
                 check("zero_points", scales.len(), zeros.len())?;
-                float_zeros(&widened(zeros), &scales, bits)
+                let zeros = widened(zeros);
+                if let Some((at, zero_point)) = qcore::first_non_finite(&zeros) {
+                    let (layer, channel, block) = (name.to_owned(), at / blocks, at % blocks);
+                    return Err(NBitsError::ZeroPoint { layer, channel, block, zero_point });
+                }
+                float_zeros(&zeros, &scales, bits)
             }
         };
         let codes = each(n, k, |j, p| code(b, j * row, p));

@@ -37,6 +37,20 @@ pub enum NBitsError {
         /// Elements given.
         got: usize,
     },
+    /// A zero point is a float that is not finite.
+    #[error(
+        "layer {layer:?}: the zero point of block {block} of channel {channel} is {zero_point}; it must be finite"
+    )]
+    ZeroPoint {
+        /// The layer.
+        layer: String,
+        /// The output channel.
+        channel: usize,
+        /// Its block.
+        block: usize,
+        /// The zero point.
+        zero_point: f32,
+    },
     /// Inputs are in groups that are not the blocks.
     #[error("layer {layer:?}: g_idx: {error}")]
     InputGroups {
