@@ -135,7 +135,10 @@ impl Operands {
         let codes = bytes(n * k, 1);
         let nibbles: Vec<u8> = codes.iter().map(|code| code & 15).collect();
         let codes: Vec<i8> = codes.into_iter().map(u8::cast_signed).collect();
-        let scales = bytes(n * k.div_ceil(32), 2).into_iter().map(|byte| 1e-3 + f32::from(byte) * 1e-5);
+        // As in files, these are f16.
+        let scales = bytes(n * k.div_ceil(32), 2)
+            .into_iter()
+            .map(|byte| (256.0 + f32::from(byte)) / f32::from(1u16 << 15) / 8.0);
         Ok(Self {
             codes: PackedWeights::from_nk(MatRef::new(&codes, n, k)?, kernel)?,
             nibbles: PackedNibbles::from_nk(MatRef::new(&nibbles, n, k)?, kernel)?,

@@ -156,9 +156,9 @@ impl<'a> WeightScales<'a> {
 
     /// Cuts groups into parts of `part_len` consecutive k, each with an integer that its group's
     /// scale is multiplied by (ggml's Q4_K, Q5_K and Q6_K do). There are `ceil(k / part_len)` for
-    /// each of the n channels, row-major; the last part is as short as the rest of k. A part is a
-    /// multiple of [`GROUP_STEP`] long and divides a group, unless there is a single group, which is
-    /// as long as need be.
+    /// each of the n channels, row-major; the last part is as short as the rest of k. The length of
+    /// a part is a multiple of [`GROUP_STEP`] and divides that of a group, unless there is a single
+    /// group, which is as long as need be.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights, ScaledWeights, WeightScales};

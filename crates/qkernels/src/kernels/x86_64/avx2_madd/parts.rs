@@ -10,6 +10,9 @@ use super::super::vec256;
 use super::steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
 use crate::kernel::scaled_tile::ScaledTile;
 
+/// Up to so many rows, weights are requested ahead of the multiplication: they come from memory.
+const FEW_ROWS: usize = 4;
+
 /// M rows, V vectors of columns.
 #[target_feature(enable = "avx2")]
 pub(super) fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
@@ -62,9 +65,6 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
                 ($b:expr, |$i:ident| $a:expr) => {
                     let mut w = [vec256::zero(); V];
                     for v in 0..V {
-                        if M == 1 && v % 2 == 0 {
-                            prefetch(&$b[v], AHEAD);
-                        }
                         w[v] = load_weights(&$b[v]);
                         if SCALED {
                             w[v] = multiply_words(w[v], &times[v]);
@@ -79,6 +79,9 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
                 };
             }
             for pair in start / 2..stop / 2 {
+                if M <= FEW_ROWS {
+                    prefetch(&b_pairs[pair], AHEAD);
+                }
                 for u in 0..2 {
                     add_step!(b_pairs[pair][u], |i| a_pairs[i][pair][u]);
                 }
