@@ -8,13 +8,13 @@
 use core::arch::x86_64::*;
 
 use super::super::simd::{load_i32x16, prefetch};
-use super::super::tile::rows_apart;
+use super::super::tile::rows_of_steps;
 use super::super::{float512, vec512};
 use super::nibbles_parts;
 use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleBody;
 use crate::kernel::group_floats::GroupFloats;
-use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
+use crate::kernel::nibble_tile::NibbleTile;
 
 pub(super) const BODY: NibbleBody =
     NibbleBody { rows: 12, run, parts: Some(nibbles_parts::BODY), float: Some(float512::BODY) };
@@ -57,11 +57,7 @@ fn run_rows<const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn body<const M: usize, const CORRECTED: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
-    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
-    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    for i in 0..M {
-        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-    }
+    let a = rows_of_steps::<M>(tile);
     let first = &tile.factors[..M];
     // Which sums those of the high halves are added to.
     let other = usize::from(M <= FEW_ROWS);

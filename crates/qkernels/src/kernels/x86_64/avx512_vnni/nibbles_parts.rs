@@ -8,11 +8,11 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use super::super::simd::{load_i8x16_as_i32, load_i32x16, load_two_i8x16_as_i16_pairs, prefetch};
-use super::super::tile::rows_apart;
+use super::super::tile::rows_of_steps;
 use super::super::vec512;
 use super::steps::{self, AHEAD, LANES, halves, multiply_add, of_columns};
 use crate::kernel::desc::NibbleParts;
-use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
+use crate::kernel::nibble_tile::NibbleTile;
 use crate::kernel::part_sums::PartSums;
 
 pub(super) const BODY: NibbleParts = NibbleParts { rows: 8, run };
@@ -43,11 +43,7 @@ fn run_rows<const GROUPED: bool>(tile: &mut NibbleTile<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn body<const M: usize, const GROUPED: bool>(tile: &mut NibbleTile<'_>) {
     let (b, steps) = (tile.b, tile.b.len());
-    let rows = rows_apart::<M>(tile.a, tile.a_stride, NIBBLE_STEP * steps);
-    let mut a: [&[[[u8; 4]; 2]]; M] = [&[]; M];
-    for i in 0..M {
-        a[i] = rows[i].as_chunks::<4>().0.as_chunks::<2>().0;
-    }
+    let a = rows_of_steps::<M>(tile);
     let mut same = [0.0; M];
     same.copy_from_slice(&tile.factors[..M]);
     // Adding -0.0 changes nothing.
