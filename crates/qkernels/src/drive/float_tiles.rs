@@ -9,13 +9,14 @@ use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
 use crate::kernel::float_tile::{FloatTile, PLAIN_ROWS};
+use crate::kernel::nibble_tile::NibbleLine;
 use crate::kernel::token::Kernel;
 use crate::left::rows::staggered;
 use crate::matrix::view::MatRef;
 use crate::matrix::workspace::{PanelScratch, RowScratch};
 use crate::output::stage::FloatStage;
 use crate::weights::entries::Entries;
-use crate::weights::scaled::{ScaledPanel, ScaledWeights};
+use crate::weights::scaled::ScaledWeights;
 
 /// A weight-only product.
 pub(crate) struct FloatProduct<'p, A> {
@@ -78,12 +79,24 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         FloatRows::new((&a, order), kernel, &mut scratch.floats, (entries.part_len, sums))
     }
 
-    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
+    fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
         let PanelScratch { codes, scales, minimums, group_floats, zero_points, .. } = scratch;
-        let ScaledPanel { codes, columns, entries } = self.w.panel(p, codes);
         let (all, nr) = (self.w.entries(), self.w.panel_columns());
-        let mut panel =
-            FloatPanel { codes, columns, scales: &[], zero_points: entries.zero_points, minimums: &[] };
+        // Few rows read codes of 4 bits as they are; for more they are expanded once.
+        let few = self.kernel().desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
+        let (codes, lines) = match self.w.codes() {
+            Err(nibbles) if few.is_some_and(|few| rows <= few.rows) => (&[][..], nibbles.panel(p)),
+            _ => (self.w.panel(p, codes).codes, &[][..]),
+        };
+        let entries = all.panel(p);
+        let mut panel = FloatPanel {
+            codes,
+            lines,
+            columns: self.w.columns(p).0,
+            scales: &[],
+            zero_points: entries.zero_points,
+            minimums: &[],
+        };
         if !all.has_parts() {
             panel.scales = entries.scales.widened(scales);
             panel.minimums = entries.minimums.widened(minimums);
@@ -119,6 +132,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             a_stride: rows.stride,
             rows: tile.len(),
             b: panel.codes,
+            lines: panel.lines,
+            zero_point: self.w.entries().common_zero_point.unwrap_or(0),
             columns: panel.columns,
             groups,
             kr,
@@ -144,6 +159,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
 /// A panel of weights, with an entry for each part where groups have parts.
 pub(crate) struct FloatPanel<'p> {
     codes: &'p [i8],
+    /// As in a tile.
+    lines: &'p [NibbleLine],
     columns: usize,
     scales: &'p [f32],
     /// Empty if all are 0.

@@ -143,7 +143,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         NibbleRows { rows, bytes, stride, terms: sums, part_sums }
     }
 
-    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
+    fn panel<'p>(&'p self, p: usize, _: usize, scratch: &'p mut PanelScratch) -> NibblePanel<'p> {
         let lines = self.codes.panel(p);
         let entries = self.w.entries().panel(p);
         let column_terms: &[i32] = if self.tokens.has_origins(self.shift()) {

@@ -50,8 +50,8 @@ pub(crate) trait Tiles: Sync {
     /// Prepares a block of rows.
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Self::Rows<'r>;
 
-    /// Prepares a panel.
-    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Self::Panel<'p>;
+    /// Prepares a panel for a block of so many rows.
+    fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> Self::Panel<'p>;
 
     /// Computes the sums `y` of the rows `tile` of a block and a panel, row by row with the panel's
     /// padding. `acc` has room for three times as many int32.
@@ -95,7 +95,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
                 let start = |tile: usize| if even { count * tile / tiles } else { count.min(tile * mr) };
                 let rows = product.rows(rows, row_scratch);
                 for p in panels.clone() {
-                    let panel = product.panel(p, panel_scratch);
+                    let panel = product.panel(p, count, panel_scratch);
                     let (columns, used) = product.columns(p);
                     let first_column = (p - part.panels.start) * nr;
                     let bias = stage.bias.map(|bias| &bias[p * nr..p * nr + used]);

@@ -96,7 +96,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         Block { rows, a, row_sums: sums, value_sums }
     }
 
-    fn panel<'p>(&'p self, p: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
+    fn panel<'p>(&'p self, p: usize, _: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
         let has_origins = self.tokens.has_origins(self.shift());
         let sums: &[i32] = if has_origins { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
         let panel = self.w.panel(p, &mut scratch.codes);

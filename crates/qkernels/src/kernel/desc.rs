@@ -198,6 +198,19 @@ pub(crate) struct FloatBody {
     pub(crate) unit: f32,
     /// Runs one tile, as [`FloatTile`] defines it.
     pub(crate) run: unsafe fn(&mut FloatTile<'_>),
+    /// Runs a tile of few rows on weights of 4 bits as they are packed; `None` if they are expanded
+    /// for any number of rows.
+    pub(crate) nibbles: Option<FloatNibbles>,
+}
+
+/// The body of weight-only products for few rows and weights of 4 bits as they are packed, with the
+/// bits of the body for expanded ones. (They are read once then, and come from memory.)
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatNibbles {
+    /// The most rows of a tile.
+    pub(crate) rows: usize,
+    /// Runs a tile whose weights are its `lines`.
+    pub(crate) run: unsafe fn(&mut FloatTile<'_>),
 }
 
 /// A kernel's own body for products of 4-bit weights.

@@ -7,6 +7,7 @@
 //! the same bits whatever the rows beside it.
 
 use crate::cpu::vectorize::Task;
+use crate::kernel::nibble_tile::NibbleLine;
 
 /// One tile: `sums[i][j] = sum_q scale[q][j] * sum_k a[i][k] * (b[k][j] - zero_point[q][j])` over
 /// the scale groups q and the k of each, in f32.
@@ -21,6 +22,11 @@ pub(crate) struct FloatTile<'t> {
     pub(crate) rows: usize,
     /// A packed panel, as for [`Tile`](crate::kernel::strip::Tile).
     pub(crate) b: &'t [i8],
+    /// A panel of 4-bit weights as it is packed, in place of `b`, for bodies that read it; empty
+    /// for others.
+    pub(crate) lines: &'t [NibbleLine],
+    /// The zero point of all its codes, if `zero_points` has none.
+    pub(crate) zero_point: i8,
     /// Columns of the panel.
     pub(crate) columns: usize,
     /// Groups of `kr` consecutive k.

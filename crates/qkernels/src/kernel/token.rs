@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::cpu::detect::{Feature, Features};
 use crate::cpu::vectorize::Task;
-use crate::kernel::desc::KernelDesc;
+use crate::kernel::desc::{FloatBody, KernelDesc};
 use crate::kernel::float_tile::{FloatTile, Plain};
 use crate::kernel::nibble_tile::{NibbleTile, PlainNibbles};
 use crate::kernel::scaled_tile::ScaledTile;
@@ -88,6 +88,10 @@ impl Kernel {
     /// Runs the body of weight-only products on one tile.
     pub(crate) fn run_float(self, tile: &mut FloatTile<'_>) {
         match self.0.float_body(tile.kr) {
+            Some(FloatBody { nibbles: Some(body), .. }) if !tile.lines.is_empty() => {
+                // SAFETY: as for `run`.
+                unsafe { (body.run)(tile) }
+            }
             // SAFETY: as for `run`.
             Some(body) => unsafe { (body.run)(tile) },
             None => self.vectorize(Plain(tile)),

@@ -12,14 +12,20 @@
 use core::arch::x86_64::*;
 
 use super::simd;
-use crate::kernel::desc::FloatBody;
+use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
+use crate::kernel::nibble_tile::NIBBLE_COLUMNS;
 
 /// The body for panels of two k.
-pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2> };
+pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2>, nibbles: None };
 
 /// The body for panels of four k.
-pub(super) const QUADS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<4, 1> };
+pub(super) const QUADS: FloatBody = FloatBody {
+    rows: 3,
+    unit: 1.0,
+    run: run::<4, 1>,
+    nibbles: Some(FloatNibbles { rows: 2, run: run_nibbles }),
+};
 
 /// Columns of a vector.
 const LANES: usize = 8;
@@ -122,6 +128,98 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
                     let w = weights::<AFFINE>(&b[v][h], zero_points[v][h]);
                     for i in 0..M {
                         acc[i][v][h] = _mm256_fmadd_ps(repeat(&a[i][g]), w, acc[i][v][h]);
+                    }
+                }
+            }
+        }
+        let scales = tile.scales[q * tile.nr..].as_chunks().0;
+        for v in 0..V {
+            let scale = load(&scales[first + v]);
+            for i in 0..M {
+                sums[i][v] = _mm256_fmadd_ps(sum_of_columns::<KR>(acc[i][v]), scale, sums[i][v]);
+            }
+        }
+        start = end;
+        if start >= groups {
+            break;
+        }
+    }
+    for i in 0..M {
+        let to = tile.sums[i * tile.columns..].as_chunks_mut().0;
+        for v in 0..V {
+            store(&mut to[first + v], sums[i][v]);
+        }
+    }
+}
+
+/// One or two rows of 4-bit weights as they are packed: the sums of `body` for groups of four k, in
+/// the same order.
+#[target_feature(enable = "avx2,fma")]
+fn run_nibbles(tile: &mut FloatTile<'_>) {
+    match (tile.rows, tile.zero_points.is_empty()) {
+        (1, false) => nibbles::<1, 2, true>(tile, 0),
+        (1, true) => nibbles::<1, 2, false>(tile, 0),
+        (_, affine) => {
+            // Two rows leave registers for one vector of columns.
+            for first in 0..NIBBLE_COLUMNS / LANES {
+                if affine {
+                    nibbles::<2, 1, false>(tile, first);
+                } else {
+                    nibbles::<2, 1, true>(tile, first);
+                }
+            }
+        }
+    }
+}
+
+/// M rows, V vectors of columns from vector `first` on. AFFINE if columns have zero points of their
+/// own; else codes lose the one that all have, while they are bytes. A line is taken apart into
+/// bytes in L1, where extending them is part of the load.
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx2,fma")]
+fn nibbles<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>, first: usize) {
+    const KR: usize = QUARTERS;
+    let groups = tile.groups;
+    let mut sums = [[_mm256_setzero_ps(); V]; M];
+    let common = _mm256_set1_epi8(tile.zero_point);
+    let mut start = 0usize;
+    for q in 0.. {
+        let end = groups.min(start.saturating_add(tile.scale_groups));
+        let mut a: [&[[f32; KR]]; M] = [&[]; M];
+        for i in 0..M {
+            a[i] = &tile.a[i * tile.a_stride..].as_chunks().0[start..end];
+        }
+        let mut zero_points = [[_mm256_setzero_si256(); QUARTERS]; V];
+        if AFFINE {
+            let codes = tile.zero_points[q * tile.nr..].as_chunks().0;
+            for v in 0..V {
+                zero_points[v] = spread::<KR>(&codes[first + v]);
+            }
+        }
+        let mut acc = [[[_mm256_setzero_ps(); QUARTERS]; V]; M];
+        // A group begins with a line. The last one may end amid one.
+        let lines = &tile.lines[start / 2..end.div_ceil(2)];
+        for (l, line) in lines.iter().enumerate() {
+            simd::prefetch(line, AHEAD);
+            let mut halves = [[[0i8; 4 * LANES]; V]; 2];
+            let (vectors, _) = line.as_chunks::<{ 4 * LANES }>();
+            for v in 0..V {
+                let (low, high) =
+                    (simd::low_nibbles(&vectors[first + v]), simd::high_nibbles(&vectors[first + v]));
+                simd::store_i8x32(&mut halves[0][v], _mm256_sub_epi8(low, common));
+                simd::store_i8x32(&mut halves[1][v], _mm256_sub_epi8(high, common));
+            }
+            for (g, half) in (2 * l..end - start).zip(&halves) {
+                let mut x = [_mm256_setzero_ps(); M];
+                for i in 0..M {
+                    x[i] = repeat(&a[i][g]);
+                }
+                for v in 0..V {
+                    for h in 0..KR {
+                        let w = weights::<AFFINE>(&half[v].as_chunks().0[h], zero_points[v][h]);
+                        for i in 0..M {
+                            acc[i][v][h] = _mm256_fmadd_ps(x[i], w, acc[i][v][h]);
+                        }
                     }
                 }
             }

@@ -10,10 +10,15 @@
 use core::arch::x86_64::*;
 
 use super::simd;
-use crate::kernel::desc::FloatBody;
+use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
 
-pub(super) const BODY: FloatBody = FloatBody { rows: 6, unit: (1 << 24) as f32, run };
+pub(super) const BODY: FloatBody = FloatBody {
+    rows: 6,
+    unit: (1 << 24) as f32,
+    run,
+    nibbles: Some(FloatNibbles { rows: 2, run: run_nibbles }),
+};
 
 /// Columns of a vector.
 const LANES: usize = 16;
@@ -133,6 +138,87 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
         for v in 0..V {
             simd::store_f32x16(&mut to[first + v], sums[i][v]);
         }
+    }
+}
+
+/// One or two rows of 4-bit weights as they are packed, whose panels are one vector of columns: the
+/// sums of `body`, in the same order.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn run_nibbles(tile: &mut FloatTile<'_>) {
+    match (tile.rows, tile.zero_points.is_empty()) {
+        (1, true) => nibbles::<1, false>(tile),
+        (1, false) => nibbles::<1, true>(tile),
+        (_, true) => nibbles::<2, false>(tile),
+        (_, false) => nibbles::<2, true>(tile),
+    }
+}
+
+/// M rows. AFFINE if columns have zero points of their own.
+///
+/// A code is a place in a table of sixteen floats, which one register holds: its value, less the
+/// zero point that all codes have. The instruction that looks them up sees four bits of a lane, so a
+/// shift brings them there, and nothing else is to do.
+#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
+    let groups = tile.groups;
+    let values = scaled_codes(&core::array::from_fn(|code| code as i8 - tile.zero_point));
+    let mut sums = [_mm512_setzero_ps(); M];
+    let mut start = 0usize;
+    for q in 0.. {
+        let end = groups.min(start.saturating_add(tile.scale_groups));
+        let mut a: [&[[f32; KR]]; M] = [&[]; M];
+        for i in 0..M {
+            a[i] = &tile.a[i * tile.a_stride..].as_chunks().0[start..end];
+        }
+        let mut zero_points = _mm512_setzero_ps();
+        if AFFINE {
+            zero_points = scaled_codes(&tile.zero_points[q * tile.nr..].as_chunks().0[0]);
+        }
+        let mut acc = [[_mm512_setzero_ps(); KR]; M];
+        // A group begins with a line. The last one may end amid one.
+        let lines = &tile.lines[start / 2..end.div_ceil(2)];
+        for (l, line) in lines.iter().enumerate() {
+            simd::prefetch(line, AHEAD / 2);
+            let pairs = simd::load_i8x64(bytemuck::must_cast_ref(line));
+            macro_rules! add_products {
+                ($g:expr, $t:literal, $codes:expr) => {
+                    let mut w = _mm512_permutexvar_ps($codes, values);
+                    if AFFINE {
+                        w = _mm512_sub_ps(w, zero_points);
+                    }
+                    for i in 0..M {
+                        acc[i][$t] = _mm512_fmadd_ps(_mm512_set1_ps(a[i][$g][$t]), w, acc[i][$t]);
+                    }
+                };
+            }
+            add_products!(2 * l, 0, pairs);
+            add_products!(2 * l, 1, _mm512_srli_epi32::<8>(pairs));
+            add_products!(2 * l, 2, _mm512_srli_epi32::<16>(pairs));
+            add_products!(2 * l, 3, _mm512_srli_epi32::<24>(pairs));
+            if 2 * l + 1 < end - start {
+                add_products!(2 * l + 1, 0, _mm512_srli_epi32::<4>(pairs));
+                add_products!(2 * l + 1, 1, _mm512_srli_epi32::<12>(pairs));
+                add_products!(2 * l + 1, 2, _mm512_srli_epi32::<20>(pairs));
+                add_products!(2 * l + 1, 3, _mm512_srli_epi32::<28>(pairs));
+            }
+        }
+        let scale = &tile.scales[q * tile.nr..].as_chunks().0[0];
+        simd::prefetch(scale, AHEAD / 8);
+        let scale = simd::load_f32x16(scale);
+        for i in 0..M {
+            let [s0, s1, s2, s3] = acc[i];
+            let sum = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
+            sums[i] = _mm512_fmadd_ps(sum, scale, sums[i]);
+        }
+        start = end;
+        if start >= groups {
+            break;
+        }
+    }
+    let to = tile.sums.as_chunks_mut().0;
+    for i in 0..M {
+        simd::store_f32x16(&mut to[i], sums[i]);
     }
 }
 
