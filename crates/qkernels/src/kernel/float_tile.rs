@@ -26,6 +26,7 @@ pub(crate) struct FloatTile<'t> {
     /// for others.
     pub(crate) lines: &'t [NibbleLine],
     /// The zero point of all its codes, if `zero_points` has none.
+    #[allow(dead_code, reason = "targets without a body for `lines` expand them")]
     pub(crate) zero_point: i8,
     /// Columns of the panel.
     pub(crate) columns: usize,
