@@ -156,8 +156,8 @@ fn run_nibbles(tile: &mut FloatTile<'_>) {
 /// M rows. AFFINE if columns have zero points of their own.
 ///
 /// A code is a place in a table of sixteen floats, which one register holds: its value, less the
-/// zero point that all codes have. The instruction that looks them up sees four bits of a lane, so a
-/// shift brings them there, and nothing else is to do.
+/// zero point that all codes have. The instruction that looks them up sees four bits of a lane, so
+/// a shift brings them there, and nothing else is to do.
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
