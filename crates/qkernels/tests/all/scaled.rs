@@ -292,8 +292,8 @@ fn sums_are_kept_where_they_are_of_use() {
 #[test]
 fn packed_weights_take_the_bytes_of_their_files_where_f16_holds_the_scales() {
     let kernel = Kernel::select().unwrap();
-    let (n, k) = (kernel.desc().nr, 256);
-    let scales: Vec<f32> = (0..n * k / 32).map(|at| 0.25 + at as f32 / 2048.0).collect();
+    let (n, k) = (16 * kernel.desc().nr, 256); // whole panels of bytes, and of 4 bits
+    let scales: Vec<f32> = (0..n * k / 32).map(|at| 0.25 + (at % 256) as f32 / 2048.0).collect();
     // Bytes of 32 weights: ggml's Q8_0 and Q4_0, whose blocks have one f16.
     for (bits, of_block) in [(8, 34), (4, 18)] {
         let codes = vec![5; n * k];
