@@ -51,13 +51,10 @@ impl ScaledWeights {
     fn sum_groups(&self, p: usize, sums: &mut [i32]) {
         let (k, nr, all) = (self.k(), self.panel_columns(), self.entries());
         let entries = all.panel(p);
-        let parts = (0..all.parts).map(|part| (part, all.group_of(part) * nr));
         // Zero points first.
-        for (part, group) in parts {
+        let with_zero_points = if all.has_zero_points() { all.parts } else { 0 };
+        for (part, group) in (0..with_zero_points).map(|part| (part, all.group_of(part) * nr)) {
             let len = all.part_len.min(k - part * all.part_len) as i32;
-            if !all.has_zero_points() {
-                break;
-            }
             let part_scales = entries.part_scales.get(part * nr..(part + 1) * nr);
             for j in 0..nr {
                 let zero_point = entries.zero_points.get(group + j).copied().or(all.common_zero_point);

@@ -156,16 +156,16 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
 /// the same order.
 #[target_feature(enable = "avx2,fma")]
 fn run_nibbles(tile: &mut FloatTile<'_>) {
-    match (tile.rows, tile.zero_points.is_empty()) {
-        (1, false) => nibbles::<1, 2, true>(tile, 0),
-        (1, true) => nibbles::<1, 2, false>(tile, 0),
+    match (tile.rows, !tile.zero_points.is_empty()) {
+        (1, true) => nibbles::<1, 2, true>(tile, 0),
+        (1, false) => nibbles::<1, 2, false>(tile, 0),
         (_, affine) => {
             // Two rows leave registers for one vector of columns.
             for first in 0..NIBBLE_COLUMNS / LANES {
                 if affine {
-                    nibbles::<2, 1, false>(tile, first);
-                } else {
                     nibbles::<2, 1, true>(tile, first);
+                } else {
+                    nibbles::<2, 1, false>(tile, first);
                 }
             }
         }

@@ -53,7 +53,6 @@ impl Parts {
             let codes = StoredCodes::Nibbles(MatRef::new(&codes, n, k)?);
             return groups.pack(codes, &scales, Some(&zeros), kernel);
         }
-
         if bits == 8 {
             codes.iter_mut().for_each(|code| *code ^= 0x80);
         }
