@@ -115,8 +115,15 @@ impl<S: Source> Product<'_, S> {
                     &[][..]
                 } else {
                     arena.rows.sums.resize(rows.len(), 0);
-                    let (groups, sums) = (0..pass.groups, &mut arena.rows.sums);
-                    kernel.vectorize(RowSums { rows: a, desc, groups, sums });
+                    kernel.vectorize(RowSums {
+                        rows: a,
+                        desc,
+                        form: desc.form,
+                        groups: 0..pass.groups,
+                        part_groups: pass.groups,
+                        count,
+                        sums: &mut arena.rows.sums,
+                    });
                     &arena.rows.sums[..]
                 };
                 let panels = panels.clone();
@@ -211,11 +218,12 @@ impl<S> Product<'_, S> {
     fn allowed(&self, kernel: Kernel, part: &Part) -> Allowed {
         if !self.stage.zero_points.is_empty() {
             // Row sums are computed from copies, which are shifted and padded with zeros.
-            return Allowed { signed: false, ragged: false };
+            return Allowed { form: kernel.desc().form, signed: false, ragged: false };
         }
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let bytes = part.panels.len() * desc.nr * layout.padded_k();
         Allowed {
+            form: desc.form,
             signed: desc.signed_rows && part.panels.len() <= MOST_SIGNED_PANELS,
             // The last rows are then copied and take a pass of their own over the panels, so the
             // panels had better be in L2.

@@ -7,6 +7,7 @@ use crate::drive::blocking::Extent;
 use crate::drive::group_terms::{AddPart, AddTerm, part_sums};
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
+use crate::kernel::desc::ActivationForm;
 use crate::kernel::part_sums::PartSums;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Rows, Strip};
@@ -29,12 +30,12 @@ pub(crate) struct ScaledProduct<'p, S> {
     pub(crate) stage: &'p FloatStage<'p>,
 }
 
-/// A block of rows in the form of the kernel.
+/// A block of rows in the form in which they are read.
 pub(crate) struct Block<'b> {
     rows: Range<usize>,
     a: Rows<'b>,
-    /// For each part of a group (or group without parts) the sums of all rows, if zero points or
-    /// minimums of weights need them.
+    /// For each part of a group (or group without parts) the sums of all rows, if zero points,
+    /// minimums or shifts of weights need them.
     row_sums: &'b [i32],
     /// In the same way the sums of the values that the rows stand for, if minimums need them.
     value_sums: PartSums<'b>,
@@ -87,7 +88,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     }
 
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Block<'r> {
-        let allowed = Allowed { signed: false, ragged: false };
+        let allowed = Allowed { form: self.form(), signed: false, ragged: false };
         let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
         let RowScratch { sums, value_sums, pairs, .. } = scratch;
         self.sum_rows(&rows, a, sums, value_sums);
@@ -101,10 +102,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let sums: &[i32] = if has_origins { self.w.column_terms(p, &mut scratch.sums) } else { &[] };
         let panel = self.w.panel(p, &mut scratch.codes);
         let PanelEntries { scales, minimums, .. } = panel.entries;
-        let floats = if self.has_body(&panel) {
-            [&[][..]; 2]
-        } else {
-            [scales.widened(&mut scratch.scales), minimums.widened(&mut scratch.minimums)]
+        let floats = match self.kernel().desc().scaled {
+            Some(_) => [&[][..]; 2],
+            None => [scales.widened(&mut scratch.scales), minimums.widened(&mut scratch.minimums)],
         };
         Panel { p, panel, floats, sums }
     }
@@ -118,7 +118,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         y: &mut [f32],
         acc: &mut [i32],
     ) {
-        let &Panel { p, panel: ref panel @ ScaledPanel { codes, columns, entries }, floats, sums } = panel;
+        let &Panel { p, panel: ScaledPanel { codes, columns, entries }, floats, sums } = panel;
         let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
         let desc = self.kernel().desc();
         if self.w.k() == 0 {
@@ -128,7 +128,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         let token = block.rows.start + tile.start;
         let origin = |i: usize| self.origin(token + i);
         let in_parts = self.w.has_minimums_or_parts();
-        if self.has_body(panel) {
+        if desc.scaled.is_some() {
             let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
             for (i, to) in origins.iter_mut().enumerate() {
                 *to = origin(i);
@@ -143,6 +143,9 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 group_steps: desc.groups(self.w.group_len().min(self.w.k())),
                 scales,
                 nr: desc.nr,
+                zero_points,
+                row_sums: block.row_sums.get(tile.start..).unwrap_or_default(),
+                sum_stride: block.rows.len(),
                 origins,
                 column_terms: sums,
                 part_steps: self.steps(0).len(),
@@ -155,7 +158,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 factor_stride,
                 y: &mut *y,
             };
-            if factors.len() >= tile.len() && self.kernel().run_scaled(&mut scaled) {
+            if self.kernel().run_scaled(&mut scaled) {
                 return;
             }
         }
@@ -224,14 +227,14 @@ fn of_columns<T>(entries: &[T], index: usize, nr: usize, columns: usize) -> &[T]
 }
 
 impl<S: Source> ScaledProduct<'_, S> {
-    /// Whether the kernel sums and scales by itself.
-    fn has_body(&self, panel: &ScaledPanel<'_>) -> bool {
-        panel.entries.zero_points.is_empty() && self.kernel().desc().scaled.is_some()
+    /// The form in which rows are read.
+    fn form(&self) -> ActivationForm {
+        self.kernel().desc().scaled_form()
     }
 
-    /// What the kernel's form adds to codes.
+    /// What this form adds to codes.
     fn shift(&self) -> i32 {
-        self.kernel().desc().form.shift(self.a.shift())
+        self.form().shift(self.a.shift())
     }
 
     /// The k of a part of a group, or of a group without parts.
@@ -247,20 +250,29 @@ impl<S: Source> ScaledProduct<'_, S> {
         desc.groups(k.start)..desc.groups(k.end)
     }
 
-    /// Sums rows in the kernel's form, part by part, if the weights have zero points or minimums.
-    /// For minimums also the values that the rows stand for.
+    /// Sums rows in their form, part by part, if the weights have zero points or minimums, or are
+    /// shifted. For minimums also the values that the rows stand for.
     fn sum_rows(&self, rows: &Range<usize>, a: Rows<'_>, sums: &mut Vec<i32>, value_sums: &mut Vec<i32>) {
         sums.clear();
         value_sums.clear();
         let entries = self.w.entries();
-        if !entries.has_zero_points_apart() && !entries.has_minimums() {
+        let desc = self.kernel().desc();
+        let shifts_weights = desc.scaled.as_ref().is_some_and(|body| body.shifts_weights);
+        if !entries.has_zero_points_apart() && !entries.has_minimums() && !shifts_weights {
             return;
         }
         sums.resize(rows.len() * entries.parts, 0);
-        for (part, sums) in sums.chunks_exact_mut(rows.len()).enumerate() {
-            let desc = self.kernel().desc();
-            self.kernel().vectorize(RowSums { rows: a, desc, groups: self.steps(part), sums });
-            if entries.has_minimums() {
+        self.kernel().vectorize(RowSums {
+            rows: a,
+            desc,
+            form: self.form(),
+            groups: 0..desc.groups(self.w.k()),
+            part_groups: self.steps(0).len(),
+            count: rows.len(),
+            sums: &mut *sums,
+        });
+        if entries.has_minimums() {
+            for (part, sums) in sums.chunks_exact(rows.len()).enumerate() {
                 let len = self.part(part).len() as i32;
                 let values = |(sum, i): (&i32, usize)| sum.wrapping_sub(self.origin(i).wrapping_mul(len));
                 value_sums.extend(sums.iter().zip(rows.clone()).map(values));

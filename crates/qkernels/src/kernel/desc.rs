@@ -87,9 +87,9 @@ pub struct KernelDesc {
     pub(crate) state: Option<CpuState>,
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
     pub(crate) float: Option<FloatBody>,
-    /// Runs a tile of a product with a scale for each group of k, at most mr rows; `None` for
-    /// kernels that run such products group by group.
-    pub(crate) scaled: Option<unsafe fn(&mut ScaledTile<'_>)>,
+    /// The body of products with a scale for each group of k; `None` for kernels that run such
+    /// products group by group.
+    pub(crate) scaled: Option<ScaledBody>,
     /// The body of products of 4-bit weights; `None` for the plain one, compiled for `level`.
     pub(crate) nibbles: Option<NibbleBody>,
     /// The multiplications of the body without its loads: the most that the CPU could do.
@@ -116,6 +116,11 @@ impl KernelDesc {
     /// How many bands `rows` rows make, the last one perhaps incomplete. It shifts as well.
     pub(crate) fn bands(&self, rows: usize) -> usize {
         (rows >> self.band.trailing_zeros()) + usize::from(rows & (self.band - 1) > 0)
+    }
+
+    /// The form in which products with a scale for each group of k read rows.
+    pub(crate) fn scaled_form(&self) -> ActivationForm {
+        self.scaled.as_ref().map_or(self.form, |body| body.form)
     }
 
     /// The body of weight-only products on panels with groups of `kr`; `None` for the plain one.
@@ -186,6 +191,18 @@ pub(crate) struct CpuState {
     pub(crate) set_up: unsafe fn(),
     /// Called after the last strip, also when a strip panics.
     pub(crate) tear_down: unsafe fn(),
+}
+
+/// A kernel's own body for products with a scale for each group of k.
+#[derive(Debug)]
+pub(crate) struct ScaledBody {
+    /// The form in which it reads the elements of `a`, of as many bytes as that of the kernel.
+    pub(crate) form: ActivationForm,
+    /// Whether it multiplies weights as the u8 that are 128 more. Then it needs the sums of rows,
+    /// and none of weights where activations have no zero point.
+    pub(crate) shifts_weights: bool,
+    /// Runs a tile of at most mr rows, as [`ScaledTile`] defines it.
+    pub(crate) run: unsafe fn(&mut ScaledTile<'_>),
 }
 
 /// A kernel's own body for weight-only products.

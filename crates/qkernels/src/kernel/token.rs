@@ -101,9 +101,9 @@ impl Kernel {
     /// Runs the body of products with a scale for each group of k on one tile, on a thread that is
     /// [set up](Self::set_up) for it. `false` if the kernel has none.
     pub(crate) fn run_scaled(self, tile: &mut ScaledTile<'_>) -> bool {
-        let Some(run) = self.0.scaled else { return false };
+        let Some(body) = &self.0.scaled else { return false };
         // SAFETY: as for `run`.
-        unsafe { run(tile) };
+        unsafe { (body.run)(tile) };
         true
     }
 

@@ -209,9 +209,9 @@ impl<A: Activation> Source for Activations<'_, A> {
 
     fn in_place(&self, rows: Range<usize>, kernel: Kernel, allowed: Allowed) -> Option<(Rows<'_>, usize)> {
         let (desc, view) = (kernel.desc(), self.view);
-        let signed = desc.form == ActivationForm::U8 && A::SHIFT != 0;
-        let readable = desc.form.bytes() == 1
-            && (desc.form.shift(A::SHIFT) == 0 || signed && allowed.signed)
+        let signed = allowed.form == ActivationForm::U8 && A::SHIFT != 0;
+        let readable = allowed.form.bytes() == 1
+            && (allowed.form.shift(A::SHIFT) == 0 || signed && allowed.signed)
             && desc.rows_together(rows.len()) == 1
             && (desc.whole_groups(view.cols()) || allowed.ragged)
             && view.cols() > 0

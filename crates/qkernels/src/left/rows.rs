@@ -7,9 +7,10 @@ use crate::kernel::desc::{ActivationForm, KernelDesc};
 use crate::kernel::strip::Rows;
 use crate::kernel::token::Kernel;
 
-/// What a kernel may accept in rows that it reads where they lie.
+/// The form in which rows are read, and what else may be accepted in those that lie in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowed {
+    pub(crate) form: ActivationForm,
     /// Rows of i8, for a kernel of u8 form.
     pub(crate) signed: bool,
     /// Rows that are not whole groups of k. What lies behind a row is multiplied by the zeros
@@ -49,9 +50,9 @@ pub trait Source: Sync {
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]);
 }
 
-/// The first of the rows `rows` of `source` in the form of `kernel`, and how many they are. Either
-/// they stay where they lie, or all of them are copied to `buffer` and padded with zeros to whole
-/// groups of k.
+/// The first of the rows `rows` of `source` in a form that is `allowed`, for `kernel`, and how many
+/// they are. Either they stay where they lie, or all of them are copied to `buffer` and padded with
+/// zeros to whole groups of k.
 pub(crate) fn load<'r, S: Source>(
     source: &'r S,
     rows: Range<usize>,
@@ -77,7 +78,7 @@ pub(crate) fn load<'r, S: Source>(
     if buffer.len() < bytes {
         buffer.resize(bytes, 0);
     }
-    kernel.vectorize(Copy { source, rows, desc, row_bytes, stride, buffer });
+    kernel.vectorize(Copy { source, rows, desc, form: allowed.form, row_bytes, stride, buffer });
     (Rows { bytes: buffer, stride, band: desc.band, signed: false }, count)
 }
 
@@ -103,6 +104,7 @@ struct Copy<'t, S> {
     source: &'t S,
     rows: Range<usize>,
     desc: &'t KernelDesc,
+    form: ActivationForm,
     row_bytes: usize,
     stride: usize,
     buffer: &'t mut [u8],
@@ -113,23 +115,23 @@ impl<S: Source> Task for Copy<'_, S> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { source, ref rows, desc, row_bytes, stride, buffer } = self;
+        let Self { source, ref rows, desc, form, row_bytes, stride, buffer } = self;
         if desc.band == 1 {
             // Small products should not pay for the divisions that chunks take.
             for i in 0..rows.len() {
-                copy_row(source, rows.start + i, desc.form, &mut buffer[i * stride..][..row_bytes]);
+                copy_row(source, rows.start + i, form, &mut buffer[i * stride..][..row_bytes]);
             }
             return;
         }
         let (bands, scratch) = buffer.split_at_mut(desc.bands(rows.len()) * stride);
         for (first, to) in (0..rows.len()).step_by(desc.band).zip(bands.chunks_exact_mut(stride)) {
             if desc.rows_together_from(first, rows.len()) == 1 {
-                copy_row(source, rows.start + first, desc.form, &mut to[..row_bytes]);
+                copy_row(source, rows.start + first, form, &mut to[..row_bytes]);
                 continue;
             }
             for (i, row) in (first..).zip(scratch.chunks_exact_mut(row_bytes).take(desc.band)) {
                 if i < rows.len() {
-                    copy_row(source, rows.start + i, desc.form, row);
+                    copy_row(source, rows.start + i, form, row);
                 } else {
                     row.fill(0);
                 }
@@ -185,12 +187,18 @@ fn interleave_groups<const BAND: usize, const BYTES: usize>(rows: &[u8], to: &mu
     }
 }
 
-/// Computes the sums of rows in a kernel's form.
+/// Computes the sums of rows in a form of a kernel.
 pub(crate) struct RowSums<'t> {
     pub(crate) rows: Rows<'t>,
     pub(crate) desc: &'t KernelDesc,
+    pub(crate) form: ActivationForm,
     /// The groups of kr consecutive k that are summed.
     pub(crate) groups: Range<usize>,
+    /// So many of them have a sum of their own. The last one has those that remain.
+    pub(crate) part_groups: usize,
+    /// How many rows there are.
+    pub(crate) count: usize,
+    /// For each part the sums of all rows.
     pub(crate) sums: &'t mut [i32],
 }
 
@@ -199,19 +207,23 @@ impl Task for RowSums<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { rows, desc, ref groups, sums } = self;
-        let count = sums.len();
-        for (i, sum) in sums.iter_mut().enumerate() {
-            let together = desc.rows_together_from(i / desc.band * desc.band, count);
-            let bytes = together * desc.group_bytes();
-            let band = &rows.bytes[i / rows.band * rows.stride..][bytes * groups.start..bytes * groups.end];
-            // These wrap, like the sums that they correct.
-            *sum = if together == 1 {
-                sum_of(band, desc.form)
-            } else {
-                let groups = band.chunks_exact(desc.group_bytes()).skip(i % together).step_by(together);
-                groups.fold(0i32, |sum, group| sum.wrapping_add(sum_of(group, desc.form)))
-            };
+        let Self { rows, desc, form, ref groups, part_groups, count, sums } = self;
+        let mut start = groups.start;
+        for sums in sums.chunks_exact_mut(count.max(1)) {
+            let end = groups.end.min(start.saturating_add(part_groups));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let together = desc.rows_together_from(i / desc.band * desc.band, count);
+                let bytes = together * desc.group_bytes();
+                let band = &rows.bytes[i / rows.band * rows.stride..][bytes * start..bytes * end];
+                // These wrap, like the sums that they correct.
+                *sum = if together == 1 {
+                    sum_of(band, form)
+                } else {
+                    let groups = band.chunks_exact(desc.group_bytes()).skip(i % together).step_by(together);
+                    groups.fold(0i32, |sum, group| sum.wrapping_add(sum_of(group, form)))
+                };
+            }
+            start = end;
         }
     }
 }
@@ -262,10 +274,12 @@ mod tests {
             let row_bytes = groups * desc.group_bytes();
             let stride = staggered(desc.band * row_bytes);
             let mut buffer = vec![99; desc.bands(m) * stride + desc.band * row_bytes];
-            Copy { source: &source, rows: 1..m + 1, desc, row_bytes, stride, buffer: &mut buffer }.run();
+            let (form, rows) = (desc.form, 1..m + 1);
+            Copy { source: &source, rows, desc, form, row_bytes, stride, buffer: &mut buffer }.run();
             let rows = Rows { bytes: &buffer, stride, band: desc.band, signed: false };
+            let (part_groups, count) = (groups, m);
             let mut sums = vec![0; m];
-            RowSums { rows, desc, groups: 0..groups, sums: &mut sums }.run();
+            RowSums { rows, desc, form, groups: 0..groups, part_groups, count, sums: &mut sums }.run();
             for (i, &sum) in sums.iter().enumerate() {
                 let mut expected = vec![0; row_bytes];
                 copy_row(&source, 1 + i, desc.form, &mut expected);

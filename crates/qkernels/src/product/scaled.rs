@@ -87,8 +87,7 @@ pub fn gemm_scaled<F: Float, Y: Float>(
 impl ScaledWeights {
     /// The same weights, [with the sums](Self::with_sums) of their groups if products with
     /// activations that are quantized as `how` says need them: those with a zero point, and those
-    /// that the kernel reads in a shifted form. (Symmetric i8 activations need none with weights of
-    /// 4 bits, or on AVX2.)
+    /// that the kernel reads in a shifted form. (Symmetric i8 activations need none.)
     #[must_use]
     pub fn for_activations(self, how: Dynamic) -> Self {
         let symmetric = match how {
@@ -98,7 +97,7 @@ impl ScaledWeights {
             Dynamic::GgmlQ8_0 => true,
         };
         let form = match self.codes() {
-            Ok(codes) => codes.kernel().desc().form,
+            Ok(codes) => codes.kernel().desc().scaled_form(),
             Err(_) => ActivationForm::I8,
         };
         // Codes that cannot be multiplied are refused later.

@@ -22,7 +22,7 @@ use super::tile::{self, row_products, tile_body};
 use super::{nibbles, store, vec128};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -52,7 +52,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
-    scaled: Some(run_scaled),
+    scaled: Some(ScaledBody { form: ActivationForm::I8, shifts_weights: false, run: run_scaled }),
     nibbles: Some(nibbles::neon::BODY),
     peak: PeakLoop { operations: 2 * 8 * PEAK_CHAINS as u64, run: peak },
 };

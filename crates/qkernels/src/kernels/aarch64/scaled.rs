@@ -41,6 +41,15 @@ macro_rules! scaled_body {
                     } else {
                         acc = products::<M, V, U>((a, tile.a_stride), b, stop - start);
                     }
+                    if !tile.zero_points.is_empty() {
+                        let zero_points = vec128::of_columns::<V>(tile.zero_points, g * nr);
+                        let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
+                        for i in 0..M {
+                            for v in 0..V {
+                                acc[i][v] = vec128::subtract_product(acc[i][v], of_rows[i], zero_points[v]);
+                            }
+                        }
+                    }
                     let times = vec128::of_columns::<V>(tile.part_scales, part * nr);
                     for i in 0..M {
                         for v in 0..V {

@@ -11,14 +11,14 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, scaled_body};
+use super::scaled::{AHEAD, LINE, corrections, scaled_body};
 use super::simd::{prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -45,7 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float256::PAIRS),
-    scaled: Some(run_scaled),
+    scaled: Some(ScaledBody { form: ActivationForm::I16, shifts_weights: false, run: run_scaled }),
     nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -65,7 +65,7 @@ strip_body!("avx2");
 
 tile_body!("avx2", vec256);
 
-scaled_body!("avx2", vec256, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
+scaled_body!("avx2", vec256, (load_weights, 0, multiply_add), 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
 
 #[target_feature(enable = "avx2")]
 fn peak(iterations: u64) -> i32 {

@@ -12,19 +12,21 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, scaled_body, scaled_parts_body};
+use super::scaled::{AHEAD, LINE, corrections, scaled_body, scaled_parts_body};
 use super::simd::prefetch;
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float512, store, vec512};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
-use steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
+use steps::{
+    LANES, VECTOR_WEIGHTS, broadcast, load_shifted, load_weights, multiply_add, multiply_add_shifted,
+};
 
 pub(super) const KERNEL: KernelDesc = KernelDesc {
     name: "avx512_vnni_8x48",
@@ -51,7 +53,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float512::BODY),
-    scaled: Some(run_scaled),
+    scaled: Some(ScaledBody { form: ActivationForm::I8, shifts_weights: true, run: run_scaled }),
     nibbles: Some(nibbles::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -78,12 +80,13 @@ tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
 scaled_body!(
     "avx512f,avx512bw,avx512vl,avx512vnni",
     vec512,
+    (load_shifted, 128, multiply_add_shifted),
     1: 1 2 3 4 5 6 7 8,
     2: 1 2 3 4 5 6 7 8,
     3: 1 2 3 4 5 6 7 8
 );
 
-scaled_parts_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
+scaled_parts_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512, (load_shifted, 128, multiply_add_shifted));
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {

@@ -5,14 +5,14 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, scaled_body, scaled_parts_body};
+use super::scaled::{AHEAD, LINE, corrections, scaled_body, scaled_parts_body};
 use super::simd::{load_i8x32, prefetch, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -42,7 +42,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float256::QUADS),
-    scaled: Some(run_scaled),
+    scaled: Some(ScaledBody { form: ActivationForm::I8, shifts_weights: true, run: run_scaled }),
     nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };
@@ -78,13 +78,33 @@ fn multiply_add(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
     _mm256_dpbusd_avx_epi32(sums, x, w)
 }
 
+/// [`load_weights`], each as the u8 that is 128 more.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_shifted(weights: &[i8; VECTOR_WEIGHTS]) -> __m256i {
+    _mm256_xor_si256(load_weights(weights), _mm256_set1_epi8(i8::MIN))
+}
+
+/// Adds the products of i8 activations and shifted weights.
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn multiply_add_shifted(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    multiply_add(sums, w, x)
+}
+
 strip_body!("avx2,avxvnni");
 
 tile_body!("avx2,avxvnni", vec256);
 
-scaled_body!("avx2,avxvnni", vec256, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
+scaled_body!(
+    "avx2,avxvnni",
+    vec256,
+    (load_shifted, 128, multiply_add_shifted),
+    1: 1 2 3 4 5 6,
+    2: 1 2 3 4 5 6
+);
 
-scaled_parts_body!("avx2,avxvnni", vec256);
+scaled_parts_body!("avx2,avxvnni", vec256, (load_shifted, 128, multiply_add_shifted));
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn peak(iterations: u64) -> i32 {

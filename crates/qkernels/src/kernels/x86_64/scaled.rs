@@ -5,6 +5,11 @@
 //! column, and added to the tile's results, which lie in L1. For groups of 32 that takes 6
 //! instructions beside 16 of `vpmaddwd`, and as many additions, for each vector. Weights with
 //! minimums or parts have a body of their own, which takes fewer columns at a time.
+//!
+//! Bodies that multiply u8 by i8 read activations as i8 and shift the weights:
+//! `sum a * w = sum a * (w + 128) - 128 * sum a`. The sum of a row's codes is one number for each
+//! group, where shifted activations would need one for each group and column. With it a zero point
+//! of the weights costs nothing more.
 
 /// How many bytes ahead of the multiplication the weights of a single row, which come from memory,
 /// are requested at least.
@@ -13,11 +18,41 @@ pub(super) const AHEAD: usize = 8 << 10;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
+/// What the sums of M rows and V vectors of columns start with, to take off what shifts of weights
+/// (`$shift`) and their zero points add to the products of a part. `$sum` is the first of the
+/// part's `row_sums`, `$entry` the group's first entry.
+macro_rules! corrections {
+    ($isa:ident, $shift:literal, $M:ident, $V:ident, $tile:ident, $sum:expr, $entry:expr) => {{
+        let mut acc = [[$isa::zero(); $V]; $M];
+        if let Some(of_rows) = $tile.row_sums.get($sum..$sum + $M) {
+            if let Some(of_columns) = $tile.zero_points.get($entry..$entry + $V * LANES) {
+                let of_columns = of_columns.as_chunks::<LANES>().0;
+                for v in 0..$V {
+                    let zero_points = $isa::add($isa::widen_i8s(&of_columns[v]), $isa::splat_i32($shift));
+                    for i in 0..$M {
+                        acc[i][v] = $isa::subtract_product($isa::zero(), of_rows[i], zero_points);
+                    }
+                }
+            } else {
+                for i in 0..$M {
+                    acc[i] = [$isa::splat_i32(of_rows[i].wrapping_mul(-$shift)); $V];
+                }
+            }
+        }
+        acc
+    }};
+}
+pub(super) use corrections;
+
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
-/// vectors `$V` and each number of rows `$M`. The kernel's file supplies what `tile_body!` asks
+/// vectors `$V` and each number of rows `$M`. Weights are loaded by `$load`, which adds `$shift` to
+/// them, and multiplied by `$multiply_add`. The kernel's file supplies what else `tile_body!` asks
 /// for, and `scaled_parts` for weights with minimums or parts.
 macro_rules! scaled_body {
-    ($features:literal, $isa:ident, $($V:literal: $($M:literal)+),+) => {
+    (
+        $features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident),
+        $($V:literal: $($M:literal)+),+
+    ) => {
         #[target_feature(enable = $features)]
         fn run_scaled(tile: &mut ScaledTile<'_>) {
             let in_parts = !tile.minimums.is_empty() || !tile.part_scales.is_empty();
@@ -49,25 +84,24 @@ macro_rules! scaled_body {
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut first, mut first_factor) = (0, 0, 0);
+            let (mut start, mut first, mut first_factor, mut first_sum) = (0, 0, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 // Before there are sums, which would make way for what a choice between two forms
                 // needs.
                 let of_columns = $isa::load_floats::<V>(tile.scales, first);
-                let mut acc = [[$isa::zero(); V]; M];
+                let mut acc = corrections!($isa, $shift, M, V, tile, first_sum, first);
                 if let Some(terms) = tile.column_terms.get(first..first + V * LANES) {
                     let terms = $isa::load_i32s::<V>(terms);
-                    let mut first = [$isa::zero(); V];
                     for v in 0..V {
-                        first[v] = $isa::subtract_product($isa::zero(), origins[0], terms[v]);
-                    }
-                    acc = [first; M];
-                    if !same_origins {
+                        let first = $isa::subtract_product($isa::zero(), origins[0], terms[v]);
+                        acc[0][v] = $isa::add(acc[0][v], first);
                         for i in 1..M {
-                            for v in 0..V {
-                                acc[i][v] = $isa::subtract_product($isa::zero(), origins[i], terms[v]);
-                            }
+                            acc[i][v] = if same_origins {
+                                $isa::add(acc[i][v], first)
+                            } else {
+                                $isa::subtract_product(acc[i][v], origins[i], terms[v])
+                            };
                         }
                     }
                 }
@@ -78,12 +112,12 @@ macro_rules! scaled_body {
                             if M == 1 && (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
                                 prefetch(&b_pairs[pair][u][v], AHEAD);
                             }
-                            w[v] = load_weights(&b_pairs[pair][u][v]);
+                            w[v] = $load(&b_pairs[pair][u][v]);
                         }
                         for i in 0..M {
                             let x = broadcast(a_pairs[i][pair][u]);
                             for v in 0..V {
-                                acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                                acc[i][v] = $multiply_add(acc[i][v], x, w[v]);
                             }
                         }
                     }
@@ -93,7 +127,7 @@ macro_rules! scaled_body {
                     for i in 0..M {
                         let x = broadcast(a[i][end - 1]);
                         for v in 0..V {
-                            acc[i][v] = multiply_add(acc[i][v], x, load_weights(&b[end - 1][v]));
+                            acc[i][v] = $multiply_add(acc[i][v], x, $load(&b[end - 1][v]));
                         }
                     }
                 }
@@ -108,6 +142,7 @@ macro_rules! scaled_body {
                 }
                 (start, first) = (end, first + tile.nr);
                 first_factor += tile.factor_stride;
+                first_sum += tile.sum_stride;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
@@ -118,7 +153,7 @@ pub(super) use scaled_body;
 
 /// `fn scaled_parts` for [`scaled_body`], for weights with minimums or parts.
 macro_rules! scaled_parts_body {
-    ($features:literal, $isa:ident) => {
+    ($features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident)) => {
         #[target_feature(enable = $features)]
         fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
             // One or two rows leave registers for all columns at once.
@@ -170,18 +205,19 @@ macro_rules! scaled_parts_body {
                     let mut start = group;
                     for part in parts.clone() {
                         let stop = end.min(start + tile.part_steps);
-                        let mut acc = [[$isa::zero(); W]; M];
+                        let (sum, entry) = (part * tile.sum_stride, entries.start);
+                        let mut acc = corrections!($isa, $shift, M, W, tile, sum, entry);
                         for step in start..stop {
                             let b = &b[step * vectors + first..][..W];
                             let mut w = [$isa::zero(); W];
                             for v in 0..W {
                                 prefetch(&b[v], ahead);
-                                w[v] = load_weights(&b[v]);
+                                w[v] = $load(&b[v]);
                             }
                             for i in 0..M {
                                 let x = broadcast(a[i][step]);
                                 for v in 0..W {
-                                    acc[i][v] = multiply_add(acc[i][v], x, w[v]);
+                                    acc[i][v] = $multiply_add(acc[i][v], x, w[v]);
                                 }
                             }
                         }

@@ -89,6 +89,20 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
             if stop % 2 == 1 {
                 add_step!(b[stop - 1], |i| a[i][stop - 1]);
             }
+            if let Some(of_rows) = tile.row_sums.get(part * tile.sum_stride..) {
+                let zero_points = tile.zero_points.get(g * nr..g * nr + V * LANES).unwrap_or_default();
+                for (v, zero_points) in zero_points.as_chunks().0.iter().enumerate() {
+                    let mut of_columns = vec256::widen_i8s(zero_points);
+                    if SCALED {
+                        let times = &tile.part_scales[part * nr..].as_chunks().0[v];
+                        let times = vec256::widen_i8s(times);
+                        of_columns = vec256::add_product(vec256::zero(), of_columns, times);
+                    }
+                    for i in 0..M {
+                        acc[i][v] = vec256::subtract_product(acc[i][v], of_rows[i], of_columns);
+                    }
+                }
+            }
             (start, part) = (stop, part + 1);
         }
         if let Some(terms) = tile.column_terms.get(g * nr..g * nr + V * LANES) {

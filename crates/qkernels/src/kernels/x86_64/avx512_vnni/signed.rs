@@ -11,7 +11,7 @@ use super::super::simd::load_i8x64;
 use super::super::strip::bodies;
 use super::super::tile::{self, rows_apart, tile_body};
 use super::super::{store, vec512};
-use super::steps::{self, LANES, VECTOR_WEIGHTS, load_weights, multiply_add};
+use super::steps::{self, LANES, VECTOR_WEIGHTS, load_shifted, load_weights, multiply_add, shifted};
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -23,13 +23,6 @@ pub(super) fn run_tiles(strip: &mut Strip<'_, '_>) {
         2 => bodies!(strip, 2, 1: 4, 2: 4, 3: 2, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
         _ => bodies!(strip, 3, 1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1),
     }
-}
-
-/// Turns each i8 into the u8 that is 128 more.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn shifted(codes: __m512i) -> __m512i {
-    _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))
 }
 
 #[inline]
@@ -100,14 +93,14 @@ fn add_products<const M: usize, const U: usize>(
     let b_steps = &b.as_chunks::<U>().0[..steps];
     for g in 0..steps {
         for u in 0..U {
-            let w = shifted(load_weights(&b_steps[g][u]));
+            let w = load_shifted(&b_steps[g][u]);
             for i in 0..M {
                 partial[u][i][0] = multiply_add(partial[u][i][0], w, super::broadcast(a_steps[i][g][u]));
             }
         }
     }
     for g in steps * U..groups {
-        let w = shifted(load_weights(&b[g]));
+        let w = load_shifted(&b[g]);
         for i in 0..M {
             partial[0][i][0] = multiply_add(partial[0][i][0], w, super::broadcast(a[i][g]));
         }

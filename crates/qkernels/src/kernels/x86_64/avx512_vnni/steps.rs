@@ -32,6 +32,27 @@ pub(super) fn multiply_add(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
     _mm512_dpbusd_epi32(sums, x, w)
 }
 
+/// Each i8 as the u8 that is 128 more.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn shifted(codes: __m512i) -> __m512i {
+    _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))
+}
+
+/// [`load_weights`], and shifts them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_shifted(weights: &[i8; VECTOR_WEIGHTS]) -> __m512i {
+    shifted(load_weights(weights))
+}
+
+/// Adds the products of i8 activations and shifted weights.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn multiply_add_shifted(sums: __m512i, x: __m512i, w: __m512i) -> __m512i {
+    multiply_add(sums, w, x)
+}
+
 /// How many bytes ahead of the multiplication the 4-bit weights of a single row are requested.
 pub(super) const AHEAD: usize = 10 << 10;
 
