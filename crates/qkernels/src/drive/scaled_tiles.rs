@@ -34,9 +34,8 @@ pub(crate) struct ScaledProduct<'p, S> {
 pub(crate) struct Block<'b> {
     rows: Range<usize>,
     a: Rows<'b>,
-    /// For each part of a group (or group without parts) the sums of all rows, if zero points,
-    /// minimums or shifts of weights need them.
-    row_sums: &'b [i32],
+    /// For each part of a group (or group without parts) the terms of all rows, as in a tile.
+    row_terms: &'b [i32],
     /// In the same way the sums of the values that the rows stand for, if minimums need them.
     value_sums: PartSums<'b>,
 }
@@ -94,7 +93,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         self.sum_rows(&rows, a, sums, value_sums);
         let (entries, largest_value) = (self.w.entries(), self.a.largest_distance());
         let value_sums = part_sums(value_sums, rows.len(), entries, largest_value, pairs);
-        Block { rows, a, row_sums: sums, value_sums }
+        Block { rows, a, row_terms: sums, value_sums }
     }
 
     fn panel<'p>(&'p self, p: usize, _: usize, scratch: &'p mut PanelScratch) -> Panel<'p> {
@@ -144,8 +143,8 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 scales,
                 nr: desc.nr,
                 zero_points,
-                row_sums: block.row_sums.get(tile.start..).unwrap_or_default(),
-                sum_stride: block.rows.len(),
+                row_terms: block.row_terms.get(tile.start..).unwrap_or_default(),
+                term_stride: block.rows.len(),
                 origins,
                 column_terms: sums,
                 part_steps: self.steps(0).len(),
@@ -175,7 +174,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                 scales: &scales[g * desc.nr..][..columns],
                 zero_points,
                 column_terms: of_columns(sums, g, desc.nr, columns),
-                row_sums: row_sums_of(block.row_sums, g),
+                row_sums: row_sums_of(block.row_terms, g),
                 minimums: of_columns(minimums, g, desc.nr, columns),
                 activation_sums,
                 factors: self.tokens.factors_from(g),
@@ -197,7 +196,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
                         part_scales: of_columns(part_scales, part, desc.nr, columns),
                         part_minimums: of_columns(part_minimums, part, desc.nr, columns),
                         zero_points,
-                        row_sums: row_sums_of(block.row_sums, part),
+                        row_sums: row_sums_of(block.row_terms, part),
                         value_sums: block.value_sums.skip_rows(tile.start).of_part(part, tile.len()),
                         acc,
                         sums: &mut *group,
@@ -257,8 +256,8 @@ impl<S: Source> ScaledProduct<'_, S> {
         value_sums.clear();
         let entries = self.w.entries();
         let desc = self.kernel().desc();
-        let shifts_weights = desc.scaled.as_ref().is_some_and(|body| body.shifts_weights);
-        if !entries.has_zero_points_apart() && !entries.has_minimums() && !shifts_weights {
+        let weight_shift = desc.scaled.as_ref().map_or(0, |body| body.weight_shift);
+        if !entries.has_zero_points_apart() && !entries.has_minimums() && weight_shift == 0 {
             return;
         }
         sums.resize(rows.len() * entries.parts, 0);
@@ -277,6 +276,9 @@ impl<S: Source> ScaledProduct<'_, S> {
                 let values = |(sum, i): (&i32, usize)| sum.wrapping_sub(self.origin(i).wrapping_mul(len));
                 value_sums.extend(sums.iter().zip(rows.clone()).map(values));
             }
+        }
+        if !entries.has_zero_points_apart() {
+            sums.iter_mut().for_each(|sum| *sum = sum.wrapping_mul(-weight_shift));
         }
     }
 

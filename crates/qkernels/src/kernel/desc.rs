@@ -198,9 +198,9 @@ pub(crate) struct CpuState {
 pub(crate) struct ScaledBody {
     /// The form in which it reads the elements of `a`, of as many bytes as that of the kernel.
     pub(crate) form: ActivationForm,
-    /// Whether it multiplies weights as the u8 that are 128 more. Then it needs the sums of rows,
-    /// and none of weights where activations have no zero point.
-    pub(crate) shifts_weights: bool,
+    /// What it adds to weights: 128 if it multiplies them as u8. Then it needs the sums of rows, and
+    /// none of weights where activations have no zero point.
+    pub(crate) weight_shift: i32,
     /// Runs a tile of at most mr rows, as [`ScaledTile`] defines it.
     pub(crate) run: unsafe fn(&mut ScaledTile<'_>),
 }

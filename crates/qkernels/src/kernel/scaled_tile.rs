@@ -7,9 +7,9 @@ use crate::matrix::workspace::MOST_ROWS;
 
 /// One tile: `y[i][j]` is the sum over the groups g, in their order, of [`qcore::group_term`] of
 /// `factors[g][i]`, `scales[g][j]` and the products of the group, less
-/// `row_sums[g][i] * zero_points[g][j]` and `origins[i] * column_terms[g][j]`, if there are any.
+/// `row_terms[g][i] * zero_points[g][j]` and `origins[i] * column_terms[g][j]`, if there are any.
 ///
-/// With parts of groups, the products of each part, less those of the part's row sums and the zero
+/// With parts of groups, the products of each part, less those of the part's row terms and the zero
 /// points of its group, are multiplied by `part_scales[p][j]`. With
 /// minimums the term is [`qcore::group_term_with_minimum`] of `minimums[g][j]` and the sum of
 /// `part_sums` (p, i) over the parts, each times `part_minimums[p][j]`, if there are any. Without
@@ -35,11 +35,12 @@ pub(crate) struct ScaledTile<'t> {
     pub(crate) nr: usize,
     /// As `scales`, if there are any.
     pub(crate) zero_points: &'t [i8],
-    /// For each part, `sum_stride` entries apart, the sum of each row's codes; empty without zero
-    /// points, but for bodies that shift weights.
-    pub(crate) row_sums: &'t [i32],
+    /// For each part, `term_stride` entries apart, the sum of each row's codes if there are zero
+    /// points; else, for bodies that shift weights, what the sums of its products start with. Empty
+    /// for others.
+    pub(crate) row_terms: &'t [i32],
     /// Rows of the block, to which this tile belongs.
-    pub(crate) sum_stride: usize,
+    pub(crate) term_stride: usize,
     /// What each row has more than the values that it stands for.
     pub(crate) origins: [i32; MOST_ROWS],
     /// As `scales`: the sums of the weights; empty if all origins are 0.

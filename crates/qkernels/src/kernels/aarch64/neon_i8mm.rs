@@ -46,7 +46,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: None,
-    scaled: Some(ScaledBody { form: ActivationForm::I8, shifts_weights: false, run: run_scaled }),
+    scaled: Some(ScaledBody { form: ActivationForm::I8, weight_shift: 0, run: run_scaled }),
     nibbles: Some(nibbles::i8mm::BODY),
     peak: PeakLoop { operations: 2 * 32 * PEAK_CHAINS as u64, run: peak },
 };

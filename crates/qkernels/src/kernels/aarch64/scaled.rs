@@ -43,7 +43,7 @@ macro_rules! scaled_body {
                     }
                     if !tile.zero_points.is_empty() {
                         let zero_points = vec128::of_columns::<V>(tile.zero_points, g * nr);
-                        let of_rows = &tile.row_sums[part * tile.sum_stride..][..M];
+                        let of_rows = &tile.row_terms[part * tile.term_stride..][..M];
                         for i in 0..M {
                             for v in 0..V {
                                 acc[i][v] = vec128::subtract_product(acc[i][v], of_rows[i], zero_points[v]);

@@ -45,7 +45,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float256::PAIRS),
-    scaled: Some(ScaledBody { form: ActivationForm::I16, shifts_weights: false, run: run_scaled }),
+    scaled: Some(ScaledBody { form: ActivationForm::I16, weight_shift: 0, run: run_scaled }),
     nibbles: Some(nibbles256::BODY),
     peak: PeakLoop { operations: 2 * 2 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };

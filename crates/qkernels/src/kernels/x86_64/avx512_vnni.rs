@@ -53,7 +53,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     stores: true,
     state: None,
     float: Some(float512::BODY),
-    scaled: Some(ScaledBody { form: ActivationForm::I8, shifts_weights: true, run: run_scaled }),
+    scaled: Some(ScaledBody { form: ActivationForm::I8, weight_shift: 128, run: run_scaled }),
     nibbles: Some(nibbles::BODY),
     peak: PeakLoop { operations: 2 * 4 * (LANES * PEAK_CHAINS) as u64, run: peak },
 };

@@ -19,12 +19,12 @@ pub(super) const AHEAD: usize = 8 << 10;
 pub(super) const LINE: usize = 64;
 
 /// What the sums of M rows and V vectors of columns start with, to take off what shifts of weights
-/// (`$shift`) and their zero points add to the products of a part. `$sum` is the first of the
-/// part's `row_sums`, `$entry` the group's first entry.
+/// (`$shift`) and their zero points add to the products of a part. `$term` is the first of the
+/// part's `row_terms`, `$entry` the group's first entry.
 macro_rules! corrections {
-    ($isa:ident, $shift:literal, $M:ident, $V:ident, $tile:ident, $sum:expr, $entry:expr) => {{
+    ($isa:ident, $shift:literal, $M:ident, $V:ident, $tile:ident, $term:expr, $entry:expr) => {{
         let mut acc = [[$isa::zero(); $V]; $M];
-        if let Some(of_rows) = $tile.row_sums.get($sum..$sum + $M) {
+        if let Some(of_rows) = $tile.row_terms.get($term..$term + $M) {
             if let Some(of_columns) = $tile.zero_points.get($entry..$entry + $V * LANES) {
                 let of_columns = of_columns.as_chunks::<LANES>().0;
                 for v in 0..$V {
@@ -35,7 +35,7 @@ macro_rules! corrections {
                 }
             } else {
                 for i in 0..$M {
-                    acc[i] = [$isa::splat_i32(of_rows[i].wrapping_mul(-$shift)); $V];
+                    acc[i] = [$isa::splat_i32(of_rows[i]); $V];
                 }
             }
         }
@@ -78,30 +78,21 @@ macro_rules! scaled_body {
             }
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0.as_chunks::<V>().0[..steps];
             let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
-            // What a form adds is the same for all rows, and so is the only zero point there is.
-            let origins = tile.origins;
-            let same_origins = origins[..M].iter().all(|&origin| origin == origins[0]);
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
             let mut y = [[[-0.0f32; LANES]; V]; M];
-            let (mut start, mut first, mut first_factor, mut first_sum) = (0, 0, 0, 0);
+            let (mut start, mut first, mut first_factor, mut first_term) = (0, 0, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
                 // Before there are sums, which would make way for what a choice between two forms
                 // needs.
                 let of_columns = $isa::load_floats::<V>(tile.scales, first);
-                let mut acc = corrections!($isa, $shift, M, V, tile, first_sum, first);
+                let mut acc = corrections!($isa, $shift, M, V, tile, first_term, first);
                 if let Some(terms) = tile.column_terms.get(first..first + V * LANES) {
                     let terms = $isa::load_i32s::<V>(terms);
-                    for v in 0..V {
-                        let first = $isa::subtract_product($isa::zero(), origins[0], terms[v]);
-                        acc[0][v] = $isa::add(acc[0][v], first);
-                        for i in 1..M {
-                            acc[i][v] = if same_origins {
-                                $isa::add(acc[i][v], first)
-                            } else {
-                                $isa::subtract_product(acc[i][v], origins[i], terms[v])
-                            };
+                    for i in 0..M {
+                        for v in 0..V {
+                            acc[i][v] = $isa::subtract_product(acc[i][v], tile.origins[i], terms[v]);
                         }
                     }
                 }
@@ -142,7 +133,7 @@ macro_rules! scaled_body {
                 }
                 (start, first) = (end, first + tile.nr);
                 first_factor += tile.factor_stride;
-                first_sum += tile.sum_stride;
+                first_term += tile.term_stride;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
             to.copy_from_slice(&y);
@@ -205,8 +196,8 @@ macro_rules! scaled_parts_body {
                     let mut start = group;
                     for part in parts.clone() {
                         let stop = end.min(start + tile.part_steps);
-                        let (sum, entry) = (part * tile.sum_stride, entries.start);
-                        let mut acc = corrections!($isa, $shift, M, W, tile, sum, entry);
+                        let (term, entry) = (part * tile.term_stride, entries.start);
+                        let mut acc = corrections!($isa, $shift, M, W, tile, term, entry);
                         for step in start..stop {
                             let b = &b[step * vectors + first..][..W];
                             let mut w = [$isa::zero(); W];

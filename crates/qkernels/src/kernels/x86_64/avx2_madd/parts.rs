@@ -89,7 +89,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
             if stop % 2 == 1 {
                 add_step!(b[stop - 1], |i| a[i][stop - 1]);
             }
-            if let Some(of_rows) = tile.row_sums.get(part * tile.sum_stride..) {
+            if let Some(of_rows) = tile.row_terms.get(part * tile.term_stride..) {
                 let zero_points = tile.zero_points.get(g * nr..g * nr + V * LANES).unwrap_or_default();
                 for (v, zero_points) in zero_points.as_chunks().0.iter().enumerate() {
                     let mut of_columns = vec256::widen_i8s(zero_points);
