@@ -108,7 +108,6 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         Panel { p, panel, floats, sums }
     }
 
-    /// Computes group by group the products, then their term.
     fn compute(
         &self,
         block: &Block<'_>,
@@ -117,50 +116,79 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         y: &mut [f32],
         acc: &mut [i32],
     ) {
-        let &Panel { p, panel: ScaledPanel { codes, columns, entries }, floats, sums } = panel;
-        let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
-        let desc = self.kernel().desc();
         if self.w.k() == 0 {
             return y.fill(0.0);
         }
-        let a = block.a.skip_rows(tile.start);
+        match self.kernel().desc().scaled {
+            Some(_) => self.compute_at_once(block, tile, panel, y),
+            None => self.compute_by_groups(block, tile, panel, y, acc),
+        }
+    }
+}
+
+/// The sums of a tile's rows in a part, where there are any.
+fn rows_of<'s>(sums: &'s [i32], part: usize, rows: usize, tile: &Range<usize>) -> &'s [i32] {
+    sums.get(part * rows + tile.start..part * rows + tile.end).unwrap_or_default()
+}
+
+/// The entries of one group or part of a panel, where there are any.
+fn of_columns<T>(entries: &[T], index: usize, nr: usize, columns: usize) -> &[T] {
+    entries.get(index * nr..index * nr + columns).unwrap_or_default()
+}
+
+impl<S: Source> ScaledProduct<'_, S> {
+    /// Computes a tile with the kernel's body for groups.
+    fn compute_at_once(&self, block: &Block<'_>, tile: Range<usize>, panel: &Panel<'_>, y: &mut [f32]) {
+        let &Panel { panel: ScaledPanel { codes, columns, entries }, sums, .. } = panel;
+        let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
+        let (desc, a) = (self.kernel().desc(), block.a.skip_rows(tile.start));
+        let token = block.rows.start + tile.start;
+        let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
+        for (i, to) in origins.iter_mut().enumerate() {
+            *to = self.origin(token + i);
+        }
+        let (factors, factor_stride) = self.tokens.factors_of(token..token + tile.len(), &mut same);
+        self.kernel().run_scaled(&mut ScaledTile {
+            a: a.bytes,
+            a_stride: a.stride,
+            b: codes,
+            columns,
+            steps: desc.groups(self.w.k()),
+            group_steps: desc.groups(self.w.group_len().min(self.w.k())),
+            scales,
+            nr: desc.nr,
+            zero_points,
+            row_terms: block.row_terms.get(tile.start..).unwrap_or_default(),
+            term_stride: block.rows.len(),
+            origins,
+            column_terms: sums,
+            part_steps: self.steps(0).len(),
+            part_scales,
+            minimums,
+            part_minimums,
+            part_sums: block.value_sums.skip_rows(tile.start),
+            rows: tile.len(),
+            factors,
+            factor_stride,
+            y,
+        });
+    }
+
+    /// Computes a tile group by group: the products, then their term.
+    fn compute_by_groups(
+        &self,
+        block: &Block<'_>,
+        tile: Range<usize>,
+        panel: &Panel<'_>,
+        y: &mut [f32],
+        acc: &mut [i32],
+    ) {
+        let &Panel { p, panel: ScaledPanel { columns, entries, .. }, floats, sums } = panel;
+        let PanelEntries { zero_points, part_scales, part_minimums, .. } = entries;
+        let (desc, a) = (self.kernel().desc(), block.a.skip_rows(tile.start));
         let token = block.rows.start + tile.start;
         let origin = |i: usize| self.origin(token + i);
         let in_parts = self.w.has_minimums_or_parts();
-        if desc.scaled.is_some() {
-            let (mut same, mut origins) = ([0.0; MOST_ROWS], [0; MOST_ROWS]);
-            for (i, to) in origins.iter_mut().enumerate() {
-                *to = origin(i);
-            }
-            let (factors, factor_stride) = self.tokens.factors_of(token..token + tile.len(), &mut same);
-            let mut scaled = ScaledTile {
-                a: a.bytes,
-                a_stride: a.stride,
-                b: codes,
-                columns,
-                steps: desc.groups(self.w.k()),
-                group_steps: desc.groups(self.w.group_len().min(self.w.k())),
-                scales,
-                nr: desc.nr,
-                zero_points,
-                row_terms: block.row_terms.get(tile.start..).unwrap_or_default(),
-                term_stride: block.rows.len(),
-                origins,
-                column_terms: sums,
-                part_steps: self.steps(0).len(),
-                part_scales,
-                minimums,
-                part_minimums,
-                part_sums: block.value_sums.skip_rows(tile.start),
-                rows: tile.len(),
-                factors,
-                factor_stride,
-                y: &mut *y,
-            };
-            if self.kernel().run_scaled(&mut scaled) {
-                return;
-            }
-        }
         let ([scales, minimums], count) = (floats, tile.len() * columns);
         let (acc, rest) = acc.split_at_mut(count);
         let (group, rest) = rest.split_at_mut(count);
@@ -213,19 +241,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
             self.kernel().vectorize(term);
         }
     }
-}
 
-/// The sums of a tile's rows in a part, where there are any.
-fn rows_of<'s>(sums: &'s [i32], part: usize, rows: usize, tile: &Range<usize>) -> &'s [i32] {
-    sums.get(part * rows + tile.start..part * rows + tile.end).unwrap_or_default()
-}
-
-/// The entries of one group or part of a panel, where there are any.
-fn of_columns<T>(entries: &[T], index: usize, nr: usize, columns: usize) -> &[T] {
-    entries.get(index * nr..index * nr + columns).unwrap_or_default()
-}
-
-impl<S: Source> ScaledProduct<'_, S> {
     /// The form in which rows are read.
     fn form(&self) -> ActivationForm {
         self.kernel().desc().scaled_form()

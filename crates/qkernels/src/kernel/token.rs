@@ -99,12 +99,12 @@ impl Kernel {
     }
 
     /// Runs the body of products with a scale for each group of k on one tile, on a thread that is
-    /// [set up](Self::set_up) for it. `false` if the kernel has none.
-    pub(crate) fn run_scaled(self, tile: &mut ScaledTile<'_>) -> bool {
-        let Some(body) = &self.0.scaled else { return false };
-        // SAFETY: as for `run`.
-        unsafe { (body.run)(tile) };
-        true
+    /// [set up](Self::set_up) for it. Does nothing if the kernel has none.
+    pub(crate) fn run_scaled(self, tile: &mut ScaledTile<'_>) {
+        if let Some(body) = &self.0.scaled {
+            // SAFETY: as for `run`.
+            unsafe { (body.run)(tile) }
+        }
     }
 
     /// Runs the body of products of 4-bit weights on one tile.
