@@ -100,7 +100,7 @@ macro_rules! scaled_body {
                     for u in 0..2 {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
-                            if M == 1 && (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
+                            if (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
                                 prefetch(&b_pairs[pair][u][v], AHEAD);
                             }
                             w[v] = $load(&b_pairs[pair][u][v]);
