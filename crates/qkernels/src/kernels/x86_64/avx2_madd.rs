@@ -65,7 +65,7 @@ strip_body!("avx2");
 
 tile_body!("avx2", vec256);
 
-scaled_body!("avx2", vec256, (load_weights, 0, multiply_add), 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
+scaled_body!("avx2", vec256, (load_weights, 0, multiply_add), ahead from 1, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
 
 #[target_feature(enable = "avx2")]
 fn peak(iterations: u64) -> i32 {

@@ -81,12 +81,18 @@ scaled_body!(
     "avx512f,avx512bw,avx512vl,avx512vnni",
     vec512,
     (load_shifted, 128, multiply_add_shifted),
+    ahead from 5,
     1: 1 2 3 4 5 6 7 8,
     2: 1 2 3 4 5 6 7 8,
     3: 1 2 3 4 5 6 7 8
 );
 
-scaled_parts_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512, (load_shifted, 128, multiply_add_shifted));
+scaled_parts_body!(
+    "avx512f,avx512bw,avx512vl,avx512vnni",
+    vec512,
+    (load_shifted, 128, multiply_add_shifted),
+    ahead from 3
+);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn peak(iterations: u64) -> i32 {

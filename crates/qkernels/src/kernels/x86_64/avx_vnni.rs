@@ -100,11 +100,12 @@ scaled_body!(
     "avx2,avxvnni",
     vec256,
     (load_shifted, 128, multiply_add_shifted),
+    ahead from 1,
     1: 1 2 3 4 5 6,
     2: 1 2 3 4 5 6
 );
 
-scaled_parts_body!("avx2,avxvnni", vec256, (load_shifted, 128, multiply_add_shifted));
+scaled_parts_body!("avx2,avxvnni", vec256, (load_shifted, 128, multiply_add_shifted), ahead from 1);
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn peak(iterations: u64) -> i32 {

@@ -11,8 +11,8 @@
 //! group, where shifted activations would need one for each group and column. With it a zero point
 //! of the weights costs nothing more.
 
-/// How many bytes ahead of the multiplication the weights of a single row, which come from memory,
-/// are requested at least.
+/// How many bytes ahead of the multiplication weights, which may come from memory, are requested at
+/// least.
 pub(super) const AHEAD: usize = 8 << 10;
 
 /// Bytes of a cache line.
@@ -46,11 +46,12 @@ pub(super) use corrections;
 
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
 /// vectors `$V` and each number of rows `$M`. Weights are loaded by `$load`, which adds `$shift` to
-/// them, and multiplied by `$multiply_add`. The kernel's file supplies what else `tile_body!` asks
-/// for, and `scaled_parts` for weights with minimums or parts.
+/// them, and multiplied by `$multiply_add`; for `$least` rows and more they are requested ahead. The
+/// kernel's file supplies what else `tile_body!` asks for, and `scaled_parts` for weights with
+/// minimums or parts.
 macro_rules! scaled_body {
     (
-        $features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident),
+        $features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident), ahead from $least:literal,
         $($V:literal: $($M:literal)+),+
     ) => {
         #[target_feature(enable = $features)]
@@ -100,7 +101,7 @@ macro_rules! scaled_body {
                     for u in 0..2 {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
-                            if (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
+                            if M >= $least && (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
                                 prefetch(&b_pairs[pair][u][v], AHEAD);
                             }
                             w[v] = $load(&b_pairs[pair][u][v]);
@@ -144,7 +145,9 @@ pub(super) use scaled_body;
 
 /// `fn scaled_parts` for [`scaled_body`], for weights with minimums or parts.
 macro_rules! scaled_parts_body {
-    ($features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident)) => {
+    (
+        $features:literal, $isa:ident, ($load:ident, $shift:literal, $multiply_add:ident), ahead from $least:literal
+    ) => {
         #[target_feature(enable = $features)]
         fn scaled_parts<const M: usize, const V: usize>(tile: &mut ScaledTile<'_>) {
             // One or two rows leave registers for all columns at once.
@@ -202,7 +205,9 @@ macro_rules! scaled_parts_body {
                             let b = &b[step * vectors + first..][..W];
                             let mut w = [$isa::zero(); W];
                             for v in 0..W {
-                                prefetch(&b[v], ahead);
+                                if M >= $least {
+                                    prefetch(&b[v], ahead);
+                                }
                                 w[v] = $load(&b[v]);
                             }
                             for i in 0..M {
