@@ -11,8 +11,8 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, corrections, scaled_body};
-use super::simd::{prefetch, sum_of_lanes};
+use super::scaled::{corrections, scaled_body};
+use super::simd::{prefetch_vector, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
@@ -63,7 +63,7 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
 
 strip_body!("avx2");
 
-tile_body!("avx2", vec256);
+tile_body!("avx2", vec256, ahead from 3);
 
 scaled_body!("avx2", vec256, (load_weights, 0, multiply_add), ahead from 1, 1: 1 2 3 4 5 6, 2: 1 2 3 4 5 6);
 

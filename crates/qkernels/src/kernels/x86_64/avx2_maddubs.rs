@@ -20,7 +20,7 @@
 use core::arch::x86_64::*;
 
 use super::avx2_madd::broadcast;
-use super::simd::{load_i8x32, maddubs_madd_add, sum_of_lanes};
+use super::simd::{load_i8x32, maddubs_madd_add, prefetch_vector, sum_of_lanes};
 use super::strip::bodies;
 use super::tile::{self, rows_apart};
 use super::{avx2_madd, float256, store, vec256};
@@ -104,6 +104,11 @@ fn body<const M: usize, const V: usize, const U: usize, const D: usize>(strip: &
         let mut partial = tile::first_sums!(vec256, tile, M, V, U);
         for g in 0..steps {
             for u in 0..U {
+                for (at, weights) in b_steps[g][u].as_flattened().iter().enumerate() {
+                    if M >= 3 {
+                        prefetch_vector(weights, u * D * V + at);
+                    }
+                }
                 for i in 0..M {
                     partial[u][i] = add_products(partial[u][i], &a_steps[i][g][u], &b_steps[g][u]);
                 }

@@ -12,8 +12,8 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, corrections, scaled_body, scaled_parts_body};
-use super::simd::prefetch;
+use super::scaled::{corrections, scaled_body, scaled_parts_body};
+use super::simd::{AHEAD, prefetch, prefetch_vector};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float512, store, vec512};
@@ -75,7 +75,7 @@ fn run_tiles(strip: &mut Strip<'_, '_>) {
 
 strip_body!("avx512f,avx512bw,avx512vl,avx512vnni");
 
-tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
+tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512, ahead from 5);
 
 scaled_body!(
     "avx512f,avx512bw,avx512vl,avx512vnni",

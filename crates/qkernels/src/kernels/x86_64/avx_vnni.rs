@@ -5,8 +5,8 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::{AHEAD, LINE, corrections, scaled_body, scaled_parts_body};
-use super::simd::{load_i8x32, prefetch, sum_of_lanes};
+use super::scaled::{corrections, scaled_body, scaled_parts_body};
+use super::simd::{AHEAD, load_i8x32, prefetch, prefetch_vector, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
@@ -94,7 +94,7 @@ fn multiply_add_shifted(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
 
 strip_body!("avx2,avxvnni");
 
-tile_body!("avx2,avxvnni", vec256);
+tile_body!("avx2,avxvnni", vec256, ahead from 3);
 
 scaled_body!(
     "avx2,avxvnni",

@@ -11,13 +11,6 @@
 //! group, where shifted activations would need one for each group and column. With it a zero point
 //! of the weights costs nothing more.
 
-/// How many bytes ahead of the multiplication weights, which may come from memory, are requested at
-/// least.
-pub(super) const AHEAD: usize = 8 << 10;
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
-
 /// What the sums of M rows and V vectors of columns start with, to take off what shifts of weights
 /// (`$shift`) and their zero points add to the products of a part. `$term` is the first of the
 /// part's `row_terms`, `$entry` the group's first entry.
@@ -101,8 +94,8 @@ macro_rules! scaled_body {
                     for u in 0..2 {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
-                            if M >= $least && (u * V + v) * VECTOR_WEIGHTS % LINE == 0 {
-                                prefetch(&b_pairs[pair][u][v], AHEAD);
+                            if M >= $least {
+                                prefetch_vector(&b_pairs[pair][u][v], u * V + v);
                             }
                             w[v] = $load(&b_pairs[pair][u][v]);
                         }

@@ -64,6 +64,21 @@ pub(super) fn load_two_i8x16_as_i16_pairs(bytes: &[i8; 16], second: &[i8; 16]) -
     _mm512_cvtepi8_epi16(_mm256_set_m128i(high, low))
 }
 
+/// How many bytes ahead of the multiplication weights of 8 bits, which may come from memory, are
+/// requested at least.
+pub(super) const AHEAD: usize = 8 << 10;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Requests what lies [`AHEAD`] of vector `index` of a step or several, if a line begins there.
+#[inline(always)]
+pub(super) fn prefetch_vector<const N: usize>(weights: &[i8; N], index: usize) {
+    if (index * N).is_multiple_of(LINE) {
+        prefetch(weights, AHEAD);
+    }
+}
+
 /// Requests the cache line `bytes` behind the start of `values`. The line need not belong to them.
 #[inline(always)]
 pub(super) fn prefetch<T>(values: &[T], bytes: usize) {

@@ -7,6 +7,7 @@
 
 use core::arch::asm;
 
+pub(super) use super::simd::prefetch_vector;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
 
 /// The most rows whose addresses each get a register.
@@ -110,9 +111,10 @@ macro_rules! last_sums {
 pub(super) use last_sums;
 
 /// `fn body<M, V, U>`, compiled for `$features` with vectors of module `$isa`: tiles of M rows and
-/// V vectors of columns, U groups of k at a time.
+/// V vectors of columns, U groups of k at a time. For `$least` rows and more, weights are requested
+/// ahead of their multiplication.
 macro_rules! tile_body {
-    ($features:literal, $isa:ident) => {
+    ($features:literal, $isa:ident, ahead from $least:literal) => {
         // One call is for all tiles of a strip that have M rows. Inlined into their one caller, all
         // bodies of a kernel would be one function, over which the compiler takes far longer.
         #[inline(never)]
@@ -137,6 +139,9 @@ macro_rules! tile_body {
                     for u in 0..U {
                         let mut w = [$isa::zero(); V];
                         for v in 0..V {
+                            if M >= $least {
+                                tile::prefetch_vector(&b_steps[g][u][v], u * V + v);
+                            }
                             w[v] = load_weights(&b_steps[g][u][v]);
                         }
                         for i in 0..M {

@@ -3,15 +3,11 @@
 //! instruction for each vector of weights, whatever the rows, and the sums of a group are one.
 
 use super::super::nibbles256::part_sums::activation_sums;
-use super::super::scaled::AHEAD;
-use super::super::simd::{load_i8x8_as_i16_pairs, multiply_words, prefetch, store_i16x16};
+use super::super::simd::{AHEAD, load_i8x8_as_i16_pairs, multiply_words, prefetch, store_i16x16};
 use super::super::tile::rows_apart;
 use super::super::vec256;
 use super::steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
 use crate::kernel::scaled_tile::ScaledTile;
-
-/// Up to so many rows, weights are requested ahead of the multiplication: they come from memory.
-const FEW_ROWS: usize = 4;
 
 /// M rows, V vectors of columns.
 #[target_feature(enable = "avx2")]
@@ -79,9 +75,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
                 };
             }
             for pair in start / 2..stop / 2 {
-                if M <= FEW_ROWS {
-                    prefetch(&b_pairs[pair], AHEAD);
-                }
+                prefetch(&b_pairs[pair], AHEAD);
                 for u in 0..2 {
                     add_step!(b_pairs[pair][u], |i| a_pairs[i][pair][u]);
                 }

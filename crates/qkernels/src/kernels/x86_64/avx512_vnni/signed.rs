@@ -31,7 +31,7 @@ fn broadcast(group: [u8; 4]) -> __m512i {
     shifted(steps::broadcast(group))
 }
 
-tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512);
+tile_body!("avx512f,avx512bw,avx512vl,avx512vnni", vec512, ahead from 5);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn one_vector(strip: &mut Strip<'_, '_>) {

@@ -27,9 +27,7 @@ pub(super) fn add_step<const M: usize>(
     a: &[&[[[u8; 4]; 2]]; M],
     step: usize,
 ) {
-    if M == 1 {
-        prefetch(&b[step], AHEAD);
-    }
+    prefetch(&b[step], AHEAD);
     let (halves, _) = b[step].as_chunks::<{ 4 * LANES }>();
     let mut w = [_mm256_setzero_si256(); V];
     for v in 0..V {
