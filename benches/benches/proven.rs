@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use qbenches::{bytes, fastest, is_product};
+use qbenches::{bytes, fastest, is_product, peak_gops};
 use qcore::CodeRange;
 use qkernels::{
     Activations, Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Weights, Workspace, gemm,
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 struct Contender {
     weights: PackedWeights,
     seconds: f64,
-    /// Operations per second of the first column's kernel.
+    /// Gop/s of the first column's kernel.
     peak: f64,
 }
 
@@ -84,16 +84,14 @@ fn one_shape(
             result?;
             *seconds = seconds.min(product);
             if let Some((_, kernel)) = weights.column_kernels().next() {
-                let mut operations = 0;
-                let loops = fastest(slice / 8, || operations = kernel.run_peak_loop(2000));
-                *peak = peak.max(operations as f64 / loops);
+                *peak = peak.max(peak_gops(kernel, slice / 8));
             }
         }
     }
     let operations = 2.0 * m as f64 * n as f64 * k as f64;
     let figure = |contender: &Contender| {
-        let rate = operations / contender.seconds;
-        format!("{:.0} ({:.0} %)", rate / 1e9, 100.0 * rate / contender.peak)
+        let rate = operations / contender.seconds / 1e9;
+        format!("{rate:.0} ({:.0} %)", 100.0 * rate / contender.peak)
     };
     let [plain, proven] = contenders.as_slice() else { return Ok(()) };
     let columns: Vec<_> =

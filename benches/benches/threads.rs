@@ -7,7 +7,7 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use qbenches::{Shape, bytes, fastest, is_product, shapes};
+use qbenches::{Shape, bytes, codes, fastest, is_product, shapes};
 use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
 fn one_shape(shape: Shape, pool: &ThreadPool, rounds: usize, slice: Duration) -> Result<()> {
     let Shape { m, n, k, .. } = shape;
     let a = bytes(m * k, 1);
-    let w: Vec<i8> = bytes(n * k, 2).into_iter().map(u8::cast_signed).collect();
+    let w = codes(n * k, 2);
     let (a, w) = (MatRef::new(&a, m, k)?, MatRef::new(&w, n, k)?);
     let weights = PackedWeights::from_nk(w, Kernel::select()?)?;
     let mut y = vec![0; m * n];

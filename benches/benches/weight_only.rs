@@ -1,13 +1,12 @@
-//! `cargo bench --bench weight_only [-- --test]`: weight-only products beside the int8 product and
-//! the f32 product of the same shape, one thread. Few rows take turns with so many copies of the
-//! weights that none is left in a cache.
+//! `cargo bench --bench weight_only [-- [--test] [FILTER]]`: weight-only products beside the int8
+//! product and the f32 product of the same shape, one thread. Few rows take turns with so many
+//! copies of the weights that none is left in a cache.
 //!
 //! The contenders take turns, see [`Turns`].
 
-use std::time::Duration;
-
+use clap::Parser;
 use half::{bf16, f16};
-use qbenches::{BEYOND_CACHES, Contender, Turns, bytes, read_rate};
+use qbenches::{Contender, Selection, Shape, Turns, bytes, floats, print_table, weight_only_shapes};
 use qcore::Float;
 use qkernels::{
     Dequantize, FloatStage, Kernel, MatMut, MatRef, PackedWeights, ScaledWeights, Scales, Threads,
@@ -16,38 +15,40 @@ use qkernels::{
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// m, n, k.
-const SHAPES: &[(usize, usize, usize)] =
-    &[(1, 4096, 4096), (1, 11008, 4096), (4, 4096, 4096), (16, 4096, 4096), (128, 768, 768)];
-
 /// Rows up to which a product is bound by memory, and weights are taken from there.
 const FEW_ROWS: usize = 16;
 
+/// Weight-only products beside the int8 product and the f32 product of the same shape.
+///
+/// One thread. Few rows take their weights from memory. The contenders take turns: the time is that
+/// of the fastest round, the ratio the median of the rounds' ratios to the int8 product.
+#[derive(Debug, Parser)]
+#[command(name = "weight_only", bin_name = "cargo bench --bench weight_only --")]
+struct Flags {
+    #[command(flatten)]
+    selection: Selection,
+}
+
 fn main() -> Result<()> {
-    let test = std::env::args().any(|argument| argument == "--test");
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    let shapes: &[_] = if test { &[(1, 100, 64), (5, 50, 32)] } else { SHAPES };
-    for &(m, n, k) in shapes {
-        let kernels = Kernel::available().filter(|kernel| format!("{kernel} {m}x{n}x{k}").contains(&filter));
-        let kernels: Vec<_> = kernels.collect();
-        if !test && !kernels.is_empty() {
-            println!("read: {:.1} GB/s", read_rate(BEYOND_CACHES, Duration::from_millis(300)));
-        }
+    let selection = Flags::parse().selection;
+    for (shape, kernels) in selection.cases(weight_only_shapes()) {
+        println!("read: {:.1} GB/s", selection.read_rate());
         for kernel in kernels {
-            one_shape(kernel, (m, n, k), Turns::new(test))?;
+            one_shape(kernel, shape, selection.turns())?;
         }
     }
     Ok(())
 }
 
-fn one_shape(kernel: Kernel, (m, n, k): (usize, usize, usize), turns: Turns) -> Result<()> {
+fn one_shape(kernel: Kernel, shape: Shape, turns: Turns) -> Result<()> {
+    let Shape { m, n, k, .. } = shape;
     let cold = m <= FEW_ROWS;
     let copies = |bytes: usize| turns.copies(bytes, cold);
-    let codes: Vec<i8> = bytes(n * k, 1).into_iter().map(u8::cast_signed).collect();
+    let codes = qbenches::codes(n * k, 1);
     let packed = PackedWeights::from_nk(MatRef::new(&codes, n, k)?, kernel)?;
     let scales: Vec<f32> =
         bytes(n * k.div_ceil(32), 2).into_iter().map(|b| 1e-3 + f32::from(b) * 1e-5).collect();
-    let zero_points: Vec<i8> = bytes(n * k.div_ceil(32), 3).into_iter().map(u8::cast_signed).collect();
+    let zero_points = qbenches::codes(n * k.div_ceil(32), 3);
     let many = |scales: WeightScales<'_>| -> Result<Vec<ScaledWeights>> {
         let weights = || Ok(ScaledWeights::new(packed.clone(), scales)?);
         (0..copies(n * k)).map(|_| weights()).collect()
@@ -60,7 +61,7 @@ fn one_shape(kernel: Kernel, (m, n, k): (usize, usize, usize), turns: Turns) -> 
     let per_128 = many(WeightScales::per_group(&scales[..n * k.div_ceil(128)], 128))?;
 
     let a_codes = bytes(m * k, 4);
-    let a: Vec<f32> = a_codes.iter().map(|&byte| f32::from(byte) / 128.0 - 1.0).collect();
+    let a = floats(m * k, 4);
     let a_f16: Vec<f16> = a.iter().map(|&x| f16::from_f32(x)).collect();
     let a_bf16: Vec<bf16> = a.iter().map(|&x| bf16::from_f32(x)).collect();
     let w: Vec<f32> = codes.iter().map(|&w| f32::from(w)).collect();
@@ -100,7 +101,9 @@ fn one_shape(kernel: Kernel, (m, n, k): (usize, usize, usize), turns: Turns) -> 
     }
 
     let title = format!("{kernel}, {m} x {n} x {k}{}", if cold { ", weights from memory" } else { "" });
-    turns.run(&title, 2.0 * (m * n * k) as f64, &mut contenders)
+    let timings = turns.run(&mut contenders)?;
+    print_table(&title, shape.operations(), &contenders, &timings);
+    Ok(())
 }
 
 /// The product of `a` (m, k) with each of the `copies` in turn, to the type of `a`.

@@ -1,64 +1,27 @@
-//! What the benches share: the table of shapes, operands, verification, the clock, and what a
-//! measurement is.
+//! What the benches share: options, the table of shapes, operands, verification, the clock, and
+//! what a measurement is.
 
 #![forbid(unsafe_code)]
 
 mod bandwidth;
+mod csv;
 mod record;
+mod selection;
+mod shape;
 mod standing;
 mod turns;
 
 use std::time::{Duration, Instant};
 
-use qkernels::{Activation, MatRef, reference};
+use qkernels::{Activation, Kernel, MatRef, reference};
 
 pub use bandwidth::{BEYOND_CACHES, read_rate};
+pub use csv::{Csv, CsvFlag};
 pub use record::{Kind, Record, RecordError};
+pub use selection::{Selection, is_in_time};
+pub use shape::{Shape, grouped_shapes, shapes, weight_only_shapes};
 pub use standing::{Standing, geometric_mean, standings};
-pub use turns::{Contender, Run, Turns};
-
-/// One row of `shapes.txt`: the product of (m, k) activations and (n, k) weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// What such products occur in.
-    pub group: &'static str,
-    /// Rows of activations.
-    pub m: usize,
-    /// Output channels.
-    pub n: usize,
-    /// Depth.
-    pub k: usize,
-}
-
-impl Shape {
-    /// Multiplications and additions, of the shape as it is, without padding.
-    pub fn operations(&self) -> f64 {
-        2.0 * self.m as f64 * self.n as f64 * self.k as f64
-    }
-
-    /// Bytes of the 8-bit operands and of the int32 result, each once: what must be moved at least.
-    pub fn bytes(&self) -> f64 {
-        (self.m * self.k + self.n * self.k + 4 * self.m * self.n) as f64
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&format!("{} {}x{}x{}", self.group, self.m, self.n, self.k))
-    }
-}
-
-/// The table of shapes.
-pub fn shapes() -> Vec<Shape> {
-    let rows = include_str!("../shapes.txt").lines().filter(|line| !line.starts_with('#'));
-    rows.filter_map(|line| {
-        let mut fields = line.split_whitespace();
-        let group = fields.next()?;
-        let mut number = || fields.next()?.parse().ok();
-        Some(Shape { group, m: number()?, n: number()?, k: number()? })
-    })
-    .collect()
-}
+pub use turns::{Contender, Run, Timing, Turns, print_table};
 
 /// `len` bytes over the whole range, the same for the same `seed`.
 pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
@@ -72,11 +35,25 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+/// These bytes as weights.
+pub fn codes(len: usize, seed: u64) -> Vec<i8> {
+    bytes(len, seed).into_iter().map(u8::cast_signed).collect()
+}
+
+/// These bytes as activations of -1 to 1.
+pub fn floats(len: usize, seed: u64) -> Vec<f32> {
+    bytes(len, seed).into_iter().map(|byte| f32::from(byte) / 128.0 - 1.0).collect()
+}
+
+/// 64 of the indices below `total`, spread over them; all of them where there are fewer.
+pub fn spread(total: usize) -> impl Iterator<Item = usize> {
+    (0..total.min(64)).map(move |i| i * total / total.min(64))
+}
+
 /// Whether `y` is the product, in 64 rows and columns spread over it (all of it where it is
 /// smaller).
 pub fn is_product<A: Activation + Into<i64>>(a: MatRef<'_, A>, w: MatRef<'_, i8>, y: &[i32]) -> bool {
     let n = w.rows();
-    let spread = |total: usize| (0..total.min(64)).map(move |i| i * total / total.min(64));
     spread(a.rows()).all(|i| {
         let Some(row) = a.row_range(i..i + 1) else { return false };
         spread(n).all(|j| {
@@ -110,16 +87,16 @@ pub fn fastest(budget: Duration, mut call: impl FnMut()) -> f64 {
     }
 }
 
+/// Gop/s of the kernel's own instruction on registers.
+pub fn peak_gops(kernel: Kernel, budget: Duration) -> f64 {
+    let mut operations = 0;
+    let seconds = fastest(budget, || operations = kernel.run_peak_loop(2000));
+    operations as f64 / seconds / 1e9
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_row_of_the_table_is_a_shape() {
-        let rows = include_str!("../shapes.txt").lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(shapes().len(), rows);
-        assert!(shapes().contains(&Shape { group: "odd", m: 7, n: 13, k: 17 }));
-    }
 
     #[test]
     fn a_wrong_product_is_noticed() {

@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn inexact_peers_do_not_count() {
         let line = |kind, name, gops, verdict| {
-            format!("{kind},{name},u8 x i8,odd,7,13,17,{gops},,1,{verdict}").parse::<Record>().unwrap()
+            format!("{kind},{name},u8 x i8,odd,7,13,17,{gops},,1,,{verdict}").parse::<Record>().unwrap()
         };
         let records = [
             line("kernel", "slow", 10.0, "exact"),

@@ -42,17 +42,11 @@ impl Turns {
         if from_memory && !self.test { COLD_BYTES.div_ceil(bytes.max(1)) } else { 1 }
     }
 
-    /// Times all contenders, round after round, and prints a table of them. The time is the fastest
-    /// round's, the ratio the median of all rounds' ratios to the first contender.
+    /// Times all contenders, round after round.
     ///
     /// # Errors
     /// What a contender fails with.
-    pub fn run(
-        &self,
-        title: &str,
-        operations: f64,
-        contenders: &mut [Contender<'_>],
-    ) -> Result<(), Box<dyn Error>> {
+    pub fn run(&self, contenders: &mut [Contender<'_>]) -> Result<Vec<Timing>, Box<dyn Error>> {
         let mut seconds = vec![Vec::new(); contenders.len()];
         let mut copy = 0;
         for round in 0..=self.rounds {
@@ -69,21 +63,35 @@ impl Turns {
                 }
             }
         }
-        println!("{title}");
-        let over = contenders.first().map_or_else(String::new, |first| format!("over {}", first.name));
-        println!("{:32} {:>10} {:>10} {:>10} {over:>22}", "", "µs", "Gop/s", "GB/s");
-        for (contender, times) in contenders.iter().zip(&seconds) {
-            let best = times.iter().copied().fold(f64::INFINITY, f64::min);
-            let ratio = median(seconds[0].iter().zip(times).map(|(first, time)| first / time));
-            println!(
-                "{:32} {:10.1} {:10.2} {:10.2} {ratio:22.3}",
-                contender.name,
-                best * 1e6,
-                operations / best / 1e9,
-                contender.bytes as f64 / best / 1e9,
-            );
-        }
-        Ok(())
+        let timing = |times: &Vec<f64>| Timing {
+            seconds: times.iter().copied().fold(f64::INFINITY, f64::min),
+            over_first: median(seconds[0].iter().zip(times).map(|(first, time)| first / time)),
+        };
+        Ok(seconds.iter().map(timing).collect())
+    }
+}
+
+/// What was measured of one contender.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Of one call, in the fastest round.
+    pub seconds: f64,
+    /// How many times as fast as the first contender: the median of the rounds' ratios.
+    pub over_first: f64,
+}
+
+/// Prints a table of contenders, each of which does so many operations.
+pub fn print_table(title: &str, operations: f64, contenders: &[Contender<'_>], timings: &[Timing]) {
+    println!("{title}");
+    let over = contenders.first().map_or_else(String::new, |first| format!("over {}", first.name));
+    println!("{:32} {:>10} {:>10} {:>10} {over:>22}", "", "µs", "Gop/s", "GB/s");
+    for (Contender { name, bytes, .. }, Timing { seconds, over_first }) in contenders.iter().zip(timings) {
+        println!(
+            "{name:32} {:10.1} {:10.2} {:10.2} {over_first:22.3}",
+            seconds * 1e6,
+            operations / seconds / 1e9,
+            *bytes as f64 / seconds / 1e9,
+        );
     }
 }
 

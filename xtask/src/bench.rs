@@ -1,56 +1,88 @@
-//! `cargo xtask bench`: runs the roofline bench as a child and turns its records into a CSV, a
-//! table and a picture.
+//! `cargo xtask bench`: runs the roofline bench and the one of products in groups as children, and
+//! turns their records into one CSV, tables and pictures.
 
+mod groups;
+mod groups_picture;
 mod labels;
 mod markdown;
+mod measure;
+mod rates;
 mod roofline;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write, stdout};
-use std::path::Path;
-use std::process::Stdio;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
-use qbenches::{Kind, Record, geometric_mean, shapes, standings};
+use anyhow::{Context, Result, ensure};
+use qbenches::{Record, Shape, geometric_mean, grouped_shapes, shapes, standings};
 
-use crate::cargo;
-use crate::flags::Bench;
+use crate::flags::{Bench, Only};
 use crate::machine::Machine;
+use groups::Groups;
+use measure::{Csv, ROOFLINE, measure};
 
-/// The bench uses one thread for every contender.
+/// The benches use one thread for every contender.
 const THREADS: usize = 1;
 
 pub(crate) fn run(flags: &Bench) -> Result<()> {
     let machine = Machine::of_today();
     let filter = flags.filter.as_deref().unwrap_or_default();
-    let count = shapes().iter().filter(|shape| shape.to_string().contains(filter)).count();
-    ensure!(count > 0, "no shape contains {filter:?}");
+    let count = |shapes: Vec<Shape>, bench: Only| {
+        let shapes = shapes.iter().filter(|shape| shape.to_string().contains(filter)).count();
+        if flags.only.is_none_or(|only| only == bench) { shapes } else { 0 }
+    };
+    let in_roofline = count(shapes(), Only::Roofline);
+    let in_groups = count(grouped_shapes(), Only::Groups);
+    ensure!(in_roofline + in_groups > 0, "no shape of the benches to run contains {filter:?}");
 
     // A file that cannot be written is found before minutes of measuring.
-    let file = |extension| flags.out.join(format!("{}.{extension}", machine.stem()));
+    let file = |end| flags.out.join(format!("{}{end}", machine.stem()));
     fs::create_dir_all(&flags.out).with_context(|| format!("cannot write to {}", flags.out.display()))?;
-    let mut csv = create(&file("csv"))?;
+    let mut written = vec![file(".csv"), file(".md")];
+    let mut csv = Csv::new(create(&written[0])?, &machine)?;
 
-    let records = measure(flags, &machine, count, &mut csv)?;
-    ensure!(records.iter().any(|record| record.kind == Kind::Kernel), "the bench measured nothing");
-    write(&file("md"), &markdown::table(&machine, &records))?;
-    write(&file("svg"), &roofline::picture(&machine, &records)?)?;
+    let mut records = |bench, count| match count {
+        0 => Ok(Vec::new()),
+        _ => measure(flags, bench, count, &mut csv),
+    };
+    let (roofline, groups) = (records(ROOFLINE, in_roofline)?, records("groups", in_groups)?);
 
-    let standings = standings(&records);
+    write(&file(".md"), &markdown::document(&machine, &roofline, &groups))?;
+    writeln!(stdout(), "{}, {}", machine.cpu, machine.date)?;
+    if !roofline.is_empty() {
+        summarize(&roofline, in_roofline)?;
+        written.push(draw(file(".svg"), &roofline::picture(&machine, &roofline)?)?);
+    }
+    if !groups.is_empty() {
+        let groups = Groups::new(&groups);
+        writeln!(stdout(), "\n{}", groups.terminal())?;
+        written.push(draw(file("-groups.svg"), &groups_picture::picture(&machine, &groups)?)?);
+    }
+    for path in written {
+        writeln!(stdout(), "wrote {}", path.display())?;
+    }
+    Ok(())
+}
+
+/// Prints where our best kernel stands.
+fn summarize(records: &[Record], count: usize) -> Result<()> {
+    let standings = standings(records);
     let over_peer = geometric_mean(standings.iter().filter_map(|standing| standing.over_peer()));
     let over_float = geometric_mean(standings.iter().filter_map(|standing| standing.over_float()));
-    writeln!(stdout(), "{}, {}: {count} shape(s)", machine.cpu, machine.date)?;
     if let (Some(peer), Some(float)) = (over_peer, over_float) {
         writeln!(
             stdout(),
-            "our best kernel, geometric mean: {peer:.2} times the best exact peer, {float:.2} times f32"
+            "our best kernel on {count} shape(s), geometric mean: {peer:.2} times the best exact peer, \
+             {float:.2} times f32"
         )?;
     }
-    for extension in ["csv", "md", "svg"] {
-        writeln!(stdout(), "wrote {}", file(extension).display())?;
-    }
     Ok(())
+}
+
+/// Writes a picture and returns where it is.
+fn draw(path: PathBuf, svg: &str) -> Result<PathBuf> {
+    write(&path, svg)?;
+    Ok(path)
 }
 
 fn create(path: &Path) -> Result<File> {
@@ -59,45 +91,4 @@ fn create(path: &Path) -> Result<File> {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     create(path)?.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Runs the bench, and writes each record to `csv` when it arrives.
-fn measure(flags: &Bench, machine: &Machine, count: usize, csv: &mut File) -> Result<Vec<Record>> {
-    let mut command = cargo::command();
-    command.args(["bench", "--package", "qbenches", "--bench", "roofline"]);
-    if flags.tract {
-        command.args(["--features", "tract"]);
-    }
-    command.args(["--", "--csv", "-"]).args(&flags.filter);
-    // The output of cargo's build stays visible. The bar appears with the first line of the bench.
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo bench")?;
-    let output = child.stdout.take().context("cargo bench has no output")?;
-
-    let bar = ProgressBar::hidden();
-    let mut records: Vec<Record> = Vec::new();
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        if line == Record::HEADER {
-            writeln!(csv, "cpu,date,threads,{line}")?;
-            bar.set_length(count as u64);
-            bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} shapes, {elapsed}: {msg}")?);
-            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-            bar.set_message("reading memory");
-            continue;
-        }
-        let record: Record = line.parse()?;
-        writeln!(csv, "{},{},{THREADS},{line}", machine.cpu, machine.date)?;
-        // The lines of a shape arrive together, after all contenders were measured on it.
-        if record.kind != Kind::Memory && records.last().map(Record::shape) != Some(record.shape()) {
-            bar.inc(1);
-            bar.set_message(record.shape());
-        }
-        records.push(record);
-    }
-    bar.finish_and_clear();
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("cargo bench: {status}");
-    }
-    Ok(records)
 }

@@ -34,11 +34,12 @@ pub(crate) enum Command {
     /// Writes DIR/report.html and DIR/figures. With `--out docs` the pictures of the documentation
     /// are made again.
     Repro(Repro),
-    /// Measure every kernel beside other libraries; write a CSV, a Markdown table and a roofline
-    /// picture.
+    /// Measure every kernel beside other libraries, and products in groups beside those per
+    /// channel; print a summary, write a CSV, Markdown tables and pictures.
     ///
-    /// Runs the roofline bench, one thread, and writes DIR/CPU-DATE.csv, .md and .svg. A second run
-    /// of the same day on the same CPU overwrites them.
+    /// Runs the benches `roofline` and `groups`, one thread, and writes DIR/CPU-DATE.csv and .md of
+    /// both, .svg of the first and -groups.svg of the second. A second run of the same day on the
+    /// same CPU overwrites them.
     Bench(Bench),
     /// List the kernels, whether this CPU has them, and which one runs.
     ///
@@ -83,15 +84,28 @@ pub(crate) struct Repro {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Only shapes whose group or size contains this, for example `mlp` or `1x4096`.
+    /// Only shapes whose group or size contains this, for example `mlp` or `1x4096`. A bench
+    /// without such a shape does not run.
     pub(crate) filter: Option<String>,
+    /// Only one of the benches.
+    #[arg(long, value_enum, value_name = "BENCH")]
+    pub(crate) only: Option<Only>,
     /// Where to write; made if it does not exist.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,
-    /// Also measure tract-linalg. Needs a C compiler, which assembles it, and about a minute more
-    /// to build.
+    /// Also measure tract-linalg in `roofline`. Needs a C compiler, which assembles it, and about a
+    /// minute more to build.
     #[arg(long)]
     pub(crate) tract: bool,
+}
+
+/// A bench that has tables and pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Only {
+    /// int32 products on every shape, beside other libraries and f32, below the machine's peaks
+    Roofline,
+    /// Products of weights with a scale for each group of k, 8 and 4 bits and GGUF's formats
+    Groups,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,7 @@
 //! The bench's options.
 
-use std::path::PathBuf;
-
 use clap::Parser;
+use qbenches::{CsvFlag, Selection};
 
 /// Every kernel of this CPU beside other libraries, on every shape of benches/shapes.txt.
 ///
@@ -13,17 +12,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "roofline", bin_name = "cargo bench --bench roofline --")]
 pub(crate) struct Flags {
-    /// Only shapes whose group or size contains this, for example `bert`, `1x4096` or
-    /// `odd 7x13x17`.
-    pub(crate) filter: Option<String>,
-    /// Run each contender once on the small shapes: whether it works, not how fast it is.
-    #[arg(long)]
-    pub(crate) test: bool,
-    /// Also write every measurement to this file as it is made; `-` is standard output, in place of
-    /// the tables.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) csv: Option<PathBuf>,
-    /// What cargo adds.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) csv: CsvFlag,
 }

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use qbenches::{Kind, fastest};
+use qbenches::{Kind, is_in_time, peak_gops};
 use qkernels::{Int32, Kernel, MatMut, MatRef, PackedWeights, Threads, Workspace, gemm};
 
 use crate::contender::{Contender, Operands, Prepared, Problem, Result};
-
-/// Largest number of operations that a kernel far below the others' speed is given.
-const SLOW_KERNEL_LIMIT: f64 = 1e9;
 
 /// One kernel.
 pub(crate) struct Ours(pub(crate) Kernel);
@@ -35,8 +32,7 @@ impl Contender for Ours {
 
     fn prepare<'d>(&self, problem: &Problem<'d>) -> Result<Option<Box<dyn Prepared + 'd>>> {
         let shape = problem.shape;
-        let portable = self.0.desc().features.is_empty();
-        if portable && shape.operations() > SLOW_KERNEL_LIMIT {
+        if !is_in_time(self.0, &shape) {
             return Ok(None);
         }
         Ok(Some(Box::new(Packed {
@@ -48,9 +44,7 @@ impl Contender for Ours {
     }
 
     fn peak(&self, budget: Duration) -> Option<f64> {
-        let mut operations = 0;
-        let seconds = fastest(budget, || operations = self.0.run_peak_loop(2000));
-        Some(operations as f64 / seconds / 1e9)
+        Some(peak_gops(self.0, budget))
     }
 }
 

@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use qbenches::{BEYOND_CACHES, Kind, Record, Shape, bytes, fastest, is_product, read_rate, shapes};
-use qkernels::{Kernel, MatRef};
+use qbenches::{Kind, Record, Selection, Shape, bytes, codes, fastest, is_product, shapes};
+use qkernels::MatRef;
 
 use contender::{Contender, Operands, Prepared, Problem, Result};
 use flags::Flags;
@@ -44,24 +44,17 @@ fn run(flags: &Flags) -> Result<()> {
     // to small products.
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
 
-    let chosen = |shape: &Shape| {
-        let wanted = flags.filter.as_ref().is_none_or(|filter| shape.to_string().contains(filter));
-        wanted && !(flags.test && shape.operations() > TEST_LIMIT)
-    };
-    let shapes: Vec<Shape> = shapes().into_iter().filter(chosen).collect();
+    let selection = &flags.selection;
+    let mut shapes = shapes();
+    shapes.retain(|shape| !selection.test || shape.operations() <= TEST_LIMIT);
+    let shapes = selection.shapes(shapes);
     if shapes.is_empty() {
-        // Not an error: `cargo bench -- FILTER` hands the filter of another bench to this one, too.
-        eprintln!("roofline: no shape contains {}", flags.filter.as_deref().unwrap_or_default());
         return Ok(());
     }
-    let budget = if flags.test { Duration::ZERO } else { Duration::from_millis(200) };
-    let memory = || {
-        let (bytes, budget) =
-            if flags.test { (1 << 16, Duration::ZERO) } else { (BEYOND_CACHES, 3 * budget) };
-        Record::memory(read_rate(bytes, budget))
-    };
-    let contenders = contenders();
-    let mut report = Report::new(flags.csv.as_deref())?;
+    let budget = if selection.test { Duration::ZERO } else { Duration::from_millis(200) };
+    let memory = || Record::memory(selection.read_rate());
+    let contenders = contenders(selection);
+    let mut report = Report::new(flags.csv.open()?);
     report.add(memory())?;
     for shape in shapes {
         for record in compare(&contenders, shape, budget)? {
@@ -74,9 +67,9 @@ fn run(flags: &Flags) -> Result<()> {
 }
 
 /// Everybody, in the order of the table.
-fn contenders() -> Vec<Box<dyn Contender>> {
+fn contenders(selection: &Selection) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
-    all.extend(Kernel::available().map(|kernel| Box::new(kernels::Ours(kernel)) as Box<dyn Contender>));
+    all.extend(selection.kernels().map(|kernel| Box::new(kernels::Ours(kernel)) as Box<dyn Contender>));
     all.push(Box::new(rten::Rten));
     all.push(Box::new(rten::RtenVector));
     all.push(Box::new(gemmkit::Gemmkit));
@@ -100,8 +93,8 @@ struct Entry<'c, 'd> {
 /// them.
 fn compare(contenders: &[Box<dyn Contender>], shape: Shape, budget: Duration) -> Result<Vec<Record>> {
     let a = bytes(shape.m * shape.k, 1);
-    let a_i8: Vec<i8> = a.iter().map(|&byte| byte as i8).collect();
-    let w: Vec<i8> = bytes(shape.n * shape.k, 2).into_iter().map(|byte| byte as i8).collect();
+    let a_i8 = codes(shape.m * shape.k, 1);
+    let w = codes(shape.n * shape.k, 2);
     let problem = Problem { shape, a: &a, a_i8: &a_i8, w: &w };
 
     let mut entries = Vec::new();
@@ -156,6 +149,7 @@ impl Entry<'_, '_> {
             gops: shape.operations() / self.seconds / 1e9,
             peak: self.peak,
             gigabytes: shape.bytes() / self.seconds / 1e9,
+            over_per_channel: None,
             verdict: self.verdict.into(),
         }
     }

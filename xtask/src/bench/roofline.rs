@@ -6,6 +6,7 @@ use plotters::prelude::*;
 use qbenches::{Kind, Record};
 
 use super::labels::{Area, Labels};
+use super::rates::{memory_rate, peaks};
 use crate::figure::{Canvas, Drawn, PALETTE};
 use crate::machine::Machine;
 
@@ -20,25 +21,6 @@ const LABEL: i32 = 12;
 /// Shapes with fewer operations measure the call rather than the product, and would squeeze all
 /// other points into a corner.
 const LEAST_OPERATIONS: f64 = 1e5;
-
-/// The best rate at which memory was read, in GB/s.
-pub(crate) fn memory_rate(records: &[Record]) -> f64 {
-    let memory = records.iter().filter(|record| record.kind == Kind::Memory);
-    memory.map(|record| record.gigabytes).fold(0.0, f64::max)
-}
-
-/// Each kernel and the best peak measured for it.
-pub(crate) fn peaks(records: &[Record]) -> Vec<(&str, f64)> {
-    let mut peaks: Vec<(&str, f64)> = Vec::new();
-    for record in records {
-        let Some(peak) = record.peak else { continue };
-        match peaks.iter_mut().find(|(kernel, _)| *kernel == record.contender) {
-            Some((_, best)) => *best = best.max(peak),
-            None => peaks.push((&record.contender, peak)),
-        }
-    }
-    peaks
-}
 
 /// The picture as SVG.
 pub(crate) fn picture(machine: &Machine, records: &[Record]) -> Result<String> {
@@ -220,10 +202,10 @@ mod tests {
     #[test]
     fn ceilings_are_the_best_that_was_seen() {
         let records = records(&[
-            "memory,read,,,0,0,0,0,,12,",
-            "kernel,avx2_6x16,u8 x i8,odd,7,13,17,20,180,1,exact",
-            "kernel,avx2_6x16,u8 x i8,odd,33,65,127,100,190,10,exact",
-            "memory,read,,,0,0,0,0,,14,",
+            "memory,read,,,0,0,0,0,,12,,",
+            "kernel,avx2_6x16,u8 x i8,odd,7,13,17,20,180,1,,exact",
+            "kernel,avx2_6x16,u8 x i8,odd,33,65,127,100,190,10,,exact",
+            "memory,read,,,0,0,0,0,,14,,",
         ]);
         assert_eq!(memory_rate(&records), 14.0);
         assert_eq!(peaks(&records), [("avx2_6x16", 190.0)]);
@@ -236,8 +218,8 @@ mod tests {
     #[test]
     fn one_tiny_point_is_drawn_too() {
         let records = records(&[
-            "memory,read,,,0,0,0,0,,12,",
-            "kernel,portable_4x1,u8 x i8,odd,1,1,1,0.02,27,0.06,exact",
+            "memory,read,,,0,0,0,0,,12,,",
+            "kernel,portable_4x1,u8 x i8,odd,1,1,1,0.02,27,0.06,,exact",
         ]);
         let machine = Machine { cpu: "A CPU".into(), date: "2026-01-31".into() };
         assert!(picture(&machine, &records).unwrap().contains("1x1x1"));
