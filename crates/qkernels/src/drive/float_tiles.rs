@@ -113,14 +113,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         panel
     }
 
-    fn compute(
-        &self,
-        rows: &FloatRows<'_>,
-        tile: Range<usize>,
-        panel: &FloatPanel<'_>,
-        y: &mut [f32],
-        _: &mut [i32],
-    ) {
+    fn compute(&self, rows: &FloatRows<'_>, tile: Range<usize>, panel: &FloatPanel<'_>, y: &mut [f32]) {
         let kr = self.w.kr();
         let groups = self.w.k().div_ceil(kr);
         if groups == 0 {

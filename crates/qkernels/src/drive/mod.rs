@@ -2,10 +2,10 @@
 
 pub(crate) mod blocking;
 pub(crate) mod float_tiles;
-pub(crate) mod group_terms;
 pub(crate) mod nest;
 pub(crate) mod nibble_tiles;
 pub(crate) mod panel_walk;
+pub(crate) mod part_sums;
 pub(crate) mod scaled_tiles;
 pub(crate) mod threads;
 pub(crate) mod tiny;

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
-use crate::drive::group_terms::part_sums;
 use crate::drive::panel_walk::Tiles;
+use crate::drive::part_sums::part_sums;
 use crate::drive::threads::Part;
 use crate::kernel::desc::ActivationForm;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
@@ -154,14 +154,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         NibblePanel { lines, entries, column_terms: column_terms.as_chunks().0 }
     }
 
-    fn compute(
-        &self,
-        block: &NibbleRows<'_>,
-        tile: Range<usize>,
-        panel: &NibblePanel<'_>,
-        y: &mut [f32],
-        _: &mut [i32],
-    ) {
+    fn compute(&self, block: &NibbleRows<'_>, tile: Range<usize>, panel: &NibblePanel<'_>, y: &mut [f32]) {
         if panel.lines.is_empty() {
             return y.fill(0.0);
         }

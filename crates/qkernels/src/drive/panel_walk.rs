@@ -54,15 +54,8 @@ pub(crate) trait Tiles: Sync {
     fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> Self::Panel<'p>;
 
     /// Computes the sums `y` of the rows `tile` of a block and a panel, row by row with the panel's
-    /// padding. `acc` has room for three times as many int32.
-    fn compute(
-        &self,
-        rows: &Self::Rows<'_>,
-        tile: Range<usize>,
-        panel: &Self::Panel<'_>,
-        y: &mut [f32],
-        acc: &mut [i32],
-    );
+    /// padding.
+    fn compute(&self, rows: &Self::Rows<'_>, tile: Range<usize>, panel: &Self::Panel<'_>, y: &mut [f32]);
 }
 
 /// A product as parts for threads.
@@ -81,8 +74,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
         let (kernel, stage, (mr, nr)) = (product.kernel(), product.stage(), product.tile());
         let _set_up = kernel.set_up();
         let block = Blocking::new(Caches::of_this_cpu(), product.extent(part));
-        let Arena { rows: row_scratch, panel: panel_scratch, acc, float_sums } = arena;
-        acc.resize(acc.len().max(3 * mr * nr), 0);
+        let Arena { rows: row_scratch, panel: panel_scratch, float_sums, .. } = arena;
         float_sums.resize(float_sums.len().max(mr * nr), 0.0);
         for jc in part.panels.clone().step_by(block.panels) {
             let panels = jc..(jc + block.panels).min(part.panels.end);
@@ -102,7 +94,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
                     for tile in 0..tiles {
                         let i = start(tile)..start(tile + 1);
                         let sums = &mut float_sums[..i.len() * columns];
-                        product.compute(&rows, i.clone(), &panel, sums, acc);
+                        product.compute(&rows, i.clone(), &panel, sums);
                         let Some(out) = out
                             .block(first_row + i.start..first_row + i.end, first_column..first_column + used)
                         else {

@@ -87,8 +87,8 @@ pub struct KernelDesc {
     pub(crate) state: Option<CpuState>,
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
     pub(crate) float: Option<FloatBody>,
-    /// The body of products with a scale for each group of k; `None` for kernels that run such
-    /// products group by group.
+    /// The body of products with a scale for each group of k; `None` for the plain one, compiled for
+    /// `level`.
     pub(crate) scaled: Option<ScaledBody>,
     /// The body of products of 4-bit weights; `None` for the plain one, compiled for `level`.
     pub(crate) nibbles: Option<NibbleBody>,

@@ -7,7 +7,7 @@ use crate::cpu::vectorize::Task;
 use crate::kernel::desc::{FloatBody, KernelDesc};
 use crate::kernel::float_tile::{FloatTile, Plain};
 use crate::kernel::nibble_tile::{NibbleTile, PlainNibbles};
-use crate::kernel::scaled_tile::ScaledTile;
+use crate::kernel::scaled_tile::{PlainScaled, ScaledTile};
 use crate::kernel::strip::Strip;
 
 /// Why there is no [`Kernel`] for a row of the table, or why nothing can be packed for it.
@@ -99,11 +99,12 @@ impl Kernel {
     }
 
     /// Runs the body of products with a scale for each group of k on one tile, on a thread that is
-    /// [set up](Self::set_up) for it. Does nothing if the kernel has none.
+    /// [set up](Self::set_up) for it.
     pub(crate) fn run_scaled(self, tile: &mut ScaledTile<'_>) {
-        if let Some(body) = &self.0.scaled {
+        match &self.0.scaled {
             // SAFETY: as for `run`.
-            unsafe { (body.run)(tile) }
+            Some(body) => unsafe { (body.run)(tile) },
+            None => self.vectorize(PlainScaled { tile, desc: self.0 }),
         }
     }
 

@@ -87,11 +87,6 @@ impl Tokens {
     pub(crate) fn has_origins(&self, shift: i32) -> bool {
         shift != 0 || !self.zero_points.is_empty()
     }
-
-    /// The scales of all rows in a group.
-    pub(crate) fn factors_from(&self, group: usize) -> &[f32] {
-        self.factors.get(group * self.factor_stride..).unwrap_or_default()
-    }
 }
 
 /// The scratch memory of one thread.

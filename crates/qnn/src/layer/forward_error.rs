@@ -102,24 +102,48 @@ pub enum ForwardError {
 impl ForwardError {
     /// Turns the error of a block of rows, which starts at row `first` of the input, into an error
     /// about the input.
-    pub(crate) fn of_block_at(self, first: usize) -> Self {
-        match self {
-            ForwardError::NonFinite { row, col, value } => {
-                ForwardError::NonFinite { row: first + row, col, value }
-            }
-            ForwardError::Dynamic(DynamicError::Scheme { row, group, error }) => {
-                ForwardError::Dynamic(DynamicError::Scheme { row: first + row, group, error })
-            }
-            ForwardError::Dynamic(DynamicError::HalfScale { row, group, scale }) => {
-                ForwardError::Dynamic(DynamicError::HalfScale { row: first + row, group, scale })
-            }
-            other => other,
+    pub(crate) fn of_block_at(mut self, first: usize) -> Self {
+        match &mut self {
+            ForwardError::NonFinite { row, .. }
+            | ForwardError::Gemm(GemmError::FloatRange { row, .. })
+            | ForwardError::Dynamic(
+                DynamicError::Scheme { row, .. }
+                | DynamicError::ScaleRange { row, .. }
+                | DynamicError::GroupRange { row, .. }
+                | DynamicError::HalfScale { row, .. },
+            ) => *row += first,
+            _ => {}
         }
+        self
     }
 }
 
 impl From<StageError> for ForwardError {
     fn from(error: StageError) -> Self {
         ForwardError::Gemm(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_row_of_a_block_is_about_that_row_of_the_input() {
+        let (row, group, row_scale) = (3, Some(1), 2.0);
+        let errors: [ForwardError; 5] = [
+            ForwardError::NonFinite { row, col: 5, value: f32::NAN },
+            GemmError::FloatRange { row, channel: 5 }.into(),
+            DynamicError::ScaleRange { row, group, row_scale, channel: 5, channel_scale: 1.5 }.into(),
+            DynamicError::GroupRange { row, group, row_scale, scale: 1.5, largest_sum: 0.0 }.into(),
+            DynamicError::HalfScale { row, group: 1, scale: 1e5 }.into(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("row 3"), "{error}");
+            let of_input = error.of_block_at(64).to_string();
+            assert!(of_input.contains("row 67") && !of_input.contains("row 3"), "{of_input}");
+        }
+        let no_row = ForwardError::NoOutputScale;
+        assert_eq!(no_row.of_block_at(64), no_row);
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn multiply_add_shifted(sums: __m512i, x: __m512i, w: __m512i) -> __m
 }
 
 /// How many bytes ahead of the multiplication the 4-bit weights of a single row are requested.
-pub(super) const AHEAD: usize = 10 << 10;
+pub(super) const AHEAD: usize = 6 << 10;
 
 /// The codes in the low halves of a line's bytes, and those in the high halves.
 #[inline]
