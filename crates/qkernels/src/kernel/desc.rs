@@ -87,8 +87,8 @@ pub struct KernelDesc {
     pub(crate) state: Option<CpuState>,
     /// The body of weight-only products; `None` for the plain one, compiled for `level`.
     pub(crate) float: Option<FloatBody>,
-    /// The body of products with a scale for each group of k; `None` for the plain one, compiled for
-    /// `level`.
+    /// The body of products with a scale for each group of k; `None` for the plain one, compiled
+    /// for `level`.
     pub(crate) scaled: Option<ScaledBody>,
     /// The body of products of 4-bit weights; `None` for the plain one, compiled for `level`.
     pub(crate) nibbles: Option<NibbleBody>,
@@ -198,8 +198,8 @@ pub(crate) struct CpuState {
 pub(crate) struct ScaledBody {
     /// The form in which it reads the elements of `a`, of as many bytes as that of the kernel.
     pub(crate) form: ActivationForm,
-    /// What it adds to weights: 128 if it multiplies them as u8. Then it needs the sums of rows, and
-    /// none of weights where activations have no zero point.
+    /// What it adds to weights: 128 if it multiplies them as u8. Then it needs the sums of rows,
+    /// and none of weights where activations have no zero point.
     pub(crate) weight_shift: i32,
     /// Runs a tile of at most mr rows, as [`ScaledTile`] defines it.
     pub(crate) run: unsafe fn(&mut ScaledTile<'_>),

@@ -7,7 +7,8 @@ use crate::cpu::vectorize::Task;
 use crate::kernel::desc::{FloatBody, KernelDesc};
 use crate::kernel::float_tile::{FloatTile, Plain};
 use crate::kernel::nibble_tile::{NibbleTile, PlainNibbles};
-use crate::kernel::scaled_tile::{PlainScaled, ScaledTile};
+use crate::kernel::plain_scaled::PlainScaled;
+use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 
 /// Why there is no [`Kernel`] for a row of the table, or why nothing can be packed for it.

@@ -39,8 +39,8 @@ pub(super) use corrections;
 
 /// `fn run_scaled`, compiled for `$features` with vectors of module `$isa`, for each number of
 /// vectors `$V` and each number of rows `$M`. Weights are loaded by `$load`, which adds `$shift` to
-/// them, and multiplied by `$multiply_add`; for `$least` rows and more they are requested ahead. The
-/// kernel's file supplies what else `tile_body!` asks for, and `scaled_parts` for weights with
+/// them, and multiplied by `$multiply_add`; for `$least` rows and more they are requested ahead.
+/// The kernel's file supplies what else `tile_body!` asks for, and `scaled_parts` for weights with
 /// minimums or parts.
 macro_rules! scaled_body {
     (

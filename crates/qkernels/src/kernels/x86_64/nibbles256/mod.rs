@@ -5,6 +5,7 @@
 //! The tile is 6 rows by 2 vectors: 12 accumulators, 2 vectors of codes, the broadcast of `a` and
 //! one product fill the 16 registers. The sums of longer groups wait in L1, as do the results.
 
+mod one_row;
 pub(super) mod part_sums;
 mod parts;
 mod plain;

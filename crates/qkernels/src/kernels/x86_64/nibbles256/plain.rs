@@ -5,11 +5,15 @@ use core::arch::x86_64::*;
 use super::super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
 use super::super::tile::rows_of_steps;
 use super::super::vec256::{self, LANES};
+use super::one_row;
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleTile};
 
 #[target_feature(enable = "avx2")]
 pub(super) fn run(tile: &mut NibbleTile<'_>) {
+    if one_row::has_body(tile) {
+        return one_row::run(tile);
+    }
     let corrected = !tile.zero_points.is_empty() || !tile.origins.is_empty();
     if corrected || tile.group_steps > NARROW_STEPS {
         run_rows::<true>(tile)

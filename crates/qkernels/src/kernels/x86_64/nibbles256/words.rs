@@ -11,9 +11,8 @@ use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, Nibble
 /// Vectors of a panel.
 pub(super) const V: usize = NIBBLE_COLUMNS / LANES;
 
-/// How many bytes ahead of the multiplication the weights of a single row are requested: they come
-/// from memory, and this takes an eighth off the time.
-const AHEAD: usize = 8 << 10;
+/// How many bytes ahead of the multiplication weights, which may come from memory, are requested.
+pub(super) const AHEAD: usize = 17 << 9;
 
 /// Steps whose products are summed in words.
 pub(super) const NARROW_STEPS: usize = 32 / NIBBLE_STEP;
@@ -66,6 +65,6 @@ pub(super) fn take_origins_off(tile: &NibbleTile<'_>, g: usize, sums: &mut [[[i3
 /// Four bytes of a row, repeated for each column.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn broadcast(quad: [u8; 4]) -> __m256i {
+pub(super) fn broadcast(quad: [u8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_ne_bytes(quad))
 }
