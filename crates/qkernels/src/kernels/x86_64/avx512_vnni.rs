@@ -12,7 +12,7 @@ mod steps;
 
 use core::arch::x86_64::*;
 
-use super::scaled::{corrections, scaled_body, scaled_parts_body};
+use super::scaled::{MOST_VECTORS, corrections, scaled_body, scaled_parts_body};
 use super::simd::{AHEAD, prefetch, prefetch_vector};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};

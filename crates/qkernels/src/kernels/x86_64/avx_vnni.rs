@@ -5,7 +5,7 @@
 
 use core::arch::x86_64::*;
 
-use super::scaled::{corrections, scaled_body, scaled_parts_body};
+use super::scaled::{MOST_VECTORS, corrections, scaled_body, scaled_parts_body};
 use super::simd::{AHEAD, load_i8x32, prefetch, prefetch_vector, sum_of_lanes};
 use super::strip::{bodies, strip_body};
 use super::tile::{self, rows_apart, tile_body};

@@ -11,6 +11,9 @@
 //! group, where shifted activations would need one for each group and column. With it a zero point
 //! of the weights costs nothing more.
 
+/// The most vectors of columns that a tile has.
+pub(super) const MOST_VECTORS: usize = 3;
+
 /// What the sums of M rows and V vectors of columns start with, to take off what shifts of weights
 /// (`$shift`) and their zero points add to the products of a part. `$term` is the first of the
 /// part's `row_terms`, `$entry` the group's first entry.
@@ -74,7 +77,7 @@ macro_rules! scaled_body {
             let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
             // Results wait here, where the compiler knows that nothing else lies. Adding -0.0
             // changes nothing.
-            let mut y = [[[-0.0f32; LANES]; V]; M];
+            let tile::Lines(y) = &mut tile::Lines([[[-0.0f32; LANES]; V]; M]);
             let (mut start, mut first, mut first_factor, mut first_term) = (0, 0, 0, 0);
             while start < steps {
                 let end = steps.min(start + tile.group_steps);
@@ -130,7 +133,7 @@ macro_rules! scaled_body {
                 first_term += tile.term_stride;
             }
             let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
-            to.copy_from_slice(&y);
+            to.copy_from_slice(y);
         }
     };
 }
@@ -167,9 +170,8 @@ macro_rules! scaled_parts_body {
             let b = &tile.b.as_chunks::<VECTOR_WEIGHTS>().0[..steps * vectors];
             let mut same = [0.0; M];
             same.copy_from_slice(&tile.factors[..M]);
-            let results = &mut tile.y.as_chunks_mut::<LANES>().0[..M * vectors];
             // Adding -0.0 changes nothing.
-            results.fill([-0.0; LANES]);
+            let tile::Lines(y) = &mut tile::Lines([[[-0.0f32; LANES]; MOST_VECTORS]; M]);
             // While one group is multiplied, another one is requested from memory.
             let ahead = (tile.group_steps * vectors * VECTOR_WEIGHTS).max(AHEAD);
             let (mut group, mut first_part, mut g) = (0, 0, 0);
@@ -266,13 +268,16 @@ macro_rules! scaled_parts_body {
                     }
                     for i in 0..M {
                         for v in 0..W {
-                            let to = &mut results[i * vectors + first + v];
+                            let to = &mut y[i][first + v];
                             let y = $isa::add_f32s($isa::load(to), terms[i][v]);
                             $isa::store_f32s(to, y);
                         }
                     }
                 }
                 (group, first_part, g) = (end, parts.end, g + 1);
+            }
+            for (to, y) in tile.y.chunks_exact_mut(tile.columns).zip(y) {
+                to.copy_from_slice(&y.as_flattened()[..tile.columns]);
             }
         }
     };

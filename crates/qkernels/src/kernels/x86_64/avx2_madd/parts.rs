@@ -4,7 +4,7 @@
 
 use super::super::nibbles256::part_sums::activation_sums;
 use super::super::simd::{AHEAD, load_i8x8_as_i16_pairs, multiply_words, prefetch, store_i16x16};
-use super::super::tile::rows_apart;
+use super::super::tile::{Lines, rows_apart};
 use super::super::vec256;
 use super::steps::{LANES, VECTOR_WEIGHTS, broadcast, load_weights, multiply_add};
 use crate::kernel::scaled_tile::ScaledTile;
@@ -33,7 +33,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
     let b_pairs = &b.as_chunks::<2>().0[..steps / 2];
     let of_all = &tile.factors[..M];
     // Adding -0.0 changes nothing.
-    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let Lines(y) = &mut Lines([[[-0.0f32; LANES]; V]; M]);
     let (mut start, mut part, mut g) = (0, 0, 0);
     while start < steps {
         let end = steps.min(start + tile.group_steps);
@@ -50,7 +50,7 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
         let mut acc = [[vec256::zero(); V]; M];
         while start < end {
             let stop = end.min(start + tile.part_steps);
-            let mut times = [[0i16; VECTOR_WEIGHTS]; V];
+            let Lines(times) = &mut Lines([[0i16; VECTOR_WEIGHTS]; V]);
             if SCALED {
                 let of_columns = tile.part_scales[part * nr..][..V * LANES].as_chunks::<LANES>().0;
                 for v in 0..V {
@@ -140,5 +140,5 @@ fn body<const M: usize, const V: usize, const SCALED: bool>(tile: &mut ScaledTil
         g += 1;
     }
     let to = &mut tile.y.as_chunks_mut::<LANES>().0.as_chunks_mut::<V>().0[..M];
-    to.copy_from_slice(&y);
+    to.copy_from_slice(y);
 }

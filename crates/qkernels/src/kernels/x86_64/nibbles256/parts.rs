@@ -5,7 +5,7 @@
 use core::arch::x86_64::*;
 
 use super::super::simd::{load_i8x8_as_i16_pairs, load_i8x8_as_i32, load_i32x8, store_i32x8};
-use super::super::tile::rows_of_steps;
+use super::super::tile::{Lines, rows_of_steps};
 use super::super::vec256::{self, LANES};
 use super::part_sums::activation_sums;
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
@@ -44,7 +44,7 @@ fn short_groups<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
-    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let Lines(y) = &mut Lines([[[-0.0f32; LANES]; V]; M]);
     let mut start = 0usize;
     for g in 0..tile.groups() {
         // Before there are sums, which would make way for what a choice between two forms needs.
@@ -82,7 +82,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let first = &tile.factors[..M];
     // Adding -0.0 changes nothing.
-    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let Lines(y) = &mut Lines([[[-0.0f32; LANES]; V]; M]);
     let (mut start, mut part) = (0usize, 0);
     for g in 0..tile.groups() {
         // Before there are sums, which would make way for what a choice between two forms needs.
@@ -94,7 +94,7 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
         }
         let end = steps.min(start.saturating_add(tile.group_steps));
         let first_part = part;
-        let mut sums = [[[0i32; LANES]; V]; M];
+        let Lines(sums) = &mut Lines([[[0i32; LANES]; V]; M]);
         while start < end {
             let stop = end.min(start.saturating_add(tile.part_steps));
             while start < stop {
@@ -121,9 +121,9 @@ fn body<const M: usize>(tile: &mut NibbleTile<'_>) {
             part += 1;
         }
         if tile.has_row_terms {
-            take_zero_points_off(tile, g, first_part..part, &mut sums);
+            take_zero_points_off(tile, g, first_part..part, sums);
         }
-        take_origins_off(tile, g, &mut sums);
+        take_origins_off(tile, g, sums);
         let factors =
             if tile.factor_stride == 0 { first } else { &tile.factors[g * tile.factor_stride..][..M] };
         if !has_minimums {

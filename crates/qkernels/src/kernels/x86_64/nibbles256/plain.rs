@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::super::simd::{load_i8x8_as_i32, load_i32x8, store_i32x8};
-use super::super::tile::rows_of_steps;
+use super::super::tile::{Lines, rows_of_steps};
 use super::super::vec256::{self, LANES};
 use super::one_row;
 use super::words::{NARROW_STEPS, V, add_step, take_origins_off};
@@ -44,9 +44,9 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
     let (a, b, steps) = (rows_of_steps::<M>(tile), tile.b, tile.b.len());
     let first = &tile.factors[..M];
     let ones = _mm256_set1_epi16(1);
-    let mut wide = [[[0i32; LANES]; V]; M];
+    let Lines(wide) = &mut Lines([[[0i32; LANES]; V]; M]);
     // Adding -0.0 changes nothing.
-    let mut y = [[[-0.0f32; LANES]; V]; M];
+    let Lines(y) = &mut Lines([[[-0.0f32; LANES]; V]; M]);
     let mut start = 0usize;
     for g in 0..tile.groups() {
         // Before there are sums, which would make way for what a choice between two forms needs.
@@ -74,7 +74,7 @@ fn body<const M: usize, const WIDE: bool>(tile: &mut NibbleTile<'_>) {
             block = stop;
         }
         if WIDE {
-            take_origins_off(tile, g, &mut wide);
+            take_origins_off(tile, g, wide);
         }
         let of_rows = &tile.row_terms[g * tile.term_stride..][..M];
         let factors =
