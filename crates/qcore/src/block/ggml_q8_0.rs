@@ -16,7 +16,7 @@ use crate::value::{Range, round_clamped_ties_away};
 /// A block of zeros has codes of 0 and a scale of 0. Values are multiplied by the inverse of the
 /// unrounded d, but restored by the rounded scale. ggml leaves the rest undefined: here NaN has the
 /// code 0, infinities those of ±127, and so does every value but 0 of a block whose `1 / d` is
-/// infinite (its scale is 0).
+/// infinite (its scale is 0). Where all finite values are 0, so is every code.
 ///
 /// ```
 /// use qcore::GgmlQ8_0;

@@ -95,7 +95,8 @@ pub enum DynamicError {
         channel_scale: f32,
     },
     /// In a product with several groups, or with minimums, terms may be infinite, and two of them
-    /// make no number.
+    /// make no number. They are refused where twice what all of them together can reach, those of
+    /// minimums included, is more than f32 holds.
     #[error(
         "the scale {row_scale} of {} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32",
         Place(*row, *group)
