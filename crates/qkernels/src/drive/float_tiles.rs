@@ -9,6 +9,7 @@ use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::threads::Part;
 use crate::kernel::float_tile::{FloatTile, PLAIN_ROWS};
+use crate::kernel::group_floats::{GroupFloats, Widen as WidenHalves};
 use crate::kernel::nibble_tile::NibbleLine;
 use crate::kernel::token::Kernel;
 use crate::left::rows::staggered;
@@ -81,7 +82,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
 
     fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
         let PanelScratch { codes, scales, minimums, group_floats, zero_points, .. } = scratch;
-        let (all, nr) = (self.w.entries(), self.w.panel_columns());
+        let (all, nr, kernel) = (self.w.entries(), self.w.panel_columns(), self.kernel());
         // Few rows read codes of 4 bits as they are; for more they are expanded once.
         let few = self.kernel().desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
         let (codes, lines) = match self.w.codes() {
@@ -98,15 +99,15 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             minimums: &[],
         };
         if !all.has_parts() {
-            panel.scales = entries.scales.widened(scales);
-            panel.minimums = entries.minimums.widened(minimums);
+            panel.scales = widened(kernel, entries.scales, scales);
+            panel.minimums = widened(kernel, entries.minimums, minimums);
         } else {
             // Each part has a scale of its own then.
             let times = |value: f32, of_part: i8| value * f32::from(of_part);
-            let of_groups = entries.scales.widened(group_floats);
+            let of_groups = widened(kernel, entries.scales, group_floats);
             panel.scales = of_parts(all, nr, of_groups, entries.part_scales, times, scales);
             let minimum = if entries.part_minimums.is_empty() { |value, _| value } else { times };
-            let of_groups = entries.minimums.widened(group_floats);
+            let of_groups = widened(kernel, entries.minimums, group_floats);
             panel.minimums = of_parts(all, nr, of_groups, entries.part_minimums, minimum, minimums);
             panel.zero_points = of_parts(all, nr, entries.zero_points, &[], |value, _| value, zero_points);
         }
@@ -160,6 +161,18 @@ pub(crate) struct FloatPanel<'p> {
     zero_points: &'p [i8],
     /// Empty if there are none.
     minimums: &'p [f32],
+}
+
+/// All `floats` as f32, in `buffer` if they are not.
+fn widened<'b>(kernel: Kernel, floats: GroupFloats<'b>, buffer: &'b mut Vec<f32>) -> &'b [f32] {
+    match floats {
+        GroupFloats::F32(floats) => floats,
+        GroupFloats::F16(halves) => {
+            buffer.resize(halves.len(), 0.0);
+            kernel.vectorize(WidenHalves(halves, buffer));
+            buffer
+        }
+    }
 }
 
 /// What `of` makes of the entry of each part's group and that of the part (0 without any), in

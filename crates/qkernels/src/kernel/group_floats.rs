@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use crate::cpu::vectorize::Task;
+
 /// Some floats for each group, those of a panel's columns, as f32 or as the bits of f16. All are
 /// finite.
 #[derive(Clone, Copy, Debug)]
@@ -38,20 +40,17 @@ impl<'t> GroupFloats<'t> {
             GroupFloats::F16(floats) => floats.get(index).copied().map_or(0.0, widen),
         }
     }
+}
 
-    /// All of them as f32, in `buffer` if they are not.
-    pub(crate) fn widened<'b>(self, buffer: &'b mut Vec<f32>) -> &'b [f32]
-    where
-        't: 'b,
-    {
-        match self {
-            GroupFloats::F32(floats) => floats,
-            GroupFloats::F16(floats) => {
-                buffer.clear();
-                buffer.extend(floats.iter().map(|&bits| widen(bits)));
-                buffer
-            }
-        }
+/// Widens finite f16, given by their bits.
+pub(crate) struct Widen<'t>(pub(crate) &'t [u16], pub(crate) &'t mut [f32]);
+
+impl Task for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.1.iter_mut().zip(self.0).for_each(|(to, &bits)| *to = widen(bits));
     }
 }
 
@@ -125,8 +124,8 @@ mod tests {
         let values = [1.5, -0.0, smallest, 65504.0];
         let halves = OwnFloats::new(values.to_vec());
         assert!(matches!(halves, OwnFloats::F16(_)) && halves.bytes() == 8);
-        let back = halves.view().widened(&mut Vec::new()).to_vec();
-        assert_eq!(back.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), values.map(f32::to_bits));
+        let back: [f32; 4] = core::array::from_fn(|at| halves.view().at(at));
+        assert_eq!(back.map(f32::to_bits), values.map(f32::to_bits));
         for other in [65520.0, 0.1, 1e-9, f32::MIN_POSITIVE, f32::MAX] {
             let floats = OwnFloats::new(vec![1.0, other]);
             assert!(matches!(floats, OwnFloats::F32(_)), "{other}");

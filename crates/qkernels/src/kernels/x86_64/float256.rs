@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 use super::simd;
 use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
-use crate::kernel::nibble_tile::NIBBLE_COLUMNS;
+use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleLine};
 
 /// The body for panels of two k.
 pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2>, nibbles: None };
@@ -172,63 +172,83 @@ fn run_nibbles(tile: &mut FloatTile<'_>) {
     }
 }
 
-/// M rows, V vectors of columns from vector `first` on. AFFINE if columns have zero points of their
-/// own; else codes lose the one that all have, while they are bytes. A line is taken apart into
-/// bytes in L1, where extending them is part of the load.
+/// Floats whose mantissas count 1 from bit 0 and from bit 8 on.
+const EXPONENTS: [f32; 2] = [(1 << 23) as f32, (1 << 15) as f32];
+
+/// M rows, V vectors of columns from vector `first` on, a column in each lane. AFFINE if columns
+/// have zero points of their own; else there is one that all have.
+///
+/// A code becomes a float where it lies: a mask leaves its four bits, and above them an exponent
+/// for which they count 1. What that stands for is subtracted together with the zero point,
+/// exactly. With the multiply-add these are three instructions for eight weights.
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2,fma")]
 fn nibbles<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>, first: usize) {
-    const KR: usize = QUARTERS;
     let groups = tile.groups;
     let mut sums = [[_mm256_setzero_ps(); V]; M];
-    let common = _mm256_set1_epi8(tile.zero_point);
+    let (mut masks, mut origins) = ([_mm256_setzero_ps(); 2], [[_mm256_setzero_ps(); V]; 2]);
+    for (place, exponent) in EXPONENTS.into_iter().enumerate() {
+        masks[place] = _mm256_set1_ps(f32::from_bits(exponent.to_bits() | 0xf << (8 * place)));
+        origins[place] = [_mm256_set1_ps(exponent + f32::from(tile.zero_point)); V];
+    }
     let mut start = 0usize;
     for q in 0.. {
         let end = groups.min(start.saturating_add(tile.scale_groups));
-        let mut a: [&[[f32; KR]]; M] = [&[]; M];
+        let mut a: [&[[f32; QUARTERS]]; M] = [&[]; M];
         for i in 0..M {
             a[i] = &tile.a[i * tile.a_stride..].as_chunks().0[start..end];
         }
-        let mut zero_points = [[_mm256_setzero_si256(); QUARTERS]; V];
         if AFFINE {
             let codes = tile.zero_points[q * tile.nr..].as_chunks().0;
             for v in 0..V {
-                zero_points[v] = spread::<KR>(&codes[first + v]);
+                let zero_points = _mm256_cvtepi32_ps(simd::load_i8x8_as_i32(&codes[first + v]));
+                for (place, exponent) in EXPONENTS.into_iter().enumerate() {
+                    origins[place][v] = _mm256_add_ps(_mm256_set1_ps(exponent), zero_points);
+                }
             }
         }
         let mut acc = [[[_mm256_setzero_ps(); QUARTERS]; V]; M];
-        // A group begins with a line. The last one may end amid one.
-        let lines = &tile.lines[start / 2..end.div_ceil(2)];
-        for (l, line) in lines.iter().enumerate() {
-            simd::prefetch(line, AHEAD);
-            let mut halves = [[[0i8; 4 * LANES]; V]; 2];
-            let (vectors, _) = line.as_chunks::<{ 4 * LANES }>();
-            for v in 0..V {
-                let (low, high) =
-                    (simd::low_nibbles(&vectors[first + v]), simd::high_nibbles(&vectors[first + v]));
-                simd::store_i8x32(&mut halves[0][v], _mm256_sub_epi8(low, common));
-                simd::store_i8x32(&mut halves[1][v], _mm256_sub_epi8(high, common));
-            }
-            for (g, half) in (2 * l..end - start).zip(&halves) {
-                let mut x = [_mm256_setzero_ps(); M];
-                for i in 0..M {
-                    x[i] = repeat(&a[i][g]);
-                }
-                for v in 0..V {
-                    for h in 0..KR {
-                        let w = weights::<AFFINE>(&half[v].as_chunks().0[h], zero_points[v][h]);
+        macro_rules! add_half {
+            ($words:ident, $pair:ident, $g:expr) => {
+                for place in 0..2 {
+                    let t = 2 * $pair + place;
+                    for v in 0..V {
+                        let w = _mm256_and_ps(_mm256_castsi256_ps($words[v]), masks[place]);
+                        let w = _mm256_sub_ps(w, origins[place][v]);
                         for i in 0..M {
-                            acc[i][v][h] = _mm256_fmadd_ps(x[i], w, acc[i][v][h]);
+                            acc[i][v][t] = _mm256_fmadd_ps(_mm256_set1_ps(a[i][$g][t]), w, acc[i][v][t]);
                         }
                     }
                 }
+            };
+        }
+        // A group begins with a line. The last one may end amid one.
+        let whole = (end - start) / 2;
+        let lines = &tile.lines[start / 2..end.div_ceil(2)];
+        for (l, line) in lines[..whole].iter().enumerate() {
+            simd::prefetch(line, AHEAD);
+            for pair in 0..2 {
+                let mut words = words::<V>(line, first, pair);
+                add_half!(words, pair, 2 * l);
+                for v in 0..V {
+                    words[v] = _mm256_srai_epi32::<4>(words[v]);
+                }
+                add_half!(words, pair, 2 * l + 1);
+            }
+        }
+        for line in &lines[whole..] {
+            for pair in 0..2 {
+                let words = words::<V>(line, first, pair);
+                add_half!(words, pair, 2 * whole);
             }
         }
         let scales = tile.scales[q * tile.nr..].as_chunks().0;
         for v in 0..V {
             let scale = load(&scales[first + v]);
             for i in 0..M {
-                sums[i][v] = _mm256_fmadd_ps(sum_of_columns::<KR>(acc[i][v]), scale, sums[i][v]);
+                let [s0, s1, s2, s3] = acc[i][v];
+                let sum = _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3));
+                sums[i][v] = _mm256_fmadd_ps(sum, scale, sums[i][v]);
             }
         }
         start = end;
@@ -242,6 +262,22 @@ fn nibbles<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatT
             store(&mut to[first + v], sums[i][v]);
         }
     }
+}
+
+/// The low words (`pair` 0) or the high ones of V vectors of a line, with ones above them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words<const V: usize>(line: &NibbleLine, first: usize, pair: usize) -> [__m256i; V] {
+    let (vectors, _) = line.as_chunks::<{ 4 * LANES }>();
+    let mut words = [_mm256_setzero_si256(); V];
+    for v in 0..V {
+        words[v] = simd::load_i8x32(bytemuck::must_cast_ref(&vectors[first + v]));
+        if pair == 1 {
+            words[v] = _mm256_srli_epi32::<16>(words[v]);
+        }
+        words[v] = _mm256_or_si256(words[v], _mm256_set1_epi32(-1 << 16));
+    }
+    words
 }
 
 /// Repeats `KR` activations over the register.

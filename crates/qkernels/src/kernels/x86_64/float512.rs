@@ -155,9 +155,13 @@ fn run_nibbles(tile: &mut FloatTile<'_>) {
 
 /// M rows. AFFINE if columns have zero points of their own.
 ///
-/// A code is a place in a table of sixteen floats, which one register holds: its value, less the
-/// zero point that all codes have. The instruction that looks them up sees four bits of a lane, so
-/// a shift brings them there, and nothing else is to do.
+/// Without them a code is a place in a table of sixteen floats, which one register holds: its
+/// value, less the zero point that all codes have. The instruction that looks them up sees four
+/// bits of a lane, so a shift brings them there, and nothing else is to do.
+///
+/// With them a code becomes a float where it lies: one instruction leaves its bits of a mantissa
+/// and sets an exponent for which they count one unit. What that stands for is subtracted together
+/// with the zero point, exactly.
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
@@ -171,9 +175,12 @@ fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
         for i in 0..M {
             a[i] = &tile.a[i * tile.a_stride..].as_chunks().0[start..end];
         }
-        let mut zero_points = _mm512_setzero_ps();
+        let mut origins = [_mm512_setzero_ps(); 4];
         if AFFINE {
-            zero_points = scaled_codes(&tile.zero_points[q * tile.nr..].as_chunks().0[0]);
+            let zero_points = scaled_codes(&tile.zero_points[q * tile.nr..].as_chunks().0[0]);
+            for place in 0..4 {
+                origins[place] = _mm512_add_ps(_mm512_set1_ps(EXPONENTS[place]), zero_points);
+            }
         }
         let mut acc = [[_mm512_setzero_ps(); KR]; M];
         // A group begins with a line. The last one may end amid one.
@@ -181,26 +188,32 @@ fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
         for (l, line) in lines.iter().enumerate() {
             simd::prefetch(line, AHEAD / 2);
             let pairs = simd::load_i8x64(bytemuck::must_cast_ref(line));
+            let high = _mm512_srli_epi32::<16>(pairs);
             macro_rules! add_products {
-                ($g:expr, $t:literal, $codes:expr) => {
-                    let mut w = _mm512_permutexvar_ps($codes, values);
-                    if AFFINE {
-                        w = _mm512_sub_ps(w, zero_points);
-                    }
+                ($g:expr, $t:literal, $shift:literal) => {
+                    let w = if AFFINE {
+                        let (place, words) = ($shift % 16 / 4, if $shift < 16 { pairs } else { high });
+                        let mask = _mm512_set1_epi32(0xf << ($shift % 16));
+                        let exponent = _mm512_set1_epi32(EXPONENTS[place].to_bits().cast_signed());
+                        let float = _mm512_ternarylogic_epi32::<AND_OR>(words, mask, exponent);
+                        _mm512_sub_ps(_mm512_castsi512_ps(float), origins[place])
+                    } else {
+                        _mm512_permutexvar_ps(_mm512_srli_epi32::<$shift>(pairs), values)
+                    };
                     for i in 0..M {
                         acc[i][$t] = _mm512_fmadd_ps(_mm512_set1_ps(a[i][$g][$t]), w, acc[i][$t]);
                     }
                 };
             }
-            add_products!(2 * l, 0, pairs);
-            add_products!(2 * l, 1, _mm512_srli_epi32::<8>(pairs));
-            add_products!(2 * l, 2, _mm512_srli_epi32::<16>(pairs));
-            add_products!(2 * l, 3, _mm512_srli_epi32::<24>(pairs));
+            add_products!(2 * l, 0, 0);
+            add_products!(2 * l, 1, 8);
+            add_products!(2 * l, 2, 16);
+            add_products!(2 * l, 3, 24);
             if 2 * l + 1 < end - start {
-                add_products!(2 * l + 1, 0, _mm512_srli_epi32::<4>(pairs));
-                add_products!(2 * l + 1, 1, _mm512_srli_epi32::<12>(pairs));
-                add_products!(2 * l + 1, 2, _mm512_srli_epi32::<20>(pairs));
-                add_products!(2 * l + 1, 3, _mm512_srli_epi32::<28>(pairs));
+                add_products!(2 * l + 1, 0, 4);
+                add_products!(2 * l + 1, 1, 12);
+                add_products!(2 * l + 1, 2, 20);
+                add_products!(2 * l + 1, 3, 28);
             }
         }
         let scale = &tile.scales[q * tile.nr..].as_chunks().0[0];
@@ -221,6 +234,13 @@ fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
         simd::store_f32x16(&mut to[i], sums[i]);
     }
 }
+
+/// For four bits from bit 0, 4, 8 and 12 on, the exponent for which they count [`BODY`]'s unit.
+const EXPONENTS: [f32; 4] =
+    [(1u64 << 47) as f32, (1u64 << 43) as f32, (1u64 << 39) as f32, (1u64 << 35) as f32];
+
+/// What `vpternlogd` makes of three bits: the first and the second, or the third.
+const AND_OR: i32 = 0b1110_1010;
 
 /// Bytes 0, 1, 2 and 3 of each lane, times 2^24.
 #[inline]

@@ -197,14 +197,6 @@ pub(super) fn multiply_words(mut words: __m256i, factors: &[i16; 16]) -> __m256i
     words
 }
 
-/// Stores 32 bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn store_i8x32(to: &mut [i8; 32], v: __m256i) {
-    // SAFETY: the reference covers the 32 bytes written, and `storeu` asks for no alignment.
-    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
-}
-
 /// Stores sixteen words.
 #[inline]
 #[target_feature(enable = "avx2")]
