@@ -148,9 +148,11 @@ mod tests {
         for (step, t) in (0..STEPS).flat_map(|step| (0..desc.kr).map(move |t| (step, t))) {
             for i in 0..rows {
                 let group = i / desc.band * a_stride + (step * together + i % together) * desc.group_bytes();
-                let code = activation(i, step * desc.kr + t).to_ne_bytes();
-                let (at, len) = (group + t * desc.form.bytes(), desc.form.bytes());
-                a[at..at + len].copy_from_slice(&(code[0] as i16).to_ne_bytes()[..len]);
+                let code = activation(i, step * desc.kr + t) as i16;
+                match desc.form {
+                    ActivationForm::I16 => a[group + 2 * t..][..2].copy_from_slice(&code.to_ne_bytes()),
+                    ActivationForm::U8 | ActivationForm::I8 => a[group + t] = code as u8,
+                }
             }
             for j in 0..columns {
                 b[(step * columns + j) * desc.kr + t] = weight(step * desc.kr + t, j) as i8;
