@@ -14,7 +14,7 @@ use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Blocking;
 use crate::drive::threads::{Divisible, Part};
-use crate::kernel::desc::KernelDesc;
+use crate::kernel::desc::{KernelDesc, PanelKind};
 use crate::kernel::strip::Rows;
 use crate::kernel::strip::Strip;
 use crate::kernel::token::Kernel;
@@ -48,13 +48,8 @@ impl<S: Source> Divisible<Target<'_>> for Product<'_, S> {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
-        // First the panels whose kernels read one form of rows, then those of the other form, if
-        // there are any.
-        let [any, proven] = self.w.kinds(part.panels.clone());
-        if let Some(kernel) = any {
-            self.run_kind(kernel, part, out, arena);
-        }
-        if let Some(kernel) = proven {
+        // One after the other, the panels whose kernels read the same form of rows.
+        for kernel in self.w.kinds(part.panels.clone()).into_iter().flatten() {
             self.run_kind(kernel, part, out, arena);
         }
     }
@@ -138,6 +133,10 @@ impl<S: Source> Product<'_, S> {
         let (layout, desc) = (self.w.layout(), kernel.desc());
         let extent = part.extent(desc, layout.k);
         let mut block = Blocking::new(Caches::of_this_cpu(), extent);
+        // The windows of an order have any k.
+        if desc.kind == PanelKind::Ordered {
+            block.groups = extent.groups;
+        }
         let k_blocks = if block.groups < extent.groups {
             block.groups = block.groups.next_multiple_of(self.w.kernel().desc().most_narrow_groups());
             extent.groups.div_ceil(block.groups)
@@ -162,7 +161,7 @@ impl<S: Source> Product<'_, S> {
                 let first = jr;
                 jr = self.w.end_of_run(first, if pass.stores { panels.end } else { first + 1 });
                 let kernel = self.w.panel_kernel(first);
-                if kernel.desc().kind() != pass.kernel.desc().kind() {
+                if kernel.desc().kind != pass.kernel.desc().kind {
                     continue;
                 }
                 let channels = first * nr - self.first_channel..(jr * nr).min(layout.n) - self.first_channel;
@@ -195,6 +194,7 @@ impl<S: Source> Product<'_, S> {
                     columns: layout.columns(first),
                     b: self.w.panels_from(first, groups.start * kr),
                     panel_stride: nr * layout.padded_k(),
+                    orders: self.w.orders_from(first),
                     acc: &mut acc[first_slot * mr * nr..],
                     slot_stride,
                     offsets,

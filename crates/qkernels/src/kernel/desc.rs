@@ -66,6 +66,11 @@ pub struct KernelDesc {
     /// Kernels with such narrow sums, for panels that are proven not to saturate them, fastest
     /// first. They have the columns and the features of this one.
     pub proven: &'static [&'static KernelDesc],
+    /// The kernel for panels whose k have an order of their own, with which most words of 16 bits are
+    /// proven; `None` if there is none. It has the columns and the features of this one.
+    pub ordered: Option<&'static KernelDesc>,
+    /// Which panels it is for.
+    pub(crate) kind: PanelKind,
     /// The form in which it reads `a`.
     pub form: ActivationForm,
     /// Whether the body, of u8 form, also reads rows of i8 and shifts them in registers
@@ -128,11 +133,6 @@ impl KernelDesc {
         if kr == self.kr { self.float.as_ref() } else { self.nibbles.as_ref()?.float.as_ref() }
     }
 
-    /// Which row form this kernel reads.
-    pub(crate) fn kind(&self) -> PanelKind {
-        if self.narrow_groups > 0 { PanelKind::Proven } else { PanelKind::Any }
-    }
-
     /// What a strip needs to know to cut its rows into tiles.
     pub(crate) fn tile_shape(&self) -> TileShape {
         TileShape { mr: self.mr, kr: self.kr, band: self.band, group_bytes: self.group_bytes() }
@@ -141,7 +141,7 @@ impl KernelDesc {
     /// The k of packed weights is padded to a multiple of this, so a panel has whole groups of
     /// whichever kernel runs it.
     pub(crate) fn largest_kr(&self) -> usize {
-        self.proven.iter().map(|proven| proven.kr).fold(self.kr, usize::max)
+        self.proven.iter().chain(&self.ordered).map(|proven| proven.kr).fold(self.kr, usize::max)
     }
 
     /// The most groups that a kernel which may run a panel sums in 16 bits. Blocks of k are
@@ -163,13 +163,15 @@ impl KernelDesc {
     }
 }
 
-/// The two kinds of panels that one product may have. Their kernels read rows in different forms.
+/// The kinds of panels that one product may have. Their kernels read rows in different forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PanelKind {
     /// Panels of any weights.
     Any,
     /// Panels proven not to saturate narrow sums.
     Proven,
+    /// Panels with an order of k, see `panel_order.rs`.
+    Ordered,
 }
 
 /// A loop of a kernel's multiply instruction on independent registers. Nothing but the instruction

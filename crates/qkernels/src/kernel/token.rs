@@ -60,6 +60,11 @@ impl Kernel {
         self.0.proven.iter().filter_map(|&desc| Kernel::supported(desc).ok())
     }
 
+    /// The kernel that may run a panel with an order in place of this one.
+    pub(crate) fn ordered(self) -> Option<Kernel> {
+        self.0.ordered.and_then(|desc| Kernel::supported(desc).ok())
+    }
+
     /// The kernel's row of the table.
     pub fn desc(self) -> &'static KernelDesc {
         self.0

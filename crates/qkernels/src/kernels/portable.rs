@@ -5,7 +5,7 @@
 //! (`pmaddwd` on the x86-64 baseline).
 
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop};
 use crate::kernel::strip::{Strip, Tile};
 
 pub(crate) const KERNEL: KernelDesc = KernelDesc {
@@ -15,8 +15,10 @@ pub(crate) const KERNEL: KernelDesc = KernelDesc {
     nr: 1,
     vector_columns: 1,
     kr: 2,
+    kind: PanelKind::Any,
     narrow_groups: 0,
     proven: &[],
+    ordered: None,
     form: ActivationForm::I16,
     signed_rows: false,
     band: 1,
@@ -80,6 +82,7 @@ fn peak(iterations: u64) -> i32 {
             b: &b,
             columns: 1,
             groups,
+            order: None,
             acc: &mut acc,
             offsets: None,
             channel_sums: &[],

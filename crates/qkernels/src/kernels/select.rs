@@ -179,7 +179,8 @@ fn check_any_weights(desc: &KernelDesc) -> Result<(), KernelError> {
     if desc.narrow_groups == 0 {
         return Ok(());
     }
-    let base = kernels::all().find(|base| base.proven.contains(&desc));
+    let base =
+        kernels::all().find(|base| base.proven.iter().chain(&base.ordered).any(|&of_base| of_base == desc));
     Err(KernelError::ProvenPanelsOnly { name: desc.name, base: base.map_or("no kernel", |base| base.name) })
 }
 

@@ -8,12 +8,15 @@ use std::collections::TryReserveError;
 use qcore::{AccumulatorError, check_accumulator};
 
 use crate::cpu::vectorize::Task;
+use crate::kernel::desc::PanelKind;
+use crate::kernel::panel_order::PanelOrder;
 use crate::kernel::token::Kernel;
 use crate::output::channels::Bits;
 use crate::weights::operand::{PackError, Weight, Weights};
 use crate::weights::pack::{PanelLayout, Panels, pack, unpack};
 use crate::weights::proof;
 use crate::weights::regroup::{pairs_of_quads, quads_of_pairs};
+use crate::weights::reorder::{self, in_order, restore};
 use crate::weights::sums::Sums;
 
 /// Weights packed for one kernel. They are immutable and `Send + Sync`, to be shared by reference
@@ -32,6 +35,8 @@ pub struct PackedWeights {
     kernel: Kernel,
     /// The kernel that each panel is packed for and runs on; empty if it is `kernel` for all.
     panel_kernels: Vec<Kernel>,
+    /// The orders of all panels; empty if none has one.
+    orders: Vec<PanelOrder>,
     layout: PanelLayout,
     panels: Panels,
     sums: Sums,
@@ -67,6 +72,7 @@ impl PackedWeights {
         let mut packed = Self {
             kernel,
             panel_kernels: Vec::new(),
+            orders: Vec::new(),
             layout,
             panels: Panels::zeroed(bytes).ok_or(no_memory)?,
             sums: Sums { plain: Vec::new(), magnitudes: Vec::new() },
@@ -83,7 +89,7 @@ impl PackedWeights {
         packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
         let proofs =
             Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
-        packed.panel_kernels = kernel.vectorize(proofs).map_err(|_| no_memory)?;
+        (packed.panel_kernels, packed.orders) = kernel.vectorize(proofs).map_err(|_| no_memory)?;
         packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
         if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {
             packed.zero_points.try_reserve_exact(n).map_err(|_| no_memory)?;
@@ -140,7 +146,7 @@ impl PackedWeights {
     /// As [`column_kernels`](Self::column_kernels), but empty if all panels run on `kernel`.
     fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
         let (n, nr) = (self.n(), self.kernel.desc().nr);
-        let runs = self.panel_kernels.chunk_by(|a, b| narrow_groups(a) == narrow_groups(b));
+        let runs = self.panel_kernels.chunk_by(|a, b| a == b);
         runs.scan(0, move |first, run| {
             let columns = *first..n.min(*first + run.len() * nr);
             *first = columns.end;
@@ -255,16 +261,24 @@ impl PackedWeights {
     /// The weights (n, k), row-major, in signed form: i8 weights as they were, and 128 less for u8
     /// weights. They are exact, so nothing else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
+        if !self.orders.is_empty() {
+            return self.clone().without_proofs().unpack();
+        }
         unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
     }
 
     /// The same weights with all panels packed for [`kernel`](Self::kernel) itself.
     pub(crate) fn without_proofs(mut self) -> Self {
-        for (p, _) in self.panel_kernels.iter().enumerate().filter(|(_, kernel)| **kernel != self.kernel) {
+        for (p, kernel) in self.panel_kernels.iter().enumerate() {
             let panel = &mut self.panels.as_mut_slice()[self.layout.panel(p)];
-            pairs_of_quads(panel, self.layout.columns(p));
+            match kernel.desc().kind {
+                PanelKind::Any => {}
+                PanelKind::Proven => pairs_of_quads(panel, self.layout.columns(p)),
+                PanelKind::Ordered => restore(panel, self.layout.columns(p), &self.orders[p]),
+            }
         }
         self.panel_kernels.clear();
+        self.orders.clear();
         self
     }
 
@@ -296,17 +310,22 @@ impl PackedWeights {
 
     /// A weight in signed form.
     pub(crate) fn weight(&self, channel: usize, k: usize) -> i8 {
-        let p = channel / self.kernel.desc().nr;
-        let kr = self.panel_kernel(p).desc().kr;
+        let (p, column) = (channel / self.kernel.desc().nr, channel % self.kernel.desc().nr);
+        let kernel = self.panel_kernel(p).desc();
+        if kernel.kind == PanelKind::Ordered {
+            let panel = &self.panels.as_slice()[self.layout.panel(p)];
+            return reorder::weight(panel, self.layout.columns(p), &self.orders[p], column, k);
+        }
+        let kr = kernel.kr;
         self.panels.as_slice()[self.layout.place(channel, k, kr)]
     }
 
     /// A kernel that runs any of `panels`, for each [`PanelKind`](crate::kernel::desc::PanelKind).
-    pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 2] {
-        let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None] };
-        let mut kinds = [None; 2];
+    pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 3] {
+        let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None, None] };
+        let mut kinds = [None; 3];
         for kernel in kernels {
-            kinds[kernel.desc().kind() as usize] = Some(*kernel);
+            kinds[kernel.desc().kind as usize] = Some(*kernel);
         }
         kinds
     }
@@ -322,8 +341,12 @@ impl PackedWeights {
     /// The end of the panels from `first` on, before `end`, that have its kernel.
     fn end_of_kernel(&self, first: usize, end: usize) -> usize {
         let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
-        first
-            + kernels.iter().take_while(|kernel| narrow_groups(kernel) == narrow_groups(&kernels[0])).count()
+        first + kernels.iter().take_while(|kernel| **kernel == kernels[0]).count()
+    }
+
+    /// The orders from panel `p` on; empty if there are none.
+    pub(crate) fn orders_from(&self, p: usize) -> &[PanelOrder] {
+        self.orders.get(p..).unwrap_or_default()
     }
 
     /// The panels from panel `p` on, beginning at its `k`.
@@ -347,11 +370,6 @@ impl fmt::Debug for PackedWeights {
             .field("k", &k)
             .finish_non_exhaustive()
     }
-}
-
-/// The number that tells the forms of a kernel apart.
-fn narrow_groups(kernel: &Kernel) -> usize {
-    kernel.desc().narrow_groups
 }
 
 /// Writes the panels of weights, and finds their sums.
@@ -381,12 +399,12 @@ struct Prove<'t> {
 }
 
 impl Task for Prove<'_> {
-    type Output = Result<Vec<Kernel>, TryReserveError>;
+    type Output = Result<(Vec<Kernel>, Vec<PanelOrder>), TryReserveError>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
         let Self { layout, kernel, panels, largest_byte } = self;
-        let mut panel_kernels = Vec::new();
+        let (mut panel_kernels, mut orders) = (Vec::new(), Vec::new());
         for p in 0..layout.panels() {
             let columns = layout.columns(p);
             let panel = &mut panels.as_mut_slice()[layout.panel(p)];
@@ -399,10 +417,22 @@ impl Task for Prove<'_> {
                     break;
                 }
             }
+            let ordered = kernel.ordered().filter(|_| panel_kernels.len() <= p);
+            if let Some((ordered, order)) =
+                ordered.and_then(|ordered| Some((ordered, in_order(panel, columns, largest_byte, 1000)?)))
+            {
+                panel_kernels.resize(p, kernel);
+                panel_kernels.push(ordered);
+                orders.resize_with(p, PanelOrder::default);
+                orders.push(order);
+            }
         }
         if !panel_kernels.is_empty() {
             panel_kernels.resize(layout.panels(), kernel);
         }
-        Ok(panel_kernels)
+        if !orders.is_empty() {
+            orders.resize_with(layout.panels(), PanelOrder::default);
+        }
+        Ok((panel_kernels, orders))
     }
 }

@@ -22,7 +22,7 @@ use super::tile::{self, row_products, tile_body};
 use super::{nibbles, store, vec128};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -41,8 +41,10 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: vec128::LANES,
     vector_columns: vec128::LANES,
     kr: 16,
+    kind: PanelKind::Any,
     narrow_groups: 0,
     proven: &[],
+    ordered: None,
     form: ActivationForm::I8,
     signed_rows: false,
     band: BAND,

@@ -15,7 +15,7 @@ use super::tile::{self, row_products, single_row, tile_body};
 use super::{nibbles, store, vec128};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -34,8 +34,10 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 12,
     vector_columns: vec128::LANES,
     kr: 4,
+    kind: PanelKind::Any,
     narrow_groups: 0,
     proven: &[],
+    ordered: None,
     form: ActivationForm::I8,
     signed_rows: false,
     band: BAND,

@@ -18,7 +18,7 @@ use super::tile::{self, rows_apart, tile_body};
 use super::{float256, nibbles256, store, vec256};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -34,8 +34,10 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 16,
     vector_columns: LANES,
     kr: 2,
+    kind: PanelKind::Any,
     narrow_groups: 0,
     proven: &[],
+    ordered: None,
     form: ActivationForm::I16,
     signed_rows: false,
     band: 1,

@@ -19,7 +19,7 @@ use super::tile::{self, rows_apart, tile_body};
 use super::{float512, store, vec512};
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop, ScaledBody};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop, ScaledBody};
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
@@ -35,8 +35,10 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     nr: 48,
     vector_columns: LANES,
     kr: 4,
+    kind: PanelKind::Any,
     narrow_groups: 0,
     proven: &[],
+    ordered: None,
     form: ActivationForm::U8,
     signed_rows: true,
     band: 1,

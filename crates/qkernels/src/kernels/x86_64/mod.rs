@@ -5,7 +5,6 @@ use crate::kernel::desc::KernelDesc;
 
 mod avx2;
 mod avx2_madd;
-mod avx2_maddubs;
 mod avx512_vnni;
 mod avx_vnni;
 mod float256;

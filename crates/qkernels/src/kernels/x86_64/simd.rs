@@ -12,6 +12,30 @@ pub(super) fn load_i8x16_as_i16(bytes: &[i8; 16]) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
+/// Loads 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_u8x16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the reference covers the 16 bytes read, and `loadu` asks for no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// Stores 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_u8x16(to: &mut [u8; 16], v: __m128i) {
+    // SAFETY: the reference covers the 16 bytes written, and `storeu` asks for no alignment.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), v) }
+}
+
+/// Stores 32 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_u8x32(to: &mut [u8; 32], v: __m256i) {
+    // SAFETY: the reference covers the 32 bytes written, and `storeu` asks for no alignment.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+}
+
 /// Loads 8 bytes and sign-extends them to int32.
 #[inline]
 #[target_feature(enable = "avx2")]

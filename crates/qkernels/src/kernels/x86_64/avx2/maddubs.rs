@@ -19,12 +19,12 @@
 
 use core::arch::x86_64::*;
 
-use super::avx2_madd::broadcast;
-use super::simd::{load_i8x32, maddubs_madd_add, prefetch_vector, sum_of_lanes};
-use super::strip::bodies;
-use super::tile::{self, rows_apart};
-use super::{avx2_madd, float256, store, vec256};
-use crate::kernel::desc::{ActivationForm, KernelDesc, PeakLoop};
+use super::super::avx2_madd::broadcast;
+use super::super::simd::{load_i8x32, maddubs_madd_add, prefetch_vector, sum_of_lanes};
+use super::super::strip::bodies;
+use super::super::tile::{self, rows_apart};
+use super::super::{avx2_madd, float256, store, vec256};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop};
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -40,8 +40,10 @@ const KERNEL: KernelDesc = KernelDesc {
     name: "avx2_maddubs1_6x16",
     family: "avx2_maddubs1",
     kr: 4,
+    kind: PanelKind::Proven,
     narrow_groups: 1,
     proven: &[],
+    ordered: None,
     form: ActivationForm::U8,
     signed_rows: false,
     run: run::<1>,
@@ -156,14 +158,14 @@ fn add_products<const V: usize, const D: usize>(
 /// Adds neighbouring words to int32 sums.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widen_add(sums: __m256i, words: __m256i) -> __m256i {
+pub(super) fn widen_add(sums: __m256i, words: __m256i) -> __m256i {
     _mm256_add_epi32(sums, _mm256_madd_epi16(words, _mm256_set1_epi16(1)))
 }
 
 /// Independent accumulators of the peak loop, as many as the tile has.
 const PEAK_CHAINS: usize = 12;
 
-const fn peak_loop<const D: usize>() -> PeakLoop {
+pub(super) const fn peak_loop<const D: usize>() -> PeakLoop {
     PeakLoop { operations: 2 * (4 * D * LANES * PEAK_CHAINS) as u64, run: peak::<D> }
 }
 

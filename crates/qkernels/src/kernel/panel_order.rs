@@ -1,0 +1,58 @@
+//! Panels whose k have an order of their own within windows of 16: what a kernel reads beside their
+//! weights.
+//!
+//! A kernel that sums products in 16 bits needs weights that do not add up there. Within a window,
+//! the panel decides which k meet in a word. A row's 16 codes of the window pass one shuffle, whose
+//! control belongs to the panel. A code may also be flipped to 255 less itself. Its weight is
+//! negated then, and 255 times the weight belongs to the column's offset:
+//!
+//! ```text
+//! x w = 255 w + (255 - x) (-w)
+//! ```
+
+/// Consecutive k of a window.
+pub(crate) const WINDOW: usize = 16;
+
+/// The most columns of such a panel.
+pub(crate) const ORDERED_COLUMNS: usize = 16;
+
+/// How a window's products are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WindowKind {
+    /// In words of four products: groups 0 and 1 of four k, and groups 2 and 3.
+    Quads,
+    /// The first two groups in words of four products, the others in words of two.
+    QuadsAndPairs,
+    /// All groups in words of two products.
+    Pairs,
+    /// In 32 bits, for any weights. They lie in pairs of k, in the matrix's order.
+    Words,
+}
+
+impl WindowKind {
+    /// All kinds, in the order in which a panel has their windows.
+    pub(crate) const ALL: [Self; 4] = [Self::Quads, Self::QuadsAndPairs, Self::Pairs, Self::Words];
+}
+
+/// The order of one panel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PanelOrder {
+    /// How many windows of each kind there are, in the order of [`WindowKind::ALL`].
+    pub(crate) counts: [usize; 4],
+    /// What flips add to the sums of each column.
+    pub(crate) offsets: [i32; ORDERED_COLUMNS],
+    /// The windows in the order in which the panel has them.
+    pub(crate) windows: Vec<Window>,
+}
+
+/// Where a window's codes are in a row, and how they are ordered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// For each place, the k of the window that comes there; [`FLIP`] is set if it is flipped.
+    pub(crate) control: [u8; WINDOW],
+    /// The first k.
+    pub(crate) first: u32,
+}
+
+/// The bit of a control that says that a code is flipped. The shuffle does not look at it.
+pub(crate) const FLIP: u8 = 0x40;

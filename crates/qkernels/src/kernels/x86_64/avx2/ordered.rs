@@ -1,0 +1,223 @@
+//! AVX2 for panels whose k have an order of their own: `vpmaddubsw` on words that packing proves,
+//! window by window, and `vpmaddwd` on the windows that have none.
+//!
+//! Rows are ordered inside the loop, some windows ahead of the products: what a shuffle stores is
+//! read back in pieces, which must wait until the store has left its queue.
+
+use core::arch::x86_64::*;
+
+use super::super::avx2_madd::{self, broadcast};
+use super::super::simd::{
+    load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch_vector, store_u8x16, store_u8x32,
+};
+use super::super::tile::{self, Lines};
+use super::super::{store, vec256};
+use super::maddubs::{peak_loop, widen_add};
+use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind};
+use crate::kernel::panel_order::{FLIP, WINDOW, Window};
+use crate::kernel::strip::Strip;
+use crate::output::store::Store;
+use crate::output::target::Target;
+
+/// Columns of a vector.
+const LANES: usize = vec256::LANES;
+
+/// The weights of a window.
+type Weights<const V: usize> = [[[i8; 4 * LANES]; V]; WINDOW / 4];
+
+pub(super) const KERNEL: KernelDesc = KernelDesc {
+    name: "avx2_ordered_4x16",
+    family: "avx2_ordered",
+    mr: 4,
+    kr: WINDOW,
+    kind: PanelKind::Ordered,
+    narrow_groups: 1,
+    proven: &[],
+    ordered: None,
+    form: ActivationForm::U8,
+    signed_rows: false,
+    run,
+    float: None,
+    scaled: None,
+    nibbles: None,
+    peak: peak_loop::<2>(),
+    ..avx2_madd::KERNEL
+};
+
+#[target_feature(enable = "avx2")]
+fn run(strip: &mut Strip<'_, '_>) {
+    loop {
+        match (strip.next_rows(), strip.columns / LANES) {
+            (0, _) => break,
+            (1, 1) => body::<1, 1>(strip),
+            (2, 1) => body::<2, 1>(strip),
+            (3, 1) => body::<3, 1>(strip),
+            (_, 1) => body::<4, 1>(strip),
+            (1, _) => body::<1, 2>(strip),
+            (2, _) => body::<2, 2>(strip),
+            (3, _) => body::<3, 2>(strip),
+            (_, _) => body::<4, 2>(strip),
+        }
+    }
+}
+
+/// Windows whose rows are in order, in a ring.
+const RING: usize = 8;
+
+/// Sets of sums. The eight of a tile of four rows are enough to hide the latency of the products.
+const SETS: usize = 1;
+
+/// How many windows ahead of their products rows are ordered.
+const AHEAD: usize = 5;
+
+/// The codes of a window, of M rows: bytes, or words for windows of that kind.
+type Ordered<const M: usize> = [[u8; 2 * WINDOW]; M];
+
+/// Tiles of M rows and V vectors of columns.
+#[inline(never)] // as in `tile_body`
+#[target_feature(enable = "avx2")]
+fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
+    while let Some(mut tile) = strip.next_tile_of(M) {
+        let Some(order) = tile.order else { unreachable!("a panel without its order") };
+        let windows = &order.windows[..];
+        let (b, _) = tile.b.as_chunks::<{ 4 * LANES }>().0.as_chunks::<V>().0.as_chunks::<{ WINDOW / 4 }>();
+        let b = &b[..windows.len()];
+        let mut partial = tile::first_sums!(vec256, tile, M, V, SETS);
+        let offsets = vec256::load_i32s::<V>(&order.offsets);
+        for i in 0..M {
+            for v in 0..V {
+                partial[0][i][v] = vec256::add(partial[0][i][v], offsets[v]);
+            }
+        }
+        let [quads, mixed, pairs, _] = order.counts;
+        let bytes = quads + mixed + pairs;
+        let Lines(ring) = &mut Lines([[[0u8; 2 * WINDOW]; M]; RING]);
+        for w in 0..AHEAD.min(windows.len()) {
+            put_in_order::<M>(&mut ring[w % RING], tile.a, tile.a_stride, &windows[w], w < bytes);
+        }
+        let mut w = 0;
+        macro_rules! windows {
+            ($count:expr, $x:ident, $b:ident, $products:block) => {
+                for _ in 0..$count {
+                    if let Some(ahead) = windows.get(w + AHEAD) {
+                        let to = &mut ring[(w + AHEAD) % RING];
+                        put_in_order::<M>(to, tile.a, tile.a_stride, ahead, w + AHEAD < bytes);
+                    }
+                    let ($x, $b) = (&ring[w % RING], &b[w]);
+                    if M >= 3 {
+                        for (at, vector) in $b.as_flattened().iter().enumerate() {
+                            prefetch_vector(vector, at);
+                        }
+                    }
+                    $products
+                    w += 1;
+                }
+            };
+        }
+        windows!(quads, x, b, {
+            add_quads::<M, V>(&mut partial[0], x, b, 0);
+            add_quads::<M, V>(&mut partial[0], x, b, 2);
+        });
+        windows!(mixed, x, b, {
+            add_quads::<M, V>(&mut partial[0], x, b, 0);
+            add_pairs::<M, V>(&mut partial[0], x, b, 2);
+            add_pairs::<M, V>(&mut partial[0], x, b, 3);
+        });
+        windows!(pairs, x, b, {
+            for g in 0..WINDOW / 4 {
+                add_pairs::<M, V>(&mut partial[0], x, b, g);
+            }
+        });
+        windows!(windows.len() - bytes, x, b, {
+            add_words::<M, V>(&mut partial[0], x, b);
+        });
+        tile::last_sums!(vec256, tile, partial, M, V);
+    }
+}
+
+/// Writes the codes of a window of each row: as bytes in their order, or as words as they lie.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put_in_order<const M: usize>(to: &mut Ordered<M>, a: &[u8], stride: usize, window: &Window, bytes: bool) {
+    let rows = tile::rows_apart::<M>(&a[window.first as usize..], stride, WINDOW);
+    if bytes {
+        let control = load_u8x16(&window.control);
+        let flips = _mm_cmplt_epi8(_mm_slli_epi16::<1>(control), _mm_setzero_si128());
+        for i in 0..M {
+            let Some(codes) = rows[i].first_chunk() else { return };
+            let codes = _mm_xor_si128(_mm_shuffle_epi8(load_u8x16(codes), control), flips);
+            let Some(to) = to[i].first_chunk_mut() else { return };
+            store_u8x16(to, codes);
+        }
+    } else {
+        for i in 0..M {
+            let Some(codes) = rows[i].first_chunk() else { return };
+            store_u8x32(&mut to[i], _mm256_cvtepu8_epi16(load_u8x16(codes)));
+        }
+    }
+}
+
+const _: () = assert!(FLIP << 1 == 0x80);
+
+/// Group `g` of the four k of a row's window.
+#[inline(always)]
+fn group(x: &[u8; 2 * WINDOW], g: usize) -> [u8; 4] {
+    x.as_chunks().0[g]
+}
+
+/// Adds the products of groups `g` and `g + 1`, which words of 16 bits hold.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_quads<const M: usize, const V: usize>(
+    acc: &mut [[__m256i; V]; M],
+    x: &Ordered<M>,
+    b: &Weights<V>,
+    g: usize,
+) {
+    for v in 0..V {
+        let (first, second) = (load_i8x32(&b[g][v]), load_i8x32(&b[g + 1][v]));
+        for i in 0..M {
+            let words = _mm256_maddubs_epi16(broadcast(group(&x[i], g)), first);
+            let words = _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(group(&x[i], g + 1)), second));
+            acc[i][v] = widen_add(acc[i][v], words);
+        }
+    }
+}
+
+/// Adds the products of group `g`, two of which words of 16 bits hold.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pairs<const M: usize, const V: usize>(
+    acc: &mut [[__m256i; V]; M],
+    x: &Ordered<M>,
+    b: &Weights<V>,
+    g: usize,
+) {
+    let ones = _mm256_set1_epi16(1);
+    for i in 0..M {
+        let x = broadcast(group(&x[i], g));
+        for v in 0..V {
+            acc[i][v] = maddubs_madd_add(acc[i][v], x, &b[g][v], ones);
+        }
+    }
+}
+
+/// Adds the products of words with weights in pairs of k.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_words<const M: usize, const V: usize>(acc: &mut [[__m256i; V]; M], x: &Ordered<M>, b: &Weights<V>) {
+    let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
+    let (pairs, _) = pairs.as_chunks::<V>();
+    for pair in 0..WINDOW / 2 {
+        let mut w = [_mm256_setzero_si256(); V];
+        for v in 0..V {
+            w[v] = load_i8x16_as_i16(&pairs[pair][v]);
+        }
+        for i in 0..M {
+            let x = broadcast(group(&x[i], pair));
+            for v in 0..V {
+                acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(x, w[v]));
+            }
+        }
+    }
+}
