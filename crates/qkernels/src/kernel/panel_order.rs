@@ -16,8 +16,8 @@ pub(crate) const WINDOW: usize = 16;
 /// The most columns of such a panel.
 pub(crate) const ORDERED_COLUMNS: usize = 16;
 
-/// How a window's products are summed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a window's products are summed, the fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WindowKind {
     /// In words of four products: groups 0 and 1 of four k, and groups 2 and 3.
     Quads,

@@ -5,8 +5,6 @@ pub(crate) mod group_sums;
 pub(crate) mod input_order;
 pub(crate) mod nibbles;
 pub(crate) mod operand;
-#[allow(dead_code, reason = "products with orders are not written yet")]
-pub(crate) mod order;
 pub(crate) mod pack;
 pub(crate) mod order;
 pub(crate) mod packed;

@@ -14,7 +14,7 @@ use crate::kernel::token::Kernel;
 use crate::output::channels::Bits;
 use crate::weights::operand::{PackError, Weight, Weights};
 use crate::weights::pack::{PanelLayout, Panels, pack, unpack};
-use crate::weights::proof;
+use crate::weights::{order, proof};
 use crate::weights::regroup::{pairs_of_quads, quads_of_pairs};
 use crate::weights::reorder::{self, in_order, restore};
 use crate::weights::sums::Sums;
@@ -419,7 +419,7 @@ impl Task for Prove<'_> {
             }
             let ordered = kernel.ordered().filter(|_| panel_kernels.len() <= p);
             if let Some((ordered, order)) =
-                ordered.and_then(|ordered| Some((ordered, in_order(panel, columns, largest_byte, 1000)?)))
+                ordered.and_then(|ordered| Some((ordered, in_order(panel, columns, largest_byte, order::TESTS)?)))
             {
                 panel_kernels.resize(p, kernel);
                 panel_kernels.push(ordered);

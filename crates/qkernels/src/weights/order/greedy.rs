@@ -1,6 +1,7 @@
 //! Words of four k for windows of small weights, without a search.
 
-use super::magnitudes::{Magnitudes, WINDOW};
+use super::magnitudes::Magnitudes;
+use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
 
 const WORDS: usize = 4;

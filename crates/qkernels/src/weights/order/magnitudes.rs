@@ -1,10 +1,6 @@
 //! Magnitudes of the weights of a k, in vectors of bytes that can be summed and compared.
 
-/// The k of a window.
-pub(crate) const WINDOW: usize = 16;
-
-/// The columns of a panel.
-pub(super) const COLUMNS: usize = 16;
+use crate::kernel::panel_order::ORDERED_COLUMNS as COLUMNS;
 
 /// For each column the magnitude of a positive weight, then for each column that of a negative one;
 /// or sums of these, which end at 255.

@@ -23,11 +23,10 @@ mod pairs;
 mod quads;
 mod window;
 
-use magnitudes::COLUMNS;
 use pairs::Pairs;
 use window::{Place, Window};
 
-pub(crate) use magnitudes::WINDOW;
+use crate::kernel::panel_order::{ORDERED_COLUMNS as COLUMNS, WINDOW, WindowKind};
 
 /// The usual budget. Of the windows of normal weights that have an order as quads, it finds 96 in
 /// 100; without any limit, searches take up to two fifths more time.
@@ -36,35 +35,35 @@ pub(crate) const TESTS: usize = 2000;
 /// Steps of a search for eight pairs, which are few and short.
 const PAIR_STEPS: usize = 200;
 
-/// What a window is proven for, the fastest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WindowKind {
-    /// Two groups are summed in 16 bits, then the other two.
-    Quads,
-    /// The first two groups are summed in 16 bits, the others each alone.
-    QuadsAndPairs,
-    /// Each group alone.
-    Pairs,
-    /// Nothing: products are made in 32 bits.
-    Words,
-}
-
-impl WindowKind {
-    /// The slots of each 16-bit word.
-    #[inline(always)]
-    fn words(self) -> &'static [&'static [u8]] {
-        match self {
-            WindowKind::Quads => &[&[0, 1, 4, 5], &[2, 3, 6, 7], &[8, 9, 12, 13], &[10, 11, 14, 15]],
-            WindowKind::QuadsAndPairs => {
-                &[&[0, 1, 4, 5], &[2, 3, 6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
-            }
-            WindowKind::Pairs => {
-                &[&[0, 1], &[2, 3], &[4, 5], &[6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
-            }
-            WindowKind::Words => &[],
+/// The slots of each 16-bit word that windows of a kind sum.
+#[inline(always)]
+fn words(kind: WindowKind) -> &'static [&'static [u8]] {
+    match kind {
+        WindowKind::Quads => &[&[0, 1, 4, 5], &[2, 3, 6, 7], &[8, 9, 12, 13], &[10, 11, 14, 15]],
+        WindowKind::QuadsAndPairs => {
+            &[&[0, 1, 4, 5], &[2, 3, 6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
         }
+        WindowKind::Pairs => {
+            &[&[0, 1], &[2, 3], &[4, 5], &[6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
+        }
+        WindowKind::Words => &[],
     }
 }
+
+/// Nanoseconds that a window's products of one row and 16 columns take in a tile of four rows, with
+/// the row's order (AMD Zen 3).
+#[inline(always)]
+pub(crate) fn time(kind: WindowKind) -> f32 {
+    match kind {
+        WindowKind::Quads => 2.45,
+        WindowKind::QuadsAndPairs => 2.9,
+        WindowKind::Pairs => 3.0,
+        WindowKind::Words => 3.3,
+    }
+}
+
+/// A panel gets an order if it takes less than this part of the time without one.
+pub(crate) const WORTHWHILE: f32 = 0.97;
 
 /// An order of a window's k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +91,7 @@ impl WindowOrder {
     #[inline(always)]
     fn of_places(kind: WindowKind, window: &Window, places: &[Place; WINDOW]) -> WindowOrder {
         let mut order = WindowOrder { kind, ks: [0; WINDOW], flips: 0 };
-        for (word, slots) in kind.words().iter().enumerate() {
+        for (word, slots) in words(kind).iter().enumerate() {
             let in_word = places.iter().zip(&window.ks).filter(|(place, _)| usize::from(place.word) == word);
             for (&slot, (place, &k)) in slots.iter().zip(in_word) {
                 order.ks[usize::from(slot)] = k;
@@ -155,7 +154,7 @@ pub(crate) fn search(weights: &[[i8; COLUMNS]; WINDOW], largest: u8, tests: usiz
 pub(crate) fn fits(weights: &[[i8; COLUMNS]; WINDOW], kind: WindowKind, largest: u8) -> bool {
     let limit = |end: u16| end / u16::from(largest.max(1));
     let (most_positive, most_negative) = (limit(i16::MAX.unsigned_abs()), limit(i16::MIN.unsigned_abs()));
-    kind.words().iter().all(|slots| {
+    words(kind).iter().all(|slots| {
         let (mut positive, mut negative) = ([0; COLUMNS], [0; COLUMNS]);
         for &slot in *slots {
             let columns = positive.iter_mut().zip(&mut negative).zip(&weights[usize::from(slot)]);
@@ -222,7 +221,7 @@ mod tests {
 
     /// [`fits`], by the sums for activations that are all 0 or `largest`. No others are extremes.
     fn fits_all_activations(weights: &Weights, kind: WindowKind, largest: u8) -> bool {
-        let words = kind.words().iter().flat_map(|slots| (0..COLUMNS).map(move |column| (*slots, column)));
+        let words = words(kind).iter().flat_map(|slots| (0..COLUMNS).map(move |column| (*slots, column)));
         words.into_iter().all(|(slots, column)| {
             (0..1u32 << slots.len()).all(|chosen| {
                 let of_chosen = slots.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1);
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn each_slot_is_in_one_word() {
         for kind in [WindowKind::Quads, WindowKind::QuadsAndPairs, WindowKind::Pairs] {
-            let mut slots = kind.words().concat();
+            let mut slots = words(kind).concat();
             slots.sort_unstable();
             assert!(slots.into_iter().eq(0..WINDOW as u8), "{kind:?}");
         }

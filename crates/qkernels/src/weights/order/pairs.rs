@@ -1,6 +1,6 @@
 //! The search for words of two k.
 
-use super::magnitudes::WINDOW;
+use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
 
 /// The sets of `PAIRS` disjoint pairs of k that fit, one after the other: of the k that are left,

@@ -5,7 +5,8 @@
 //! says which k still fit it, so that a k or a word that nothing fits is seen at once. The search
 //! ends with an answer, with the knowledge that there is none, or with the budget.
 
-use super::magnitudes::{Magnitudes, WINDOW};
+use super::magnitudes::Magnitudes;
+use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
 
 /// The k of a word.

@@ -1,6 +1,7 @@
 //! A window as the search sees it.
 
-use super::magnitudes::{COLUMNS, Magnitudes, WINDOW};
+use super::magnitudes::Magnitudes;
+use crate::kernel::panel_order::{ORDERED_COLUMNS as COLUMNS, WINDOW};
 
 /// Windows are easy if the mean square of their weights is less than this part of the limit's.
 /// (Anything from 11 to 17 takes the same time.)
