@@ -84,7 +84,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         let PanelScratch { codes, scales, minimums, group_floats, zero_points, .. } = scratch;
         let (all, nr, kernel) = (self.w.entries(), self.w.panel_columns(), self.kernel());
         // Few rows read codes of 4 bits as they are; for more they are expanded once.
-        let few = self.kernel().desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
+        let few = kernel.desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
         let (codes, lines) = match self.w.codes() {
             Err(nibbles) if few.is_some_and(|few| rows <= few.rows) => (&[][..], nibbles.panel(p)),
             _ => (self.w.panel(p, codes).codes, &[][..]),

@@ -23,11 +23,13 @@ use crate::weights::scaled::ScaledWeights;
 ///
 /// # Precision
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of
-/// `a`. Kernels differ from each other in the order of their sums. On all of them an f32 result is
-/// within `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as
-/// long as no sum leaves the range of f32. If a sum does that before it is complete, and is
-/// infinite or NaN instead of the finite sum that it should be, the product is an error. NaN and
-/// infinities of `a` reach every result of their row, as if the weights were f32.
+/// `a`; only which NaN a NaN is may depend on them. Kernels differ from each other in the order of
+/// their sums. On all of them an f32 result is within
+/// `(k + 8) * 2^-24 * (sum_k |a * scale * (w - zero_point)| + |bias|)` of the exact one, as long as
+/// no sum leaves the range of f32 and none of its terms is subnormal. If a sum leaves the range
+/// before it is complete, and is infinite or NaN instead of the finite sum that it should be, the
+/// product is an error. NaN and infinities of `a` reach every result of their row, as if the
+/// weights were f32.
 ///
 /// Minimums of weights multiply the sum of the row's activations in each group or part. The bound
 /// then has `|a * minimum|` beside the products, and infinities of `a` may become NaN.

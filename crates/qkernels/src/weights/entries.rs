@@ -266,6 +266,7 @@ fn check_finite(
         let (channel, group) = group_of_part(at);
         let value = values[channel * groups + group] * f32::from(of_part);
         if !value.is_finite() {
+            let operand = if operand == "scale" { "scale of a part" } else { "minimum of a part" };
             return Err(ScaleError::NotFinite { operand, channel, group, value });
         }
     }

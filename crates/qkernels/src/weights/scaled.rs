@@ -53,9 +53,9 @@ impl ScaledWeights {
     ///
     /// # Errors
     /// [`ScaleError`] if weights and scales both have zero points, if there are too few or too many
-    /// entries of any kind, if a scale or a minimum is not finite, if groups are shorter than k and
-    /// their length is 0 or not a multiple of [`GROUP_STEP`](crate::GROUP_STEP), or if parts do not
-    /// fit groups.
+    /// entries of any kind, if a scale or a minimum is not finite, alone or times that of a part,
+    /// if groups are shorter than k and their length is not a multiple of
+    /// [`GROUP_STEP`](crate::GROUP_STEP), if their length is 0, or if parts do not fit groups.
     pub fn new(weights: PackedWeights, scales: WeightScales<'_>) -> Result<Self, ScaleError> {
         // These are codes of the packed weights, and so in the range of i8.
         let packed: Vec<i8> = weights.zero_points().iter().map(|&zero_point| zero_point as i8).collect();

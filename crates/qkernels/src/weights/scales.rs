@@ -40,7 +40,7 @@ pub enum ScaleError {
     /// A scale or a minimum is NaN or infinite, or becomes infinite times that of a part.
     #[error("the {operand} of group {group} of channel {channel} is {value}; it must be finite")]
     NotFinite {
-        /// `"scale"` or `"minimum"`.
+        /// `"scale"` or `"minimum"`, or that `"of a part"`.
         operand: &'static str,
         /// The output channel.
         channel: usize,

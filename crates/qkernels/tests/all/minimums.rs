@@ -313,11 +313,11 @@ fn what_does_not_fit_is_refused_with_numbers() {
         twice[9] = -2;
         let is = |operand, value| ScaleError::NotFinite { operand, channel: 1, group: 1, value };
         let scales = WeightScales::per_group(&large, 64).with_parts(16, &twice);
-        assert_eq!(refused(scales), is("scale", f32::NEG_INFINITY));
+        assert_eq!(refused(scales), is("scale of a part", f32::NEG_INFINITY));
         twice[9] = 2;
         let scales = WeightScales::per_group(&[1.0; 4], 64).with_parts(16, &ten);
         let scales = scales.with_minimums(&large).with_part_minimums(&twice);
-        assert_eq!(refused(scales), is("minimum", f32::INFINITY));
+        assert_eq!(refused(scales), is("minimum of a part", f32::INFINITY));
     }
 }
 
