@@ -194,7 +194,7 @@ impl<S: Source> Product<'_, S> {
                     columns: layout.columns(first),
                     b: self.w.panels_from(first, groups.start * kr),
                     panel_stride: nr * layout.padded_k(),
-                    orders: self.w.orders_from(first),
+                    orders: self.w.orders().skip(first, groups.len()),
                     acc: &mut acc[first_slot * mr * nr..],
                     slot_stride,
                     offsets,

@@ -230,13 +230,14 @@ fn split(range: &Range<usize>, at: usize) -> (Range<usize>, Range<usize>) {
     (range.start..middle, middle..range.end)
 }
 
+/// Runs both, on two threads of the pool that it is called in.
 #[cfg(feature = "rayon")]
-fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+pub(crate) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     rayon::join(first, second);
 }
 
 #[cfg(not(feature = "rayon"))]
-fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+pub(crate) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     first();
     second();
 }

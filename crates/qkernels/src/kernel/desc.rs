@@ -66,8 +66,9 @@ pub struct KernelDesc {
     /// Kernels with such narrow sums, for panels that are proven not to saturate them, fastest
     /// first. They have the columns and the features of this one.
     pub proven: &'static [&'static KernelDesc],
-    /// The kernel for panels whose k have an order of their own, with which most words of 16 bits are
-    /// proven; `None` if there is none. It has the columns and the features of this one.
+    /// The kernel for panels whose k have an order of their own, in which it is proven for most of
+    /// their words; `None` if there is none. It has the columns and the features of this one.
+    /// Panels get an order where that is faster, or all of them if no kernel is `proven`.
     pub ordered: Option<&'static KernelDesc>,
     /// Which panels it is for.
     pub(crate) kind: PanelKind,

@@ -1,6 +1,6 @@
 //! The arguments of a kernel: the rows of a block against packed panels, cut into register tiles.
 
-use crate::kernel::panel_order::PanelOrder;
+use crate::kernel::panel_order::Orders;
 use crate::output::store::Store;
 
 /// Some rows in the form of a kernel, in bands as [`KernelDesc::band`](crate::KernelDesc::band)
@@ -62,8 +62,8 @@ pub(crate) struct Strip<'t, 'o> {
     pub(crate) b: &'t [i8],
     /// Bytes from a panel's groups to those of the next one.
     pub(crate) panel_stride: usize,
-    /// The orders of the current panel and those behind it; empty if they have none.
-    pub(crate) orders: &'t [PanelOrder],
+    /// The orders of the current panel and those behind it.
+    pub(crate) orders: Orders<'t>,
     /// The sums of the tiles, each tile in a slot of its own.
     pub(crate) acc: &'t mut [i32],
     /// Entries from a tile's slot to the next one's; 0 if all tiles use the same slot.
@@ -95,7 +95,7 @@ impl<'s, 'o> Strip<'s, 'o> {
         self.done = 0;
         self.panels -= 1;
         self.b = &self.b[self.panel_stride..];
-        self.orders = self.orders.get(1..).unwrap_or_default();
+        self.orders = self.orders.skip(1, self.groups);
         if let Some(offsets) = &mut self.offsets {
             *offsets = &offsets[self.columns..];
         }
@@ -132,7 +132,7 @@ impl<'s, 'o> Strip<'s, 'o> {
             b: &self.b[..self.groups * self.columns * self.shape.kr],
             columns: self.columns,
             groups: self.groups,
-            order: self.orders.first(),
+            orders: self.orders,
             acc: &mut self.acc[slot..][..rows * self.columns],
             offsets: self.offsets,
             channel_sums: self.channel_sums,
@@ -159,8 +159,8 @@ pub(crate) struct Tile<'t, 's, 'o> {
     /// As in [`Strip`]; so are the fields that follow.
     pub(crate) columns: usize,
     pub(crate) groups: usize,
-    /// The panel's order, if it has one.
-    pub(crate) order: Option<&'t PanelOrder>,
+    /// The order of the panel, and of those behind it.
+    pub(crate) orders: Orders<'t>,
     /// `rows * columns` sums, row by row.
     pub(crate) acc: &'t mut [i32],
     pub(crate) offsets: Option<&'t [i32]>,

@@ -37,6 +37,8 @@ pub fn all() -> impl Iterator<Item = &'static KernelDesc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::desc::{ActivationForm, PanelKind};
+    use crate::kernel::panel_order::{ORDERED_COLUMNS, WINDOW};
     use crate::weights::proof;
 
     #[test]
@@ -47,12 +49,12 @@ mod tests {
             assert!([1, 2, 4, 8, 16].contains(&desc.kr), "{}: kr = {}", desc.name, desc.kr);
             // Wider panels are never proven, which would be slow without notice
             // (`weights/proof.rs`).
-            assert!(
-                desc.proven.is_empty() || desc.nr <= proof::MOST_COLUMNS,
-                "{}: nr = {}",
-                desc.name,
-                desc.nr
-            );
+            let most = match (desc.proven, desc.ordered) {
+                ([], None) => usize::MAX,
+                (_, None) => proof::MOST_COLUMNS,
+                _ => proof::MOST_COLUMNS.min(ORDERED_COLUMNS),
+            };
+            assert!(desc.nr <= most, "{}: nr = {}", desc.name, desc.nr);
         }
     }
 
@@ -101,6 +103,22 @@ mod tests {
                 assert_eq!(desc.most_narrow_groups() % proven.narrow_groups, 0, "{}", proven.name);
                 assert_eq!(desc.largest_kr() % desc.kr, 0, "{}", desc.name);
             }
+        }
+    }
+
+    #[test]
+    fn ordered_kernels_read_panels_as_packing_orders_them() {
+        for (desc, ordered) in all().filter_map(|desc| Some((desc, desc.ordered?))) {
+            assert_eq!(ordered.name, format!("{}_{}x{}", ordered.family, ordered.mr, ordered.nr));
+            assert!(ordered.proven.is_empty() && ordered.ordered.is_none(), "{}", ordered.name);
+            assert!(ordered.narrow_groups > 0 && ordered.state.is_none(), "{}", ordered.name);
+            // A group is a window, of a row as it lies.
+            assert_eq!((ordered.kind, ordered.kr, ordered.band), (PanelKind::Ordered, WINDOW, 1));
+            assert_eq!(ordered.form, ActivationForm::U8, "{}", ordered.name);
+            // Windows are made of pairs of k.
+            assert_eq!(desc.kr, 2, "{}", desc.name);
+            let panels = |desc: &KernelDesc| (desc.nr, desc.vector_columns, desc.features, desc.level);
+            assert_eq!(panels(ordered), panels(desc), "{}", ordered.name);
         }
     }
 

@@ -6,6 +6,7 @@
 
 use crate::cpu::vectorize::Level;
 use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind, PeakLoop};
+use crate::kernel::panel_order::Orders;
 use crate::kernel::strip::{Strip, Tile};
 
 pub(crate) const KERNEL: KernelDesc = KernelDesc {
@@ -82,7 +83,7 @@ fn peak(iterations: u64) -> i32 {
             b: &b,
             columns: 1,
             groups,
-            order: None,
+            orders: Orders::default(),
             acc: &mut acc,
             offsets: None,
             channel_sums: &[],

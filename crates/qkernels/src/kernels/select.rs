@@ -125,6 +125,10 @@ impl fmt::Display for Report {
                 let names: Vec<_> = desc.proven.iter().map(|proven| proven.name).collect();
                 writeln!(f, "{:width$}  for panels of proven weights: {}", "", names.join(", "))?;
             }
+            if let Some(ordered) = desc.ordered {
+                let which = if desc.proven.is_empty() { "all panels" } else { "most other panels" };
+                writeln!(f, "{:width$}  for {which}, in an order of k: {}", "", ordered.name)?;
+            }
         }
         write!(f, "runs: {} ({})", self.kernel, self.reason)
     }
@@ -140,7 +144,7 @@ impl Kernel {
     ///         Ok(kernel) => println!("{kernel}"),
     ///         Err(error) => println!("{error}"), // kernel avx_vnni_6x16 needs avxvnni, which this CPU lacks
     ///     }
-    ///     for proven in desc.proven {
+    ///     for proven in desc.proven.iter().chain(&desc.ordered) {
     ///         assert!(matches!(Kernel::new(proven), Err(KernelError::ProvenPanelsOnly { .. })));
     ///     }
     /// }
@@ -148,7 +152,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`] that names the missing feature, or says that `desc` is one of the
-    /// [`proven`](KernelDesc::proven) kernels of another row.
+    /// [`proven`](KernelDesc::proven) or [`ordered`](KernelDesc::ordered) kernels of another row.
     pub fn new(desc: &'static KernelDesc) -> Result<Self, KernelError> {
         check_any_weights(desc)?;
         Kernel::supported(desc).map_err(|missing| KernelError::Unsupported { name: desc.name, missing })

@@ -50,7 +50,7 @@ impl PackedNibbles {
         let bytes = lines.and_then(|lines| lines.checked_mul(size_of::<NibbleLine>()));
         let bytes = bytes.filter(|&bytes| bytes <= isize::MAX as usize - 64);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        let panels = Panels::zeroed(bytes).ok_or(PackError::OutOfMemory { n, k })?;
+        let panels = Panels::zeroed(bytes, 0).ok_or(PackError::OutOfMemory { n, k })?;
         let mut packed = Self { kernel, n, k, panels };
         if n > 0 && k > 0 {
             packed.fill(codes)?;

@@ -3,9 +3,11 @@
 use bytemuck::Pod;
 use qcore::{Code, CodeRange};
 
+use crate::drive::threads::Threads;
 use crate::kernel::token::KernelError;
 use crate::matrix::signs::{largest_byte, shift};
 use crate::matrix::view::MatRef;
+use crate::weights::order;
 
 mod sealed {
     pub trait Sealed {}
@@ -177,12 +179,43 @@ pub struct Weights<'a, W> {
     pub(crate) zero_points: ZeroPoints<'a>,
     /// The largest byte of the activations that the weights will meet.
     pub(crate) largest_byte: u8,
+    pub(crate) effort: PackEffort,
+    pub(crate) threads: Threads<'a>,
+}
+
+/// How long packing may look for an order of k in which a kernel multiplies the weights faster.
+///
+/// `avx2` sums products in 16 bits where packing proves that they cannot saturate. As weights lie,
+/// large ones meet in nearly every panel. In an order of their own they need not, and products of
+/// several rows are up to 1.3 times as fast. (All results are exact in any order. Other kernels
+/// need no order, and search for none.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PackEffort {
+    /// No search, for weights that are used once or seldom.
+    Fast,
+    /// 3 to 15 ns for each weight on one thread.
+    #[default]
+    Usual,
+    /// Up to 25 times as long for windows that the usual search leaves without an order.
+    Thorough,
+}
+
+impl PackEffort {
+    /// The tests for each window; `None` for no search.
+    pub(crate) fn tests(self) -> Option<usize> {
+        match self {
+            PackEffort::Fast => None,
+            PackEffort::Usual => Some(order::TESTS),
+            PackEffort::Thorough => Some(order::THOROUGH_TESTS),
+        }
+    }
 }
 
 impl<'a, W: Weight> Weights<'a, W> {
     /// The codes of `view` with these zero points, which must be codes of `W`.
     pub fn new(view: MatRef<'a, W>, zero_points: ZeroPoints<'a>) -> Self {
-        Self { view, zero_points, largest_byte: u8::MAX }
+        Self { view, zero_points, largest_byte: u8::MAX, effort: PackEffort::Usual, threads: Threads::Serial }
     }
 
     /// Packs for activations whose codes all lie in `codes`, as with PyTorch's `reduce_range`. If
@@ -204,6 +237,30 @@ impl<'a, W: Weight> Weights<'a, W> {
         // Codes that no byte holds are refused elsewhere. Here they count as the whole range.
         let largest_byte = shift(codes).map_or(u8::MAX, |shift| largest_byte(codes, shift));
         Self { largest_byte, ..self }
+    }
+
+    /// Packs with this effort.
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackEffort, PackedWeights, Weights};
+    /// let w: Vec<i8> = (0..16 * 64).map(|at| [3i8, 100, -7, 120][at % 4]).collect();
+    /// let w = Weights::from(MatRef::new(&w, 16, 64)?);
+    /// let kernel = Kernel::select()?;
+    /// let usual = PackedWeights::from_nk(w, kernel)?;
+    /// let fast = PackedWeights::from_nk(w.with_effort(PackEffort::Fast), kernel)?;
+    /// if kernel.name() == "avx2_6x16" {
+    ///     // 100 and 120 of a channel are too much for one word, 100 and 3 are not.
+    ///     assert_eq!((usual.proven_columns(), fast.proven_columns()), (16, 0));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_effort(self, effort: PackEffort) -> Self {
+        Self { effort, ..self }
+    }
+
+    /// Searches for orders of k on these threads. What is found does not depend on them.
+    pub fn with_threads(self, threads: Threads<'a>) -> Self {
+        Self { threads, ..self }
     }
 
     /// The same weights with rows and columns exchanged.

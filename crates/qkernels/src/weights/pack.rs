@@ -14,6 +14,7 @@
 use core::ops::Range;
 
 use crate::kernel::desc::KernelDesc;
+use crate::kernel::panel_order::{WINDOW, Window};
 use crate::matrix::pages::Pages;
 use crate::matrix::view::MatRef;
 use crate::weights::operand::Weight;
@@ -56,6 +57,11 @@ impl PanelLayout {
         self.padded_k
     }
 
+    /// Windows of a panel that has an order of k.
+    pub(crate) fn windows(&self) -> usize {
+        self.padded_k / WINDOW
+    }
+
     /// Columns of panel `p` that are columns of the matrix.
     pub(crate) fn used_columns(&self, p: usize) -> usize {
         self.nr.min(self.n - p * self.nr)
@@ -92,24 +98,54 @@ impl PanelLayout {
     }
 }
 
-/// Packed panels.
+/// Packed panels, and behind them the windows of their orders, on the same huge pages.
 #[derive(Clone, Debug)]
-pub(crate) struct Panels(Pages);
+pub(crate) struct Panels {
+    pages: Pages,
+    /// Where windows begin: with a line of the cache.
+    windows_at: usize,
+    /// How many windows there is room for.
+    windows: usize,
+}
 
 impl Panels {
-    /// `bytes` bytes of panels, all of them zeros; `None` if there is no memory for them.
-    pub(crate) fn zeroed(bytes: usize) -> Option<Self> {
-        Pages::zeroed(bytes).map(Self)
+    /// `bytes` bytes of panels, all of them zeros, and room for windows; `None` if there is no
+    /// memory for them.
+    pub(crate) fn zeroed(bytes: usize, windows: usize) -> Option<Self> {
+        let windows_at = bytes.checked_next_multiple_of(64)?;
+        let all = windows_at.checked_add(windows.checked_mul(size_of::<Window>())?)?;
+        Some(Self { pages: Pages::zeroed(all)?, windows_at, windows })
     }
 
+    /// The panels, and what lies behind them.
     pub(crate) fn as_slice(&self) -> &[i8] {
-        self.0.as_slice()
+        self.pages.as_slice()
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [i8] {
-        self.0.as_mut_slice()
+        self.pages.as_mut_slice()
+    }
+
+    /// The windows of all panels.
+    pub(crate) fn windows(&self) -> &[Window] {
+        let bytes = self.as_slice().get(self.windows_at..).unwrap_or_default();
+        let windows: &[Window] = bytemuck::must_cast_slice(bytes.as_chunks::<WINDOW_BYTES>().0);
+        windows.get(..self.windows).unwrap_or_default()
+    }
+
+    /// The panels, and the windows of all of them.
+    pub(crate) fn with_windows_mut(&mut self) -> (&mut [i8], &mut [Window]) {
+        let Self { windows_at, windows: count, .. } = *self;
+        let Some((panels, bytes)) = self.as_mut_slice().split_at_mut_checked(windows_at) else {
+            return (&mut [], &mut []);
+        };
+        let windows: &mut [Window] = bytemuck::must_cast_slice_mut(bytes.as_chunks_mut::<WINDOW_BYTES>().0);
+        (panels, windows.get_mut(..count).unwrap_or_default())
     }
 }
+
+/// Bytes of the windows of an order.
+const WINDOW_BYTES: usize = size_of::<Window>();
 
 /// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros. Compiled for the
 /// vector level of the caller.
@@ -311,7 +347,7 @@ mod tests {
     }
 
     fn packed(layout: &PanelLayout, w: &MatRef<'_, i8>) -> Panels {
-        let mut panels = Panels::zeroed(layout.bytes().unwrap()).unwrap();
+        let mut panels = Panels::zeroed(layout.bytes().unwrap(), 0).unwrap();
         pack(layout, w, &mut panels);
         panels
     }

@@ -3,20 +3,21 @@
 
 use core::fmt;
 use core::ops::Range;
-use std::collections::TryReserveError;
 
 use qcore::{AccumulatorError, check_accumulator};
 
 use crate::cpu::vectorize::Task;
 use crate::kernel::desc::PanelKind;
-use crate::kernel::panel_order::PanelOrder;
+use crate::kernel::panel_order::Orders;
 use crate::kernel::token::Kernel;
 use crate::output::channels::Bits;
 use crate::weights::operand::{PackError, Weight, Weights};
+use crate::weights::order;
+use crate::weights::order::counts::WindowCounts;
+use crate::weights::order::panel::restore;
 use crate::weights::pack::{PanelLayout, Panels, pack, unpack};
-use crate::weights::{order, proof};
-use crate::weights::regroup::{pairs_of_quads, quads_of_pairs};
-use crate::weights::reorder::{self, in_order, restore};
+use crate::weights::panel_kernels::PanelKernels;
+use crate::weights::regroup::pairs_of_quads;
 use crate::weights::sums::Sums;
 
 /// Weights packed for one kernel. They are immutable and `Send + Sync`, to be shared by reference
@@ -33,10 +34,8 @@ use crate::weights::sums::Sums;
 #[derive(Clone)]
 pub struct PackedWeights {
     kernel: Kernel,
-    /// The kernel that each panel is packed for and runs on; empty if it is `kernel` for all.
-    panel_kernels: Vec<Kernel>,
-    /// The orders of all panels; empty if none has one.
-    orders: Vec<PanelOrder>,
+    /// The kernel that each panel is packed for and runs on.
+    panel_kernels: PanelKernels,
     layout: PanelLayout,
     panels: Panels,
     sums: Sums,
@@ -66,15 +65,15 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
+        let windows = PanelKernels::windows(kernel, &layout, w.effort).ok_or(PackError::TooLarge { n, k })?;
         // Weights that a stride of 0 repeats need memory here that the caller's do not, so the
         // memory is requested before any weight is read.
         let no_memory = PackError::OutOfMemory { n, k };
         let mut packed = Self {
             kernel,
-            panel_kernels: Vec::new(),
-            orders: Vec::new(),
+            panel_kernels: PanelKernels::default(),
             layout,
-            panels: Panels::zeroed(bytes).ok_or(no_memory)?,
+            panels: Panels::zeroed(bytes, windows).ok_or(no_memory)?,
             sums: Sums { plain: Vec::new(), magnitudes: Vec::new() },
             largest_abs_sum: 0,
             largest_byte: w.largest_byte,
@@ -87,9 +86,9 @@ impl PackedWeights {
             return Ok(packed);
         }
         packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
-        let proofs =
-            Prove { layout: &layout, kernel, panels: &mut packed.panels, largest_byte: w.largest_byte };
-        (packed.panel_kernels, packed.orders) = kernel.vectorize(proofs).map_err(|_| no_memory)?;
+        let (panels, effort) = (&mut packed.panels, w.effort);
+        packed.panel_kernels = PanelKernels::find(kernel, &layout, panels, w.largest_byte, effort, w.threads)
+            .map_err(|_| no_memory)?;
         packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
         if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {
             packed.zero_points.try_reserve_exact(n).map_err(|_| no_memory)?;
@@ -139,14 +138,14 @@ impl PackedWeights {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn column_kernels(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
-        let all = (self.panel_kernels.is_empty() && self.n() > 0).then_some((0..self.n(), self.kernel));
+        let all = (self.panel_kernels.all().is_empty() && self.n() > 0).then_some((0..self.n(), self.kernel));
         all.into_iter().chain(self.panel_runs())
     }
 
     /// As [`column_kernels`](Self::column_kernels), but empty if all panels run on `kernel`.
     fn panel_runs(&self) -> impl Iterator<Item = (Range<usize>, Kernel)> {
         let (n, nr) = (self.n(), self.kernel.desc().nr);
-        let runs = self.panel_kernels.chunk_by(|a, b| a == b);
+        let runs = self.panel_kernels.all().chunk_by(|a, b| a == b);
         runs.scan(0, move |first, run| {
             let columns = *first..n.min(*first + run.len() * nr);
             *first = columns.end;
@@ -172,6 +171,28 @@ impl PackedWeights {
     /// ```
     pub fn proven_columns(&self) -> usize {
         self.proven_runs().map(|(columns, _)| columns.len()).sum()
+    }
+
+    /// How the windows of those panels that have an order and begin in `columns` are summed. (A
+    /// panel has an order if [`column_kernels`](Self::column_kernels) gives it to the kernel's
+    /// [`ordered`](crate::KernelDesc::ordered) form.)
+    ///
+    /// ```
+    /// use qkernels::{Kernel, MatRef, PackedWeights};
+    /// let w: Vec<i8> = (0..32 * 64).map(|at| [3i8, 100, -7, 120][at % 4]).collect();
+    /// let w = PackedWeights::from_nk(MatRef::new(&w, 32, 64)?, Kernel::select()?)?;
+    /// for (columns, kernel) in w.column_kernels() {
+    ///     let windows = w.window_counts(columns.clone());
+    ///     println!("{columns:?} on {kernel}, windows: {windows}"); // with `avx2`: 8 in all
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn window_counts(&self, columns: Range<usize>) -> WindowCounts {
+        let nr = self.kernel.desc().nr;
+        let panels = columns.start.div_ceil(nr)..columns.end.div_ceil(nr);
+        let orders = self.panel_kernels.panel_orders();
+        let orders = orders.get(panels.start..panels.end.min(orders.len())).unwrap_or_default();
+        orders.iter().map(WindowCounts::of).sum()
     }
 
     /// `sum_k (w[n][k] - zero_point[n])` of each output channel.
@@ -249,7 +270,14 @@ impl PackedWeights {
     /// Bytes held: the panels with their padding and their kernels, the sums and the zero points.
     pub fn bytes(&self) -> usize {
         let entries = self.sums.plain.len() + self.sums.magnitudes.len() + self.zero_points.len();
-        self.panels.as_slice().len() + size_of_val(self.panel_kernels.as_slice()) + 4 * entries
+        self.layout.bytes().unwrap_or_default()
+            + self.panel_kernels.bytes()
+            + if self.panel_kernels.panel_orders().is_empty() {
+                0
+            } else {
+                size_of_val(self.panels.windows())
+            }
+            + 4 * entries
     }
 
     /// The zero point of each output channel in the signed form that kernels multiply, which is 128
@@ -261,7 +289,7 @@ impl PackedWeights {
     /// The weights (n, k), row-major, in signed form: i8 weights as they were, and 128 less for u8
     /// weights. They are exact, so nothing else need be kept.
     pub fn unpack(&self) -> Vec<i8> {
-        if !self.orders.is_empty() {
+        if !self.panel_kernels.panel_orders().is_empty() {
             return self.clone().without_proofs().unpack();
         }
         unpack(&self.layout, &self.panels, |p| self.panel_kernel(p).desc().kr)
@@ -269,16 +297,21 @@ impl PackedWeights {
 
     /// The same weights with all panels packed for [`kernel`](Self::kernel) itself.
     pub(crate) fn without_proofs(mut self) -> Self {
-        for (p, kernel) in self.panel_kernels.iter().enumerate() {
-            let panel = &mut self.panels.as_mut_slice()[self.layout.panel(p)];
+        let (layout, (panels, windows)) = (&self.layout, self.panels.with_windows_mut());
+        let orders = self.panel_kernels.orders(windows);
+        for (p, kernel) in self.panel_kernels.all().iter().enumerate() {
+            let (panel, columns) = (&mut panels[layout.panel(p)], layout.columns(p));
             match kernel.desc().kind {
                 PanelKind::Any => {}
-                PanelKind::Proven => pairs_of_quads(panel, self.layout.columns(p)),
-                PanelKind::Ordered => restore(panel, self.layout.columns(p), &self.orders[p]),
+                PanelKind::Proven => pairs_of_quads(panel, columns),
+                PanelKind::Ordered => {
+                    if let Some((order, windows)) = orders.of(p, layout.windows()) {
+                        restore(panel, columns, order, windows);
+                    }
+                }
             }
         }
-        self.panel_kernels.clear();
-        self.orders.clear();
+        self.panel_kernels = PanelKernels::default();
         self
     }
 
@@ -293,28 +326,29 @@ impl PackedWeights {
 
     /// The kernel that panel `p` is packed for.
     pub(crate) fn panel_kernel(&self, p: usize) -> Kernel {
-        self.panel_kernels.get(p).copied().unwrap_or(self.kernel)
+        self.panel_kernels.get(p).unwrap_or(self.kernel)
     }
 
     /// The kernel of the first of `columns`, which begins a panel, and the end of the columns that
     /// run on it.
     pub(crate) fn kernel_of(&self, columns: Range<usize>) -> (usize, Kernel) {
-        if self.panel_kernels.is_empty() {
+        let kernels = self.panel_kernels.all();
+        if kernels.is_empty() {
             return (columns.end, self.kernel);
         }
         let nr = self.kernel.desc().nr;
         let first = columns.start / nr;
-        let end = self.end_of_kernel(first, self.panel_kernels.len());
-        (columns.end.min(end * nr), self.panel_kernels[first])
+        let end = self.end_of_kernel(first, kernels.len());
+        (columns.end.min(end * nr), kernels[first])
     }
 
     /// A weight in signed form.
     pub(crate) fn weight(&self, channel: usize, k: usize) -> i8 {
         let (p, column) = (channel / self.kernel.desc().nr, channel % self.kernel.desc().nr);
         let kernel = self.panel_kernel(p).desc();
-        if kernel.kind == PanelKind::Ordered {
+        if let (PanelKind::Ordered, Some(order)) = (kernel.kind, self.orders().of(p, self.layout.windows())) {
             let panel = &self.panels.as_slice()[self.layout.panel(p)];
-            return reorder::weight(panel, self.layout.columns(p), &self.orders[p], column, k);
+            return order::panel::weight(panel, self.layout.columns(p), order, column, k);
         }
         let kr = kernel.kr;
         self.panels.as_slice()[self.layout.place(channel, k, kr)]
@@ -322,7 +356,7 @@ impl PackedWeights {
 
     /// A kernel that runs any of `panels`, for each [`PanelKind`](crate::kernel::desc::PanelKind).
     pub(crate) fn kinds(&self, panels: Range<usize>) -> [Option<Kernel>; 3] {
-        let Some(kernels) = self.panel_kernels.get(panels) else { return [Some(self.kernel), None, None] };
+        let Some(kernels) = self.panel_kernels.of(panels) else { return [Some(self.kernel), None, None] };
         let mut kinds = [None; 3];
         for kernel in kernels {
             kinds[kernel.desc().kind as usize] = Some(*kernel);
@@ -340,13 +374,14 @@ impl PackedWeights {
 
     /// The end of the panels from `first` on, before `end`, that have its kernel.
     fn end_of_kernel(&self, first: usize, end: usize) -> usize {
-        let Some(kernels) = self.panel_kernels.get(first..end) else { return end };
+        let Some(kernels) = self.panel_kernels.of(first..end) else { return end };
         first + kernels.iter().take_while(|kernel| **kernel == kernels[0]).count()
     }
 
-    /// The orders from panel `p` on; empty if there are none.
-    pub(crate) fn orders_from(&self, p: usize) -> &[PanelOrder] {
-        self.orders.get(p..).unwrap_or_default()
+    /// The orders of all panels.
+    #[inline(always)]
+    pub(crate) fn orders(&self) -> Orders<'_> {
+        self.panel_kernels.orders(self.panels.windows())
     }
 
     /// The panels from panel `p` on, beginning at its `k`.
@@ -387,52 +422,5 @@ impl<W: Weight> Task for Pack<'_, '_, W> {
         let sums = Sums::of(self.w)?;
         pack(self.layout, &self.w.view, self.panels);
         Ok(sums)
-    }
-}
-
-/// Finds the fastest kernel for each panel, and packs the panel for it.
-struct Prove<'t> {
-    layout: &'t PanelLayout,
-    kernel: Kernel,
-    panels: &'t mut Panels,
-    largest_byte: u8,
-}
-
-impl Task for Prove<'_> {
-    type Output = Result<(Vec<Kernel>, Vec<PanelOrder>), TryReserveError>;
-
-    #[inline(always)]
-    fn run(self) -> Self::Output {
-        let Self { layout, kernel, panels, largest_byte } = self;
-        let (mut panel_kernels, mut orders) = (Vec::new(), Vec::new());
-        for p in 0..layout.panels() {
-            let columns = layout.columns(p);
-            let panel = &mut panels.as_mut_slice()[layout.panel(p)];
-            for proven in kernel.proven() {
-                if proof::holds(panel, columns, proven.desc().narrow_groups, largest_byte) {
-                    quads_of_pairs(panel, columns);
-                    panel_kernels.try_reserve_exact(layout.panels() - panel_kernels.len())?;
-                    panel_kernels.resize(p, kernel);
-                    panel_kernels.push(proven);
-                    break;
-                }
-            }
-            let ordered = kernel.ordered().filter(|_| panel_kernels.len() <= p);
-            if let Some((ordered, order)) =
-                ordered.and_then(|ordered| Some((ordered, in_order(panel, columns, largest_byte, order::TESTS)?)))
-            {
-                panel_kernels.resize(p, kernel);
-                panel_kernels.push(ordered);
-                orders.resize_with(p, PanelOrder::default);
-                orders.push(order);
-            }
-        }
-        if !panel_kernels.is_empty() {
-            panel_kernels.resize(layout.panels(), kernel);
-        }
-        if !orders.is_empty() {
-            orders.resize_with(layout.panels(), PanelOrder::default);
-        }
-        Ok((panel_kernels, orders))
     }
 }

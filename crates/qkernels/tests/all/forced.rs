@@ -52,7 +52,10 @@ fn the_report_lists_every_kernel_and_what_this_cpu_lacks() {
         let unsupported = missing.map(|missing| KernelError::Unsupported { name: desc.name, missing });
         assert_eq!(Kernel::new(desc).err(), unsupported);
         assert!(line.contains(missing.map_or("yes", Feature::name)), "{line}");
-        assert!(desc.proven.iter().all(|proven| listing.contains(proven.name)), "{listing}");
+        assert!(
+            desc.proven.iter().chain(&desc.ordered).all(|proven| listing.contains(proven.name)),
+            "{listing}"
+        );
     }
     assert!(listing.ends_with(&format!("runs: {} ({})", report.kernel, report.reason)), "{listing}");
 }

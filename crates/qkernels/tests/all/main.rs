@@ -26,6 +26,7 @@ mod invariance;
 mod minimums;
 mod no_allocation;
 mod oracle;
+mod ordered;
 mod proven;
 mod quantized_rows;
 mod ranges;

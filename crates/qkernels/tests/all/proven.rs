@@ -7,8 +7,8 @@ use std::ops::Range;
 use qcore::{CodeRange, QParams};
 use qkernels::{
     Activations, Dequantize, Features, FloatActivations, FloatStage, Int32, Kernel, KernelDesc, KernelError,
-    MatMut, MatRef, PackError, PackedWeights, ScaledWeights, Scales, Threads, WeightScales, Weights,
-    Workspace, ZeroPoints, choose, gemm_columns, kernels, report, weight_only,
+    MatMut, MatRef, PackEffort, PackError, PackedWeights, ScaledWeights, Scales, Threads, WeightScales,
+    Weights, Workspace, ZeroPoints, choose, gemm_columns, kernels, report, weight_only,
 };
 
 use crate::oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
@@ -107,7 +107,8 @@ fn sums_at_the_bound_are_exact_and_proven_and_one_more_is_not() {
                 for (i, &p) in all[word].iter().enumerate() {
                     w[channel * k + p] = sign * [127, 2][i.min(1)] * i8::from(i < 2);
                 }
-                let packed = pack(kernel, MatRef::new(&w, n, k).unwrap());
+                let as_they_lie = Weights::from(MatRef::new(&w, n, k).unwrap()).with_effort(PackEffort::Fast);
+                let packed = PackedWeights::from_nk(as_they_lie, kernel).unwrap();
                 assert!(form(&packed) < proven.narrow_groups, "{kernel} for {}, k = {k}", proven.name);
                 conformance.check_on(kernel, a, 3, MatRef::new(&w, n, k).unwrap());
             }
@@ -288,21 +289,23 @@ fn ranges_of_columns_and_threads_meet_panels_of_all_kinds() {
 
 #[test]
 fn each_column_says_what_it_runs_on() {
-    let mut noise = Noise::new(94);
     for kernel in Kernel::available() {
         let (nr, k) = (kernel.desc().nr, 64);
         let none = pack(kernel, MatRef::new(&[0i8; 0], 0, 3).unwrap());
         assert_eq!((none.column_kernels().count(), none.proven_columns()), (0, 0));
-        let wide = mixed(&mut noise, nr, (3 * nr + 1, k), &[None]);
+        // The largest weights, and none that is small enough to be beside them in a word.
+        let wide = vec![-128i8; (3 * nr + 1) * k];
         let wide = pack(kernel, MatRef::new(&wide, 3 * nr + 1, k).unwrap());
-        assert_eq!(names(&wide), [(0..3 * nr + 1, kernel.name())]);
-        assert_eq!(wide.proven_columns(), 0);
+        let (runs, columns) = (kernel.desc().ordered.filter(|_| kernel.desc().proven.is_empty()), 3 * nr + 1);
+        assert_eq!(names(&wide), [(0..columns, runs.map_or(kernel.name(), |ordered| ordered.name))]);
+        assert_eq!(wide.proven_columns(), if runs.is_some() { columns } else { 0 });
         let &[fastest, .., slowest] = kernel.desc().proven else { continue };
         let mut w = vec![1i8; (3 * nr + 1) * k];
         w[nr * k..2 * nr * k].fill(64);
-        w[2 * nr * k] = -128;
-        w[2 * nr * k + 1] = -1;
-        let w = pack(kernel, MatRef::new(&w, 3 * nr + 1, k).unwrap());
+        w[2 * nr * k..3 * nr * k].fill(-128);
+        let as_they_lie =
+            Weights::from(MatRef::new(&w, 3 * nr + 1, k).unwrap()).with_effort(PackEffort::Fast);
+        let w = PackedWeights::from_nk(as_they_lie, kernel).unwrap();
         let expected = [
             (0..nr, fastest.name),
             (nr..2 * nr, slowest.name),

@@ -17,4 +17,4 @@ mod vec256;
 mod vec512;
 
 pub(super) const KERNELS: &[&KernelDesc] =
-    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL];
+    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL, &avx2::ALL_ORDERED];

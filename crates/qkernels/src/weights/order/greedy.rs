@@ -1,8 +1,8 @@
 //! Words of four k for windows of small weights, without a search.
 
 use super::magnitudes::Magnitudes;
-use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
+use crate::kernel::panel_order::WINDOW;
 
 const WORDS: usize = 4;
 

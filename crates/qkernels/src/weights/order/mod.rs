@@ -17,20 +17,25 @@
 //! group 3    s12  s13   s14  s15     QuadsAndPairs:  groups 0 and 1 are, 2 and 3 stay alone
 //! ```
 
+pub(crate) mod counts;
 mod greedy;
 mod magnitudes;
 mod pairs;
+pub(crate) mod panel;
 mod quads;
 mod window;
 
 use pairs::Pairs;
 use window::{Place, Window};
 
-use crate::kernel::panel_order::{ORDERED_COLUMNS as COLUMNS, WINDOW, WindowKind};
+use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS as COLUMNS, WINDOW, WindowKind};
 
-/// The usual budget. Of the windows of normal weights that have an order as quads, it finds 96 in
+/// The budget of [`PackEffort::Usual`](crate::PackEffort::Usual). Of the windows of normal weights that have an order as quads, it finds 96 in
 /// 100; without any limit, searches take up to two fifths more time.
 pub(crate) const TESTS: usize = 2000;
+
+/// The budget of [`PackEffort::Thorough`](crate::PackEffort::Thorough).
+pub(crate) const THOROUGH_TESTS: usize = 50_000;
 
 /// Steps of a search for eight pairs, which are few and short.
 const PAIR_STEPS: usize = 200;
@@ -43,9 +48,7 @@ fn words(kind: WindowKind) -> &'static [&'static [u8]] {
         WindowKind::QuadsAndPairs => {
             &[&[0, 1, 4, 5], &[2, 3, 6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
         }
-        WindowKind::Pairs => {
-            &[&[0, 1], &[2, 3], &[4, 5], &[6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]]
-        }
+        WindowKind::Pairs => &[&[0, 1], &[2, 3], &[4, 5], &[6, 7], &[8, 9], &[10, 11], &[12, 13], &[14, 15]],
         WindowKind::Words => &[],
     }
 }
@@ -62,8 +65,15 @@ pub(crate) fn time(kind: WindowKind) -> f32 {
     }
 }
 
-/// A panel gets an order if it takes less than this part of the time without one.
-pub(crate) const WORTHWHILE: f32 = 0.97;
+/// A panel gets an order if its windows then take less than this on average. `proven` says whether
+/// it is proven for `vpmaddubsw` as it is, and runs on `vpmaddwd` otherwise.
+#[inline(always)]
+pub(crate) fn worthwhile(proven: bool) -> f32 {
+    WORTHWHILE * if proven { 2.8 } else { time(WindowKind::Words) }
+}
+
+/// Less gain than the rest is not worth the bytes of an order, which few rows have to read.
+const WORTHWHILE: f32 = 0.97;
 
 /// An order of a window's k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +95,16 @@ impl WindowOrder {
             *k = slot as u8;
         }
         WindowOrder { kind, ks, flips: 0 }
+    }
+
+    /// What the kernel reads, see [`control`](crate::kernel::panel_order::Window::control).
+    #[inline(always)]
+    fn control(&self) -> [u8; WINDOW] {
+        let mut control = self.ks;
+        for control in &mut control {
+            *control |= if self.flips >> *control & 1 == 1 { FLIP } else { 0 };
+        }
+        control
     }
 
     /// The k of `window` in their places.

@@ -1,7 +1,7 @@
 //! The search for words of two k.
 
-use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
+use crate::kernel::panel_order::WINDOW;
 
 /// The sets of `PAIRS` disjoint pairs of k that fit, one after the other: of the k that are left,
 /// the one with the fewest partners is paired with the largest of them, then with the others.

@@ -6,8 +6,8 @@
 //! ends with an answer, with the knowledge that there is none, or with the budget.
 
 use super::magnitudes::Magnitudes;
-use crate::kernel::panel_order::WINDOW;
 use super::window::{Place, Window};
+use crate::kernel::panel_order::WINDOW;
 
 /// The k of a word.
 const SIZE: u8 = 4;

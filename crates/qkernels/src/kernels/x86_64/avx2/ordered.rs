@@ -8,13 +8,14 @@ use core::arch::x86_64::*;
 
 use super::super::avx2_madd::{self, broadcast};
 use super::super::simd::{
-    load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch_vector, store_u8x16, store_u8x32,
+    load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch, prefetch_vector, store_u8x16,
+    store_u8x32,
 };
 use super::super::tile::{self, Lines};
 use super::super::{store, vec256};
 use super::maddubs::{peak_loop, widen_add};
 use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind};
-use crate::kernel::panel_order::{FLIP, WINDOW, Window};
+use crate::kernel::panel_order::{FLIP, WINDOW, Window, WindowKind};
 use crate::kernel::strip::Strip;
 use crate::output::store::Store;
 use crate::output::target::Target;
@@ -35,7 +36,7 @@ pub(super) const KERNEL: KernelDesc = KernelDesc {
     proven: &[],
     ordered: None,
     form: ActivationForm::U8,
-    signed_rows: false,
+    signed_rows: true,
     run,
     float: None,
     scaled: None,
@@ -49,11 +50,11 @@ fn run(strip: &mut Strip<'_, '_>) {
     loop {
         match (strip.next_rows(), strip.columns / LANES) {
             (0, _) => break,
-            (1, 1) => body::<1, 1>(strip),
+            (1, 1) => row::<1>(strip),
             (2, 1) => body::<2, 1>(strip),
             (3, 1) => body::<3, 1>(strip),
             (_, 1) => body::<4, 1>(strip),
-            (1, _) => body::<1, 2>(strip),
+            (1, _) => row::<2>(strip),
             (2, _) => body::<2, 2>(strip),
             (3, _) => body::<3, 2>(strip),
             (_, _) => body::<4, 2>(strip),
@@ -77,9 +78,11 @@ type Ordered<const M: usize> = [[u8; 2 * WINDOW]; M];
 #[inline(never)] // as in `tile_body`
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
+    let sign = _mm256_castsi256_si128(sign_of(strip.a.signed));
     while let Some(mut tile) = strip.next_tile_of(M) {
-        let Some(order) = tile.order else { unreachable!("a panel without its order") };
-        let windows = &order.windows[..];
+        let Some((order, windows)) = tile.orders.of(0, tile.groups) else {
+            unreachable!("a panel without its order")
+        };
         let (b, _) = tile.b.as_chunks::<{ 4 * LANES }>().0.as_chunks::<V>().0.as_chunks::<{ WINDOW / 4 }>();
         let b = &b[..windows.len()];
         let mut partial = tile::first_sums!(vec256, tile, M, V, SETS);
@@ -91,9 +94,10 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         }
         let [quads, mixed, pairs, _] = order.counts;
         let bytes = quads + mixed + pairs;
+        let rows = (tile.a, tile.a_stride);
         let Lines(ring) = &mut Lines([[[0u8; 2 * WINDOW]; M]; RING]);
         for w in 0..AHEAD.min(windows.len()) {
-            put_in_order::<M>(&mut ring[w % RING], tile.a, tile.a_stride, &windows[w], w < bytes);
+            put_in_order(&mut ring[w % RING], rows, sign, &windows[w], w < bytes);
         }
         let mut w = 0;
         macro_rules! windows {
@@ -101,7 +105,7 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
                 for _ in 0..$count {
                     if let Some(ahead) = windows.get(w + AHEAD) {
                         let to = &mut ring[(w + AHEAD) % RING];
-                        put_in_order::<M>(to, tile.a, tile.a_stride, ahead, w + AHEAD < bytes);
+                        put_in_order(to, rows, sign, ahead, w + AHEAD < bytes);
                     }
                     let ($x, $b) = (&ring[w % RING], &b[w]);
                     if M >= 3 {
@@ -135,14 +139,150 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
     }
 }
 
+/// Tiles of one row and V vectors of columns. The row's codes stay in registers: there is no second
+/// row whose products could hide what a ring costs.
+#[inline(never)] // as in `tile_body`
+#[target_feature(enable = "avx2")]
+fn row<const V: usize>(strip: &mut Strip<'_, '_>) {
+    const M: usize = 1;
+    let sign = sign_of(strip.a.signed);
+    while let Some(mut tile) = strip.next_tile_of(1) {
+        let Some((order, windows)) = tile.orders.of(0, tile.groups) else {
+            unreachable!("a panel without its order")
+        };
+        let (b, _) = tile.b.as_chunks::<{ 4 * LANES }>().0.as_chunks::<V>().0.as_chunks::<{ WINDOW / 4 }>();
+        let mut partial = tile::first_sums!(vec256, tile, M, V, SETS);
+        let offsets = vec256::load_i32s::<V>(&order.offsets);
+        for v in 0..V {
+            partial[0][0][v] = vec256::add(partial[0][0][v], offsets[v]);
+        }
+        let mut rest = (windows, b);
+        macro_rules! windows {
+            ($kind:ident, $window:ident, $b:ident, $products:block) => {
+                let (of_kind, others) = rest.0.split_at(order.counts[WindowKind::$kind as usize]);
+                let (b, other_b) = rest.1.split_at(of_kind.len());
+                rest = (others, other_b);
+                for ($window, $b) in of_kind.iter().zip(b) $products
+            };
+        }
+        let acc = &mut partial[0][0];
+        let ahead = size_of_val(windows);
+        windows!(Quads, window, b, {
+            let x = groups(ordered(tile.a, window, ahead, sign));
+            add_quads_of_row(acc, &x, b, 0);
+            add_quads_of_row(acc, &x, b, 2);
+        });
+        windows!(QuadsAndPairs, window, b, {
+            let x = groups(ordered(tile.a, window, ahead, sign));
+            add_quads_of_row(acc, &x, b, 0);
+            add_pairs_of_row(acc, &x, b, 2);
+            add_pairs_of_row(acc, &x, b, 3);
+        });
+        windows!(Pairs, window, b, {
+            let x = groups(ordered(tile.a, window, ahead, sign));
+            for g in 0..WINDOW / 4 {
+                add_pairs_of_row(acc, &x, b, g);
+            }
+        });
+        for (window, b) in rest.0.iter().zip(rest.1) {
+            add_words_of_row(acc, tile.a, window, sign, b);
+        }
+        tile::last_sums!(vec256, tile, partial, M, V);
+    }
+}
+
+/// What makes codes u8: 128 if they are i8.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sign_of(signed: bool) -> __m256i {
+    _mm256_set1_epi8(if signed { i8::MIN } else { 0 })
+}
+
+/// The codes of a row's window, twice: as u8, in their order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn ordered(a: &[u8], window: &Window, ahead: usize, sign: __m256i) -> __m256i {
+    prefetch(core::slice::from_ref(window), ahead);
+    let Some(codes) = a.get(window.first()..).and_then(|a| a.first_chunk()) else { return sign };
+    let codes = _mm256_broadcastsi128_si256(load_u8x16(codes));
+    let control = _mm256_broadcastsi128_si256(load_u8x16(&window.control));
+    let flips = _mm256_cmpgt_epi8(_mm256_setzero_si256(), _mm256_slli_epi16::<1>(control));
+    _mm256_xor_si256(_mm256_shuffle_epi8(codes, control), _mm256_xor_si256(flips, sign))
+}
+
+/// The four groups of a window, each in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn groups(x: __m256i) -> [__m256i; WINDOW / 4] {
+    [
+        _mm256_shuffle_epi32::<0x00>(x),
+        _mm256_shuffle_epi32::<0x55>(x),
+        _mm256_shuffle_epi32::<0xaa>(x),
+        _mm256_shuffle_epi32::<0xff>(x),
+    ]
+}
+
+/// [`add_quads`] of one row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_quads_of_row<const V: usize>(acc: &mut [__m256i; V], x: &[__m256i; 4], b: &Weights<V>, g: usize) {
+    for v in 0..V {
+        let first = _mm256_maddubs_epi16(x[g], load_i8x32(&b[g][v]));
+        let second = _mm256_maddubs_epi16(x[g + 1], load_i8x32(&b[g + 1][v]));
+        acc[v] = widen_add(acc[v], _mm256_add_epi16(first, second));
+    }
+}
+
+/// [`add_pairs`] of one row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pairs_of_row<const V: usize>(acc: &mut [__m256i; V], x: &[__m256i; 4], b: &Weights<V>, g: usize) {
+    for v in 0..V {
+        acc[v] = widen_add(acc[v], _mm256_maddubs_epi16(x[g], load_i8x32(&b[g][v])));
+    }
+}
+
+/// [`add_words`] of one row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_words_of_row<const V: usize>(
+    acc: &mut [__m256i; V],
+    a: &[u8],
+    window: &Window,
+    sign: __m256i,
+    b: &Weights<V>,
+) {
+    let Some(codes) = a.get(window.first()..).and_then(|a| a.first_chunk()) else { return };
+    let codes = _mm256_xor_si256(_mm256_broadcastsi128_si256(load_u8x16(codes)), sign);
+    let zero = _mm256_setzero_si256();
+    let (first, second) =
+        (groups(_mm256_unpacklo_epi8(codes, zero)), groups(_mm256_unpackhi_epi8(codes, zero)));
+    let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
+    let (pairs, _) = pairs.as_chunks::<V>();
+    for pair in 0..WINDOW / 2 {
+        let x = if pair < WINDOW / 4 { first[pair] } else { second[pair - WINDOW / 4] };
+        for v in 0..V {
+            let products = _mm256_madd_epi16(x, load_i8x16_as_i16(&pairs[pair][v]));
+            acc[v] = _mm256_add_epi32(acc[v], products);
+        }
+    }
+}
+
 /// Writes the codes of a window of each row: as bytes in their order, or as words as they lie.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn put_in_order<const M: usize>(to: &mut Ordered<M>, a: &[u8], stride: usize, window: &Window, bytes: bool) {
-    let rows = tile::rows_apart::<M>(&a[window.first as usize..], stride, WINDOW);
+fn put_in_order<const M: usize>(
+    to: &mut Ordered<M>,
+    (a, stride): (&[u8], usize),
+    sign: __m128i,
+    window: &Window,
+    bytes: bool,
+) {
+    let rows = tile::rows_apart::<M>(&a[window.first()..], stride, WINDOW);
     if bytes {
         let control = load_u8x16(&window.control);
         let flips = _mm_cmplt_epi8(_mm_slli_epi16::<1>(control), _mm_setzero_si128());
+        let flips = _mm_xor_si128(flips, sign);
         for i in 0..M {
             let Some(codes) = rows[i].first_chunk() else { return };
             let codes = _mm_xor_si128(_mm_shuffle_epi8(load_u8x16(codes), control), flips);
@@ -152,7 +292,7 @@ fn put_in_order<const M: usize>(to: &mut Ordered<M>, a: &[u8], stride: usize, wi
     } else {
         for i in 0..M {
             let Some(codes) = rows[i].first_chunk() else { return };
-            store_u8x32(&mut to[i], _mm256_cvtepu8_epi16(load_u8x16(codes)));
+            store_u8x32(&mut to[i], _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), sign)));
         }
     }
 }
