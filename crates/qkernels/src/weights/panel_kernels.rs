@@ -178,20 +178,16 @@ impl Task for Proofs<'_> {
             let holds =
                 |proven: &Kernel| proof::holds(panel, columns, proven.desc().narrow_groups, largest_byte);
             let proven = kernel.proven().find(holds);
-            // Where sums of several groups are proven as they are, no order is faster.
-            let narrow_groups = proven.map_or(0, |proven| proven.desc().narrow_groups);
-            if let (Some(search), Some(ordered), 0 | 1) = (search, kernel.ordered(), narrow_groups) {
-                let windows = &mut windows[i * layout.windows()..][..layout.windows()];
-                let always = kernel.desc().proven.is_empty();
-                let most = if always { f32::INFINITY } else { order::worthwhile(proven.is_some()) };
-                if let Some(order) = in_order(panel, columns, search, most, windows, &mut scratch) {
-                    (*to, orders[i]) = (ordered, order);
-                    continue;
-                }
-            }
             if let Some(proven) = proven {
                 quads_of_pairs(panel, columns);
                 *to = proven;
+            } else if let (Some(search), Some(ordered)) = (search, kernel.ordered()) {
+                let windows = &mut windows[i * layout.windows()..][..layout.windows()];
+                // Kernels that prove nothing else put all panels in an order.
+                let most = if kernel.desc().proven.is_empty() { f32::INFINITY } else { order::MOST_TIME };
+                if let Some(order) = in_order(panel, columns, search, most, windows, &mut scratch) {
+                    (*to, orders[i]) = (ordered, order);
+                }
             }
         }
         Ok(())

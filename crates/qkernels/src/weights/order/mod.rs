@@ -30,15 +30,18 @@ use window::{Place, Window};
 
 use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS as COLUMNS, WINDOW, WindowKind};
 
-/// The budget of [`PackEffort::Usual`](crate::PackEffort::Usual). Of the windows of normal weights that have an order as quads, it finds 96 in
-/// 100; without any limit, searches take up to two fifths more time.
-pub(crate) const TESTS: usize = 2000;
+/// The budget of [`PackEffort::Usual`](crate::PackEffort::Usual), for which no weights take more
+/// than 20 ns each.
+pub(crate) const TESTS: usize = 2600;
 
 /// The budget of [`PackEffort::Thorough`](crate::PackEffort::Thorough).
 pub(crate) const THOROUGH_TESTS: usize = 50_000;
 
-/// Steps of a search for eight pairs, which are few and short.
-const PAIR_STEPS: usize = 200;
+/// The tests that take as long as a step of a search besides its own.
+const STEP: usize = 16;
+
+/// Tests of a search for eight pairs, which is short.
+const PAIR_TESTS: usize = 40 * STEP;
 
 /// The slots of each 16-bit word that windows of a kind sum.
 #[inline(always)]
@@ -61,19 +64,16 @@ pub(crate) fn time(kind: WindowKind) -> f32 {
         WindowKind::Quads => 2.45,
         WindowKind::QuadsAndPairs => 2.9,
         WindowKind::Pairs => 3.0,
-        WindowKind::Words => 3.3,
+        WindowKind::Words => WORDS_TIME,
     }
 }
 
-/// A panel gets an order if its windows then take less than this on average. `proven` says whether
-/// it is proven for `vpmaddubsw` as it is, and runs on `vpmaddwd` otherwise.
-#[inline(always)]
-pub(crate) fn worthwhile(proven: bool) -> f32 {
-    WORTHWHILE * if proven { 2.8 } else { time(WindowKind::Words) }
-}
+/// A panel gets an order if its windows then take less than this on average. (A smaller gain is not
+/// worth the bytes of an order, which few rows have to read.)
+pub(crate) const MOST_TIME: f32 = 0.97 * WORDS_TIME;
 
-/// Less gain than the rest is not worth the bytes of an order, which few rows have to read.
-const WORTHWHILE: f32 = 0.97;
+/// [`time`] of a window of words, and of any window of a panel without an order.
+const WORDS_TIME: f32 = 3.3;
 
 /// An order of a window's k.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +152,7 @@ pub(crate) fn search(weights: &[[i8; COLUMNS]; WINDOW], largest: u8, tests: usiz
     let mut pairs = Pairs::<4>::new(partners);
     let mut last = 0;
     while let Some(rest) = pairs.next(&mut left) {
+        left = left.saturating_sub(STEP);
         // (The same eight k are paired in several ways.)
         if rest != last && quads::place::<2>(window, rest, &mut left, places) {
             pairs.place(2, window, places);
@@ -160,7 +161,7 @@ pub(crate) fn search(weights: &[[i8; COLUMNS]; WINDOW], largest: u8, tests: usiz
         last = rest;
     }
     let mut pairs = Pairs::<8>::new(partners);
-    if pairs.next(&mut PAIR_STEPS.clone()).is_some() {
+    if pairs.next(&mut PAIR_TESTS.clone()).is_some() {
         pairs.place(0, window, places);
         return WindowOrder::of_places(WindowKind::Pairs, window, places);
     }

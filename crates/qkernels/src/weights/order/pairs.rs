@@ -1,5 +1,6 @@
 //! The search for words of two k.
 
+use super::STEP;
 use super::window::{Place, Window};
 use crate::kernel::panel_order::WINDOW;
 
@@ -47,9 +48,10 @@ impl<const PAIRS: usize> Pairs<PAIRS> {
         self.untried[depth] = self.partners[first] & rest;
     }
 
-    /// Moves on to the next set and returns the k that are in no pair. It takes at most `steps`.
+    /// Moves on to the next set and returns the k that are in no pair. Each pair that is tried is as
+    /// much work as [`STEP`] tests.
     #[inline(always)]
-    pub(super) fn next(&mut self, steps: &mut usize) -> Option<u16> {
+    pub(super) fn next(&mut self, tests: &mut usize) -> Option<u16> {
         loop {
             let depth = self.depth;
             let untried = self.untried[depth];
@@ -57,7 +59,7 @@ impl<const PAIRS: usize> Pairs<PAIRS> {
                 self.depth = depth.checked_sub(1)?;
                 continue;
             }
-            *steps = steps.checked_sub(1)?;
+            *tests = tests.checked_sub(STEP)?;
             self.untried[depth] = untried & (untried - 1);
             self.seconds[depth] = untried.trailing_zeros() as u8;
             let rest = self.rest[depth] & !(1 << self.firsts[depth]) & !(1 << self.seconds[depth]);

@@ -5,6 +5,7 @@
 //! says which k still fit it, so that a k or a word that nothing fits is seen at once. The search
 //! ends with an answer, with the knowledge that there is none, or with the budget.
 
+use super::STEP;
 use super::magnitudes::Magnitudes;
 use super::window::{Place, Window};
 use crate::kernel::panel_order::WINDOW;
@@ -120,6 +121,7 @@ pub(super) fn place<const WORDS: usize>(
         let (word, flipped) = (option as usize % 4 % WORDS, option as usize / 4 % 2);
         places[k] = Place { word: word as u8, flipped: flipped == 1 };
 
+        *tests = tests.saturating_sub(STEP);
         let mut node = *node;
         node.rest &= !(1 << k);
         if node.rest == 0 {
