@@ -225,13 +225,14 @@ fn threads_find_what_one_finds() {
     }
 }
 
+/// (`avx2` needs no order for them: as weights lie, any are proven for one group.)
 #[test]
 fn codes_of_seven_bits_have_orders_without_flips() {
     let noise = &mut Noise::new(142);
     let (n, k) = (32, 512);
     let w = trained(n, k);
     let codes = CodeRange::unsigned(7).unwrap();
-    for kernel in with_orders() {
+    for kernel in with_orders().filter(|kernel| kernel.desc().proven.is_empty()) {
         let w = Weights::from(MatRef::new(&w, n, k).unwrap()).for_activations(codes);
         let counts = PackedWeights::from_nk(w, kernel).unwrap().window_counts(0..n);
         assert!(counts.quads * 100 > counts.total() * 95, "{kernel}: {counts}");
