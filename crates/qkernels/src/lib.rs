@@ -65,7 +65,7 @@ mod product;
 pub mod reference;
 
 pub use cpu::detect::{Feature, Features};
-pub use drive::threads::Threads;
+pub use cpu::threads::Threads;
 pub use kernel::desc::{ActivationForm, KernelDesc};
 pub use kernel::token::{Kernel, KernelError};
 pub use kernels::select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};

@@ -2,4 +2,5 @@
 
 pub(crate) mod caches;
 pub(crate) mod detect;
+pub(crate) mod threads;
 pub(crate) mod vectorize;

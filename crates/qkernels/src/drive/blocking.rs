@@ -74,7 +74,7 @@ fn even_split(total: usize, most: usize, step: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drive::threads::Part;
+    use crate::drive::parts::Part;
     use crate::kernels;
 
     #[test]

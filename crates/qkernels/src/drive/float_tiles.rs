@@ -7,7 +7,7 @@ use qcore::Float;
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
-use crate::drive::threads::Part;
+use crate::drive::parts::Part;
 use crate::kernel::float_tile::{FloatTile, PLAIN_ROWS};
 use crate::kernel::group_floats::{GroupFloats, Widen as WidenHalves};
 use crate::kernel::nibble_tile::NibbleLine;

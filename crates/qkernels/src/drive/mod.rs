@@ -5,7 +5,7 @@ pub(crate) mod float_tiles;
 pub(crate) mod nest;
 pub(crate) mod nibble_tiles;
 pub(crate) mod panel_walk;
+pub(crate) mod parts;
 pub(crate) mod part_sums;
 pub(crate) mod scaled_tiles;
-pub(crate) mod threads;
 pub(crate) mod tiny;

@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Blocking;
-use crate::drive::threads::{Divisible, Part};
+use crate::drive::parts::{Divisible, Part};
 use crate::kernel::desc::{KernelDesc, PanelKind};
 use crate::kernel::strip::Rows;
 use crate::kernel::strip::Strip;

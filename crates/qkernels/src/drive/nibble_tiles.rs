@@ -6,7 +6,7 @@ use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::part_sums::part_sums;
-use crate::drive::threads::Part;
+use crate::drive::parts::Part;
 use crate::kernel::desc::ActivationForm;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
 use crate::kernel::part_sums::PartSums;

@@ -10,7 +10,7 @@ use qcore::{ActivationFunction, Float};
 use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::{Blocking, Extent};
-use crate::drive::threads::{Divisible, Part};
+use crate::drive::parts::{Divisible, Part};
 use crate::kernel::token::Kernel;
 use crate::matrix::view::MatMut;
 use crate::matrix::workspace::{Arena, PanelScratch, RowScratch};

@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::part_sums::part_sums;
-use crate::drive::threads::Part;
+use crate::drive::parts::Part;
 use crate::kernel::desc::ActivationForm;
 use crate::kernel::part_sums::PartSums;
 use crate::kernel::scaled_tile::ScaledTile;

@@ -5,8 +5,8 @@ use core::fmt;
 
 use qcore::{Float, Kind, QParams, Range, Scheme, SchemeError, ZeroScale};
 
+use crate::cpu::threads::Threads;
 use crate::cpu::vectorize::Task;
-use crate::drive::threads::Threads;
 use crate::kernel::token::Kernel;
 use crate::left::floats::{FloatActivations, RowBlocks, RowParams};
 use crate::matrix::signs::CodesError;

@@ -1,7 +1,7 @@
 //! The f32 product that calibration and comparisons use: the `gemm-f32` crate, behind checked
 //! views.
 
-use crate::drive::threads::Threads;
+use crate::cpu::threads::Threads;
 use crate::matrix::view::{MatMut, MatRef};
 
 /// The shapes of the operands do not fit each other.

@@ -7,10 +7,11 @@
 
 use qcore::Float;
 
+use crate::cpu::threads::Threads;
 use crate::cpu::vectorize::Task;
 use crate::drive::float_tiles::FloatProduct;
 use crate::drive::panel_walk::PanelWalk;
-use crate::drive::threads::{self, Threads};
+use crate::drive::parts;
 use crate::left::floats::RowBlocks;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::Workspace;
@@ -68,7 +69,7 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
     y.resize(n, 0.0f32);
     if let Ok(out) = MatMut::new(&mut y, 1, n) {
         let product = PanelWalk(FloatProduct { a, w, stage: &FloatStage::new() });
-        threads::run_whole(&product, (1, n, w.k()), out, Threads::Serial, &mut workspace.arenas);
+        parts::run_whole(&product, (1, n, w.k()), out, Threads::Serial, &mut workspace.arenas);
     }
     // The caller's stage is left out: its ReLU would make 0 of a sum that went the wrong way.
     let lost = |(channel, y): (usize, &f32)| {

@@ -4,9 +4,10 @@ use core::ops::Range;
 
 use qcore::{AccumulatorError, Q31Multiplier};
 
+use crate::cpu::threads::Threads;
 use crate::drive::nest::Product;
-use crate::drive::threads::Part;
-use crate::drive::threads::{self, Threads};
+use crate::drive::parts;
+use crate::drive::parts::Part;
 use crate::drive::tiny;
 use crate::left::codes::Left;
 use crate::left::rows::Source;
@@ -242,9 +243,9 @@ impl<A: Source, S: OutputStage> Call<'_, A, S> {
         let arenas = &mut arenas[..parts];
         let whole = Part { rows: 0..m, panels };
         if parts == 1 {
-            threads::run(&product, whole, out, arenas);
+            parts::run(&product, whole, out, arenas);
         } else {
-            threads.enter(|| threads::run(&product, whole, out, arenas));
+            threads.enter(|| parts::run(&product, whole, out, arenas));
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 use bytemuck::must_cast_slice;
 use qcore::{CodeRange, Float, QParams, Scheme};
 
+use crate::cpu::threads::Threads;
 use crate::cpu::vectorize::Task;
-use crate::drive::threads::Threads;
 use crate::kernel::token::Kernel;
 use crate::left::codes::{Activation, Activations};
 use crate::left::floats::{RowParams, quantize_bytes};

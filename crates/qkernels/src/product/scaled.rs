@@ -2,10 +2,11 @@
 
 use qcore::{Float, Kind};
 
+use crate::cpu::threads::Threads;
 use crate::drive::nibble_tiles::NibbleProduct;
 use crate::drive::panel_walk::PanelWalk;
+use crate::drive::parts;
 use crate::drive::scaled_tiles::ScaledProduct;
-use crate::drive::threads::{self, Threads};
 use crate::kernel::desc::ActivationForm;
 use crate::left::floats::FloatActivations;
 use crate::left::rows::Source;
@@ -126,11 +127,11 @@ pub(super) fn run<S: Source, Y: Float>(
     match w.codes() {
         Ok(codes) => {
             let product = PanelWalk(ScaledProduct { a, tokens, w, codes, stage });
-            threads::run_whole(&product, shape, out, threads, arenas);
+            parts::run_whole(&product, shape, out, threads, arenas);
         }
         Err(codes) => {
             let product = PanelWalk(NibbleProduct { a, tokens, w, codes, stage });
-            threads::run_whole(&product, shape, out, threads, arenas);
+            parts::run_whole(&product, shape, out, threads, arenas);
         }
     }
     Ok(())

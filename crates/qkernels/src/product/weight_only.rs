@@ -2,9 +2,10 @@
 
 use qcore::Float;
 
+use crate::cpu::threads::Threads;
 use crate::drive::float_tiles::FloatProduct;
 use crate::drive::panel_walk::PanelWalk;
-use crate::drive::threads::{self, Threads};
+use crate::drive::parts;
 use crate::matrix::view::{MatMut, MatRef};
 use crate::matrix::workspace::Workspace;
 use crate::output::stage::{FloatStage, check_len};
@@ -67,7 +68,7 @@ pub fn weight_only<A: Float, Y: Float>(
     }
     float_range::check(a, w, workspace)?;
     let product = PanelWalk(FloatProduct { a, w, stage });
-    threads::run_whole(&product, (m, n, w.k()), out, threads, &mut workspace.arenas);
+    parts::run_whole(&product, (m, n, w.k()), out, threads, &mut workspace.arenas);
     Ok(())
 }
 

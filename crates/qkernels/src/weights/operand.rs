@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use qcore::{Code, CodeRange};
 
-use crate::drive::threads::Threads;
+use crate::cpu::threads::Threads;
 use crate::kernel::token::KernelError;
 use crate::matrix::signs::{largest_byte, shift};
 use crate::matrix::view::MatRef;

@@ -3,8 +3,8 @@
 use core::ops::Range;
 use std::collections::TryReserveError;
 
+use crate::cpu::threads::{Threads, join};
 use crate::cpu::vectorize::Task;
-use crate::drive::threads::{Threads, join};
 use crate::kernel::panel_order::{Orders, PanelOrder, Window};
 use crate::kernel::token::Kernel;
 use crate::weights::operand::PackEffort;
@@ -24,7 +24,8 @@ pub(crate) struct PanelKernels {
 }
 
 impl PanelKernels {
-    /// How many windows there must be room for, if orders are searched for as long as `effort` says.
+    /// How many windows there must be room for, if orders are searched for as long as `effort`
+    /// says.
     pub(crate) fn windows(kernel: Kernel, layout: &PanelLayout, effort: PackEffort) -> Option<usize> {
         match effort.tests().and(kernel.ordered()) {
             None => Some(0),

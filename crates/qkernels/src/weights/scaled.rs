@@ -49,7 +49,8 @@ pub(crate) struct ScaledPanel<'p> {
 
 impl ScaledWeights {
     /// Combines weights with their scales. Zero points per channel are those of the scales, or
-    /// those that the weights were packed with.
+    /// those that the weights were packed with. (An order of k serves no product of these, so
+    /// weights may be packed with [`PackEffort::Fast`](crate::PackEffort).)
     ///
     /// # Errors
     /// [`ScaleError`] if weights and scales both have zero points, if there are too few or too many

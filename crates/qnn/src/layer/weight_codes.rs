@@ -5,7 +5,9 @@ use qcore::{
     ChannelAxis, ChannelError, CodeRange, Groups, QParams, Range, channel_ranges, first_non_finite,
     group_params, quantize_per_channel, quantize_per_group,
 };
-use qkernels::{Kernel, MatRef, PackedNibbles, PackedWeights, ScaledWeights, WeightScales};
+use qkernels::{
+    Kernel, MatRef, PackEffort, PackedNibbles, PackedWeights, ScaledWeights, WeightScales, Weights,
+};
 
 use super::float::FloatLinear;
 use super::layer_error::LayerError;
@@ -59,7 +61,11 @@ impl<'w> StoredCodes<'w> {
         let (n, k) = self.shape();
         check_shape(n, k)?;
         Ok(match self {
-            StoredCodes::Bytes(codes) => ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?,
+            StoredCodes::Bytes(codes) => {
+                // Products of these have bodies of their own, to which no order of k matters.
+                let codes = Weights::from(codes).with_effort(PackEffort::Fast);
+                ScaledWeights::new(PackedWeights::from_nk(codes, kernel)?, scales)?
+            }
             StoredCodes::Nibbles(codes) => {
                 ScaledWeights::of_nibbles(PackedNibbles::from_nk(codes, kernel)?, scales)?
             }

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use qcore::QParams;
-use qkernels::MatRef;
+use qkernels::{MatRef, WindowCounts};
 
 use super::compare::{Comparison, Share, Tallies, Tally};
 use super::float::FloatMlp;
@@ -137,6 +137,10 @@ pub struct LayerReport {
     /// ([`PackedWeights::proven_columns`](qkernels::PackedWeights::proven_columns)); `None` if the
     /// kernel has no such form.
     pub proven_channels: Option<usize>,
+    /// How sums are formed where the k of a panel have an order of their own
+    /// ([`PackedWeights::window_counts`](qkernels::PackedWeights::window_counts)); `None` if the
+    /// kernel has no such panels.
+    pub windows: Option<WindowCounts>,
 }
 
 impl ModelReport {
@@ -194,6 +198,7 @@ impl QuantMlp {
         let asked = asked_scales(layer, float)
             .map_err(|error| ReportError::Weights { layer: layer.name().to_owned(), error })?;
         let scales = layer.weight_scales();
+        let desc = self.kernel().desc();
         let channels = |is: &dyn Fn(usize) -> bool| (0..layer.n()).filter(|&channel| is(channel)).collect();
         Ok(LayerReport {
             name: layer.name().to_owned(),
@@ -212,8 +217,9 @@ impl QuantMlp {
             quantized_bytes: layer.storage().total(),
             raised_channels: channels(&|channel| scales[channel] > asked[channel]),
             constant_channels: channels(&|channel| layer.weights().channel_abs_sums()[channel] == 0),
-            proven_channels: (!self.kernel().desc().proven.is_empty())
+            proven_channels: (!desc.proven.is_empty() || desc.ordered.is_some())
                 .then(|| layer.weights().proven_columns()),
+            windows: desc.ordered.map(|_| layer.weights().window_counts(0..layer.n())),
         })
     }
 }
@@ -272,6 +278,10 @@ impl fmt::Display for ModelReport {
         if let Some(proven) = self.layers.iter().map(|layer| layer.proven_channels).sum::<Option<usize>>() {
             let channels: usize = self.layers.iter().map(|layer| layer.n).sum();
             writeln!(f, "{proven} of {channels} channels run on a faster form of the kernel")?;
+        }
+        let windows = self.layers.iter().map(|layer| layer.windows).sum::<Option<WindowCounts>>();
+        if let Some(windows) = windows.filter(|windows| windows.total() > 0) {
+            writeln!(f, "windows of 16 k in an order of their own: {windows}")?;
         }
         for layer in &self.layers {
             for (channels, what) in [

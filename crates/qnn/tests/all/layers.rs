@@ -159,7 +159,7 @@ fn dynamic_linear_of_7_bits_is_proven_for_all_weights() {
         .map(|kernel| {
             let weights = WeightConfig::default();
             let layer = DynamicLinear::quantize(&float_layer(case), activations, &weights, kernel).unwrap();
-            let proofs = !kernel.desc().proven.is_empty();
+            let proofs = !kernel.desc().proven.is_empty() || kernel.desc().ordered.is_some();
             let DynamicWeights::PerChannel { codes, .. } = layer.weights() else { panic!("another kind") };
             assert_eq!(codes.proven_columns(), if proofs { layer.n() } else { 0 }, "{kernel}");
             let (x, mut workspace) = (matrix(&x, layer.k()), LinearWorkspace::new());

@@ -178,8 +178,8 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
     }
 }
 
-/// Weights at the end of their codes cannot be proven in pairs, single ones can: the report says so
-/// where it matters.
+/// Weights that are proven as they lie, and weights at the end of their codes, which an order of k
+/// keeps apart: the report says so where it matters.
 #[test]
 fn proven_channels_are_counted() {
     let fc1 = FloatLinear::new("fc1", 1, 2, vec![1.0, 1.0], vec![0.0]).unwrap();
@@ -190,10 +190,22 @@ fn proven_channels_are_counted() {
     for kernel in Kernel::available() {
         let report = QuantMlp::from_bytes(&model, Some(kernel)).unwrap().report(&float, x).unwrap();
         let proven: Vec<_> = report.layers.iter().map(|layer| layer.proven_channels).collect();
-        let line = "3 of 4 channels run on a faster form of the kernel";
-        let proofs = !kernel.desc().proven.is_empty();
-        assert_eq!(proven, if proofs { [Some(0), Some(3)] } else { [None; 2] }, "{kernel}");
+        let windows: Vec<_> =
+            report.layers.iter().map(|layer| layer.windows.map(|windows| windows.quads)).collect();
+        let (line, second) = (
+            "4 of 4 channels run on a faster form of the kernel",
+            "windows of 16 k in an order of their own: ",
+        );
+        let desc = kernel.desc();
+        let proofs = !desc.proven.is_empty() || desc.ordered.is_some();
+        assert_eq!(proven, if proofs { [Some(1), Some(3)] } else { [None; 2] }, "{kernel}");
+        let expected = match desc.ordered {
+            None => [None; 2],
+            Some(_) => [Some(1), Some(usize::from(desc.proven.is_empty()))],
+        };
+        assert_eq!(windows, expected, "{kernel}");
         assert_eq!(report.to_string().contains(line), proofs, "{report}");
+        assert_eq!(report.to_string().contains(second), desc.ordered.is_some(), "{report}");
     }
 }
 

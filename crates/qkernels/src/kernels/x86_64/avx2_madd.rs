@@ -3,7 +3,7 @@
 //!
 //! The sum of two products is at most 2 * 255 * 128, far below the 32 bits that `vpmaddwd` sums
 //! into. (`vpmaddubsw` needs no extension, but it sums into 16 bits with saturation and is wrong
-//! for weights of full range: see `avx2_maddubs`.) The tile is 6 rows by 2 vectors: 12
+//! for weights of full range: see `avx2/maddubs.rs`.) The tile is 6 rows by 2 vectors: 12
 //! accumulators, 2 vectors of weights, the broadcast of `a` and one product fill the 16 registers.
 
 mod parts;

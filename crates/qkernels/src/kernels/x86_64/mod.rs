@@ -1,5 +1,6 @@
 //! The x86-64 kernels, best first.
 
+use self::avx2::avx2_all_ordered;
 use super::{store, strip};
 use crate::kernel::desc::KernelDesc;
 
@@ -17,4 +18,4 @@ mod vec256;
 mod vec512;
 
 pub(super) const KERNELS: &[&KernelDesc] =
-    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL, &avx2::ALL_ORDERED];
+    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL, &avx2_all_ordered::KERNEL];

@@ -26,7 +26,7 @@ mod quads;
 mod window;
 
 use pairs::Pairs;
-use window::{Place, Window};
+use window::{Place, STEP, Window};
 
 use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS as COLUMNS, WINDOW, WindowKind};
 
@@ -36,9 +36,6 @@ pub(crate) const TESTS: usize = 2600;
 
 /// The budget of [`PackEffort::Thorough`](crate::PackEffort::Thorough).
 pub(crate) const THOROUGH_TESTS: usize = 50_000;
-
-/// The tests that take as long as a step of a search besides its own.
-const STEP: usize = 16;
 
 /// Tests of a search for eight pairs, which is short.
 const PAIR_TESTS: usize = 40 * STEP;

@@ -1,7 +1,6 @@
 //! The search for words of two k.
 
-use super::STEP;
-use super::window::{Place, Window};
+use super::window::{Place, STEP, Window};
 use crate::kernel::panel_order::WINDOW;
 
 /// The sets of `PAIRS` disjoint pairs of k that fit, one after the other: of the k that are left,
@@ -48,8 +47,8 @@ impl<const PAIRS: usize> Pairs<PAIRS> {
         self.untried[depth] = self.partners[first] & rest;
     }
 
-    /// Moves on to the next set and returns the k that are in no pair. Each pair that is tried is as
-    /// much work as [`STEP`] tests.
+    /// Moves on to the next set and returns the k that are in no pair. Each pair that is tried is
+    /// as much work as [`STEP`] tests.
     #[inline(always)]
     pub(super) fn next(&mut self, tests: &mut usize) -> Option<u16> {
         loop {

@@ -5,9 +5,8 @@
 //! says which k still fit it, so that a k or a word that nothing fits is seen at once. The search
 //! ends with an answer, with the knowledge that there is none, or with the budget.
 
-use super::STEP;
 use super::magnitudes::Magnitudes;
-use super::window::{Place, Window};
+use super::window::{Place, STEP, Window};
 use crate::kernel::panel_order::WINDOW;
 
 /// The k of a word.

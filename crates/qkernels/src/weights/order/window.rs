@@ -7,6 +7,9 @@ use crate::kernel::panel_order::{ORDERED_COLUMNS as COLUMNS, WINDOW};
 /// (Anything from 11 to 17 takes the same time.)
 const EASY: u32 = 14;
 
+/// The tests that take as long as a step of a search besides its own.
+pub(super) const STEP: usize = 16;
+
 /// Where a k is put.
 #[derive(Clone, Copy)]
 pub(super) struct Place {

@@ -87,9 +87,9 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         let b = &b[..windows.len()];
         let mut partial = tile::first_sums!(vec256, tile, M, V, SETS);
         let offsets = vec256::load_i32s::<V>(&order.offsets);
-        for i in 0..M {
+        for row in &mut partial[0] {
             for v in 0..V {
-                partial[0][i][v] = vec256::add(partial[0][i][v], offsets[v]);
+                row[v] = vec256::add(row[v], offsets[v]);
             }
         }
         let [quads, mixed, pairs, _] = order.counts;
@@ -259,10 +259,10 @@ fn add_words_of_row<const V: usize>(
         (groups(_mm256_unpacklo_epi8(codes, zero)), groups(_mm256_unpackhi_epi8(codes, zero)));
     let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
     let (pairs, _) = pairs.as_chunks::<V>();
-    for pair in 0..WINDOW / 2 {
+    for (pair, weights) in pairs.iter().enumerate().take(WINDOW / 2) {
         let x = if pair < WINDOW / 4 { first[pair] } else { second[pair - WINDOW / 4] };
         for v in 0..V {
-            let products = _mm256_madd_epi16(x, load_i8x16_as_i16(&pairs[pair][v]));
+            let products = _mm256_madd_epi16(x, load_i8x16_as_i16(&weights[v]));
             acc[v] = _mm256_add_epi32(acc[v], products);
         }
     }
