@@ -1,6 +1,5 @@
 //! The x86-64 kernels, best first.
 
-use self::avx2::avx2_all_ordered;
 use super::{store, strip};
 use crate::kernel::desc::KernelDesc;
 
@@ -17,5 +16,10 @@ mod tile;
 mod vec256;
 mod vec512;
 
-pub(super) const KERNELS: &[&KernelDesc] =
-    &[&avx512_vnni::KERNEL, &avx_vnni::KERNEL, &avx2::KERNEL, &avx2_madd::KERNEL, &avx2_all_ordered::KERNEL];
+pub(super) const KERNELS: &[&KernelDesc] = &[
+    &avx512_vnni::KERNEL,
+    &avx_vnni::KERNEL,
+    &avx2::KERNEL,
+    &avx2_madd::KERNEL,
+    &avx2::avx2_all_ordered::KERNEL,
+];

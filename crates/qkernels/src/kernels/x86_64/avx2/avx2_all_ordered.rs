@@ -5,7 +5,7 @@ use super::super::avx2_madd;
 use super::ordered;
 use crate::kernel::desc::KernelDesc;
 
-pub(in super::super) const KERNEL: KernelDesc = KernelDesc {
+pub(crate) const KERNEL: KernelDesc = KernelDesc {
     name: "avx2_all_ordered_6x16",
     family: "avx2_all_ordered",
     ordered: Some(&ordered::KERNEL),

@@ -348,10 +348,10 @@ fn add_pairs<const M: usize, const V: usize>(
 fn add_words<const M: usize, const V: usize>(acc: &mut [[__m256i; V]; M], x: &Ordered<M>, b: &Weights<V>) {
     let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
     let (pairs, _) = pairs.as_chunks::<V>();
-    for pair in 0..WINDOW / 2 {
+    for (pair, weights) in pairs.iter().enumerate().take(WINDOW / 2) {
         let mut w = [_mm256_setzero_si256(); V];
         for v in 0..V {
-            w[v] = load_i8x16_as_i16(&pairs[pair][v]);
+            w[v] = load_i8x16_as_i16(&weights[v]);
         }
         for i in 0..M {
             let x = broadcast(group(&x[i], pair));
