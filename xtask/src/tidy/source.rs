@@ -16,6 +16,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernels/x86_64/tile.rs",
     "crates/qkernels/src/cpu/vectorize.rs",
     "crates/qkernels/src/matrix/view.rs",
+    "crates/qkernels/src/weights/transpose.rs",
     "crates/qnn/examples/shared.rs",
 ];
 

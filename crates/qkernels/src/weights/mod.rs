@@ -3,6 +3,7 @@
 pub(crate) mod entries;
 pub(crate) mod group_sums;
 pub(crate) mod input_order;
+pub(crate) mod interleave;
 pub(crate) mod nibbles;
 pub(crate) mod operand;
 pub(crate) mod pack;
@@ -12,3 +13,4 @@ pub(crate) mod regroup;
 pub(crate) mod scaled;
 pub(crate) mod scales;
 pub(crate) mod sums;
+pub(crate) mod transpose;
