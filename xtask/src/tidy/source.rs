@@ -14,6 +14,7 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/tile.rs",
+    "crates/qkernels/src/cpu/stream.rs",
     "crates/qkernels/src/cpu/vectorize.rs",
     "crates/qkernels/src/matrix/view.rs",
     "crates/qkernels/src/weights/transpose.rs",
