@@ -14,8 +14,10 @@ pub(super) const UNSAFE_FILES: &[&str] = &[
     "crates/qkernels/src/kernels/aarch64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/simd.rs",
     "crates/qkernels/src/kernels/x86_64/tile.rs",
+    "crates/qkernels/src/cpu/stream.rs",
     "crates/qkernels/src/cpu/vectorize.rs",
     "crates/qkernels/src/matrix/view.rs",
+    "crates/qkernels/src/weights/pack/transpose.rs",
     "crates/qnn/examples/shared.rs",
 ];
 

@@ -11,13 +11,20 @@
 //! k is padded with zeros to whole groups, n to whole vectors. The layout does not depend on
 //! blocking: a block of k is a range of a panel's groups.
 
+mod interleave;
+mod transpose;
+
 use core::ops::Range;
+
+use interleave::{Place, pack_any_columns, pack_columns, pack_rows};
+use transpose::BYTES;
 
 use crate::kernel::desc::KernelDesc;
 use crate::kernel::panel_order::{WINDOW, Window};
 use crate::matrix::pages::Pages;
 use crate::matrix::view::MatRef;
-use crate::weights::operand::Weight;
+use crate::weights::operand::{PackError, Weight, Weights};
+use crate::weights::sums::{Sums, Totals};
 
 /// Where the panels of an (n, k) matrix of weights lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,165 +154,131 @@ impl Panels {
 /// Bytes of the windows of an order.
 const WINDOW_BYTES: usize = size_of::<Window>();
 
-/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros. Compiled for the
-/// vector level of the caller.
+/// Writes the weights `w` (n, k), neither of them 0, to `panels`, which are zeros, and finds their
+/// sums. Compiled for the vector level of the caller.
 #[inline(always)]
-pub(crate) fn pack<W: Weight>(layout: &PanelLayout, w: &MatRef<'_, W>, panels: &mut Panels) {
-    let packed = panels.as_mut_slice();
-    match layout.kr {
-        16 => pack_groups::<W, 16>(layout, packed, w),
-        8 => pack_groups::<W, 8>(layout, packed, w),
-        4 => pack_groups::<W, 4>(layout, packed, w),
-        2 => pack_groups::<W, 2>(layout, packed, w),
-        _ => pack_elements(layout, packed, w),
+pub(crate) fn pack<W: Weight>(
+    layout: &PanelLayout,
+    w: &Weights<'_, W>,
+    panels: &mut Panels,
+) -> Result<Sums, PackError> {
+    let PanelLayout { n, k, kr, .. } = *layout;
+    let totals = Totals::zeroed(n, w.zero_points, W::SHIFT);
+    let mut totals = totals.ok_or(PackError::OutOfMemory { n, k })?;
+    let (view, packed) = (&w.view, panels.as_mut_slice());
+    match kr {
+        16 => pack_groups::<W, 16, 1>(layout, packed, view, &mut totals),
+        8 => pack_groups::<W, 8, 2>(layout, packed, view, &mut totals),
+        4 => pack_groups::<W, 4, 4>(layout, packed, view, &mut totals),
+        2 => pack_groups::<W, 2, 8>(layout, packed, view, &mut totals),
+        _ => pack_elements(layout, packed, view, &mut totals),
     }
+    totals.finish(k, k.next_multiple_of(kr) - k)
 }
 
 /// How many groups of all panels are written before the next ones are. They are few enough that
 /// what is read for one panel is still in the caches, and in the reach of the TLB, for the next.
 const BLOCK: usize = 64;
 
-/// Packs all panels, in the order in which their source lies in memory.
+/// Panels whose groups are written by turns, from rows of weights stored (k, n). Their share of a
+/// row is several cache lines, which the hardware reads ahead.
+const ABREAST: usize = 16;
+
+/// Packs all panels, in the order in which their source lies in memory. `C` columns have as many
+/// bytes in a group as a vector.
 #[inline(always)]
-fn pack_groups<W: Weight, const KR: usize>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
+fn pack_groups<W: Weight, const KR: usize, const C: usize>(
+    layout: &PanelLayout,
+    packed: &mut [i8],
+    w: &MatRef<'_, W>,
+    totals: &mut Totals<'_>,
+) {
     let columns = |p: usize| p * layout.nr..p * layout.nr + layout.used_columns(p);
+    let block = |first: usize| first..layout.k.min(first.saturating_add(BLOCK * KR));
+    let groups = |p: usize, k: &Range<usize>| layout.range(p, k.start..k.end.next_multiple_of(KR));
+    let blocks = (0..layout.k).step_by(BLOCK * KR).map(block);
     if w.col_stride() == 1 {
         for p in 0..layout.panels() {
-            let panel = &mut packed[layout.panel(p)];
-            pack_rows::<W, KR>(panel.as_chunks_mut().0, layout.columns(p), columns(p), w);
+            for k in blocks.clone() {
+                let groups = packed[groups(p, &k)].as_chunks_mut().0;
+                pack_rows::<W, KR, C>(groups, layout.columns(p), columns(p), k, w);
+                totals.add(groups, layout.columns(p), columns(p).start);
+            }
         }
     } else if w.row_stride() == 1 {
-        for first in (0..layout.k).step_by(BLOCK * KR) {
-            let rows = first..layout.k.min(first + BLOCK * KR);
-            for p in 0..layout.panels() {
-                let panel = &mut packed[layout.range(p, first..rows.end.next_multiple_of(KR))];
-                pack_columns::<W, KR>(
-                    panel.as_chunks_mut().0,
-                    layout.columns(p),
-                    columns(p),
-                    rows.clone(),
-                    &w.transposed(),
-                );
-            }
-        }
-    } else {
-        pack_elements(layout, packed, w);
-    }
-}
-
-/// Columns that are read side by side, so what is written is adjacent. They are few enough that
-/// source rows which start in one cache set do not evict each other.
-const ABREAST: usize = 4;
-
-/// Packs a panel whose columns are adjacent elements of `w` (n, k). Groups of each column are
-/// copied as they are.
-#[inline(always)]
-fn pack_rows<W: Weight, const KR: usize>(
-    panel: &mut [[i8; KR]],
-    width: usize,
-    columns: Range<usize>,
-    w: &MatRef<'_, W>,
-) {
-    let row = |column: usize| w.row_slice(columns.start + column).unwrap_or_default();
-    for (block, panel) in panel.chunks_mut(BLOCK * width).enumerate() {
-        // This block's share of the row's whole groups.
-        let groups = |column: usize| -> &[[W; KR]] {
-            let groups = row(column).as_chunks().0;
-            let first = (block * BLOCK).min(groups.len());
-            &groups[first..groups.len().min(first + BLOCK)]
-        };
-        let whole = columns.len() - columns.len() % ABREAST;
-        for column in (0..whole).step_by(ABREAST) {
-            let rows = [groups(column), groups(column + 1), groups(column + 2), groups(column + 3)];
-            copy_groups::<W, KR, ABREAST>(panel, width, column, rows);
-        }
-        for column in whole..columns.len() {
-            copy_groups::<W, KR, 1>(panel, width, column, [groups(column)]);
-        }
-        // The last group may be short; it stands in the last block.
-        let last = w.cols() / KR - (block * BLOCK).min(w.cols() / KR);
-        if last < BLOCK && !w.cols().is_multiple_of(KR) {
-            for column in 0..columns.len() {
-                let rest = row(column).as_chunks::<KR>().1;
-                for (to, from) in panel.get_mut(last * width + column).into_iter().flatten().zip(rest) {
-                    *to = from.signed();
+        for k in blocks {
+            for first in (0..layout.panels()).step_by(ABREAST) {
+                let panels = first..layout.panels().min(first + ABREAST);
+                pack_panels::<W, KR>(layout, packed, panels.clone(), k.clone(), &w.transposed());
+                for p in panels {
+                    totals.add::<KR>(
+                        packed[groups(p, &k)].as_chunks().0,
+                        layout.columns(p),
+                        columns(p).start,
+                    );
                 }
             }
         }
+    } else {
+        pack_elements(layout, packed, w, totals);
     }
 }
 
-/// Copies groups of `C` adjacent columns of a panel, from `column` on.
+/// Packs the groups of `k`, which begins with one, of some panels, from rows of `w` (k, n).
 #[inline(always)]
-fn copy_groups<W: Weight, const KR: usize, const C: usize>(
-    panel: &mut [[i8; KR]],
-    width: usize,
-    column: usize,
-    rows: [&[[W; KR]]; C],
-) {
-    let count = rows.iter().map(|groups| groups.len()).min().unwrap_or(0);
-    let rows = rows.map(|groups| &groups[..count]);
-    for (g, to) in panel.chunks_exact_mut(width).take(count).enumerate() {
-        let Some(to) = to[column..].first_chunk_mut::<C>() else { return };
-        for c in 0..C {
-            to[c] = rows[c][g].map(W::signed);
-        }
-    }
-}
-
-/// Packs groups of a panel whose rows `rows` are adjacent elements of `w` (k, n). kr of the rows
-/// are interleaved.
-#[inline(always)]
-fn pack_columns<W: Weight, const KR: usize>(
-    panel: &mut [[i8; KR]],
-    width: usize,
-    columns: Range<usize>,
-    rows: Range<usize>,
+fn pack_panels<W: Weight, const KR: usize>(
+    layout: &PanelLayout,
+    packed: &mut [i8],
+    panels: Range<usize>,
+    k: Range<usize>,
     w: &MatRef<'_, W>,
 ) {
-    let row = |p: usize| -> &[W] { &w.row_slice(p).unwrap_or_default()[columns.clone()] };
-    for (first, panel) in rows.clone().step_by(KR).zip(panel.chunks_exact_mut(width)) {
-        let panel = &mut panel[..columns.len()];
-        if first + KR <= rows.end {
-            // This is a loop because a closure for `from_fn` would be called.
-            let mut rows: [&[W]; KR] = [&[]; KR];
-            for (r, of_row) in rows.iter_mut().enumerate() {
-                *of_row = row(first + r);
+    /// Vectors that a row has for the panels, or for some of them.
+    const VECTORS: usize = 16;
+    let mut column = panels.start * layout.nr;
+    let end = layout.n.min(panels.end * layout.nr);
+    let whole = k.start..k.end - k.len() % KR;
+    let place = |column: usize| Place {
+        at: layout.place(column, k.start, KR),
+        step: layout.columns(column / layout.nr) * KR,
+    };
+    if layout.nr.is_multiple_of(BYTES) {
+        let mut places = [Place { at: 0, step: 0 }; VECTORS];
+        while column + BYTES <= end {
+            let count = VECTORS.min((end - column) / BYTES);
+            for (v, to) in places[..count].iter_mut().enumerate() {
+                *to = place(column + v * BYTES);
             }
-            interleave(&rows, panel);
-        } else {
-            for r in 0..rows.end - first {
-                for (to, from) in panel.iter_mut().zip(row(first + r)) {
-                    to[r] = from.signed();
-                }
-            }
+            pack_columns::<W, KR>(packed, &mut places[..count], column, whole.clone(), w);
+            column += count * BYTES;
+        }
+    }
+    // What is left: columns that fill no vector, and a group that is not whole.
+    for p in panels {
+        let columns = p * layout.nr..p * layout.nr + layout.used_columns(p);
+        let groups = packed[layout.range(p, k.start..k.end.next_multiple_of(KR))].as_chunks_mut().0;
+        let width = layout.columns(p);
+        if column < columns.end {
+            let rest = column.max(columns.start)..columns.end;
+            let groups = groups.get_mut(rest.start - columns.start..).unwrap_or_default();
+            pack_any_columns::<W, KR>(groups, width, rest, whole.clone(), w);
+        }
+        if whole.end < k.end {
+            let last = groups.len() - width;
+            pack_any_columns::<W, KR>(&mut groups[last..], width, columns, whole.end..k.end, w);
         }
     }
 }
 
-/// Writes groups of one element of each row. Four rows are treated as words of 32 bits, whose
-/// shifts are vector code; bytes side by side would not be.
-#[inline(always)]
-fn interleave<W: Weight, const KR: usize>(rows: &[&[W]; KR], to: &mut [[i8; KR]]) {
-    let byte = |r: usize, column: usize| u32::from(rows[r][column].signed().cast_unsigned());
-    if KR == 4 && rows.iter().all(|row| row.len() == to.len()) {
-        for (column, to) in to.iter_mut().enumerate() {
-            let word = byte(0, column) | byte(1, column) << 8 | byte(2, column) << 16 | byte(3, column) << 24;
-            to.copy_from_slice(&word.to_le_bytes().map(u8::cast_signed));
-        }
-    } else {
-        for (column, to) in to.iter_mut().enumerate() {
-            for (to, row) in to.iter_mut().zip(rows) {
-                *to = row[column].signed();
-            }
-        }
-    }
-}
-
-/// Packs weights with any strides, element by element.
-fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<'_, W>) {
+/// Packs weights with any strides, for any kr, element by element.
+fn pack_elements<W: Weight>(
+    layout: &PanelLayout,
+    packed: &mut [i8],
+    w: &MatRef<'_, W>,
+    totals: &mut Totals<'_>,
+) {
     for p in 0..layout.panels() {
-        let panel = &mut packed[layout.panel(p)];
+        let panel = &mut packed[layout.range(p, 0..layout.k.next_multiple_of(layout.kr))];
         let group_bytes = layout.columns(p) * layout.kr;
         for column in 0..layout.used_columns(p) {
             let groups = panel.chunks_exact_mut(group_bytes);
@@ -314,6 +287,7 @@ fn pack_elements<W: Weight>(layout: &PanelLayout, packed: &mut [i8], w: &MatRef<
                 *to = from.signed();
             }
         }
+        totals.add_singly(panel, layout.kr, layout.columns(p), p * layout.nr);
     }
 }
 
@@ -338,6 +312,7 @@ pub(crate) fn unpack(layout: &PanelLayout, panels: &Panels, kr: impl Fn(usize) -
 mod tests {
     use super::*;
     use crate::kernels;
+    use crate::weights::operand::ZeroPoints;
 
     /// The layouts of all kernels, and of tiles that no kernel has.
     fn layouts(n: usize, k: usize) -> impl Iterator<Item = PanelLayout> {
@@ -348,8 +323,37 @@ mod tests {
 
     fn packed(layout: &PanelLayout, w: &MatRef<'_, i8>) -> Panels {
         let mut panels = Panels::zeroed(layout.bytes().unwrap(), 0).unwrap();
-        pack(layout, w, &mut panels);
+        pack(layout, &Weights::from(*w), &mut panels).unwrap();
         panels
+    }
+
+    /// Sums and panels of u8 weights with zero points, in both orientations and with gaps between
+    /// the rows.
+    #[test]
+    fn u8_weights_are_packed_less_128_and_summed_from_both_orientations() {
+        for (n, k) in [(3, 2), (17, 33), (300, 37), (33, 300), (800, 9), (40, 515)] {
+            let zero_points: Vec<i32> = (0..n).map(|j| (j * 37 % 256) as i32).collect();
+            let w = |j: usize, p: usize| ((j * 131 + p * 29 + j * p) % 256) as u8;
+            let nk: Vec<u8> = (0..n * (k + 1)).map(|i| w(i / (k + 1), i % (k + 1))).collect();
+            let kn: Vec<u8> = (0..k * (n + 1)).map(|i| w(i % (n + 1), i / (n + 1))).collect();
+            let nk = MatRef::with_strides(&nk, n, k, k + 1, 1).unwrap();
+            let kn = MatRef::with_strides(&kn, k, n, n + 1, 1).unwrap().transposed();
+            let signed: Vec<i8> =
+                (0..n * k).map(|i| w(i / k, i % k).wrapping_sub(128).cast_signed()).collect();
+            let distances =
+                |j: usize| (0..k).map(move |p| i32::from(w(j, p))).map(move |w| w - (j * 37 % 256) as i32);
+            let plain: Vec<i32> = (0..n).map(|j| distances(j).sum()).collect();
+            let magnitudes: Vec<u32> = (0..n).map(|j| distances(j).map(i32::unsigned_abs).sum()).collect();
+            for layout in layouts(n, k) {
+                for view in [nk, kn] {
+                    let mut panels = Panels::zeroed(layout.bytes().unwrap()).unwrap();
+                    let w = Weights::new(view, ZeroPoints::PerChannel(&zero_points));
+                    let sums = pack(&layout, &w, &mut panels).unwrap();
+                    assert_eq!(unpack(&layout, &panels, |_| layout.kr), signed, "{layout:?}");
+                    assert_eq!((&sums.plain, &sums.magnitudes), (&plain, &magnitudes), "{layout:?}");
+                }
+            }
+        }
     }
 
     /// A matrix (n, k) in which neighbours differ.

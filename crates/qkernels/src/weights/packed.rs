@@ -419,8 +419,6 @@ impl<W: Weight> Task for Pack<'_, '_, W> {
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let sums = Sums::of(self.w)?;
-        pack(self.layout, &self.w.view, self.panels);
-        Ok(sums)
+        pack(self.layout, self.w, self.panels)
     }
 }

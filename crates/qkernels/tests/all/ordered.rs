@@ -63,7 +63,7 @@ fn weights(noise: &mut Noise, kind: Kind, n: usize, k: usize) -> Vec<i8> {
                 }
             }
             Kind::Alternating => {
-                if k % 2 == 0 {
+                if k.is_multiple_of(2) {
                     127
                 } else {
                     -127
