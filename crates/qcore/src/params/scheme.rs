@@ -7,7 +7,8 @@
 use half::f16;
 use thiserror::Error;
 
-use super::qparams::{ParamError, QParams, Rounding, ZeroPointOrder};
+use super::order::{Rounding, ZeroPointOrder};
+use super::qparams::{ParamError, QParams};
 use crate::code::CodeRange;
 use crate::value::{Range, round_f64};
 

@@ -60,8 +60,8 @@ pub(crate) fn round_clamped_f64(v: f64, lo: f64, hi: f64) -> i32 {
     (v + MAGIC_F64).to_bits() as i32
 }
 
-/// `v.round_ties_even()`, but for the sign of a 0: an instruction that not every CPU has, and a call
-/// where the compiler may not use it.
+/// `v.round_ties_even()`, but for the sign of a 0. That is an instruction which not every CPU has,
+/// and a call where the compiler may not use it.
 #[inline(always)]
 pub(crate) fn round_f64(v: f64) -> f64 {
     const EXACT: f64 = 2_251_799_813_685_248.0; // 2^51

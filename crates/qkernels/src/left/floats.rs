@@ -150,8 +150,8 @@ fn word(code: i32) -> [u8; 2] {
 /// Values that are widened or gathered at a time.
 const BLOCK: usize = 256;
 
-/// The room for them, once it is needed. Adjacent f32 never need it, and to fill it with zeros takes
-/// as long as to quantize a short row.
+/// The room for them, once it is needed. Adjacent f32 never need it, and to fill it with zeros
+/// takes as long as to quantize a short row.
 pub(crate) type Wide = Option<[f32; BLOCK]>;
 
 /// Writes `encode` of the code of each element of a row.

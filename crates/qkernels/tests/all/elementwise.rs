@@ -1,5 +1,5 @@
-//! Vectorized `quantize`, `dequantize`, `range` and `first_non_finite` against qcore's. They give the
-//! same bits and the same errors at every kernel's vector level.
+//! Vectorized `quantize`, `dequantize`, `range` and `first_non_finite` against qcore's. They give
+//! the same bits and the same errors at every kernel's vector level.
 
 use half::f16;
 use qcore::{CodeRange, QParams, Range, dequantize_slice, quantize_slice};
