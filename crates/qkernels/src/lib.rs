@@ -80,7 +80,7 @@ pub use output::stage::{
     Residual, Scales, StageError, StoredCode, StoredFloat,
 };
 pub use product::dynamic::{Dynamic, DynamicError, gemm_dynamic};
-pub use product::elementwise::{dequantize, quantize, range};
+pub use product::elementwise::{dequantize, first_non_finite, quantize, range};
 #[cfg(feature = "float")]
 pub use product::float;
 pub use product::gemm::{GemmError, gemm, gemm_columns};

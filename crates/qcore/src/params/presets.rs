@@ -2,7 +2,7 @@
 //! If it needs a choice that does not exist yet, it also adds a variant to the right enum in
 //! `scheme.rs`.
 
-use super::qparams::{Rounding, ZeroPointOrder};
+use super::order::{Rounding, ZeroPointOrder};
 use super::scheme::{AffineRange, Kind, ScaleArithmetic, Scheme, SymmetricDivisor, ZeroScale};
 use crate::code::CodeRange;
 

@@ -3,48 +3,9 @@
 use half::f16;
 use thiserror::Error;
 
+use super::order::{Rounding, ZeroPointOrder};
 use crate::code::CodeRange;
 use crate::value::{round_clamped, round_clamped_ties_away};
-
-/// Whether the zero point is added after or before rounding. The two differ at ties if the zero
-/// point is odd.
-///
-/// ```
-/// use qcore::{CodeRange, QParams, ZeroPointOrder};
-///
-/// let p = QParams::new(1.0, 3, CodeRange::I8)?;
-/// assert_eq!(p.quantize(0.5), 3); // 0 + 3
-/// assert_eq!(p.with_order(ZeroPointOrder::AddThenRound).quantize(0.5), 4); // 3.5
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum ZeroPointOrder {
-    /// `round(x / scale) + zero_point`: ONNX, PyTorch, FBGEMM, the quantize step of MIT 6.5940
-    /// lab 2. The default.
-    #[default]
-    RoundThenAdd,
-    /// `round(x / scale + zero_point)`: TinyTorch, the requantize step of MIT 6.5940 lab 2.
-    AddThenRound,
-}
-
-/// Where a quotient halfway between two integers is rounded to.
-///
-/// ```
-/// use qcore::{CodeRange, QParams, Rounding};
-///
-/// let p = QParams::new(1.0, 0, CodeRange::I8)?;
-/// assert_eq!((p.quantize(2.5), p.with_rounding(Rounding::TiesAway).quantize(2.5)), (2, 3));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Rounding {
-    /// To the even neighbour: 0.5 to 0, 1.5 to 2, -2.5 to -2. This is the default, as in IEEE 754,
-    /// PyTorch, ONNX and nearly everything else.
-    #[default]
-    TiesToEven,
-    /// Away from zero: 0.5 to 1, -2.5 to -3, as C's `round` and TensorFlow Lite do.
-    TiesAway,
-}
 
 /// Scale, zero point and code range of one tensor or channel: `x ≈ (q - zero_point) * scale`.
 ///
@@ -354,6 +315,42 @@ impl QParams {
         self.round_quotient(x / self.divisor)
     }
 
+    /// Writes `encode` of the code of each value, as many as the shorter slice has:
+    /// `out[i] = encode(p.quantize(x[i]))`.
+    ///
+    /// This is the loop for many values. It is always inlined, so a caller compiled for AVX2 or
+    /// AVX-512 gets it as vector instructions, with the same codes.
+    ///
+    /// ```
+    /// use qcore::{CodeRange, QParams};
+    ///
+    /// let p = QParams::new(0.5, 10, CodeRange::U8)?;
+    /// let mut words = [0_i16; 3];
+    /// p.quantize_each(&[3.0, 0.25, 1e6], &mut words, |code| code as i16 - 10);
+    /// assert_eq!(words, [6, 0, 245]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn quantize_each<T>(&self, x: &[f32], out: &mut [T], encode: impl Fn(i32) -> T) {
+        #[inline(always)]
+        fn each<T>(p: QParams, x: &[f32], out: &mut [T], encode: impl Fn(i32) -> T) {
+            for (to, &v) in out.iter_mut().zip(x) {
+                *to = encode(p.quantize(v));
+            }
+        }
+        // The usual order has a loop for each rounding, so that no value pays for what others need.
+        let usual = |rounding| QParams { order: ZeroPointOrder::RoundThenAdd, rounding, ..*self };
+        match (self.order, self.rounding) {
+            (ZeroPointOrder::RoundThenAdd, Rounding::TiesToEven) => {
+                each(usual(Rounding::TiesToEven), x, out, encode);
+            }
+            (ZeroPointOrder::RoundThenAdd, Rounding::TiesAway) => {
+                each(usual(Rounding::TiesAway), x, out, encode);
+            }
+            (ZeroPointOrder::AddThenRound, _) => each(*self, x, out, encode),
+        }
+    }
+
     /// Like [`quantize`](QParams::quantize), but computes `x * (1 / divisor)` instead of the
     /// division. That is faster where division is slow, but the code can be off by one at ties and
     /// next to them. ONNX and PyTorch define the division.
@@ -407,19 +404,18 @@ impl QParams {
         }
     }
 
-    /// Rounds, adds the zero point and clamps. Both orders run the same code, so a loop has no
-    /// branch: either `before` or `after` is 0, and adding 0 changes nothing.
+    /// Rounds, adds the zero point and clamps.
     #[inline(always)]
     fn round_quotient(&self, quotient: f32) -> i32 {
-        let (before, after) = match self.order {
-            ZeroPointOrder::RoundThenAdd => (0, self.zero_point),
-            ZeroPointOrder::AddThenRound => (self.zero_point, 0),
+        let (v, before, after) = match self.order {
+            ZeroPointOrder::RoundThenAdd => (quotient, 0, self.zero_point),
+            ZeroPointOrder::AddThenRound => (quotient + self.zero_point as f32, self.zero_point, 0),
         };
-        let v = quotient + before as f32;
         let v = if v.is_nan() { before as f32 } else { v };
         // Clamping first gives the same result because the bounds are integers (see `rounding`).
         let (lo, hi) = ((self.codes.min() - after) as f32, (self.codes.max() - after) as f32);
-        // This is the same for a whole slice, so the compiler moves it out of a loop.
+        // Order and rounding are the same for a whole slice, so the compiler moves these choices
+        // out of a loop.
         let rounded = match self.rounding {
             Rounding::TiesToEven => round_clamped(v, lo, hi),
             Rounding::TiesAway => round_clamped_ties_away(v, lo, hi),

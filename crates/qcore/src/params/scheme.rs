@@ -7,9 +7,10 @@
 use half::f16;
 use thiserror::Error;
 
-use super::qparams::{ParamError, QParams, Rounding, ZeroPointOrder};
+use super::order::{Rounding, ZeroPointOrder};
+use super::qparams::{ParamError, QParams};
 use crate::code::CodeRange;
-use crate::value::Range;
+use crate::value::{Range, round_f64};
 
 /// How a [`Range`] becomes [`QParams`]. The default is [`Scheme::weights_i8`].
 ///
@@ -298,11 +299,9 @@ impl Scheme {
         let exact = match self.scale {
             // The quotient is rounded before it is subtracted. Both are then integers, so computing
             // in f64 changes nothing.
-            ScaleArithmetic::F32 | ScaleArithmetic::F16 => {
-                qmin - f64::from((min / divisor as f32).round_ties_even())
-            }
+            ScaleArithmetic::F32 | ScaleArithmetic::F16 => qmin - round_f64(f64::from(min / divisor as f32)),
             ScaleArithmetic::F64 | ScaleArithmetic::F64StoredF32 => {
-                (qmin - f64::from(min) / divisor).round_ties_even()
+                round_f64(qmin - f64::from(min) / divisor)
             }
             ScaleArithmetic::F64TiesAway => {
                 let (low, high) = (f64::from(min) / divisor, f64::from(max) / divisor);

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::code::{Code, CodeRange};
-use crate::params::{QParams, Rounding, Scheme, SchemeError};
+use crate::params::{QParams, Scheme, SchemeError};
 use crate::value::{Float, Range, RangeError, first_non_finite};
 
 /// How many f16 or bf16 values are widened or narrowed at a time, on the stack.
@@ -39,20 +39,10 @@ pub fn quantize_slice<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) -> Result<
     Ok(())
 }
 
-/// Quantizes as many values as the shorter slice has. There is one loop for each rounding, so
-/// neither pays for the other.
+/// Quantizes as many values as the shorter slice has.
 #[inline(always)]
 pub(crate) fn quantize_run<C: Code>(x: &[f32], p: &QParams, out: &mut [C]) {
-    #[inline(always)]
-    fn each<C: Code>(x: &[f32], p: QParams, out: &mut [C]) {
-        for (code, &v) in out.iter_mut().zip(x) {
-            *code = C::from_clamped(p.quantize(v));
-        }
-    }
-    match p.rounding() {
-        Rounding::TiesToEven => each(x, p.with_rounding(Rounding::TiesToEven), out),
-        Rounding::TiesAway => each(x, p.with_rounding(Rounding::TiesAway), out),
-    }
+    p.quantize_each(x, out, C::from_clamped);
 }
 
 /// [`quantize_slice`] for any [`Float`] type. f16 and bf16 values are widened to f32 first.
@@ -197,16 +187,7 @@ pub fn fake_quantize_slice(x: &[f32], p: &QParams, out: &mut [f32]) -> Result<()
 
 #[inline(always)]
 pub(crate) fn fake_quantize_run(x: &[f32], p: &QParams, out: &mut [f32]) {
-    #[inline(always)]
-    fn each(x: &[f32], p: QParams, out: &mut [f32]) {
-        for (restored, &v) in out.iter_mut().zip(x) {
-            *restored = p.fake_quantize(v);
-        }
-    }
-    match p.rounding() {
-        Rounding::TiesToEven => each(x, p.with_rounding(Rounding::TiesToEven), out),
-        Rounding::TiesAway => each(x, p.with_rounding(Rounding::TiesAway), out),
-    }
+    p.quantize_each(x, out, |code| p.dequantize(code));
 }
 
 /// Finds the range of a whole tensor, chooses its parameters and quantizes it.
@@ -326,7 +307,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::params::ZeroPointOrder;
+    use crate::params::{Rounding, ZeroPointOrder};
 
     #[test]
     fn body_and_tail_agree_at_every_length_and_offset() {

@@ -11,4 +11,6 @@ pub use float::Float;
 pub use observer_error::ObserverError;
 pub(crate) use range::Scan;
 pub use range::{Range, RangeError};
-pub(crate) use rounding::{LIMIT, round_clamped, round_clamped_f64, round_clamped_ties_away, round_small};
+pub(crate) use rounding::{
+    LIMIT, round_clamped, round_clamped_f64, round_clamped_ties_away, round_f64, round_small,
+};

@@ -234,11 +234,44 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    #[inline(always)]
+    pub(crate) fn of(values: &[f32]) -> Scan {
+        Scan::of_all_finite(values).unwrap_or_else(|| Scan::of_any(values))
+    }
+
+    /// Scans values that are all finite, in three steps for each. `None` if there is no value, or
+    /// one is not finite.
+    ///
+    /// The larger a magnitude, the larger its bits; NaN and infinities have the largest. Bits of
+    /// negative values are below all others as i32, and above all others as u32. So the largest i32
+    /// is the maximum, and the largest u32 the minimum, if there are values of that sign; if there
+    /// are none, it is the smallest magnitude, the least i32. Minima of integers may be reordered
+    /// by the compiler, as in [`of_any`](Self::of_any).
+    #[inline(always)]
+    fn of_all_finite(values: &[f32]) -> Option<Scan> {
+        const INFINITY: i32 = f32::INFINITY.to_bits().cast_signed();
+        let (mut least, mut most, mut most_unsigned) = (i32::MAX, i32::MIN, 0);
+        for value in values {
+            let bits = value.to_bits();
+            least = least.min(bits.cast_signed());
+            most = most.max(bits.cast_signed());
+            most_unsigned = most_unsigned.max(bits);
+        }
+        if most >= INFINITY || most_unsigned >= f32::NEG_INFINITY.to_bits() || values.is_empty() {
+            return None;
+        }
+        let most_negative = most_unsigned.cast_signed();
+        let min = if most_negative < 0 { most_negative } else { least };
+        let max = if most >= 0 { most } else { least };
+        let value = |bits: i32| f32::from_bits(bits.cast_unsigned());
+        Some(Scan { min: value(min), max: value(max), finite: values.len() })
+    }
+
     /// Scans keys, which are integers. The compiler may not reorder minima of floats, but it may
     /// those of integers, so it vectorizes this loop as it stands. The function is always inlined,
     /// so a caller compiled for AVX gets AVX code here too.
     #[inline(always)]
-    pub(crate) fn of(values: &[f32]) -> Scan {
+    fn of_any(values: &[f32]) -> Scan {
         let (mut min, mut max, mut finite) = (i32::MAX, i32::MIN, 0);
         // In blocks, so that the count of finite values in a block fits u32 for any length.
         for block in values.chunks(1 << 16) {
@@ -280,6 +313,47 @@ mod tests {
                     let found = Range::of(&values).unwrap_err();
                     assert!(matches!(found, RangeError::NonFinite { index, .. } if index == at), "{found}");
                     assert_eq!(Range::of_finite(&values).is_none(), len == 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_mixture_of_signs_has_the_range_of_its_values() {
+        let tiny = f32::from_bits(1);
+        let values = [
+            -f32::MAX,
+            -1.5,
+            -1.0,
+            -f32::MIN_POSITIVE,
+            -tiny,
+            -0.0,
+            0.0,
+            tiny,
+            1e-38,
+            1.0,
+            1.5,
+            f32::MAX,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            -f32::NAN,
+            f32::from_bits(0x7f80_0001),
+            f32::from_bits(0xffff_ffff),
+        ];
+        // All triples, each value at the head, in the vectors and in the rest of a long slice.
+        for a in values {
+            for b in values {
+                for c in values {
+                    for len in [3, 70] {
+                        let x: Vec<f32> = [a, b].into_iter().chain((2..len).map(|_| c)).collect();
+                        let finite = || x.iter().copied().filter(|v| v.is_finite());
+                        let (min, max) = (finite().reduce(f32::min), finite().reduce(f32::max));
+                        let expected = min.zip(max).map(|(min, max)| Range::new(min, max).unwrap());
+                        assert_eq!(Range::of_finite(&x), expected, "{a} {b} {c}");
+                        let all = finite().count() == len;
+                        assert_eq!(Range::of(&x).ok(), expected.filter(|_| all), "{a} {b} {c}");
+                    }
                 }
             }
         }

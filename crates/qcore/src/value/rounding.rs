@@ -44,13 +44,12 @@ pub(crate) fn round_small(v: f32) -> (f32, i32) {
 pub(crate) fn round_clamped_ties_away(v: f32, lo: f32, hi: f32) -> i32 {
     let v = if v > lo { v } else { lo };
     let v = if v < hi { v } else { hi };
-    let even = v + MAGIC_F32 - MAGIC_F32;
+    let (even, code) = round_small(v);
     // This subtraction is exact. If a tie was rounded toward zero, what is left has the sign of the
     // value.
-    let left = v - even;
-    let up = i32::from(left == 0.5 && v > 0.0);
-    let down = i32::from(left == -0.5 && v < 0.0);
-    round_clamped(v, lo, hi) + up - down
+    let toward_zero = v - even == 0.5_f32.copysign(v);
+    let away = 1 | v.to_bits().cast_signed() >> 31;
+    code + if toward_zero { away } else { 0 }
 }
 
 /// [`round_clamped`] in f64, modulo 2^32. The bounds are integers within ±2^51.
@@ -59,6 +58,14 @@ pub(crate) fn round_clamped_f64(v: f64, lo: f64, hi: f64) -> i32 {
     let v = if v > lo { v } else { lo };
     let v = if v < hi { v } else { hi };
     (v + MAGIC_F64).to_bits() as i32
+}
+
+/// `v.round_ties_even()`, but for the sign of a 0. That is an instruction which not every CPU has,
+/// and a call where the compiler may not use it.
+#[inline(always)]
+pub(crate) fn round_f64(v: f64) -> f64 {
+    const EXACT: f64 = 2_251_799_813_685_248.0; // 2^51
+    if v.abs() <= EXACT { v + MAGIC_F64 - MAGIC_F64 } else { v.round_ties_even() }
 }
 
 #[cfg(test)]
@@ -116,6 +123,19 @@ mod tests {
                 assert_eq!(round_clamped_ties_away(v, -limit, limit), away, "{v}");
             }
         }
+    }
+
+    #[test]
+    fn f64_is_rounded_as_the_standard_library_does() {
+        let limit = 2_251_799_813_685_248.0_f64;
+        let halves = (-2000..=2000).map(|i| f64::from(i) / 2.0);
+        let ends = [limit, 2.0 * limit, 4.0 * limit, 1e300, f64::MIN_POSITIVE, f64::INFINITY];
+        let near = halves.chain(ends).flat_map(|v| [v, v.next_up(), v.next_down(), -v]);
+        let any = (0..1_000_000_u64).map(|i| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        for v in near.chain(any).filter(|v| !v.is_nan()) {
+            assert_eq!(round_f64(v), v.round_ties_even(), "{v}");
+        }
+        assert!(round_f64(f64::NAN).is_nan());
     }
 
     #[test]

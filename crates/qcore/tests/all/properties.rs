@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use qcore::{
-    CodeRange, QParams, Range, Scheme, ZeroPointOrder, quantize_slice, quantize_tensor, requantize,
+    CodeRange, QParams, Range, Rounding, Scheme, ZeroPointOrder, quantize_slice, quantize_tensor, requantize,
     requantize_add_then_round,
 };
 
@@ -188,5 +188,95 @@ proptest! {
         prop_assert_eq!(requantize(acc, m, z, lo, hi), rounded.clamp(lo.into(), hi.into()) as i32);
         let rounded = f64::from(product + z as f32).round_ties_even();
         prop_assert_eq!(requantize_add_then_round(acc, m, z, lo, hi), rounded.clamp(lo.into(), hi.into()) as i32);
+    }
+}
+
+/// The code of `x` by the functions of the standard library.
+fn code_by_the_formula(p: &QParams, x: f32) -> i32 {
+    let round = |v: f32| match p.rounding() {
+        Rounding::TiesToEven => v.round_ties_even(),
+        Rounding::TiesAway => v.round(),
+    };
+    let (quotient, z) = (x / p.divisor(), p.zero_point());
+    let code = match p.order() {
+        _ if quotient.is_nan() => f64::from(z),
+        ZeroPointOrder::RoundThenAdd => f64::from(round(quotient)) + f64::from(z),
+        ZeroPointOrder::AddThenRound => f64::from(round(quotient + z as f32)),
+    };
+    code.clamp(p.codes().min().into(), p.codes().max().into()) as i32
+}
+
+/// With all orders and roundings.
+fn check_codes(p: QParams, x: &[f32]) {
+    for order in [ZeroPointOrder::RoundThenAdd, ZeroPointOrder::AddThenRound] {
+        for rounding in [Rounding::TiesToEven, Rounding::TiesAway] {
+            let p = p.with_order(order).with_rounding(rounding);
+            let mut codes = vec![i32::MIN; x.len()];
+            p.quantize_each(x, &mut codes, |code| code);
+            for (&x, code) in x.iter().zip(codes) {
+                assert_eq!(code, code_by_the_formula(&p, x), "{x:e} {p:?}");
+                assert_eq!(code, p.quantize(x), "{x:e} {p:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_have_the_codes_of_the_formula_at_and_beside_every_tie() {
+    let tiny = f32::from_bits(1);
+    let specials = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, f32::MAX, tiny, -tiny];
+    let scales = [
+        tiny,
+        f32::from_bits(12_345),
+        f32::MIN_POSITIVE,
+        1e-30,
+        4.0 / 255.0,
+        0.1_f32.next_down(),
+        0.1,
+        0.25,
+        1.0 / 3.0,
+        1.0,
+        7.77,
+        1e30,
+        f32::MAX / 256.0,
+        f32::MAX,
+    ];
+    for scale in scales {
+        let mut x = specials.to_vec();
+        for half_steps in -530..=530 {
+            let tie = half_steps as f32 / 2.0 * scale;
+            let (mut up, mut down) = (tie, tie);
+            x.push(tie);
+            for _ in 0..4 {
+                (up, down) = (up.next_up(), down.next_down());
+                x.extend([up, down]);
+            }
+        }
+        for (zero_point, codes) in [
+            (0, CodeRange::U8),
+            (1, CodeRange::U8),
+            (128, CodeRange::U8),
+            (255, CodeRange::U8),
+            (-128, CodeRange::I8),
+            (0, CodeRange::I8_NARROW),
+            (5, CodeRange::signed(4).unwrap()),
+        ] {
+            check_codes(QParams::new(scale, zero_point, codes).unwrap(), &x);
+        }
+        check_codes(QParams::with_distant_zero_point(scale.into(), -300, CodeRange::U8).unwrap(), &x);
+        check_codes(QParams::with_divisor(1.0, f32::INFINITY, 3, CodeRange::I8).unwrap(), &x);
+    }
+}
+
+proptest! {
+    #[test]
+    fn slices_have_the_codes_of_the_formula(
+        p in params(),
+        quotients in prop::collection::vec(-300.0..300.0_f32, 0..100),
+        any in prop::collection::vec(bits(), 0..100),
+    ) {
+        let near = quotients.iter().map(|q| q * p.scale());
+        let x: Vec<f32> = near.chain(any.iter().copied()).collect();
+        check_codes(p, &x);
     }
 }

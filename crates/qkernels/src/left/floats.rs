@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use qcore::{CodeRange, Float, GgmlQ8_0, QParams, Rounding};
+use qcore::{CodeRange, Float, GgmlQ8_0, QParams};
 
 use crate::kernel::strip::Rows;
 use crate::kernel::token::Kernel;
@@ -74,8 +74,8 @@ impl<'a, F: Float> FloatActivations<'a, F> {
 
     /// Row `i`, in the order of columns.
     #[inline(always)]
-    fn blocks(&self, i: usize) -> RowBlocks<'_, 'a, F> {
-        RowBlocks::new(&self.view, i).in_order(self.order)
+    fn blocks<'t>(&'t self, i: usize, wide: &'t mut Wide) -> RowBlocks<'t, 'a, F> {
+        RowBlocks::new(&self.view, i, wide).in_order(self.order)
     }
 }
 
@@ -120,19 +120,19 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
     #[inline(always)]
     fn copy_shifted(&self, i: usize, to: &mut [u8]) {
-        quantize_row(self.blocks(i), &self.params, to, shifted(self.shift));
+        quantize_row(self.blocks(i, &mut None), &self.params, to, shifted(self.shift));
     }
 
     #[inline(always)]
     fn copy_words(&self, i: usize, to: &mut [[u8; 2]]) {
-        quantize_row(self.blocks(i), &self.params, to, word);
+        quantize_row(self.blocks(i, &mut None), &self.params, to, word);
     }
 }
 
 /// Writes the codes of row `i` as bytes: those of u8, or of i8.
 #[inline(always)]
 pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &RowParams<'_>, to: &mut [u8]) {
-    quantize_row(RowBlocks::new(x, i), params, to, |code| code as u8);
+    quantize_row(RowBlocks::new(x, i, &mut None), params, to, |code| code as u8);
 }
 
 /// A code as the byte that a kernel of u8 form reads.
@@ -150,12 +150,16 @@ fn word(code: i32) -> [u8; 2] {
 /// Values that are widened or gathered at a time.
 const BLOCK: usize = 256;
 
+/// The room for them, once it is needed. Adjacent f32 never need it, and to fill it with zeros
+/// takes as long as to quantize a short row.
+pub(crate) type Wide = Option<[f32; BLOCK]>;
+
 /// Writes `encode` of the code of each element of a row.
 #[inline(always)]
 fn quantize_row<F: Float, T>(
-    x: RowBlocks<'_, '_, F>,
+    mut x: RowBlocks<'_, '_, F>,
     params: &RowParams<'_>,
-    to: &mut [T],
+    mut to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
     let params = match params {
@@ -172,10 +176,9 @@ fn quantize_row<F: Float, T>(
             return quantize_ggml(x, blocks, to, encode);
         }
     };
-    // There is one loop for each rounding, so neither pays for the other.
-    match params.rounding() {
-        Rounding::TiesToEven => quantize_blocks(x, &params.with_rounding(Rounding::TiesToEven), to, encode),
-        Rounding::TiesAway => quantize_blocks(x, &params.with_rounding(Rounding::TiesAway), to, encode),
+    while let Some(x) = x.next() {
+        let Some(to) = to.split_off_mut(..x.len()) else { return };
+        params.quantize_each(x, to, &encode);
     }
 }
 
@@ -188,19 +191,9 @@ fn quantize_groups<F: Float, T>(
     mut to: &mut [T],
     encode: impl Fn(i32) -> T,
 ) {
-    let rounding = params.first().map(QParams::rounding).unwrap_or_default();
     while let Some((group, x)) = values.next_of_group(group_len) {
         let Some(to) = to.split_off_mut(..x.len()) else { return };
-        match rounding {
-            Rounding::TiesToEven => {
-                let params = params[group].with_rounding(Rounding::TiesToEven);
-                to.iter_mut().zip(x).for_each(|(to, &x)| *to = encode(params.quantize(x)));
-            }
-            Rounding::TiesAway => {
-                let params = params[group].with_rounding(Rounding::TiesAway);
-                to.iter_mut().zip(x).for_each(|(to, &x)| *to = encode(params.quantize(x)));
-            }
-        }
+        params[group].quantize_each(x, to, &encode);
     }
 }
 
@@ -219,21 +212,6 @@ fn quantize_ggml<F: Float, T>(
     }
 }
 
-#[inline(always)]
-fn quantize_blocks<F: Float, T>(
-    mut blocks: RowBlocks<'_, '_, F>,
-    params: &QParams,
-    mut to: &mut [T],
-    encode: impl Fn(i32) -> T,
-) {
-    while let Some(x) = blocks.next() {
-        let Some(to) = to.split_off_mut(..x.len()) else { return };
-        for (to, &x) in to.iter_mut().zip(x) {
-            *to = encode(params.quantize(x));
-        }
-    }
-}
-
 /// A row in f32, block after block, or in one block if it is f32 already.
 ///
 /// This is not a function that takes a closure. The closure would be compiled separately, without
@@ -245,14 +223,14 @@ pub(crate) struct RowBlocks<'t, 'x, F> {
     next: usize,
     /// The columns in the order in which they are read; empty if that is their own.
     order: &'t [u32],
-    wide: [f32; BLOCK],
+    wide: &'t mut Wide,
 }
 
 impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
     /// Row `i` of `x`.
     #[inline(always)]
-    pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize) -> Self {
-        Self { x, i, next: 0, order: &[], wide: [0.0; BLOCK] }
+    pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize, wide: &'t mut Wide) -> Self {
+        Self { x, i, next: 0, order: &[], wide }
     }
 
     /// As if the columns lay in this order; in their own if it is empty.
@@ -301,7 +279,7 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         }
         let len = BLOCK.min(most);
         self.next = first + len;
-        let wide = &mut self.wide[..len];
+        let wide = &mut self.wide.get_or_insert([0.0; BLOCK])[..len];
         match row {
             Some(row) => F::widen_slice(&row[first..first + len], wide),
             None => {
@@ -323,7 +301,7 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         let mut block = [F::default(); BLOCK];
         let row = self.x.row_elements_in(self.i, columns);
         block.iter_mut().zip(row).for_each(|(to, x)| *to = x);
-        let wide = &mut self.wide[..columns.len()];
+        let wide = &mut self.wide.get_or_insert([0.0; BLOCK])[..columns.len()];
         F::widen_slice(&block, wide);
         wide
     }

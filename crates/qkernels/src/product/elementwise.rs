@@ -1,11 +1,13 @@
 //! qcore's loops over slices, compiled for the vector level of a kernel. The definitions are the
 //! same, and so are the bits.
 
-use qcore::{Code, LengthError, QParams, QuantizeError, Range, RangeError};
+use qcore::{Code, Float, LengthError, QParams, QuantizeError, Range, RangeError};
 
 use crate::cpu::stream::{self, BLOCK, Block, Stream};
 use crate::cpu::vectorize::Task;
 use crate::kernel::token::Kernel;
+use crate::left::floats::RowBlocks;
+use crate::matrix::view::MatRef;
 
 /// [`qcore::quantize_slice`] in the vector code of `kernel`'s level.
 ///
@@ -128,6 +130,41 @@ pub fn range(kernel: Kernel, x: &[f32]) -> Result<Range, RangeError> {
         }
     }
     kernel.vectorize(Scan(x))
+}
+
+/// Row, column and value of the first element that is NaN or infinite, row by row:
+/// [`qcore::first_non_finite`] in the vector code of `kernel`'s level.
+///
+/// ```
+/// use qkernels::{Kernel, MatRef, first_non_finite};
+/// let x = [1.0, 2.0, -0.0, f32::INFINITY];
+/// let (kernel, x) = (Kernel::select()?, MatRef::new(&x, 2, 2)?);
+/// assert_eq!(first_non_finite(kernel, &x), Some((1, 1, f32::INFINITY)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn first_non_finite<F: Float>(kernel: Kernel, x: &MatRef<'_, F>) -> Option<(usize, usize, f32)> {
+    struct Find<'t, 'x, F>(&'t MatRef<'x, F>);
+    impl<F: Float> Task for Find<'_, '_, F> {
+        type Output = Option<(usize, usize, f32)>;
+        #[inline(always)]
+        fn run(self) -> Self::Output {
+            let mut wide = None;
+            // Rows without values may be any number.
+            let rows = if self.0.cols() == 0 { 0 } else { self.0.rows() };
+            for row in 0..rows {
+                let mut blocks = RowBlocks::new(self.0, row, &mut wide);
+                let mut before = 0;
+                while let Some(block) = blocks.next() {
+                    if let Some((at, value)) = qcore::first_non_finite(block) {
+                        return Some((row, before + at, value));
+                    }
+                    before += block.len();
+                }
+            }
+            None
+        }
+    }
+    kernel.vectorize(Find(x))
 }
 
 #[cfg(test)]

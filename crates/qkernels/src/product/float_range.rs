@@ -100,8 +100,9 @@ impl<A: Float> Task for WithinAll<'_, '_, A> {
 
     #[inline(always)]
     fn run(self) -> bool {
+        let mut wide = None;
         for i in 0..self.a.rows() {
-            let mut blocks = RowBlocks::new(self.a, i);
+            let mut blocks = RowBlocks::new(self.a, i, &mut wide);
             while let Some(block) = blocks.next() {
                 // There is no early exit from the block, so it is vector code.
                 if !block.iter().fold(true, |all, x| all & (x.abs() <= self.most)) {

@@ -214,7 +214,8 @@ impl<F: Float> Task for GroupRanges<'_, '_, F> {
 
     #[inline(always)]
     fn run(self) {
-        let mut blocks = RowBlocks::new(self.x, self.row);
+        let mut wide = None;
+        let mut blocks = RowBlocks::new(self.x, self.row, &mut wide);
         while let Some((group, block)) = blocks.next_of_group(self.group_len) {
             let Some(whole) = self.ranges.get_mut(group) else { return };
             *whole = match (*whole, Range::of_finite(block)) {
@@ -237,7 +238,8 @@ impl<F: Float> Task for RowOfBlocks<'_, '_, F> {
 
     #[inline(always)]
     fn run(self) {
-        let mut values = RowBlocks::new(self.x, self.row);
+        let mut wide = None;
+        let mut values = RowBlocks::new(self.x, self.row, &mut wide);
         // A block is not so long that its values would come in several pieces.
         while let Some((group, values)) = values.next_of_group(GgmlQ8_0::BLOCK_LEN) {
             let Some(block) = self.blocks.get_mut(group) else { return };

@@ -346,7 +346,7 @@ mod tests {
             let magnitudes: Vec<u32> = (0..n).map(|j| distances(j).map(i32::unsigned_abs).sum()).collect();
             for layout in layouts(n, k) {
                 for view in [nk, kn] {
-                    let mut panels = Panels::zeroed(layout.bytes().unwrap()).unwrap();
+                    let mut panels = Panels::zeroed(layout.bytes().unwrap(), 0).unwrap();
                     let w = Weights::new(view, ZeroPoints::PerChannel(&zero_points));
                     let sums = pack(&layout, &w, &mut panels).unwrap();
                     assert_eq!(unpack(&layout, &panels, |_| layout.kr), signed, "{layout:?}");

@@ -1,8 +1,9 @@
-//! Vectorized `quantize`, `dequantize` and `range` against qcore's. They give the same bits and the
-//! same errors at every kernel's vector level.
+//! Vectorized `quantize`, `dequantize`, `range` and `first_non_finite` against qcore's. They give
+//! the same bits and the same errors at every kernel's vector level.
 
+use half::f16;
 use qcore::{CodeRange, QParams, Range, dequantize_slice, quantize_slice};
-use qkernels::{Kernel, dequantize, quantize, range};
+use qkernels::{Kernel, MatRef, dequantize, first_non_finite, quantize, range};
 
 use crate::oracle::{Noise, TestCode};
 
@@ -60,6 +61,42 @@ fn the_range_is_the_same_wherever_the_extremes_and_the_first_defect_lie() {
             same(&x);
             x[noise.below(len)] = noise.choose(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
             same(&x);
+        }
+    }
+}
+
+#[test]
+fn the_first_defect_is_found_in_any_row_of_any_layout() {
+    let mut noise = Noise::new(63);
+    for cols in [1, 2, 31, 64, 255, 256, 257, 600] {
+        let rows = 3;
+        let mut x = vec![f32::MAX; rows * cols];
+        let mut defects = vec![None];
+        defects.extend((0..20).map(|_| Some(noise.below(x.len()))));
+        for first in defects {
+            x.fill(f32::MAX);
+            if let Some(first) = first {
+                x[first..].fill_with(|| noise.choose(&[1.0, f32::NAN, f32::NEG_INFINITY]));
+                x[first] = noise.choose(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+            }
+            let expected = first.map(|at| (at / cols, at % cols, x[at].to_bits()));
+            let halves: Vec<f16> = x.iter().map(|v| f16::from_f32(v.clamp(-1e4, 1e4))).collect();
+            let halves: Vec<f16> = halves
+                .into_iter()
+                .zip(&x)
+                .map(|(h, v)| if v.is_finite() { h } else { f16::INFINITY })
+                .collect();
+            // Every other element of a row.
+            let apart: Vec<f32> = x.iter().flat_map(|&v| [v, f32::NAN]).collect();
+            for kernel in Kernel::available() {
+                let found = first_non_finite(kernel, &MatRef::new(&x, rows, cols).unwrap());
+                assert_eq!(found.map(|(i, j, v)| (i, j, v.to_bits())), expected, "{kernel}");
+                let found = first_non_finite(kernel, &MatRef::new(&halves, rows, cols).unwrap());
+                assert_eq!(found.map(|(i, j, _)| (i, j)), expected.map(|(i, j, _)| (i, j)), "{kernel}");
+                let apart = MatRef::with_strides(&apart, rows, cols, 2 * cols, 2).unwrap();
+                let found = first_non_finite(kernel, &apart);
+                assert_eq!(found.map(|(i, j, v)| (i, j, v.to_bits())), expected, "{kernel}");
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use core::ops::Range;
 
-use qcore::{Float, argmax, first_non_finite};
-use qkernels::{MatMut, MatRef, Threads};
+use qcore::{Float, argmax};
+use qkernels::{Kernel, MatMut, MatRef, Threads, first_non_finite};
 
 use super::forward_error::ForwardError;
 
@@ -93,13 +93,11 @@ pub(crate) fn gather<'b>(x: &MatRef<'_, f32>, buffer: &'b mut Vec<f32>) -> Resul
 }
 
 /// Checks that every value of `x` is finite.
-pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, buffer: &mut Vec<f32>) -> Result<(), ForwardError> {
-    for i in 0..x.rows() {
-        if let Some((col, value)) = first_non_finite(row(x, i, buffer)) {
-            return Err(ForwardError::NonFinite { row: i, col, value });
-        }
+pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, kernel: Kernel) -> Result<(), ForwardError> {
+    match first_non_finite(kernel, x) {
+        Some((row, col, value)) => Err(ForwardError::NonFinite { row, col, value }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The index of the largest value in each row of `values` (m, n), by [`qcore::argmax`]: the first

@@ -166,8 +166,8 @@ impl Mlp {
         check_output(&out, x.rows(), self.outputs())?;
         // All rows are checked before the first block, so nothing is written if one of the last
         // rows is not finite.
-        if let Some(Linear::Static(_)) = self.layers.first() {
-            check_finite(&x, &mut workspace.row)?;
+        if let Some(Linear::Static(first)) = self.layers.first() {
+            check_finite(&x, first.weights().kernel())?;
         }
         let mut between = core::mem::take(&mut workspace.between);
         let done = self.forward_blocks(x, out, threads, workspace, &mut between);
@@ -233,8 +233,8 @@ impl Mlp {
                     Linear::Static(layer) => Some(layer),
                     _ => None,
                 });
-                if next > 0 {
-                    check_finite(&input, &mut workspace.row)?;
+                if let (Some(first), true) = (layers.clone().next(), next > 0) {
+                    check_finite(&input, first.weights().kernel())?;
                 }
                 sequence::run(layers, input, target, threads, workspace)?;
             }

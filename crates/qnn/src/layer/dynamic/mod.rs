@@ -215,7 +215,7 @@ impl DynamicLinear {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
-        check_finite(&x, &mut workspace.row)?;
+        check_finite(&x, self.weights.kernel())?;
         let gemm = &mut workspace.gemm;
         match &self.weights {
             DynamicWeights::PerChannel { codes, scales } => {

@@ -40,13 +40,13 @@ impl Linear {
         let shared = match layers.first() {
             Some(Linear::Dynamic(first)) if layers.iter().all(|layer| quantizes_as(layer, first)) => {
                 check_input(&x, first.k())?;
-                check_finite(&x, &mut workspace.row)?;
+                check_finite(&x, first.weights().kernel())?;
                 workspace.rows.quantize(x, *first.activations(), first.weights().kernel())?;
                 true
             }
             Some(Linear::Static(first)) if layers.iter().all(|layer| takes_codes_of(layer, first)) => {
                 check_input(&x, first.k())?;
-                check_finite(&x, &mut workspace.row)?;
+                check_finite(&x, first.weights().kernel())?;
                 keep_codes(first, &x, workspace)?;
                 true
             }

@@ -35,7 +35,7 @@ impl StaticLinear {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
-        check_finite(&x, &mut workspace.row)?;
+        check_finite(&x, self.weights().kernel())?;
         self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
     }
 
@@ -59,7 +59,7 @@ impl StaticLinear {
         // An output without columns fits any number of rows, and an input with a stride of 0 may
         // claim any number: too many to look at.
         if !columns.is_empty() {
-            check_finite(&x, &mut workspace.row)?;
+            check_finite(&x, self.weights().kernel())?;
         }
         let stage = self.value_stage::<T>()?;
         let x = self.quantized(x)?;
