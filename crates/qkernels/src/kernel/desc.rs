@@ -166,6 +166,7 @@ impl KernelDesc {
 
 /// The kinds of panels that one product may have. Their kernels read rows in different forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "kernels of x86-64 have all of them")]
 pub(crate) enum PanelKind {
     /// Panels of any weights.
     Any,
