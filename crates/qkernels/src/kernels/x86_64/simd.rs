@@ -154,6 +154,54 @@ pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], 
     sums
 }
 
+/// `sums` plus the products of the u8 of `x` and the weights of two groups of four k, for two
+/// vectors of columns, by `vpmaddubsw`. The words of both groups together must not saturate. The
+/// last vector of weights is in memory: beside eight sums, the registers hold three and what this
+/// needs.
+///
+/// The compiler would keep the codes of all rows in registers, and the sums on the stack.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn add_two_groups(
+    [mut sums0, mut sums1]: [__m256i; 2],
+    x: &[[u8; 4]; 2],
+    second1: &[i8; 32],
+    [first0, first1, second0]: [__m256i; 3],
+    ones: __m256i,
+) -> [__m256i; 2] {
+    // SAFETY: it reads just the bytes that the references cover, and writes just registers.
+    unsafe {
+        asm!(
+            "vpbroadcastd {x0}, dword ptr [{x}]",
+            "vpmaddubsw {words}, {x0}, {first0}",
+            "vpmaddubsw {x0}, {x0}, {first1}",
+            "vpbroadcastd {x1}, dword ptr [{x} + 4]",
+            "vpmaddubsw {more}, {x1}, {second0}",
+            "vpaddw {words}, {words}, {more}",
+            "vpmaddubsw {x1}, {x1}, ymmword ptr [{second1}]",
+            "vpmaddwd {words}, {words}, {ones}",
+            "vpaddw {x0}, {x0}, {x1}",
+            "vpaddd {sums0}, {sums0}, {words}",
+            "vpmaddwd {x0}, {x0}, {ones}",
+            "vpaddd {sums1}, {sums1}, {x0}",
+            x = in(reg) x.as_ptr(),
+            second1 = in(reg) second1.as_ptr(),
+            x0 = out(ymm_reg) _,
+            x1 = out(ymm_reg) _,
+            words = out(ymm_reg) _,
+            more = out(ymm_reg) _,
+            first0 = in(ymm_reg) first0,
+            first1 = in(ymm_reg) first1,
+            second0 = in(ymm_reg) second0,
+            ones = in(ymm_reg) ones,
+            sums0 = inout(ymm_reg) sums0,
+            sums1 = inout(ymm_reg) sums1,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    [sums0, sums1]
+}
+
 /// A mask of the low halves of bytes. In memory, since sums fill the registers.
 static LOW_HALVES: [u8; 32] = [15; 32];
 

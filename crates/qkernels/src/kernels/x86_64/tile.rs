@@ -6,6 +6,7 @@
 //! its vector width.
 
 use core::arch::asm;
+use core::marker::PhantomData;
 
 pub(super) use super::simd::prefetch_vector;
 use crate::kernel::nibble_tile::{NIBBLE_STEP, NibbleTile};
@@ -48,6 +49,39 @@ pub(super) fn rows_apart<const M: usize>(bytes: &[u8], stride: usize, len: usize
         *row = unsafe { core::slice::from_raw_parts(start, len) };
     }
     rows
+}
+
+/// M rows of as many bytes, from which blocks of N bytes are read.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks<'t, const M: usize, const N: usize> {
+    start: *const u8,
+    stride: usize,
+    /// The last place in a row where a block begins.
+    last: usize,
+    rows: PhantomData<&'t [u8]>,
+}
+
+impl<'t, const M: usize, const N: usize> Blocks<'t, M, N> {
+    /// Of M rows of `len` bytes, at least N, `stride` apart, the first at the start of `bytes`.
+    #[inline(always)]
+    pub(super) fn new(bytes: &'t [u8], stride: usize, len: usize) -> Self {
+        let start = rows_apart::<M>(bytes, stride, len)[0].as_ptr();
+        let Some(last) = len.checked_sub(N) else { unreachable!("rows of {len} bytes have no block of {N}") };
+        Self { start, stride, last, rows: PhantomData }
+    }
+
+    /// The block of each row that begins at its byte `at`. All rows are checked at once.
+    #[inline(always)]
+    pub(super) fn at(&self, at: usize) -> [&'t [u8; N]; M] {
+        assert!(at <= self.last, "a block that begins at {at}, behind {}", self.last);
+        let mut blocks = [&[0; N]; M];
+        for (i, block) in blocks.iter_mut().enumerate() {
+            // SAFETY: `new` had M rows of `last + N` bytes, `stride` apart, for the lifetime of the
+            // result, and i < M.
+            *block = unsafe { &*self.start.add(i * self.stride + at).cast() };
+        }
+        blocks
+    }
 }
 
 /// The first M rows of a tile of 4-bit weights, as steps of four bytes for the low halves of a line

@@ -6,12 +6,14 @@
 
 use core::arch::x86_64::*;
 
+use bytemuck::must_cast_mut;
+
 use super::super::avx2_madd::{self, broadcast};
 use super::super::simd::{
-    load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch, prefetch_vector, store_u8x16,
-    store_u8x32,
+    add_two_groups, load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch, prefetch_vector,
+    store_u8x16, store_u8x32,
 };
-use super::super::tile::{self, Lines};
+use super::super::tile::{self, Blocks, Lines};
 use super::super::{store, vec256};
 use super::maddubs::{peak_loop, widen_add};
 use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind};
@@ -94,25 +96,30 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         }
         let [quads, mixed, pairs, _] = order.counts;
         let bytes = quads + mixed + pairs;
-        let rows = (tile.a, tile.a_stride);
+        let rows = Blocks::new(tile.a, tile.a_stride, WINDOW * windows.len());
         let Lines(ring) = &mut Lines([[[0u8; 2 * WINDOW]; M]; RING]);
         for w in 0..AHEAD.min(windows.len()) {
-            put_in_order(&mut ring[w % RING], rows, sign, &windows[w], w < bytes);
+            put_in_order(&mut ring[w % RING], &rows, sign, &windows[w], w < bytes);
         }
         let mut w = 0;
         macro_rules! windows {
             ($count:expr, $x:ident, $b:ident, $products:block) => {
-                for _ in 0..$count {
+                let end = w + $count;
+                // While it is sure that there is a window ahead and what it is of, nothing is asked.
+                let sure = end.min(bytes.saturating_sub(AHEAD)).max(w);
+                for ($b, ahead) in b[w..sure].iter().zip(&windows[(w + AHEAD).min(windows.len())..]) {
+                    put_bytes_in_order(&mut ring[(w + AHEAD) % RING], &rows, sign, ahead);
+                    let $x = &ring[w % RING];
+                    prefetch_weights::<M, V>($b);
+                    $products
+                    w += 1;
+                }
+                while w < end {
                     if let Some(ahead) = windows.get(w + AHEAD) {
-                        let to = &mut ring[(w + AHEAD) % RING];
-                        put_in_order(to, rows, sign, ahead, w + AHEAD < bytes);
+                        put_in_order(&mut ring[(w + AHEAD) % RING], &rows, sign, ahead, w + AHEAD < bytes);
                     }
                     let ($x, $b) = (&ring[w % RING], &b[w]);
-                    if M >= 3 {
-                        for (at, vector) in $b.as_flattened().iter().enumerate() {
-                            prefetch_vector(vector, at);
-                        }
-                    }
+                    prefetch_weights::<M, V>($b);
                     $products
                     w += 1;
                 }
@@ -268,32 +275,50 @@ fn add_words_of_row<const V: usize>(
     }
 }
 
+/// Requests the weights of a window some way ahead, if they may come from memory.
+#[inline(always)]
+fn prefetch_weights<const M: usize, const V: usize>(b: &Weights<V>) {
+    if M >= 3 {
+        for (at, vector) in b.as_flattened().iter().enumerate() {
+            prefetch_vector(vector, at);
+        }
+    }
+}
+
 /// Writes the codes of a window of each row: as bytes in their order, or as words as they lie.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn put_in_order<const M: usize>(
     to: &mut Ordered<M>,
-    (a, stride): (&[u8], usize),
+    rows: &Blocks<'_, M, WINDOW>,
     sign: __m128i,
     window: &Window,
     bytes: bool,
 ) {
-    let rows = tile::rows_apart::<M>(&a[window.first()..], stride, WINDOW);
     if bytes {
-        let control = load_u8x16(&window.control);
-        let flips = _mm_cmplt_epi8(_mm_slli_epi16::<1>(control), _mm_setzero_si128());
-        let flips = _mm_xor_si128(flips, sign);
-        for i in 0..M {
-            let Some(codes) = rows[i].first_chunk() else { return };
-            let codes = _mm_xor_si128(_mm_shuffle_epi8(load_u8x16(codes), control), flips);
-            let Some(to) = to[i].first_chunk_mut() else { return };
-            store_u8x16(to, codes);
-        }
-    } else {
-        for i in 0..M {
-            let Some(codes) = rows[i].first_chunk() else { return };
-            store_u8x32(&mut to[i], _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), sign)));
-        }
+        return put_bytes_in_order(to, rows, sign, window);
+    }
+    for (to, codes) in to.iter_mut().zip(rows.at(window.first())) {
+        store_u8x32(to, _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), sign)));
+    }
+}
+
+/// Writes the codes of a window of each row as bytes in their order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put_bytes_in_order<const M: usize>(
+    to: &mut Ordered<M>,
+    rows: &Blocks<'_, M, WINDOW>,
+    sign: __m128i,
+    window: &Window,
+) {
+    let control = load_u8x16(&window.control);
+    let flips = _mm_cmplt_epi8(_mm_slli_epi16::<1>(control), _mm_setzero_si128());
+    let flips = _mm_xor_si128(flips, sign);
+    for (to, codes) in to.iter_mut().zip(rows.at(window.first())) {
+        let codes = _mm_xor_si128(_mm_shuffle_epi8(load_u8x16(codes), control), flips);
+        let [to, _] = must_cast_mut::<_, [[u8; WINDOW]; 2]>(to);
+        store_u8x16(to, codes);
     }
 }
 
@@ -314,6 +339,16 @@ fn add_quads<const M: usize, const V: usize>(
     b: &Weights<V>,
     g: usize,
 ) {
+    if let ([first0, first1], [second0, second1]) = (&b[g][..], &b[g + 1][..]) {
+        let weights = [load_i8x32(first0), load_i8x32(first1), load_i8x32(second0)];
+        let ones = _mm256_set1_epi16(1);
+        for i in 0..M {
+            let Some(x) = x[i].as_chunks().0[g..].first_chunk() else { return };
+            let Some(acc) = acc[i].first_chunk_mut() else { return };
+            *acc = add_two_groups(*acc, x, second1, weights, ones);
+        }
+        return;
+    }
     for v in 0..V {
         let (first, second) = (load_i8x32(&b[g][v]), load_i8x32(&b[g + 1][v]));
         for i in 0..M {
