@@ -73,14 +73,15 @@ const SETS: usize = 1;
 /// How many windows ahead of their products rows are ordered.
 const AHEAD: usize = 5;
 
-/// The codes of a window, of M rows: bytes, or words for windows of that kind.
+/// The codes of a window, of M rows: bytes, row after row without gaps, or words for windows of that
+/// kind.
 type Ordered<const M: usize> = [[u8; 2 * WINDOW]; M];
 
 /// Tiles of M rows and V vectors of columns.
 #[inline(never)] // as in `tile_body`
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
-    let sign = _mm256_castsi256_si128(sign_of(strip.a.signed));
+    let sign = sign_of(strip.a.signed);
     while let Some(mut tile) = strip.next_tile_of(M) {
         let Some((order, windows)) = tile.orders.of(0, tile.groups) else {
             unreachable!("a panel without its order")
@@ -291,7 +292,7 @@ fn prefetch_weights<const M: usize, const V: usize>(b: &Weights<V>) {
 fn put_in_order<const M: usize>(
     to: &mut Ordered<M>,
     rows: &Blocks<'_, M, WINDOW>,
-    sign: __m128i,
+    sign: __m256i,
     window: &Window,
     bytes: bool,
 ) {
@@ -299,7 +300,7 @@ fn put_in_order<const M: usize>(
         return put_bytes_in_order(to, rows, sign, window);
     }
     for (to, codes) in to.iter_mut().zip(rows.at(window.first())) {
-        store_u8x32(to, _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), sign)));
+        store_u8x32(to, _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), _mm256_castsi256_si128(sign))));
     }
 }
 
@@ -309,25 +310,40 @@ fn put_in_order<const M: usize>(
 fn put_bytes_in_order<const M: usize>(
     to: &mut Ordered<M>,
     rows: &Blocks<'_, M, WINDOW>,
-    sign: __m128i,
+    sign: __m256i,
     window: &Window,
 ) {
-    let control = load_u8x16(&window.control);
-    let flips = _mm_cmplt_epi8(_mm_slli_epi16::<1>(control), _mm_setzero_si128());
-    let flips = _mm_xor_si128(flips, sign);
-    for (to, codes) in to.iter_mut().zip(rows.at(window.first())) {
-        let codes = _mm_xor_si128(_mm_shuffle_epi8(load_u8x16(codes), control), flips);
-        let [to, _] = must_cast_mut::<_, [[u8; WINDOW]; 2]>(to);
-        store_u8x16(to, codes);
+    let control = _mm256_broadcastsi128_si256(load_u8x16(&window.control));
+    let flips = _mm256_cmpgt_epi8(_mm256_setzero_si256(), _mm256_slli_epi16::<1>(control));
+    let flips = _mm256_xor_si256(flips, sign);
+    let rows = rows.at(window.first());
+    let to: &mut [[u8; WINDOW]] = to.as_flattened_mut().as_chunks_mut().0;
+    let (pairs, rest) = to[..M].as_chunks_mut::<2>();
+    for (i, to) in pairs.iter_mut().enumerate() {
+        let codes = _mm256_castsi128_si256(load_u8x16(rows[2 * i]));
+        let codes = _mm256_inserti128_si256::<1>(codes, load_u8x16(rows[2 * i + 1]));
+        let codes = _mm256_xor_si256(_mm256_shuffle_epi8(codes, control), flips);
+        store_u8x32(must_cast_mut(to), codes);
+    }
+    if let [to] = rest {
+        let codes = _mm256_castsi128_si256(load_u8x16(rows[M - 1]));
+        let codes = _mm256_xor_si256(_mm256_shuffle_epi8(codes, control), flips);
+        store_u8x16(to, _mm256_castsi256_si128(codes));
     }
 }
 
 const _: () = assert!(FLIP << 1 == 0x80);
 
-/// Group `g` of the four k of a row's window.
+/// The groups of four k of row `i`.
 #[inline(always)]
-fn group(x: &[u8; 2 * WINDOW], g: usize) -> [u8; 4] {
-    x.as_chunks().0[g]
+fn groups_of_row<const M: usize>(x: &Ordered<M>, i: usize) -> &[[u8; 4]; WINDOW / 4] {
+    &x.as_flattened().as_chunks().0.as_chunks().0[i]
+}
+
+/// Pair `pair` of the words of a row's window.
+#[inline(always)]
+fn pair_of_words(x: &[u8; 2 * WINDOW], pair: usize) -> [u8; 4] {
+    x.as_chunks().0[pair]
 }
 
 /// Adds the products of groups `g` and `g + 1`, which words of 16 bits hold.
@@ -343,7 +359,7 @@ fn add_quads<const M: usize, const V: usize>(
         let weights = [load_i8x32(first0), load_i8x32(first1), load_i8x32(second0)];
         let ones = _mm256_set1_epi16(1);
         for i in 0..M {
-            let Some(x) = x[i].as_chunks().0[g..].first_chunk() else { return };
+            let Some(x) = groups_of_row(x, i)[g..].first_chunk() else { return };
             let Some(acc) = acc[i].first_chunk_mut() else { return };
             *acc = add_two_groups(*acc, x, second1, weights, ones);
         }
@@ -352,8 +368,9 @@ fn add_quads<const M: usize, const V: usize>(
     for v in 0..V {
         let (first, second) = (load_i8x32(&b[g][v]), load_i8x32(&b[g + 1][v]));
         for i in 0..M {
-            let words = _mm256_maddubs_epi16(broadcast(group(&x[i], g)), first);
-            let words = _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(group(&x[i], g + 1)), second));
+            let words = _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g]), first);
+            let words =
+                _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g + 1]), second));
             acc[i][v] = widen_add(acc[i][v], words);
         }
     }
@@ -370,7 +387,7 @@ fn add_pairs<const M: usize, const V: usize>(
 ) {
     let ones = _mm256_set1_epi16(1);
     for i in 0..M {
-        let x = broadcast(group(&x[i], g));
+        let x = broadcast(groups_of_row(x, i)[g]);
         for v in 0..V {
             acc[i][v] = maddubs_madd_add(acc[i][v], x, &b[g][v], ones);
         }
@@ -389,7 +406,7 @@ fn add_words<const M: usize, const V: usize>(acc: &mut [[__m256i; V]; M], x: &Or
             w[v] = load_i8x16_as_i16(&weights[v]);
         }
         for i in 0..M {
-            let x = broadcast(group(&x[i], pair));
+            let x = broadcast(pair_of_words(&x[i], pair));
             for v in 0..V {
                 acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(x, w[v]));
             }
