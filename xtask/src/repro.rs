@@ -35,8 +35,9 @@ const DEMOS: [(&str, u64, Demo); 14] = [
     ("questions", demo::questions::STEPS, |tick| demo::questions::outcome(tick)),
     ("mnist", 0, |_| {
         let (model, activations) = (Model::Mlp256, Codes::U8);
-        let flags =
-            Mnist { model, activations, per_tensor: false, threads: 1, save: None, data: DATA.into() };
+        let (per_tensor, reduce_range) = (false, false);
+        let (threads, save, data) = (1, None, DATA.into());
+        let flags = Mnist { model, activations, per_tensor, reduce_range, threads, save, data };
         let mut outcome = Outcome::new("demo mnist", "A trained network as an integer-only model");
         outcome.text(mnist::text(&flags, false)?);
         Ok(outcome)

@@ -176,6 +176,18 @@ fn a_file_that_cannot_be_shown_is_an_error() {
 }
 
 #[test]
+fn mnist_says_what_seven_bits_cost() {
+    let output = xtask(&["demo", "mnist", "--reduce-range"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(text.contains("int8 model, u8 activations of 7 bits, "), "{text}");
+    // (The last digits depend on the order of the f32 sums that ranges come from.)
+    let cost = text.lines().last().expect("a line");
+    assert!(cost.starts_with("activations of 7 bits cost 4."), "{cost}");
+    assert!(cost.contains(" dB: logits SQNR 40.") && cost.contains(" dB, with 8 bits 45."), "{cost}");
+}
+
+#[test]
 fn a_file_is_named_once() {
     let text = error(&["demo", "mnist", "--data", "nowhere"]);
     let file = "nowhere/mnist_mlp_784_256_128_10.safetensors";

@@ -99,6 +99,23 @@ impl CodeRange {
         CodeRange { min: if self.min < 0 { -self.max } else { self.min }, max: self.max }
     }
 
+    /// Half of the codes, where these have 8 bits: PyTorch's `reduce_range`, which makes room in
+    /// the 16-bit sums of `vpmaddubsw`. Ranges of fewer bits are unchanged.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// assert_eq!(CodeRange::U8.reduced(), CodeRange::unsigned(7)?);
+    /// assert_eq!(CodeRange::I8.reduced(), CodeRange::signed(7)?);
+    /// assert_eq!(CodeRange::unsigned(7)?.reduced(), CodeRange::unsigned(7)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn reduced(self) -> CodeRange {
+        // A shift rounds down, as PyTorch's `//` does: -127..=127 becomes -64..=63, too.
+        if self.steps() < 128 { self } else { CodeRange { min: self.min >> 1, max: self.max >> 1 } }
+    }
+
     /// The smallest code.
     ///
     /// ```

@@ -57,7 +57,7 @@ impl fmt::Display for Method {
         match self {
             Method::Float => f.write_str("float"),
             Method::Static(config) => {
-                write!(f, "static {}, {}", Codes(&config.activations), config.observer)?;
+                write!(f, "static {}, {}", Codes(&config.input()), config.observer)?;
                 write_weights(f, &config.weights)
             }
             Method::Dynamic(config) => {

@@ -1,6 +1,6 @@
 //! Why a layer or a model could not be run.
 
-use qkernels::{DynamicError, GemmError, StageError, ViewError};
+use qkernels::{DynamicError, GemmError, OutsideError, StageError, ViewError};
 
 use crate::config::activation_codes::ActivationCodes;
 
@@ -68,6 +68,9 @@ pub enum ForwardError {
         /// The type that it has.
         expected: ActivationCodes,
     },
+    /// A code is none of those that the layer takes: it has codes of 7 bits, say, and got one of 8.
+    #[error(transparent)]
+    OutsideCode(#[from] OutsideError),
     /// The product was refused. Callers can cause this by columns that are not whole panels, and by
     /// weight-only products that leave f32. In other cases it is a defect, because a layer is
     /// checked when it is made.
@@ -105,6 +108,7 @@ impl ForwardError {
     pub(crate) fn of_block_at(mut self, first: usize) -> Self {
         match &mut self {
             ForwardError::NonFinite { row, .. }
+            | ForwardError::OutsideCode(OutsideError { row, .. })
             | ForwardError::Gemm(GemmError::FloatRange { row, .. })
             | ForwardError::Dynamic(
                 DynamicError::Scheme { row, .. }
@@ -131,8 +135,9 @@ mod tests {
     #[test]
     fn an_error_about_a_row_of_a_block_is_about_that_row_of_the_input() {
         let (row, group, row_scale) = (3, Some(1), 2.0);
-        let errors: [ForwardError; 5] = [
+        let errors: [ForwardError; 6] = [
             ForwardError::NonFinite { row, col: 5, value: f32::NAN },
+            OutsideError { row, col: 5, code: 128, min: 0, max: 127 }.into(),
             GemmError::FloatRange { row, channel: 5 }.into(),
             DynamicError::ScaleRange { row, group, row_scale, channel: 5, channel_scale: 1.5 }.into(),
             DynamicError::GroupRange { row, group, row_scale, scale: 1.5, largest_sum: 0.0 }.into(),

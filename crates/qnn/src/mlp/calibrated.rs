@@ -125,6 +125,7 @@ impl<'m> CalibratedMlp<'m> {
         let config = StaticConfig {
             activations: config.activations.scheme(),
             weights: WeightConfig { scheme: Scheme::weights_i8(), granularity: config.weights },
+            reduce_range: config.reduce_range,
             ..StaticConfig::default()
         };
         let quantized = |(layer, &range): (&FloatLinear, &Range)| {

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use qcore::QParams;
+use qcore::{CodeRange, QParams};
 use qkernels::{MatRef, WindowCounts};
 
 use super::compare::{Comparison, Share, Tallies, Tally};
@@ -104,6 +104,9 @@ pub struct LayerReport {
     pub n: usize,
     /// Inputs.
     pub k: usize,
+    /// Codes of the input. Not all that its type has, if the range was reduced
+    /// ([`QuantConfig::reduce_range`](crate::QuantConfig::reduce_range)).
+    pub input_codes: CodeRange,
     /// Scale of the input.
     pub input_scale: f32,
     /// Zero point of the input.
@@ -204,6 +207,7 @@ impl QuantMlp {
             name: layer.name().to_owned(),
             n: layer.n(),
             k: layer.k(),
+            input_codes: layer.input().codes(),
             input_scale: layer.input().scale(),
             input_zero_point: layer.input().zero_point(),
             weight_scales: scales
@@ -262,8 +266,11 @@ impl fmt::Display for ModelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "int8 model, {} activations, kernel {}, compared with f32 on {} rows",
-            self.activations, self.kernel, self.rows
+            "int8 model, {} activations{}, kernel {}, compared with f32 on {} rows",
+            self.activations,
+            if self.is_reduced() { " of 7 bits" } else { "" },
+            self.kernel,
+            self.rows
         )?;
         write!(f, "{}", Table(&self.rows_of_cells()))?;
         writeln!(
@@ -298,6 +305,13 @@ impl fmt::Display for ModelReport {
 }
 
 impl ModelReport {
+    /// Whether all layers have what [`QuantConfig::reduce_range`](crate::QuantConfig::reduce_range)
+    /// leaves of the codes.
+    fn is_reduced(&self) -> bool {
+        let reduced = self.activations.range().reduced();
+        self.layers.iter().all(|layer| layer.input_codes == reduced)
+    }
+
     fn rows_of_cells(&self) -> Vec<Vec<String>> {
         let titles = [
             "layer",

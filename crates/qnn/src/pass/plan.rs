@@ -82,7 +82,7 @@ pub(crate) fn static_form(
     config: &StaticConfig,
     kernel: Kernel,
 ) -> Result<StaticLinear, PassLayerError> {
-    let input = config.activations.choose(range).map_err(PassLayerError::Input)?;
+    let input = config.input().choose(range).map_err(PassLayerError::Input)?;
     Ok(StaticLinear::quantize(float, input, &config.weights, kernel)?)
 }
 
@@ -99,7 +99,7 @@ impl Planned {
     /// An observer for each kind of range that is needed.
     pub(crate) fn observers(&self) -> Result<Vec<Box<dyn Observer + Send>>, PassLayerError> {
         let observer = |config: &StaticConfig| {
-            let observer = config.observer.observer(&config.activations);
+            let observer = config.observer.observer(&config.input());
             observer.map_err(|error| PassLayerError::Setting { scheme: name_of(config), error })
         };
         self.watched.iter().map(observer).collect()

@@ -29,6 +29,7 @@ mod nbits;
 mod odd_shapes;
 mod packed;
 mod pass;
+mod reduce_range;
 mod restored;
 mod scalar;
 mod schemes_in_files;

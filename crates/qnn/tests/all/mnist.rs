@@ -14,20 +14,21 @@ use qnn::{
 
 use crate::dataset::{self, CLASSES, Digits, PIXELS};
 
-const MODELS: [(&str, &str); 2] =
+pub(crate) const MODELS: [(&str, &str); 2] =
     [("mnist_mlp_784_256_128_10", "mlp256"), ("mnist_mlp_784_512_512_10", "mlp512")];
 
 fn file(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "data/mnist", &format!("{name}.safetensors")].iter().collect()
 }
 
-static TEST: LazyLock<Digits> = LazyLock::new(|| Digits::read(&file("mnist_test_2500")).unwrap());
+pub(crate) static TEST: LazyLock<Digits> = LazyLock::new(|| Digits::read(&file("mnist_test_2500")).unwrap());
 static CALIBRATION: LazyLock<Digits> = LazyLock::new(|| Digits::read(&file("mnist_calib_500")).unwrap());
-static FLOAT: LazyLock<[FloatMlp; 2]> =
+pub(crate) static FLOAT: LazyLock<[FloatMlp; 2]> =
     LazyLock::new(|| MODELS.map(|(name, _)| FloatMlp::load(file(name)).unwrap()));
-static FLOAT_LOGITS: LazyLock<[Vec<f32>; 2]> = LazyLock::new(|| FLOAT.each_ref().map(float_logits));
+pub(crate) static FLOAT_LOGITS: LazyLock<[Vec<f32>; 2]> =
+    LazyLock::new(|| FLOAT.each_ref().map(float_logits));
 
-fn images(digits: &Digits) -> MatRef<'_, f32> {
+pub(crate) fn images(digits: &Digits) -> MatRef<'_, f32> {
     MatRef::new(&digits.inputs, digits.len(), PIXELS).unwrap()
 }
 
@@ -42,14 +43,14 @@ fn float_logits(model: &FloatMlp) -> Vec<f32> {
     logits
 }
 
-fn quantize(model: &FloatMlp, config: &QuantConfig) -> QuantMlp {
+pub(crate) fn quantize(model: &FloatMlp, config: &QuantConfig) -> QuantMlp {
     let batches = (0..CALIBRATION.len()).step_by(64);
     let batches = batches.map(|i| images(&CALIBRATION).row_range(i..CALIBRATION.len().min(i + 64)).unwrap());
     model.calibrate(batches).unwrap().quantize(config).unwrap()
 }
 
 /// Logits of all test images, as bits, run through the model `batch` rows at a time.
-fn logits(model: &QuantMlp, batch: usize, threads: Threads<'_>) -> Vec<f32> {
+pub(crate) fn logits(model: &QuantMlp, batch: usize, threads: Threads<'_>) -> Vec<f32> {
     let mut logits = vec![f32::NAN; TEST.len() * CLASSES];
     let mut workspace = LinearWorkspace::new();
     for (i, out) in logits.chunks_mut(batch * CLASSES).enumerate() {
@@ -60,12 +61,20 @@ fn logits(model: &QuantMlp, batch: usize, threads: Threads<'_>) -> Vec<f32> {
     logits
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-fn same_class(a: &[f32], b: &[f32]) -> usize {
+pub(crate) fn same_class(a: &[f32], b: &[f32]) -> usize {
     argmax_rows(matrix(a)).zip(argmax_rows(matrix(b))).filter(|(a, b)| a == b).count()
+}
+
+/// All types of activations, of 8 bits and of 7.
+fn activation_configs() -> impl Iterator<Item = QuantConfig> {
+    ActivationCodes::ALL.into_iter().flat_map(|activations| {
+        let config = move |reduce_range| QuantConfig { activations, reduce_range, ..QuantConfig::default() };
+        [false, true].into_iter().map(config)
+    })
 }
 
 fn configs() -> impl Iterator<Item = QuantConfig> {
@@ -184,8 +193,8 @@ fn weights_alone_cost_least() {
 fn every_kernel_thread_count_and_file_gives_the_same_bits() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     for float in FLOAT.iter() {
-        for activations in ActivationCodes::ALL {
-            let model = quantize(float, &QuantConfig { activations, ..QuantConfig::default() });
+        for config in activation_configs() {
+            let model = quantize(float, &config);
             let expected = bits(&logits(&model, TEST.len(), Threads::Serial));
             let bytes = model.to_bytes().unwrap();
             for kernel in Kernel::available() {
@@ -193,7 +202,7 @@ fn every_kernel_thread_count_and_file_gives_the_same_bits() {
                 assert_eq!((restored.kernel(), restored.to_bytes().unwrap() == bytes), (kernel, true));
                 for threads in [Threads::Serial, Threads::Pool(&pool)] {
                     let logits = logits(&restored, TEST.len(), threads);
-                    assert!(bits(&logits) == expected, "{activations} {} {threads:?}", kernel.name());
+                    assert!(bits(&logits) == expected, "{config:?} {} {threads:?}", kernel.name());
                 }
             }
         }
@@ -202,11 +211,11 @@ fn every_kernel_thread_count_and_file_gives_the_same_bits() {
 
 #[test]
 fn a_row_does_not_depend_on_its_batch() {
-    for activations in ActivationCodes::ALL {
-        let model = quantize(&FLOAT[0], &QuantConfig { activations, ..QuantConfig::default() });
+    for config in activation_configs() {
+        let model = quantize(&FLOAT[0], &config);
         let expected = bits(&logits(&model, TEST.len(), Threads::Serial));
         for batch in [1, 7, 256] {
-            assert!(bits(&logits(&model, batch, Threads::Serial)) == expected, "{activations} batch {batch}");
+            assert!(bits(&logits(&model, batch, Threads::Serial)) == expected, "{config:?} batch {batch}");
         }
     }
 }

@@ -92,7 +92,7 @@ proptest! {
         m in 0_usize..9,
         seed: u64,
         scale in -3..3,
-        (i8_activations, per_tensor, both_sides) in any::<(bool, bool, bool)>(),
+        (i8_activations, per_tensor, both_sides, reduce_range) in any::<(bool, bool, bool, bool)>(),
     ) {
         let mut random = random(seed);
         let float = float_model(&widths, || random() * 10_f32.powi(scale));
@@ -111,6 +111,7 @@ proptest! {
             let model = calibrated.quantize(&QuantConfig {
                 activations: if i8_activations { ActivationCodes::I8 } else { ActivationCodes::U8 },
                 weights: if per_tensor { WeightGranularity::PerTensor } else { WeightGranularity::PerChannel },
+                reduce_range,
                 kernel: Some(kernel),
             }).unwrap();
             let mut logits = vec![f32::NAN; m * n];

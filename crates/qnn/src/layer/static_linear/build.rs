@@ -67,7 +67,8 @@ pub struct StaticParts<'w> {
     pub weight_zero_points: Option<Vec<i8>>,
     /// The bias of each output channel (n), in units of `input_scale * weight_scale`.
     pub bias: Option<Vec<i32>>,
-    /// Scale, zero point and codes of the input. The codes are in u8 or in i8.
+    /// Scale, zero point and codes of the input. The codes are in u8 or in i8. Weights are packed
+    /// for them: if they are of 7 bits, more weights run on the faster form of `avx2`.
     pub input: QParams,
     /// The activation function that follows.
     pub activation: ActivationFunction,
@@ -92,8 +93,8 @@ impl StaticLinear {
         let input_codes = codes_of("input", &input)?;
         let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
-        let weights = pack(weight, weight_zero_points.as_deref(), input_codes.range(), kernel)?;
-        let largest_input = input_codes.range().largest_distance(input.zero_point());
+        let weights = pack(weight, weight_zero_points.as_deref(), input.codes(), kernel)?;
+        let largest_input = input.codes().largest_distance(input.zero_point());
         weights.check_accumulators(largest_input, bias.as_deref())?;
         let (output, multipliers) = (None, Vec::new());
         let head = Head { name, n, k, activation };

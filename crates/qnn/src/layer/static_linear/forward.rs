@@ -78,8 +78,9 @@ impl StaticLinear {
     /// parameters [`output`](Self::output).
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, or `C` or `D` is
-    /// not the type of the input's or the output's codes.
+    /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, `C` or `D` is not
+    /// the type of the input's or the output's codes, or a code is none of the
+    /// [`input`](Self::input)'s.
     pub fn forward_codes<C: Activation, D: Activation>(
         &self,
         x: MatRef<'_, C>,
@@ -93,7 +94,8 @@ impl StaticLinear {
     /// Multiplies codes (m, k), applies the activation function, and writes real values (m, n).
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, or `C` is not the type of the input's codes.
+    /// [`ForwardError`] if a shape is wrong, `C` is not the type of the input's codes, or a code is
+    /// none of the [`input`](Self::input)'s.
     pub fn forward_values<C: Activation, T: StoredFloat>(
         &self,
         x: MatRef<'_, C>,
@@ -169,13 +171,18 @@ impl StaticLinear {
         Ok(stage.with_activation(self.activation())?)
     }
 
-    /// The left operand that the codes `x` are.
+    /// The left operand that the codes `x` are. Where the input's codes are not all of `C`, each
+    /// code is looked at: the weights are packed, and their sums proven, for those of the input.
     pub(crate) fn activations<'a, C: Activation>(
         &self,
         x: MatRef<'a, C>,
     ) -> Result<Activations<'a, C>, ForwardError> {
         check_codes::<C>("input", self.input_codes())?;
-        Ok(Activations::new(x, self.input().zero_point()))
+        let (codes, zero_point) = (self.input().codes(), self.input().zero_point());
+        match codes == C::RANGE {
+            true => Ok(Activations::new(x, zero_point)),
+            false => Ok(Activations::within(x, zero_point, codes)?),
+        }
     }
 }
 
