@@ -76,9 +76,10 @@ impl<'t, const M: usize, const N: usize> Blocks<'t, M, N> {
         assert!(at <= self.last, "a block that begins at {at}, behind {}", self.last);
         let mut blocks = [&[0; N]; M];
         for (i, block) in blocks.iter_mut().enumerate() {
-            // SAFETY: `new` had M rows of `last + N` bytes, `stride` apart, for the lifetime of the
-            // result, and i < M.
-            *block = unsafe { &*self.start.add(i * self.stride + at).cast() };
+            // SAFETY: `new` had M rows of `last + N` bytes, `stride` apart, and i < M.
+            let start = unsafe { self.start.add(i * self.stride + at) };
+            // SAFETY: as above, for the lifetime of the result.
+            *block = unsafe { &*start.cast() };
         }
         blocks
     }

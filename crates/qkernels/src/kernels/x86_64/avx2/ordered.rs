@@ -73,8 +73,8 @@ const SETS: usize = 1;
 /// How many windows ahead of their products rows are ordered.
 const AHEAD: usize = 5;
 
-/// The codes of a window, of M rows: bytes, row after row without gaps, or words for windows of that
-/// kind.
+/// The codes of a window, of M rows: bytes, row after row without gaps, or words for windows of
+/// that kind.
 type Ordered<const M: usize> = [[u8; 2 * WINDOW]; M];
 
 /// Tiles of M rows and V vectors of columns.
@@ -106,7 +106,7 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         macro_rules! windows {
             ($count:expr, $x:ident, $b:ident, $products:block) => {
                 let end = w + $count;
-                // While it is sure that there is a window ahead and what it is of, nothing is asked.
+                // While it is sure that there is a window ahead, and of bytes, nothing is asked.
                 let sure = end.min(bytes.saturating_sub(AHEAD)).max(w);
                 for ($b, ahead) in b[w..sure].iter().zip(&windows[(w + AHEAD).min(windows.len())..]) {
                     put_bytes_in_order(&mut ring[(w + AHEAD) % RING], &rows, sign, ahead);
@@ -358,20 +358,20 @@ fn add_quads<const M: usize, const V: usize>(
     if let ([first0, first1], [second0, second1]) = (&b[g][..], &b[g + 1][..]) {
         let weights = [load_i8x32(first0), load_i8x32(first1), load_i8x32(second0)];
         let ones = _mm256_set1_epi16(1);
-        for i in 0..M {
+        for (i, acc) in acc.iter_mut().enumerate() {
             let Some(x) = groups_of_row(x, i)[g..].first_chunk() else { return };
-            let Some(acc) = acc[i].first_chunk_mut() else { return };
+            let Some(acc) = acc.first_chunk_mut() else { return };
             *acc = add_two_groups(*acc, x, second1, weights, ones);
         }
         return;
     }
     for v in 0..V {
         let (first, second) = (load_i8x32(&b[g][v]), load_i8x32(&b[g + 1][v]));
-        for i in 0..M {
+        for (i, acc) in acc.iter_mut().enumerate() {
             let words = _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g]), first);
             let words =
                 _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g + 1]), second));
-            acc[i][v] = widen_add(acc[i][v], words);
+            acc[v] = widen_add(acc[v], words);
         }
     }
 }
@@ -386,10 +386,10 @@ fn add_pairs<const M: usize, const V: usize>(
     g: usize,
 ) {
     let ones = _mm256_set1_epi16(1);
-    for i in 0..M {
+    for (i, acc) in acc.iter_mut().enumerate() {
         let x = broadcast(groups_of_row(x, i)[g]);
         for v in 0..V {
-            acc[i][v] = maddubs_madd_add(acc[i][v], x, &b[g][v], ones);
+            acc[v] = maddubs_madd_add(acc[v], x, &b[g][v], ones);
         }
     }
 }
