@@ -1,6 +1,7 @@
 //! `cargo bench --bench proven [-- --test]`: products with weights that are proven at pack time to
 //! fit narrow sums, beside the same product without the proof. The larger the weights and the
-//! activations, the fewer products are summed in 16 bits.
+//! activations, the fewer products are summed in 16 bits. Weights like trained ones are proven in
+//! an order of k.
 //!
 //! Both alternate, round after round, one thread, int32 results, which are verified first. The
 //! times are the fastest of each, the peak is that of the instructions of the kernel that the
@@ -20,8 +21,52 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const SHAPES: &[(usize, usize, usize)] =
     &[(512, 512, 512), (1024, 1024, 1024), (1, 4096, 4096), (4, 4096, 4096), (128, 768, 3072)];
 
-/// Weights are all the signed numbers of so many bits, activations all the unsigned ones.
-const BITS: &[(u32, u32)] = &[(8, 8), (7, 8), (6, 8), (5, 8), (8, 7)];
+/// What weights are like.
+#[derive(Clone, Copy)]
+enum Weighted {
+    /// All the signed numbers of so many bits, each as often.
+    Uniform(u32),
+    /// Normal numbers, the largest of each channel at 127.
+    Normal,
+}
+
+/// Weights, and the bits of activations, which are all the unsigned numbers.
+const CASES: &[(Weighted, u32)] = &[
+    (Weighted::Normal, 8),
+    (Weighted::Uniform(8), 8),
+    (Weighted::Uniform(7), 8),
+    (Weighted::Uniform(6), 8),
+    (Weighted::Uniform(5), 8),
+    (Weighted::Uniform(8), 7),
+];
+
+impl Weighted {
+    fn weights(self, n: usize, k: usize) -> Vec<i8> {
+        match self {
+            Weighted::Uniform(bits) => {
+                bytes(n * k, 2).into_iter().map(|byte| byte.cast_signed() >> (8 - bits)).collect()
+            }
+            Weighted::Normal => {
+                // Sums of twelve bytes are nearly normal.
+                let sums = bytes(12 * n * k, 2);
+                let sum = |bytes: &[u8]| bytes.iter().map(|&byte| f32::from(byte) - 127.5).sum::<f32>();
+                let values: Vec<f32> = sums.chunks(12).map(sum).collect();
+                let scaled = |row: &[f32]| {
+                    let largest = row.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+                    row.iter().map(|x| (127.0 * x / largest).round() as i8).collect::<Vec<_>>()
+                };
+                values.chunks(k).flat_map(scaled).collect()
+            }
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Weighted::Uniform(bits) => bits.to_string(),
+            Weighted::Normal => "normal".into(),
+        }
+    }
+}
 
 fn main() -> Result<()> {
     let test = std::env::args().any(|argument| argument == "--test");
@@ -35,8 +80,8 @@ fn main() -> Result<()> {
         println!("| m, n, k | bits of weights, activations | {plain} | {kernel} | ratio | columns |");
         println!("|---|---|---|---|---|---|");
         for &shape in shapes {
-            for &bits in BITS {
-                one_shape([plain, kernel], shape, bits, rounds, slice)?;
+            for &case in CASES {
+                one_shape([plain, kernel], shape, case, rounds, slice)?;
             }
         }
     }
@@ -54,12 +99,12 @@ struct Contender {
 fn one_shape(
     kernels: [Kernel; 2],
     (m, n, k): (usize, usize, usize),
-    (bits, a_bits): (u32, u32),
+    (weights, a_bits): (Weighted, u32),
     rounds: usize,
     slice: Duration,
 ) -> Result<()> {
     let a: Vec<u8> = bytes(m * k, 1).into_iter().map(|byte| byte >> (8 - a_bits)).collect();
-    let w: Vec<i8> = bytes(n * k, 2).into_iter().map(|byte| byte.cast_signed() >> (8 - bits)).collect();
+    let (w, bits) = (weights.weights(n, k), weights.name());
     let (a, w) = (MatRef::new(&a, m, k)?, MatRef::new(&w, n, k)?);
     let codes = CodeRange::unsigned(a_bits)?;
     let known = Activations::within(a, 0, codes)?;
@@ -98,7 +143,12 @@ fn one_shape(
         proven.weights.column_kernels().map(|(columns, kernel)| (columns.len(), kernel)).collect();
     let columns: Vec<_> = columns.iter().map(|(count, kernel)| format!("{count} on {kernel}")).collect();
     let ratio = plain.seconds / proven.seconds;
-    let (columns, plain, proven) = (columns.join(", "), figure(plain), figure(proven));
+    let windows = proven.weights.window_counts(0..n);
+    let columns = match windows.total() {
+        0 => columns.join(", "),
+        _ => format!("{}, windows: {windows}", columns.join(", ")),
+    };
+    let (plain, proven) = (figure(plain), figure(proven));
     println!("| {m}, {n}, {k} | {bits}, {a_bits} | {plain} | {proven} | {ratio:.2} | {columns} |");
     Ok(())
 }
