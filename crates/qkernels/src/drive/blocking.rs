@@ -26,6 +26,8 @@ pub(crate) struct Extent {
     pub(crate) panel_group_bytes: usize,
     /// mr: most rows of a tile.
     pub(crate) mr: usize,
+    /// Whether rows of a block stay in L3, because each block costs more than rows from there.
+    pub(crate) rows_far: bool,
 }
 
 /// The largest part of a panel that is multiplied between two trips of its sums through memory,
@@ -35,7 +37,7 @@ const MOST_PANEL_BYTES: usize = 256 << 10;
 impl Blocking {
     #[inline]
     pub(crate) fn new(caches: &Caches, extent: Extent) -> Self {
-        let Extent { rows, panels, groups, group_bytes, panel_group_bytes, mr } = extent;
+        let Extent { rows, panels, groups, group_bytes, panel_group_bytes, mr, rows_far } = extent;
         // A panel is read once per tile of rows. If it exceeds L1 it streams from L2, and the reuse
         // in the tile hides that. Splitting k takes all sums through memory instead. That cost 3 to
         // 6 % at k = 2048 and 4096 wherever it was tried (AMD Zen 4, 8x48 tile, panels of 0.75 and
@@ -43,7 +45,10 @@ impl Blocking {
         let panel_limit = (caches.l2 / 2).min(MOST_PANEL_BYTES);
         // The rows of a block are read once per panel, from half of L2. (Whole rows, because `a` is
         // copied whole.) The panels of a block are read once per block of rows, from half of L3.
-        let (rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
+        let (mut rows_limit, panels_limit) = (caches.l2 / 2, caches.l3 / 2);
+        if rows_far {
+            rows_limit = rows_limit.max(caches.l3 / 4);
+        }
         let (row_bytes, panel_bytes) =
             (groups.saturating_mul(group_bytes), groups.saturating_mul(panel_group_bytes));
         if panel_bytes <= panel_limit

@@ -8,13 +8,14 @@ use crate::cpu::vectorize::Task;
 use crate::drive::blocking::Extent;
 use crate::drive::panel_walk::Tiles;
 use crate::drive::parts::Part;
-use crate::kernel::float_tile::{FloatTile, PLAIN_ROWS};
+use crate::kernel::desc::FloatExpanded;
+use crate::kernel::float_tile::{Expansion, FloatTile, PLAIN_ROWS};
 use crate::kernel::group_floats::{GroupFloats, Widen as WidenHalves};
 use crate::kernel::nibble_tile::NibbleLine;
 use crate::kernel::token::Kernel;
 use crate::left::rows::staggered;
 use crate::matrix::view::MatRef;
-use crate::matrix::workspace::{PanelScratch, RowScratch};
+use crate::matrix::workspace::{PanelScratch, RowScratch, lines_of};
 use crate::output::stage::FloatStage;
 use crate::weights::entries::Entries;
 use crate::weights::scaled::ScaledWeights;
@@ -24,6 +25,34 @@ pub(crate) struct FloatProduct<'p, A> {
     pub(crate) a: MatRef<'p, A>,
     pub(crate) w: &'p ScaledWeights,
     pub(crate) stage: &'p FloatStage<'p>,
+}
+
+impl<A: Float> FloatProduct<'_, A> {
+    /// The body for a block of so many rows, if panels are expanded to f32 for it.
+    fn expanded_for(&self, rows: usize) -> Option<&'static FloatExpanded> {
+        let affine = self.w.entries().has_zero_points_apart();
+        self.kernel().desc().float_body(self.w.kr())?.expanded_for(rows, affine)
+    }
+
+    /// Panel `p` in f32, less its zero points, in the order of the body for many rows.
+    fn expand<'b>(&self, p: usize, codes: &[i8], zero_points: &[i8], to: &'b mut Vec<f32>) -> &'b [f32] {
+        let (kr, columns) = (self.w.kr(), self.w.columns(p).0);
+        let depth = self.w.k().next_multiple_of(kr);
+        let to = lines_of(to, depth * columns);
+        self.kernel().expand_floats(
+            kr,
+            &mut Expansion {
+                b: codes,
+                columns,
+                depth,
+                scale_depth: self.w.entries().part_len.div_ceil(kr).saturating_mul(kr),
+                zero_points,
+                nr: self.w.panel_columns(),
+                to: &mut *to,
+            },
+        );
+        to
+    }
 }
 
 impl<A: Float> Tiles for FloatProduct<'_, A> {
@@ -45,8 +74,17 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn tile(&self) -> (usize, usize) {
+        (self.tile_rows(self.a.rows()), self.w.panel_columns())
+    }
+
+    fn tile_rows(&self, rows: usize) -> usize {
         let body = self.kernel().desc().float_body(self.w.kr());
-        (body.map_or(PLAIN_ROWS, |body| body.rows), self.w.panel_columns())
+        let few = body.map_or(PLAIN_ROWS, |body| body.rows);
+        self.expanded_for(rows).map_or(few, |expanded| expanded.rows)
+    }
+
+    fn tile_scratch(&self, rows: usize) -> usize {
+        self.expanded_for(rows).map_or(0, |expanded| expanded.scratch)
     }
 
     fn even_tiles(&self) -> bool {
@@ -66,6 +104,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             group_bytes: kr * size_of::<f32>(),
             panel_group_bytes: nr * kr,
             mr,
+            rows_far: self.expanded_for(part.rows.len()).is_some(),
         }
     }
 
@@ -81,7 +120,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
-        let PanelScratch { codes, scales, minimums, group_floats, zero_points, .. } = scratch;
+        let PanelScratch { codes, floats, scales, minimums, group_floats, zero_points, .. } = scratch;
         let (all, nr, kernel) = (self.w.entries(), self.w.panel_columns(), self.kernel());
         // Few rows read codes of 4 bits as they are; for more they are expanded once.
         let few = kernel.desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
@@ -93,6 +132,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         let mut panel = FloatPanel {
             codes,
             lines,
+            floats: &[],
             columns: self.w.columns(p).0,
             scales: &[],
             zero_points: entries.zero_points,
@@ -111,10 +151,20 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             panel.minimums = of_parts(all, nr, of_groups, entries.part_minimums, minimum, minimums);
             panel.zero_points = of_parts(all, nr, entries.zero_points, &[], |value, _| value, zero_points);
         }
+        if self.expanded_for(rows).is_some() {
+            panel.floats = self.expand(p, codes, panel.zero_points, floats);
+        }
         panel
     }
 
-    fn compute(&self, rows: &FloatRows<'_>, tile: Range<usize>, panel: &FloatPanel<'_>, y: &mut [f32]) {
+    fn compute(
+        &self,
+        rows: &FloatRows<'_>,
+        tile: Range<usize>,
+        panel: &FloatPanel<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
         let kr = self.w.kr();
         let groups = self.w.k().div_ceil(kr);
         if groups == 0 {
@@ -127,6 +177,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             rows: tile.len(),
             b: panel.codes,
             lines: panel.lines,
+            floats: panel.floats,
             zero_point: self.w.entries().common_zero_point.unwrap_or(0),
             columns: panel.columns,
             groups,
@@ -136,6 +187,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             zero_points: panel.zero_points,
             nr: self.w.panel_columns(),
             sums: &mut *y,
+            scratch,
         });
         if !panel.minimums.is_empty() {
             self.kernel().vectorize(AddMinimums {
@@ -155,6 +207,8 @@ pub(crate) struct FloatPanel<'p> {
     codes: &'p [i8],
     /// As in a tile.
     lines: &'p [NibbleLine],
+    /// As in a tile.
+    floats: &'p [f32],
     columns: usize,
     scales: &'p [f32],
     /// Empty if all are 0.
@@ -257,8 +311,9 @@ impl<'r> FloatRows<'r> {
         let row_len = a.cols().next_multiple_of(kr);
         let stride = staggered(row_len * size_of::<f32>()) / size_of::<f32>();
         // The leftovers of the last use are overwritten, so only growth writes zeros here.
-        if buffer.len() < a.rows() * stride {
-            buffer.resize(a.rows() * stride, 0.0);
+        let len = a.rows() * stride + FloatTile::BEHIND;
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
         }
         // Units are at least 1, so nothing overflows here.
         let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);

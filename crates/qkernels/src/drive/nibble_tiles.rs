@@ -113,6 +113,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
             group_bytes: NIBBLE_STEP,
             panel_group_bytes: size_of::<NibbleLine>(),
             mr: self.tile().0,
+            rows_far: false,
         }
     }
 
@@ -154,7 +155,14 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         NibblePanel { lines, entries, column_terms: column_terms.as_chunks().0 }
     }
 
-    fn compute(&self, block: &NibbleRows<'_>, tile: Range<usize>, panel: &NibblePanel<'_>, y: &mut [f32]) {
+    fn compute(
+        &self,
+        block: &NibbleRows<'_>,
+        tile: Range<usize>,
+        panel: &NibblePanel<'_>,
+        y: &mut [f32],
+        _: &mut [f32],
+    ) {
         if panel.lines.is_empty() {
             return y.fill(0.0);
         }

@@ -13,7 +13,7 @@ use crate::drive::blocking::{Blocking, Extent};
 use crate::drive::parts::{Divisible, Part};
 use crate::kernel::token::Kernel;
 use crate::matrix::view::MatMut;
-use crate::matrix::workspace::{Arena, PanelScratch, RowScratch};
+use crate::matrix::workspace::{Arena, PanelScratch, RowScratch, lines_of};
 use crate::output::stage::FloatStage;
 
 /// A product that is computed tile by tile, each of a block of rows and a panel.
@@ -37,6 +37,16 @@ pub(crate) trait Tiles: Sync {
     /// Rows and columns of a whole tile.
     fn tile(&self) -> (usize, usize);
 
+    /// The most rows of a tile in a block of so many rows.
+    fn tile_rows(&self, _: usize) -> usize {
+        self.tile().0
+    }
+
+    /// How many floats a tile needs besides its sums, in a block of so many rows.
+    fn tile_scratch(&self, _: usize) -> usize {
+        0
+    }
+
     /// Whether a block may be cut into tiles between any rows. (Else each tile but the last has all
     /// its rows: rows in bands are laid out for that.)
     fn even_tiles(&self) -> bool;
@@ -55,7 +65,14 @@ pub(crate) trait Tiles: Sync {
 
     /// Computes the sums `y` of the rows `tile` of a block and a panel, row by row with the panel's
     /// padding.
-    fn compute(&self, rows: &Self::Rows<'_>, tile: Range<usize>, panel: &Self::Panel<'_>, y: &mut [f32]);
+    fn compute(
+        &self,
+        rows: &Self::Rows<'_>,
+        tile: Range<usize>,
+        panel: &Self::Panel<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    );
 }
 
 /// A product as parts for threads.
@@ -75,14 +92,17 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
         let _set_up = kernel.set_up();
         let block = Blocking::new(Caches::of_this_cpu(), product.extent(part));
         let Arena { rows: row_scratch, panel: panel_scratch, float_sums, .. } = arena;
-        float_sums.resize(float_sums.len().max(mr * nr), 0.0);
+        let scratch = product.tile_scratch(part.rows.len());
+        let (scratch, float_sums) = lines_of(float_sums, scratch + mr * nr).split_at_mut(scratch);
         for jc in part.panels.clone().step_by(block.panels) {
             let panels = jc..(jc + block.panels).min(part.panels.end);
             for ic in part.rows.clone().step_by(block.rows) {
                 let rows = ic..(ic + block.rows).min(part.rows.end);
                 let first_row = ic - part.rows.start;
                 // The tiles are as even as possible, so none is left with a single row.
-                let (count, tiles) = (rows.len(), rows.len().div_ceil(mr));
+                let count = rows.len();
+                let mr = product.tile_rows(count);
+                let tiles = count.div_ceil(mr);
                 let even = product.even_tiles();
                 let start = |tile: usize| if even { count * tile / tiles } else { count.min(tile * mr) };
                 let rows = product.rows(rows, row_scratch);
@@ -94,7 +114,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
                     for tile in 0..tiles {
                         let i = start(tile)..start(tile + 1);
                         let sums = &mut float_sums[..i.len() * columns];
-                        product.compute(&rows, i.clone(), &panel, sums);
+                        product.compute(&rows, i.clone(), &panel, sums, scratch);
                         let Some(out) = out
                             .block(first_row + i.start..first_row + i.end, first_column..first_column + used)
                         else {

@@ -31,6 +31,7 @@ impl Part {
             group_bytes: desc.group_bytes(),
             panel_group_bytes: desc.nr * desc.kr,
             mr: desc.mr,
+            rows_far: false,
         }
     }
 }

@@ -98,7 +98,14 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
         Panel { panel: self.w.panel(p, &mut scratch.codes), sums }
     }
 
-    fn compute(&self, block: &Block<'_>, tile: Range<usize>, panel: &Panel<'_>, y: &mut [f32]) {
+    fn compute(
+        &self,
+        block: &Block<'_>,
+        tile: Range<usize>,
+        panel: &Panel<'_>,
+        y: &mut [f32],
+        _: &mut [f32],
+    ) {
         let &Panel { panel: ScaledPanel { codes, columns, entries }, sums } = panel;
         let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
         let (desc, a) = (self.kernel().desc(), block.a.skip_rows(tile.start));

@@ -2,7 +2,7 @@
 
 use crate::cpu::detect::Feature;
 use crate::cpu::vectorize::Level;
-use crate::kernel::float_tile::FloatTile;
+use crate::kernel::float_tile::{Expansion, FloatTile};
 use crate::kernel::nibble_tile::NibbleTile;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::{Strip, TileShape};
@@ -222,6 +222,18 @@ pub(crate) struct FloatBody {
     /// Runs a tile of few rows on weights of 4 bits as they are packed; `None` if they are expanded
     /// for any number of rows.
     pub(crate) nibbles: Option<FloatNibbles>,
+    /// Runs tiles of many rows on weights that were expanded to f32; `None` if `run` is as fast for
+    /// any number of rows.
+    pub(crate) expanded: Option<FloatExpanded>,
+}
+
+impl FloatBody {
+    /// The body for a block of so many rows, if weights are expanded to f32 for it. `affine` if
+    /// groups have zero points of their own.
+    pub(crate) fn expanded_for(&self, rows: usize, affine: bool) -> Option<&FloatExpanded> {
+        let from = |body: &FloatExpanded| if affine { body.affine_from_rows } else { body.from_rows };
+        self.expanded.as_ref().filter(|body| rows >= from(body))
+    }
 }
 
 /// The body of weight-only products for few rows and weights of 4 bits as they are packed, with the
@@ -231,6 +243,25 @@ pub(crate) struct FloatNibbles {
     /// The most rows of a tile.
     pub(crate) rows: usize,
     /// Runs a tile whose weights are its `lines`.
+    pub(crate) run: unsafe fn(&mut FloatTile<'_>),
+}
+
+/// The body of weight-only products for many rows, with the bits of the body for few. A panel is
+/// expanded to f32 once for all rows of a block, in an order that only this body knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatExpanded {
+    /// The rows of a block from which on this is faster.
+    pub(crate) from_rows: usize,
+    /// The same where groups have zero points of their own, which `run` would subtract in each
+    /// tile.
+    pub(crate) affine_from_rows: usize,
+    /// The most rows of a tile.
+    pub(crate) rows: usize,
+    /// Floats that a tile needs as a scratch.
+    pub(crate) scratch: usize,
+    /// Expands a panel.
+    pub(crate) expand: unsafe fn(&mut Expansion<'_>),
+    /// Runs a tile whose weights are its `floats`.
     pub(crate) run: unsafe fn(&mut FloatTile<'_>),
 }
 

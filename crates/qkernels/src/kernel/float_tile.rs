@@ -1,10 +1,11 @@
 //! Weight-only products: how a kernel sees one, and the body for kernels that have none of their
 //! own.
 //!
-//! A weight becomes f32 in a register and is multiplied there. Products of neighbouring k go to
-//! separate sums, as many as the panel's layout offers in one vector. So no lane crosses to another
-//! before the end of a group. The kernel decides how many sums there are, never the tile: a row has
-//! the same bits whatever the rows beside it.
+//! A weight becomes f32 in a register and is multiplied there, or, for many rows, comes from a
+//! panel that was expanded for all of them ([`Expansion`]), which changes no bit. Products of
+//! neighbouring k go to separate sums, as many as the panel's layout offers in one vector. So no
+//! lane crosses to another before the end of a group. The kernel decides how many sums there are,
+//! never the tile: a row has the same bits whatever the rows beside it.
 
 use crate::cpu::vectorize::Task;
 use crate::kernel::nibble_tile::NibbleLine;
@@ -13,8 +14,8 @@ use crate::kernel::nibble_tile::NibbleLine;
 /// the scale groups q and the k of each, in f32.
 #[derive(Debug)]
 pub(crate) struct FloatTile<'t> {
-    /// Row i starts at element `i * a_stride` and has as many readable elements as `groups` have k.
-    /// All elements are divided by the body's unit.
+    /// Row i starts at element `i * a_stride` and has as many readable elements as `groups` have k,
+    /// and [`BEHIND`](Self::BEHIND) more. All elements are divided by the body's unit.
     pub(crate) a: &'t [f32],
     /// Elements between the starts of two rows.
     pub(crate) a_stride: usize,
@@ -25,6 +26,10 @@ pub(crate) struct FloatTile<'t> {
     /// A panel of 4-bit weights as it is packed, in place of `b`, for bodies that read it; empty
     /// for others.
     pub(crate) lines: &'t [NibbleLine],
+    /// A panel as an [`Expansion`] left it, in place of `b`, for bodies that read it; empty for
+    /// others. Its weights are less their zero points.
+    #[allow(dead_code, reason = "targets without a body for `floats` never expand a panel")]
+    pub(crate) floats: &'t [f32],
     /// The zero point of all its codes, if `zero_points` has none.
     #[allow(dead_code, reason = "targets without a body for `lines` expand them")]
     pub(crate) zero_point: i8,
@@ -44,6 +49,35 @@ pub(crate) struct FloatTile<'t> {
     pub(crate) nr: usize,
     /// `rows * columns` results, row by row.
     pub(crate) sums: &'t mut [f32],
+    /// As many floats as a body that reads `floats` asks for, whatever they are.
+    #[allow(dead_code, reason = "as for `floats`")]
+    pub(crate) scratch: &'t mut [f32],
+}
+
+impl FloatTile<'_> {
+    /// Elements behind a row that are readable, whatever they are. A body that takes every fourth
+    /// one reads four at a time.
+    pub(crate) const BEHIND: usize = 3;
+}
+
+/// A panel of bytes that becomes floats, for a body that reads them in an order of its own.
+#[derive(Debug)]
+#[allow(dead_code, reason = "targets without such a body never expand a panel")]
+pub(crate) struct Expansion<'t> {
+    /// The panel, as in a tile.
+    pub(crate) b: &'t [i8],
+    /// Its columns.
+    pub(crate) columns: usize,
+    /// Its k, with their padding.
+    pub(crate) depth: usize,
+    /// Consecutive k that share a scale.
+    pub(crate) scale_depth: usize,
+    /// As in a tile.
+    pub(crate) zero_points: &'t [i8],
+    /// As in a tile.
+    pub(crate) nr: usize,
+    /// All weights of the panel, less their zero points.
+    pub(crate) to: &'t mut [f32],
 }
 
 /// Rows of a tile of the plain body.

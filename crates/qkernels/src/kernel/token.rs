@@ -4,8 +4,8 @@ use core::fmt;
 
 use crate::cpu::detect::{Feature, Features};
 use crate::cpu::vectorize::Task;
-use crate::kernel::desc::{FloatBody, KernelDesc};
-use crate::kernel::float_tile::{FloatTile, Plain};
+use crate::kernel::desc::{FloatBody, FloatExpanded, KernelDesc};
+use crate::kernel::float_tile::{Expansion, FloatTile, Plain};
 use crate::kernel::nibble_tile::{NibbleTile, PlainNibbles};
 use crate::kernel::plain_scaled::PlainScaled;
 use crate::kernel::scaled_tile::ScaledTile;
@@ -98,9 +98,21 @@ impl Kernel {
                 // SAFETY: as for `run`.
                 unsafe { (body.run)(tile) }
             }
+            Some(FloatBody { expanded: Some(body), .. }) if !tile.floats.is_empty() => {
+                // SAFETY: as for `run`.
+                unsafe { (body.run)(tile) }
+            }
             // SAFETY: as for `run`.
             Some(body) => unsafe { (body.run)(tile) },
             None => self.vectorize(Plain(tile)),
+        }
+    }
+
+    /// Expands a panel with groups of `kr` for the body of weight-only products on floats.
+    pub(crate) fn expand_floats(self, kr: usize, expansion: &mut Expansion<'_>) {
+        if let Some(FloatBody { expanded: Some(FloatExpanded { expand, .. }), .. }) = self.0.float_body(kr) {
+            // SAFETY: as for `run`.
+            unsafe { expand(expansion) }
         }
     }
 

@@ -117,11 +117,24 @@ pub(crate) struct RowScratch {
     pub(crate) float_sums: Vec<f32>,
 }
 
+/// Floats of a cache line.
+const LINE: usize = 64 / size_of::<f32>();
+
+/// `len` floats that begin with a cache line, whatever they are, in `buffer`, which grows where it
+/// is too short. (Vectors that cross lines take two loads or stores.)
+pub(crate) fn lines_of(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(buffer.len().max(len + LINE), 0.0);
+    let start = buffer.as_ptr().align_offset(64).min(LINE);
+    &mut buffer[start..start + len]
+}
+
 /// A panel of weights.
 #[derive(Debug, Default)]
 pub(crate) struct PanelScratch {
     /// The codes of 4-bit weights in the order of the kernel.
     pub(crate) codes: Vec<i8>,
+    /// The weights in f32, where many rows read them.
+    pub(crate) floats: Vec<f32>,
     /// The sums of the columns, for each group of a scale.
     pub(crate) sums: Vec<i32>,
     /// The scales of groups or parts in f32.

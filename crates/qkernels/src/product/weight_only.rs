@@ -1,4 +1,4 @@
-//! Weight-only products: float activations, i8 weights that become f32 in registers, sums in f32.
+//! Weight-only products: float activations, weights that become f32 as they are read, sums in f32.
 
 use qcore::Float;
 
@@ -19,8 +19,9 @@ use crate::weights::scaled::ScaledWeights;
 ///
 /// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `w` determines n, k and the
 /// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
-/// even. Weights are never dequantized as a whole: in a register, each becomes f32 minus its zero
-/// point, exactly. With a kept `workspace` a serial call allocates nothing.
+/// even. Weights are never dequantized as a whole: in a register, or panel by panel for many rows,
+/// each becomes f32 minus its zero point, exactly. With a kept `workspace` a serial call allocates
+/// nothing.
 ///
 /// # Precision
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of

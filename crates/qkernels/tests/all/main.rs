@@ -23,6 +23,7 @@ mod group_activations;
 mod guard_page;
 mod input_order;
 mod invariance;
+mod many_rows;
 mod minimums;
 mod no_allocation;
 mod oracle;

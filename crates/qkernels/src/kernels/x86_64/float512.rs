@@ -18,6 +18,7 @@ pub(super) const BODY: FloatBody = FloatBody {
     unit: (1 << 24) as f32,
     run,
     nibbles: Some(FloatNibbles { rows: 2, run: run_nibbles }),
+    expanded: None,
 };
 
 /// Columns of a vector.

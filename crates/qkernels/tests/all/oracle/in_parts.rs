@@ -6,6 +6,7 @@ use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, ScaledWeights, WeightScal
 
 use super::{Noise, codes_of, pack, perhaps_f16};
 
+#[derive(Clone)]
 pub(crate) struct Layer {
     pub(crate) n: usize,
     pub(crate) k: usize,

@@ -9,7 +9,12 @@
 //! activations  k0   k1   k2   k3   | k0   k1   k2   k3        one load, for all columns
 //! ```
 
+mod expanded;
+mod lanes;
+
 use core::arch::x86_64::*;
+
+use lanes::{LANES, QUARTERS, load, store};
 
 use super::simd;
 use crate::kernel::desc::{FloatBody, FloatNibbles};
@@ -17,7 +22,8 @@ use crate::kernel::float_tile::FloatTile;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleLine};
 
 /// The body for panels of two k.
-pub(super) const PAIRS: FloatBody = FloatBody { rows: 3, unit: 1.0, run: run::<2, 2>, nibbles: None };
+pub(super) const PAIRS: FloatBody =
+    FloatBody { rows: 3, unit: 1.0, run: run::<2, 2>, nibbles: None, expanded: Some(expanded::PAIRS) };
 
 /// The body for panels of four k.
 pub(super) const QUADS: FloatBody = FloatBody {
@@ -25,14 +31,8 @@ pub(super) const QUADS: FloatBody = FloatBody {
     unit: 1.0,
     run: run::<4, 1>,
     nibbles: Some(FloatNibbles { rows: 2, run: run_nibbles }),
+    expanded: Some(expanded::QUADS),
 };
-
-/// Columns of a vector.
-const LANES: usize = 8;
-
-/// Registers of weights, and so of sums, that four k of a vector of columns fill. They are enough
-/// to hide the latency of the products of a single row.
-const QUARTERS: usize = 4;
 
 /// How many bytes ahead of the multiplication weights are requested from memory.
 const AHEAD: usize = 8 << 10;
@@ -338,20 +338,6 @@ fn sum_of_columns<const KR: usize>(sums: [__m256; QUARTERS]) -> __m256 {
     _mm256_permutevar8x32_ps(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 
-/// Loads eight values.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(values: &[f32; LANES]) -> __m256 {
-    _mm256_castsi256_ps(simd::load_i32x8(bytemuck::must_cast_ref(values)))
-}
-
-/// Stores eight values.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(values: &mut [f32; LANES], v: __m256) {
-    simd::store_i32x8(bytemuck::must_cast_mut(values), _mm256_castps_si256(v));
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::avx2_madd;
@@ -373,7 +359,7 @@ mod tests {
     fn panels_of_two_and_of_four_k_give_the_sums_of_integers() {
         // The sums are exact in f32, whatever the order.
         let (n, mut workspace) = (45, Workspace::new());
-        for (m, k) in (1..=7).flat_map(|m| [1, 2, 3, 5, 8, 31, 64, 70, 131].map(|k| (m, k))) {
+        for (m, k) in (1..=7).chain([13, 33]).flat_map(|m| [1, 2, 3, 5, 8, 31, 64, 70, 131].map(|k| (m, k))) {
             let number = |at: usize| (at * at % 255) as u8 as i8;
             let codes: Vec<i8> = (0..n * k).map(number).collect();
             let a: Vec<f32> = (0..m * k).map(|at| f32::from(number(at + 7))).collect();
