@@ -19,6 +19,7 @@ use super::maddubs::{peak_loop, widen_add};
 use crate::kernel::desc::{ActivationForm, KernelDesc, PanelKind};
 use crate::kernel::panel_order::{FLIP, WINDOW, Window, WindowKind};
 use crate::kernel::strip::Strip;
+use crate::matrix::view::MatMut;
 use crate::output::store::Store;
 use crate::output::target::Target;
 
@@ -95,6 +96,14 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
                 row[v] = vec256::add(row[v], offsets[v]);
             }
         }
+        if let Some(store) = &mut tile.store {
+            let (row, column) = (store.place.origin.0 + tile.first, store.place.origin.1);
+            match store.target {
+                Target::I32(out) => request_results::<_, M, V>(out, row, column),
+                Target::F32(out) => request_results::<_, M, V>(out, row, column),
+                _ => {}
+            }
+        }
         let [quads, mixed, pairs, _] = order.counts;
         let bytes = quads + mixed + pairs;
         let rows = Blocks::new(tile.a, tile.a_stride, WINDOW * windows.len());
@@ -144,6 +153,19 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
             add_words::<M, V>(&mut partial[0], x, b);
         });
         tile::last_sums!(vec256, tile, partial, M, V);
+    }
+}
+
+/// Requests the lines that a tile's results go to, which lie across two where the caller's matrix
+/// begins anywhere. A store that waits for its line holds up those of the ring behind it: results
+/// of four bytes beyond L2 took a fifth more time (1024, 1024, 768; AMD Zen 4).
+#[inline(always)]
+fn request_results<T, const M: usize, const V: usize>(out: &mut MatMut<'_, T>, row: usize, column: usize) {
+    for i in 0..M {
+        if let Some(results) = out.row_mut(row + i).and_then(|row| row.get(column..)) {
+            prefetch(results, 0);
+            prefetch(results, V * LANES * size_of::<T>() - 1);
+        }
     }
 }
 
