@@ -90,6 +90,7 @@ pub use product::weight_only::weight_only;
 pub use weights::nibbles::PackedNibbles;
 pub use weights::operand::{PackEffort, PackError, Weight, Weights, ZeroPoints};
 pub use weights::order::counts::WindowCounts;
+pub use weights::order::k_orders::{KOrders, KOrdersError};
 pub use weights::packed::PackedWeights;
 pub use weights::scaled::ScaledWeights;
 pub use weights::scales::{GROUP_STEP, ScaleError, WeightScales};

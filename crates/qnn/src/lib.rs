@@ -114,7 +114,7 @@ pub use file::packed::nbits_error::NBitsError;
 pub use file::reader::LayerFile;
 pub use file::source::{Source, SourceError};
 pub use file::tensors::{MAX_FILE_BYTES, TensorFileError};
-pub use file::writer::{layers_to_bytes, save_layers};
+pub use file::writer::{SaveOptions, layers_to_bytes, save_layers};
 pub use layer::dynamic::weights::DynamicWeights;
 pub use layer::dynamic::{DynamicLinear, DynamicParts};
 pub use layer::float::{FloatLinear, FloatLinearError};

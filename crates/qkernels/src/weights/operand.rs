@@ -8,6 +8,8 @@ use crate::kernel::token::KernelError;
 use crate::matrix::signs::{largest_byte, shift};
 use crate::matrix::view::MatRef;
 use crate::weights::order;
+use crate::weights::order::k_orders::KOrders;
+use crate::weights::order::panel::Source;
 
 mod sealed {
     pub trait Sealed {}
@@ -59,6 +61,18 @@ pub enum PackError {
         k: usize,
         /// Its sum of |w - zero point|.
         abs_sum: u64,
+    },
+    /// The orders of k are those of other weights.
+    #[error("orders of k are of n = {orders_n} by k = {orders_k} weights, not of n = {n} by k = {k}")]
+    Orders {
+        /// Output channels.
+        n: usize,
+        /// Depth.
+        k: usize,
+        /// The output channels that the orders are for.
+        orders_n: usize,
+        /// The depth that they are for.
+        orders_k: usize,
     },
     /// The number of zero points differs from the number of channels.
     #[error("expected n = {n} zero points, got {len}")]
@@ -180,6 +194,7 @@ pub struct Weights<'a, W> {
     /// The largest byte of the activations that the weights will meet.
     pub(crate) largest_byte: u8,
     pub(crate) effort: PackEffort,
+    orders: Option<&'a KOrders>,
     pub(crate) threads: Threads<'a>,
 }
 
@@ -215,7 +230,14 @@ impl PackEffort {
 impl<'a, W: Weight> Weights<'a, W> {
     /// The codes of `view` with these zero points, which must be codes of `W`.
     pub fn new(view: MatRef<'a, W>, zero_points: ZeroPoints<'a>) -> Self {
-        Self { view, zero_points, largest_byte: u8::MAX, effort: PackEffort::Usual, threads: Threads::Serial }
+        Self {
+            view,
+            zero_points,
+            largest_byte: u8::MAX,
+            effort: PackEffort::Usual,
+            orders: None,
+            threads: Threads::Serial,
+        }
     }
 
     /// Packs for activations whose codes all lie in `codes`, as with PyTorch's `reduce_range`. If
@@ -258,9 +280,26 @@ impl<'a, W: Weight> Weights<'a, W> {
         Self { effort, ..self }
     }
 
+    /// Packs with these orders of k, instead of a search. An order that does not suit its weights is
+    /// not used. Packing refuses those of a matrix of another shape.
+    pub fn with_orders(self, orders: &'a KOrders) -> Self {
+        Self { orders: Some(orders), ..self }
+    }
+
     /// Searches for orders of k on these threads. What is found does not depend on them.
     pub fn with_threads(self, threads: Threads<'a>) -> Self {
         Self { threads, ..self }
+    }
+
+    /// Where orders of k come from, if they are wanted.
+    pub(crate) fn order_source(&self) -> Result<Option<Source<'a>>, PackError> {
+        let Some(orders) = self.orders else { return Ok(self.effort.tests().map(Source::Search)) };
+        let ((n, k), (orders_n, orders_k)) = ((self.view.rows(), self.view.cols()), (orders.n(), orders.k()));
+        if (orders_n, orders_k) == (n, k) {
+            Ok(Some(Source::Given(orders)))
+        } else {
+            Err(PackError::Orders { n, k, orders_n, orders_k })
+        }
     }
 
     /// The same weights with rows and columns exchanged.

@@ -53,7 +53,7 @@ impl PackedWeights {
     ///
     /// # Errors
     /// [`PackError`] if the packed size overflows or there is no memory for it, if a channel's sums
-    /// leave 32 bits, if the zero points do not fit the weights, or if `kernel` is one of those
+    /// leave 32 bits, if the zero points or orders of k do not fit the weights, or if `kernel` is one of those
     /// that [`column_kernels`](Self::column_kernels) gives for proven panels.
     pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
         kernel.check_any_weights()?;
@@ -65,7 +65,8 @@ impl PackedWeights {
         let limit = isize::MAX as usize - 64;
         let bytes = layout.bytes().filter(|&bytes| bytes <= limit && n <= limit / 4);
         let bytes = bytes.ok_or(PackError::TooLarge { n, k })?;
-        let windows = PanelKernels::windows(kernel, &layout, w.effort).ok_or(PackError::TooLarge { n, k })?;
+        let orders = w.order_source()?;
+        let windows = PanelKernels::windows(kernel, &layout, orders).ok_or(PackError::TooLarge { n, k })?;
         // Weights that a stride of 0 repeats need memory here that the caller's do not, so the
         // memory is requested before any weight is read.
         let no_memory = PackError::OutOfMemory { n, k };
@@ -86,8 +87,8 @@ impl PackedWeights {
             return Ok(packed);
         }
         packed.sums = kernel.vectorize(Pack { layout: &layout, w: &w, panels: &mut packed.panels })?;
-        let (panels, effort) = (&mut packed.panels, w.effort);
-        packed.panel_kernels = PanelKernels::find(kernel, &layout, panels, w.largest_byte, effort, w.threads)
+        let panels = &mut packed.panels;
+        packed.panel_kernels = PanelKernels::find(kernel, &layout, panels, w.largest_byte, orders, w.threads)
             .map_err(|_| no_memory)?;
         packed.largest_abs_sum = packed.sums.magnitudes.iter().copied().max().unwrap_or(0);
         if w.zero_points.values().iter().any(|&zero_point| zero_point != W::SHIFT) {

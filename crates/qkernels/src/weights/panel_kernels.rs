@@ -7,8 +7,7 @@ use crate::cpu::threads::{Threads, join};
 use crate::cpu::vectorize::Task;
 use crate::kernel::panel_order::{Orders, PanelOrder, Window};
 use crate::kernel::token::Kernel;
-use crate::weights::operand::PackEffort;
-use crate::weights::order::panel::{Scratch, Search, in_order};
+use crate::weights::order::panel::{Scratch, Source, in_order};
 use crate::weights::pack::{PanelLayout, Panels};
 use crate::weights::regroup::quads_of_pairs;
 use crate::weights::{order, proof};
@@ -24,35 +23,34 @@ pub(crate) struct PanelKernels {
 }
 
 impl PanelKernels {
-    /// How many windows there must be room for, if orders are searched for as long as `effort`
-    /// says.
-    pub(crate) fn windows(kernel: Kernel, layout: &PanelLayout, effort: PackEffort) -> Option<usize> {
-        match effort.tests().and(kernel.ordered()) {
+    /// How many windows there must be room for, if orders come from `source`.
+    pub(crate) fn windows(kernel: Kernel, layout: &PanelLayout, source: Option<Source<'_>>) -> Option<usize> {
+        match source.and(kernel.ordered()) {
             None => Some(0),
             Some(_) => layout.panels().checked_mul(layout.windows()),
         }
     }
 
     /// Finds the fastest kernel for each panel, and packs the panel for it. Panels come in pairs of
-    /// k, with room for the windows that `effort` asks for.
+    /// k, with room for the windows of the orders that come from `source`.
     pub(crate) fn find(
         kernel: Kernel,
         layout: &PanelLayout,
         panels: &mut Panels,
         largest_byte: u8,
-        effort: PackEffort,
+        source: Option<Source<'_>>,
         threads: Threads<'_>,
     ) -> Result<Self, TryReserveError> {
         let mut found = Self::default();
-        let tests = effort.tests().and_then(|tests| kernel.ordered().map(|_| tests));
+        let source = source.filter(|_| kernel.ordered().is_some());
         // (A window's place is 32 bits.)
-        let tests = tests.filter(|_| u32::try_from(layout.padded_k()).is_ok());
-        if kernel.proven().next().is_none() && tests.is_none() {
+        let source = source.filter(|_| u32::try_from(layout.padded_k()).is_ok());
+        if kernel.proven().next().is_none() && source.is_none() {
             return Ok(found);
         }
         found.kernels.try_reserve_exact(layout.panels())?;
         found.kernels.resize(layout.panels(), kernel);
-        if tests.is_some() {
+        if source.is_some() {
             found.orders.try_reserve_exact(layout.panels())?;
             found.orders.resize(layout.panels(), PanelOrder::default());
         }
@@ -60,7 +58,7 @@ impl PanelKernels {
         let all = Proofs {
             layout,
             kernel,
-            search: tests.map(|tests| Search { largest: largest_byte, tests }),
+            source,
             largest_byte,
             first: 0,
             panels,
@@ -68,7 +66,7 @@ impl PanelKernels {
             kernels: &mut found.kernels,
             orders: &mut found.orders,
         };
-        let parts = threads.parts(layout.n.saturating_mul(layout.k).saturating_mul(PRODUCTS_OF_A_SEARCH));
+        let parts = threads.parts(order::products(layout.n, layout.k));
         threads.enter(|| all.run(parts))?;
         if found.kernels.iter().all(|of_panel| *of_panel == kernel) {
             found.kernels = Vec::new();
@@ -111,22 +109,20 @@ impl PanelKernels {
     }
 }
 
-/// To search for the orders of a weight takes as long as so many products (20 ns, at 160 Gop/s).
-const PRODUCTS_OF_A_SEARCH: usize = 1600;
-
 /// Consecutive panels, each to be packed for the fastest kernel that is proven for it.
 struct Proofs<'t> {
     layout: &'t PanelLayout,
     kernel: Kernel,
     largest_byte: u8,
-    search: Option<Search>,
+    /// Where orders come from, if there are any.
+    source: Option<Source<'t>>,
     /// The index of the first panel.
     first: usize,
     panels: &'t mut [i8],
-    /// Places for the windows of each panel, if there is a search.
+    /// Places for the windows of each panel, if there are orders.
     windows: &'t mut [Window],
     kernels: &'t mut [Kernel],
-    /// An order for each panel, if there is a search.
+    /// An order for each panel, if there are any.
     orders: &'t mut [PanelOrder],
 }
 
@@ -145,11 +141,11 @@ impl Proofs<'_> {
     fn halves(self) -> (Self, Self) {
         let (layout, middle) = (self.layout, self.kernels.len() / 2);
         let bytes = layout.panel(self.first + middle).start - layout.panel(self.first).start;
-        let windows = if self.search.is_some() { middle * layout.windows() } else { 0 };
+        let windows = if self.source.is_some() { middle * layout.windows() } else { 0 };
         let (panels, windows) = (self.panels.split_at_mut(bytes), self.windows.split_at_mut(windows));
         let (kernels, orders) = (
             self.kernels.split_at_mut(middle),
-            self.orders.split_at_mut(if self.search.is_some() { middle } else { 0 }),
+            self.orders.split_at_mut(if self.source.is_some() { middle } else { 0 }),
         );
         let first =
             Self { panels: panels.0, windows: windows.0, kernels: kernels.0, orders: orders.0, ..self };
@@ -170,8 +166,8 @@ impl Task for Proofs<'_> {
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let Self { layout, kernel, largest_byte, search, first, panels, windows, kernels, orders } = self;
-        let mut scratch = Scratch::new(if search.is_some() { layout.padded_k() } else { 0 })?;
+        let Self { layout, kernel, largest_byte, source, first, panels, windows, kernels, orders } = self;
+        let mut scratch = Scratch::new(if source.is_some() { layout.padded_k() } else { 0 })?;
         let mut rest = panels;
         for (i, to) in kernels.iter_mut().enumerate() {
             let (p, columns) = (first + i, layout.columns(first + i));
@@ -182,11 +178,12 @@ impl Task for Proofs<'_> {
             if let Some(proven) = proven {
                 quads_of_pairs(panel, columns);
                 *to = proven;
-            } else if let (Some(search), Some(ordered)) = (search, kernel.ordered()) {
+            } else if let (Some(source), Some(ordered)) = (source, kernel.ordered()) {
                 let windows = &mut windows[i * layout.windows()..][..layout.windows()];
                 // Kernels that prove nothing else put all panels in an order.
                 let most = if kernel.desc().proven.is_empty() { f32::INFINITY } else { order::MOST_TIME };
-                if let Some(order) = in_order(panel, columns, search, most, windows, &mut scratch) {
+                let (place, source) = ((p, columns), (source, largest_byte));
+                if let Some(order) = in_order(panel, place, source, most, windows, &mut scratch) {
                     (*to, orders[i]) = (ordered, order);
                 }
             }

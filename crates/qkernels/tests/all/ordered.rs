@@ -7,8 +7,8 @@
 use proptest::prelude::*;
 use qcore::CodeRange;
 use qkernels::{
-    Activations, Int32, Kernel, MatRef, PackEffort, PackedWeights, ScaledWeights, Threads, WeightScales,
-    Weights, WindowCounts, Workspace, kernels,
+    Activations, Int32, KOrders, KOrdersError, Kernel, MatRef, PackEffort, PackError, PackedWeights,
+    ScaledWeights, Threads, WeightScales, Weights, WindowCounts, Workspace, kernels,
 };
 
 use crate::oracle::{CANARY, Noise, Right, TestCode, product, sums};
@@ -109,6 +109,22 @@ fn activations<A: TestCode>(noise: &mut Noise, w: &[i8], (m, k): (usize, usize),
     a
 }
 
+/// Orders of k that suit no weights, with flips here and there.
+fn any_orders(noise: &mut Noise, n: usize, k: usize) -> KOrders {
+    let mut bytes = Vec::new();
+    for _ in 0..n.div_ceil(16) * k.div_ceil(16) {
+        let mut ks: [u8; 16] = core::array::from_fn(|k| k as u8);
+        for _ in 0..noise.below(20) {
+            ks.swap(noise.below(16), noise.below(16));
+        }
+        bytes.extend(ks.as_chunks::<2>().0.iter().map(|[first, second]| first | second << 4));
+        let (one, any) = (1 << noise.below(16), noise.below(1 << 16) as u16);
+        let flips: u16 = noise.choose(&[0, one, any]);
+        bytes.extend(flips.to_le_bytes());
+    }
+    KOrders::from_bytes(n, k, bytes).unwrap()
+}
+
 /// What packing makes of weights, and their products with all rows.
 fn check<A: TestCode>(noise: &mut Noise, kind: Kind, (m, n, k): (usize, usize, usize), codes: CodeRange) {
     let w = &weights(noise, kind, n, k);
@@ -121,8 +137,8 @@ fn check<A: TestCode>(noise: &mut Noise, kind: Kind, (m, n, k): (usize, usize, u
     let expected = sums::<A, i8>(a, zero_point, Right::from(view));
     let case = format!("{kind:?}, {m} x {n} x {k}, {codes:?}, {effort:?}");
     for kernel in with_orders() {
-        let weights = Weights::from(view).for_activations(codes).with_effort(effort);
-        let packed = PackedWeights::from_nk(weights, kernel).unwrap();
+        let weights_nk = Weights::from(view).for_activations(codes).with_effort(effort);
+        let packed = PackedWeights::from_nk(weights_nk, kernel).unwrap();
         assert_eq!(packed.unpack(), *w, "{kernel}, {case}");
         let x = Activations::within(a, zero_point, codes).unwrap();
         let y = product(x, m, &packed, &Int32::new(), CANARY, &mut Workspace::new());
@@ -134,6 +150,12 @@ fn check<A: TestCode>(noise: &mut Noise, kind: Kind, (m, n, k): (usize, usize, u
         let other = PackedWeights::from_kn(weights, kernel).unwrap();
         assert!(other.column_kernels().eq(packed.column_kernels()), "{kernel}, {case}");
         assert_eq!(other.window_counts(0..n), packed.window_counts(0..n), "{kernel}, {case}");
+        for orders in [KOrders::find(weights_nk, kernel).unwrap(), any_orders(noise, n, k)] {
+            let given = PackedWeights::from_nk(weights_nk.with_orders(&orders), kernel).unwrap();
+            assert_eq!(given.unpack(), *w, "{kernel}, {case}");
+            let y = product(x, m, &given, &Int32::new(), CANARY, &mut Workspace::new());
+            assert!(y == expected, "{kernel}, {case}, {orders:?}");
+        }
         let scales = vec![1.0; n];
         let scaled = ScaledWeights::new(packed, WeightScales::per_channel(&scales)).unwrap();
         assert_eq!(scaled.unpack(), *w, "{kernel}, {case}");
@@ -204,6 +226,83 @@ fn nearly_all_windows_of_trained_weights_have_an_order() {
     }
 }
 
+#[test]
+fn orders_found_once_are_those_that_packing_finds() {
+    for (n, k) in [(96, 768), (45, 333), (3, 5)] {
+        let w = trained(n, k);
+        let w = Weights::from(MatRef::new(&w, n, k).unwrap());
+        let portable = Kernel::available().find(|kernel| kernel.desc().family == "portable").unwrap();
+        for effort in [PackEffort::Usual, PackEffort::Thorough] {
+            let w = w.with_effort(effort);
+            let found = KOrders::find(w, portable).unwrap();
+            assert_eq!(found.as_bytes().len(), n.div_ceil(16) * k.div_ceil(16) * 10);
+            let read = KOrders::from_bytes(n, k, found.as_bytes()).unwrap();
+            for kernel in Kernel::available() {
+                assert!(KOrders::find(w, kernel).unwrap() == found, "{kernel}");
+                let searched = PackedWeights::from_nk(w, kernel).unwrap();
+                // The effort does not matter to orders that are there.
+                let fast = w.with_effort(PackEffort::Fast).with_orders(&read);
+                let given = PackedWeights::from_nk(fast, kernel).unwrap();
+                assert!(given.column_kernels().eq(searched.column_kernels()), "{kernel}");
+                assert_eq!(given.window_counts(0..n), searched.window_counts(0..n), "{kernel}");
+                assert_eq!(given.unpack(), searched.unpack(), "{kernel}");
+            }
+        }
+        let none = KOrders::find(w.with_effort(PackEffort::Fast), portable).unwrap();
+        assert!(
+            none.as_bytes()
+                .chunks(10)
+                .all(|window| window == [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe, 0, 0])
+        );
+    }
+}
+
+#[test]
+fn u8_weights_have_the_orders_of_their_signed_form() {
+    let (n, k) = (40, 100);
+    let signed = trained(n, k);
+    let unsigned: Vec<u8> = signed.iter().map(|&w| w.cast_unsigned() ^ 0x80).collect();
+    let kernel = Kernel::select().unwrap();
+    let found = KOrders::find(MatRef::new(&signed, n, k).unwrap(), kernel).unwrap();
+    assert_eq!(KOrders::find(MatRef::new(&unsigned, n, k).unwrap(), kernel).unwrap(), found);
+}
+
+#[test]
+fn orders_that_are_none_are_refused() {
+    let (n, k) = (17, 33);
+    let len = 2 * 3 * 10;
+    let good = KOrders::find(MatRef::new(&trained(n, k), n, k).unwrap(), Kernel::select().unwrap()).unwrap();
+    assert_eq!((good.n(), good.k()), (n, k));
+    for got in [0, 1, len - 1, len + 1, len + 10] {
+        let error = KOrders::from_bytes(n, k, vec![0; got]).unwrap_err();
+        assert_eq!(error, KOrdersError::Length { n, k, expected: len as u128, got });
+        let text = format!("orders of k of n = 17 by k = 33 weights have 60 bytes, got {got}");
+        assert_eq!(error.to_string(), text);
+    }
+    let error = KOrders::from_bytes(usize::MAX, usize::MAX, []).unwrap_err();
+    assert!(
+        matches!(error, KOrdersError::Length { got: 0, expected, .. } if expected > u128::from(u64::MAX))
+    );
+    for (n, k) in [(0, 0), (0, usize::MAX), (usize::MAX, 0)] {
+        assert!(KOrders::from_bytes(n, k, []).unwrap().as_bytes().is_empty());
+    }
+    let mut bytes = good.as_bytes().to_vec();
+    bytes[40..50].copy_from_slice(&[0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xcf, 0, 0]);
+    let error = KOrders::from_bytes(n, k, bytes).unwrap_err();
+    assert_eq!(error, KOrdersError::Twice { channel: 16, window: 1, k: 12 });
+    assert_eq!(error.to_string(), "the order of window 1 of channels 16.. has k = 12 of the window twice");
+    // Those of another matrix, on every kernel.
+    let w = trained(k, n);
+    let w = Weights::from(MatRef::new(&w, k, n).unwrap()).with_orders(&good);
+    for kernel in Kernel::available() {
+        let error = PackedWeights::from_nk(w, kernel).unwrap_err();
+        assert_eq!(error, PackError::Orders { n: k, k: n, orders_n: n, orders_k: k }, "{kernel}");
+        assert_eq!(error.to_string(), "orders of k are of n = 17 by k = 33 weights, not of n = 33 by k = 17");
+        // Stored (k, n), it is the same matrix.
+        assert_eq!(PackedWeights::from_kn(w, kernel).unwrap().n(), n);
+    }
+}
+
 #[cfg(feature = "rayon")]
 #[test]
 fn threads_find_what_one_finds() {
@@ -221,6 +320,8 @@ fn threads_find_what_one_finds() {
                 assert_eq!(counts(&packed), counts(&one), "{kernel}, {columns:?}");
             }
             assert_eq!(packed.unpack(), one.unpack(), "{kernel}");
+            let orders = KOrders::find(w.with_threads(Threads::Pool(&pool)), kernel).unwrap();
+            assert!(orders == KOrders::find(w, kernel).unwrap(), "{kernel}");
         }
     }
 }

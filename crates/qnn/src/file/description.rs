@@ -27,8 +27,10 @@ const VERSION_WITH_MINIMUMS: u32 = 5;
 /// The version of a file that has weights whose k is in another order than the inputs, or dynamic
 /// layers whose input has a scale for each group.
 const VERSION_WITH_ORDERS: u32 = 6;
+/// The version of a file that has orders of k, in which weights are packed.
+const VERSION_WITH_K_ORDERS: u32 = 7;
 /// The latest version.
-const LATEST: u32 = VERSION_WITH_ORDERS;
+const LATEST: u32 = VERSION_WITH_K_ORDERS;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -85,6 +87,10 @@ pub(crate) struct LayerDescription {
     /// Whether the columns of a dynamic or weight-only layer are in another order than its inputs.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) input_order: bool,
+    /// Whether a static or dynamic layer, whose weights have 8 bits and nothing but channels, has
+    /// the orders of k in which they are packed.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) k_orders: bool,
 }
 
 /// How the input of a static layer becomes codes, beside its scale and zero point.
@@ -199,7 +205,9 @@ fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
     };
     let has_input_groups =
         |layer: &LayerDescription| layer.dynamic.as_ref().is_some_and(DynamicDescription::has_groups);
-    if layers.iter().any(|layer| layer.input_order || has_input_groups(layer)) {
+    if layers.iter().any(|layer| layer.k_orders) {
+        VERSION_WITH_K_ORDERS
+    } else if layers.iter().any(|layer| layer.input_order || has_input_groups(layer)) {
         VERSION_WITH_ORDERS
     } else if layers.iter().any(|layer| layer.minimums || layer.part.is_some()) {
         VERSION_WITH_MINIMUMS
@@ -227,6 +235,7 @@ impl LayerDescription {
             minimums: false,
             part: None,
             input_order: false,
+            k_orders: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use qcore::{ActivationError, ParamError};
-use qkernels::SelectError;
+use qkernels::{KOrdersError, PackError, SelectError};
 use safetensors::SafeTensorError;
 
 use super::tensors::TensorFileError;
@@ -133,6 +133,14 @@ pub enum LoadError {
         /// Why.
         error: LayerError,
     },
+    /// A tensor has no orders of k.
+    #[error("layer {layer:?}: {error}")]
+    KOrders {
+        /// The layer.
+        layer: String,
+        /// Why.
+        error: KOrdersError,
+    },
     /// The layers do not fit each other, or there are none.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -161,6 +169,14 @@ pub enum SaveError {
         layer: String,
         /// Why.
         error: ActivationError,
+    },
+    /// There is no memory for a layer's orders of k.
+    #[error("layer {layer:?}: {error}")]
+    KOrders {
+        /// The layer.
+        layer: String,
+        /// Why.
+        error: PackError,
     },
     /// Two tensors have the same name: two that are no part of a layer, or one of them and one of a
     /// layer's.

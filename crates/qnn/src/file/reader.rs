@@ -17,6 +17,10 @@
 //!   `X.input_order` U32 (k) then has the input of each column.
 //! - `weight_only`: as `dynamic`.
 //!
+//! Static and dynamic layers whose weights have 8 bits and nothing but channels may have
+//! `X.weight_k_orders` U8 (n / 16, k / 16, both rounded up, 10), which are
+//! [`KOrders`](qkernels::KOrders): packing then need not search for them.
+//!
 //! Tensors that are no part of a layer are F32; the description names them.
 //!
 //! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the
@@ -25,7 +29,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use qcore::ActivationFunction;
-use qkernels::{Kernel, MatRef};
+use qkernels::{KOrders, Kernel, MatRef};
 use safetensors::Dtype;
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
@@ -158,10 +162,22 @@ impl<'d> LayerFile<'d> {
     fn read(&mut self, described: LayerDescription, kernel: Kernel) -> Result<Linear, LoadError> {
         let activation = described.function()?;
         let LayerDescription {
-            name, form, input, dynamic, group, nibbles, minimums, part, input_order, ..
+            name,
+            form,
+            input,
+            dynamic,
+            group,
+            nibbles,
+            minimums,
+            part,
+            input_order,
+            k_orders,
+            ..
         } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
         let scaled = matches!(form, Form::Dynamic | Form::WeightOnly);
+        let grouped = group.is_some() || nibbles.is_some() || minimums || input_order;
+        let plain = form == Form::Static || (form == Form::Dynamic && !grouped);
         let fields = [
             ("input", input.is_some(), form == Form::Static),
             ("dynamic", dynamic.is_some(), form == Form::Dynamic),
@@ -170,6 +186,7 @@ impl<'d> LayerFile<'d> {
             ("minimums", minimums, scaled && minimums),
             ("part", part.is_some(), scaled && group.is_some() && part.is_some()),
             ("input_order", input_order, scaled && input_order),
+            ("k_orders", k_orders, plain && k_orders),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -213,6 +230,7 @@ impl<'d> LayerFile<'d> {
                 }
             },
         };
+        let orders = if k_orders { Some(self.read_k_orders(&name, n, k)?) } else { None };
         let rest = self.read_rest(&name, n, input, dynamic, groups)?;
         let codes = nibbles.and_then(|k| weight.to_nibbles(k));
         if nibbles.is_some() && codes.is_none() {
@@ -233,11 +251,20 @@ impl<'d> LayerFile<'d> {
                         usual => Some(vec![usual; shape.iter().product()]),
                     },
                 },
+                orders,
                 activation,
             };
             stored.layer(rest, kernel)
         };
         build().map_err(|error| LoadError::Layer { layer: name, error })
+    }
+
+    /// The orders of k of weights (n, k).
+    fn read_k_orders(&mut self, name: &str, n: usize, k: usize) -> Result<KOrders, LoadError> {
+        let tensor =
+            self.file.take_shaped(&format!("{name}.{K_ORDERS}"), Dtype::U8, &k_orders_shape(n, k))?;
+        KOrders::from_bytes(n, k, tensor.data.into_owned())
+            .map_err(|error| LoadError::KOrders { layer: name.to_owned(), error })
     }
 
     /// The integers of parts of `len` weights.
@@ -289,6 +316,14 @@ impl<'d> LayerFile<'d> {
         let bias = bias.map(|bias| bias.to_f32());
         Ok(FloatLinear::from_parts(name, n, k, weight.to_f32(), bias)?.with_activation(activation).into())
     }
+}
+
+/// The tensor of a layer's orders of k.
+pub(crate) const K_ORDERS: &str = "weight_k_orders";
+
+/// The shape of the orders of weights (n, k): panels, windows, and the bytes of one.
+pub(crate) fn k_orders_shape(n: usize, k: usize) -> [usize; 3] {
+    [n.div_ceil(16), k.div_ceil(16), 10]
 }
 
 /// JSON allows white space that the checksum would not see. Headers of this format have no other

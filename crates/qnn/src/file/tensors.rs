@@ -157,6 +157,10 @@ impl Tensor<'static> {
         Tensor { dtype: Dtype::I8, shape, data: data.into() }
     }
 
+    pub(crate) fn of_u8(shape: Vec<usize>, values: &[u8]) -> Self {
+        Tensor { dtype: Dtype::U8, shape, data: values.to_vec().into() }
+    }
+
     /// Codes (n, k) of 4 bits, two to a byte.
     pub(crate) fn of_nibbles(n: usize, k: usize, codes: &[i8]) -> Self {
         let pair = |pair: &[i8]| pair.iter().rev().fold(0, |byte, code| byte << 4 | code.cast_unsigned());

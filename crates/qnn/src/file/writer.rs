@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::Path;
 
 use qcore::ActivationFunction;
-use qkernels::{PackedWeights, ScaledWeights};
+use qkernels::{KOrders, MatRef, PackEffort, PackedWeights, ScaledWeights, Threads, Weights};
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, SaveError};
+use super::reader::{K_ORDERS, k_orders_shape};
 use super::tensors::Tensor;
 use crate::config::form::Form;
 use crate::layer::dynamic::DynamicLinear;
@@ -43,19 +44,7 @@ use crate::tree::layers::Layers;
 /// [`SaveError`] if names are not unique or too long, a tensor has the name of another one or of a
 /// layer's, or an f32 layer has an unusable activation function.
 pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveError> {
-    let mut writer = Writer::default();
-    let mut failed = None;
-    model.visit(&mut |layer| {
-        let added = match layer {
-            Linear::Float(layer) => writer.add_float(layer),
-            Linear::Static(layer) => writer.add_static(layer),
-            Linear::Dynamic(layer) => writer.add_dynamic(layer),
-            Linear::WeightOnly(layer) => writer.add_weight_only(layer),
-        };
-        failed = failed.take().or(added.err());
-    });
-    model.visit_tensors(&mut |tensor| failed = failed.take().or(writer.add_other(tensor).err()));
-    failed.map_or_else(|| writer.finish(), Err)
+    SaveOptions::new().to_bytes(model)
 }
 
 /// Writes a model to `path`, as [`layers_to_bytes`] makes the bytes. They are written to a
@@ -64,7 +53,74 @@ pub fn layers_to_bytes<M: Layers + ?Sized>(model: &M) -> Result<Vec<u8>, SaveErr
 /// # Errors
 /// As [`layers_to_bytes`], or if the file cannot be written.
 pub fn save_layers<M: Layers + ?Sized>(model: &M, path: impl AsRef<Path>) -> Result<(), SaveError> {
-    write_file(path.as_ref(), &layers_to_bytes(model)?)
+    SaveOptions::new().save(model, path)
+}
+
+/// What a file has besides the model.
+///
+/// ```
+/// use qkernels::PackEffort;
+/// # let float = qnn::FloatMlp::new(vec![qnn::FloatLinear::new("fc1", 1, 2, vec![0.5, -1.0], vec![0.1])?])?;
+/// # let x = qkernels::MatRef::new(&[0.2, 0.9], 1, 2)?;
+/// # let model = float.calibrate([x])?.quantize(&qnn::QuantConfig::default())?;
+/// let options = qnn::SaveOptions::new().with_k_orders(PackEffort::Thorough);
+/// let bytes = options.to_bytes(model.as_mlp())?; // of any tree of layers
+/// let restored = qnn::QuantMlp::from_bytes(&bytes, None)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SaveOptions<'p> {
+    k_orders: Option<PackEffort>,
+    threads: Threads<'p>,
+}
+
+impl<'p> SaveOptions<'p> {
+    /// Nothing: what [`save_layers`] writes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Searches for the orders of k in which the weights of static and dynamic layers, those of 8
+    /// bits per channel, are multiplied fastest on CPUs with no more than AVX2, and writes them into
+    /// the file ([`qkernels::KOrders`], 4 % of the weights' bytes). Loading the model there need not
+    /// search then. The orders, and so the bytes, are the same on whatever CPU they are searched
+    /// for.
+    pub fn with_k_orders(self, effort: PackEffort) -> Self {
+        Self { k_orders: Some(effort), ..self }
+    }
+
+    /// Searches on these threads.
+    pub fn with_threads(self, threads: Threads<'p>) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Writes a model as a file's bytes, as [`layers_to_bytes`] does.
+    ///
+    /// # Errors
+    /// As [`layers_to_bytes`], or if there is no memory for orders of k.
+    pub fn to_bytes<M: Layers + ?Sized>(self, model: &M) -> Result<Vec<u8>, SaveError> {
+        let mut writer = Writer { options: self, ..Writer::default() };
+        let mut failed = None;
+        model.visit(&mut |layer| {
+            let added = match layer {
+                Linear::Float(layer) => writer.add_float(layer),
+                Linear::Static(layer) => writer.add_static(layer),
+                Linear::Dynamic(layer) => writer.add_dynamic(layer),
+                Linear::WeightOnly(layer) => writer.add_weight_only(layer),
+            };
+            failed = failed.take().or(added.err());
+        });
+        model.visit_tensors(&mut |tensor| failed = failed.take().or(writer.add_other(tensor).err()));
+        failed.map_or_else(|| writer.finish(), Err)
+    }
+
+    /// Writes a model to `path`, as [`save_layers`] does.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Self::to_bytes), or if the file cannot be written.
+    pub fn save<M: Layers + ?Sized>(self, model: &M, path: impl AsRef<Path>) -> Result<(), SaveError> {
+        write_file(path.as_ref(), &self.to_bytes(model)?)
+    }
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
@@ -86,14 +142,15 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 
 /// The tensors and the description of a file that is being written.
 #[derive(Default)]
-struct Writer {
+struct Writer<'p> {
+    options: SaveOptions<'p>,
     tensors: BTreeMap<String, Tensor<'static>>,
     layers: Vec<LayerDescription>,
     /// The names of the tensors that are no part of a layer.
     others: Vec<String>,
 }
 
-impl Writer {
+impl Writer<'_> {
     fn describe(&mut self, name: &str, form: Form, activation: ActivationFunction) -> &mut LayerDescription {
         self.layers.push(LayerDescription::new(name, form, activation));
         let last = self.layers.len() - 1;
@@ -137,7 +194,7 @@ impl Writer {
         let (name, n, input) = (layer.name(), layer.n(), layer.input());
         self.describe(name, Form::Static, layer.activation()).input =
             Some(InputDescription::of(name, input)?);
-        self.add_weights(name, layer.weights(), layer.weight_scales());
+        self.add_weights(name, layer.weights(), layer.weight_scales())?;
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_i32(vec![n], bias));
         }
@@ -151,7 +208,7 @@ impl Writer {
         let dynamic = DynamicDescription::of(name, layer.activations())?;
         self.describe(name, Form::Dynamic, layer.activation()).dynamic = Some(dynamic);
         match layer.weights() {
-            DynamicWeights::PerChannel { codes, scales } => self.add_weights(name, codes, scales),
+            DynamicWeights::PerChannel { codes, scales } => self.add_weights(name, codes, scales)?,
             // Without a group, weights of 8 bits are read as those of the other kind, whose
             // scales are all positive.
             DynamicWeights::Scaled(weights) => self.add_scaled(name, weights, weights.bits() == 8),
@@ -215,15 +272,34 @@ impl Writer {
         }
     }
 
-    fn add_weights(&mut self, name: &str, weights: &PackedWeights, scales: &[f32]) {
+    fn add_weights(&mut self, name: &str, weights: &PackedWeights, scales: &[f32]) -> Result<(), SaveError> {
         let (n, k) = (weights.n(), weights.k());
-        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], weights.unpack()));
+        let codes = weights.unpack();
+        self.add_k_orders(name, &codes, weights)?;
+        self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], codes));
         self.add_tensor(name, "weight_scale", Tensor::of_f32(vec![n], scales));
         if !weights.zero_points().is_empty() {
             // The weights are i8, so their zero points are too.
             let zero_points = weights.zero_points().iter().map(|&z| z as i8).collect();
             self.add_tensor(name, "weight_zero_point", Tensor::of_i8(vec![n], zero_points));
         }
+        Ok(())
+    }
+
+    /// Adds the orders of k of `codes`, if they are asked for.
+    fn add_k_orders(&mut self, name: &str, codes: &[i8], weights: &PackedWeights) -> Result<(), SaveError> {
+        let Some(effort) = self.options.k_orders else { return Ok(()) };
+        // The codes are there, so they are of this shape.
+        let Ok(codes) = MatRef::new(codes, weights.n(), weights.k()) else { return Ok(()) };
+        let (n, k) = (codes.rows(), codes.cols());
+        let codes = Weights::from(codes).with_effort(effort).with_threads(self.options.threads);
+        let orders = KOrders::find(codes, weights.kernel())
+            .map_err(|error| SaveError::KOrders { layer: name.to_owned(), error })?;
+        self.add_tensor(name, K_ORDERS, Tensor::of_u8(k_orders_shape(n, k).to_vec(), orders.as_bytes()));
+        if let Some(description) = self.layers.last_mut() {
+            description.k_orders = true;
+        }
+        Ok(())
     }
 
     fn finish(self) -> Result<Vec<u8>, SaveError> {

@@ -1,7 +1,7 @@
 //! Layers as files have them: codes and scales, and what only one form has.
 
 use qcore::{ActivationFunction, QParams};
-use qkernels::{Dynamic, Kernel, ScaledWeights, WeightScales};
+use qkernels::{Dynamic, KOrders, Kernel, ScaledWeights, WeightScales};
 
 use super::dynamic::{DynamicLinear, DynamicParts};
 use super::layer_error::LayerError;
@@ -18,6 +18,9 @@ pub(crate) struct StoredLayer<'w> {
     pub(crate) weight_scales: Vec<f32>,
     /// The zero point of each channel or group; `None` if all are 0.
     pub(crate) weight_zero_points: Option<Vec<i8>>,
+    /// The orders of k of the weights, if they are known. Only weights of 8 bits with nothing but
+    /// channels have them.
+    pub(crate) orders: Option<KOrders>,
     pub(crate) activation: ActivationFunction,
 }
 
@@ -95,7 +98,7 @@ impl StoredGroups {
 impl StoredLayer<'_> {
     /// The layer, packed for `kernel`.
     pub(crate) fn layer(self, form: StoredForm, kernel: Kernel) -> Result<Linear, LayerError> {
-        let Self { name, weight, weight_scales, weight_zero_points, activation } = self;
+        let Self { name, weight, weight_scales, weight_zero_points, orders, activation } = self;
         Ok(match form {
             StoredForm::Static { bias, input } => {
                 let parts = StaticParts {
@@ -107,7 +110,7 @@ impl StoredLayer<'_> {
                     input,
                     activation,
                 };
-                StaticLinear::new(parts, kernel)?.into()
+                StaticLinear::with_orders(parts, orders.as_ref(), kernel)?.into()
             }
             StoredForm::Dynamic { bias, activations, groups }
                 if !groups.is_plain() || matches!(weight, StoredCodes::Nibbles(_)) =>
@@ -126,7 +129,7 @@ impl StoredLayer<'_> {
                     activations,
                     activation,
                 };
-                DynamicLinear::new(parts, kernel)?.into()
+                DynamicLinear::with_orders(parts, orders.as_ref(), kernel)?.into()
             }
             StoredForm::WeightOnly { bias, groups } => {
                 let weights = groups.pack(weight, &weight_scales, weight_zero_points.as_deref(), kernel)?;

@@ -21,6 +21,7 @@ mod fixture;
 mod gguf;
 mod input_groups;
 mod integer_models;
+mod k_orders;
 mod layer_files;
 mod layers;
 mod linear_scalar;

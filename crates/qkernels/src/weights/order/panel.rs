@@ -2,20 +2,53 @@
 
 use std::collections::TryReserveError;
 
+use super::k_orders::KOrders;
 use super::{WindowOrder, fits, search, time};
 use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS, PanelOrder, WINDOW, Window, WindowKind};
 
 /// The weights of a window: for each k or place, those of all columns. Columns that a panel lacks
 /// are zeros.
-type WindowWeights = [[i8; ORDERED_COLUMNS]; WINDOW];
+pub(super) type WindowWeights = [[i8; ORDERED_COLUMNS]; WINDOW];
 
-/// What is searched for.
+/// Where the orders of windows come from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Search {
-    /// The largest activation.
-    pub(crate) largest: u8,
-    /// How long the search for one window may take, see [`search`].
-    pub(crate) tests: usize,
+pub(crate) enum Source<'t> {
+    /// From a search of so many tests for each, see [`search`].
+    Search(usize),
+    /// From those who found them before.
+    Given(&'t KOrders),
+}
+
+impl Source<'_> {
+    /// The order of window `w` of panel `p`, whose weights are `[k][column]`.
+    #[inline(always)]
+    fn order(self, p: usize, w: usize, weights: &WindowWeights, largest: u8) -> WindowOrder {
+        match self {
+            Source::Search(tests) => search(weights, largest, tests),
+            Source::Given(orders) => {
+                let order = orders.window(p, w).and_then(|(ks, flips)| given(ks, flips, weights, largest));
+                order.unwrap_or(WindowOrder::unchanged(WindowKind::Words))
+            }
+        }
+    }
+}
+
+/// The fastest kind of window that an order suits, if any.
+#[inline(always)]
+fn given(ks: [u8; WINDOW], flips: u16, weights: &WindowWeights, largest: u8) -> Option<WindowOrder> {
+    let mut places = WindowWeights::default();
+    let mut exact = flips == 0 || largest == u8::MAX;
+    for (to, k) in places.iter_mut().zip(ks) {
+        let weights = &weights[usize::from(k) % WINDOW];
+        *to = *weights;
+        if flips >> k & 1 == 1 {
+            exact &= !weights.contains(&i8::MIN);
+            *to = to.map(i8::wrapping_neg);
+        }
+    }
+    let fast = WindowKind::ALL.into_iter().filter(|kind| exact && *kind != WindowKind::Words);
+    let mut fast = fast.map(|kind| WindowOrder { kind, ks, flips });
+    fast.find(|order| fits(&places, order.kind, largest))
 }
 
 /// Memory that all panels use in turn.
@@ -35,13 +68,14 @@ impl Scratch {
     }
 }
 
-/// Puts each window of a panel in the fastest order that is found for it, if they then take less
-/// than `most_time` on average. Writes the windows to `windows`, as many as the panel has.
+/// Puts each window of panel `p` in the fastest order that `source` has for it, if they then take
+/// less than `most_time` on average. Activations are at most `largest`. Writes the windows to
+/// `windows`, as many as the panel has.
 #[inline(always)]
 pub(crate) fn in_order(
     panel: &mut [i8],
-    columns: usize,
-    Search { largest, tests }: Search,
+    (p, columns): (usize, usize),
+    (source, largest): (Source<'_>, u8),
     most_time: f32,
     windows: &mut [Window],
     Scratch { found, pairs }: &mut Scratch,
@@ -49,8 +83,8 @@ pub(crate) fn in_order(
     let len = WINDOW * columns;
     found.clear();
     found.extend((0..windows.len()).map(|_| WindowOrder::unchanged(WindowKind::Words)));
-    for (found, pairs) in found.iter_mut().zip(panel.chunks_exact(len)) {
-        *found = search(&of_pairs(pairs, columns), largest, tests);
+    for (w, (found, pairs)) in found.iter_mut().zip(panel.chunks_exact(len)).enumerate() {
+        *found = source.order(p, w, &of_pairs(pairs, columns), largest);
     }
     let time: f32 = found.iter().map(|window| time(window.kind)).sum();
     if time >= most_time * windows.len() as f32 {
@@ -185,9 +219,9 @@ mod tests {
     fn ordered(panel: &mut [i8], columns: usize, largest: u8) -> Option<(PanelOrder, Vec<Window>)> {
         let count = panel.len() / (WINDOW * columns);
         let mut windows = vec![Window::new([0; WINDOW], 0); count];
-        let search = Search { largest, tests: super::super::TESTS };
+        let source = (Source::Search(super::super::TESTS), largest);
         let scratch = &mut Scratch::new(count * WINDOW).unwrap();
-        let order = in_order(panel, columns, search, f32::INFINITY, &mut windows, scratch)?;
+        let order = in_order(panel, (0, columns), source, f32::INFINITY, &mut windows, scratch)?;
         Some((order, windows))
     }
 
@@ -221,9 +255,9 @@ mod tests {
         let pairs = panel(16, 3, |at| (at * 7 % 41) as i8 - 20);
         let mut panel = pairs.clone();
         let mut windows = [Window::new([0; WINDOW], 0); 3];
-        let search = Search { largest: 255, tests: super::super::TESTS };
+        let source = (Source::Search(super::super::TESTS), 255);
         let scratch = &mut Scratch::new(3 * WINDOW).unwrap();
-        assert!(in_order(&mut panel, 16, search, 0.0, &mut windows, scratch).is_none());
+        assert!(in_order(&mut panel, (0, 16), source, 0.0, &mut windows, scratch).is_none());
         assert!(panel == pairs);
     }
 }

@@ -5,8 +5,8 @@ pub(crate) mod weights;
 
 use qcore::{ActivationFunction, CodeRange, Float, Kind, QParams};
 use qkernels::{
-    DequantizeTo, Dynamic, DynamicError, Kernel, MatMut, MatRef, QuantizedRows, ScaledWeights, Scales,
-    StoredFloat, Threads, gemm_dynamic, gemm_rows, gemm_scaled, gemm_scaled_rows,
+    DequantizeTo, Dynamic, DynamicError, KOrders, Kernel, MatMut, MatRef, QuantizedRows, ScaledWeights,
+    Scales, StoredFloat, Threads, gemm_dynamic, gemm_rows, gemm_scaled, gemm_scaled_rows,
 };
 
 use self::weights::DynamicWeights;
@@ -79,6 +79,15 @@ impl DynamicLinear {
     /// [`LayerError`] if lengths disagree, a scale or bias is unusable, activations have a scale
     /// for each group, or the sums of a channel could leave int32.
     pub fn new(parts: DynamicParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
+        Self::with_orders(parts, None, kernel)
+    }
+
+    /// [`new`](Self::new), with the orders of k of the weights, if they are known.
+    pub(crate) fn with_orders(
+        parts: DynamicParts<'_>,
+        orders: Option<&KOrders>,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
         let DynamicParts { name, weight, weight_scales, weight_zero_points, bias, activations, activation } =
             parts;
         let (n, k) = (weight.rows(), weight.cols());
@@ -100,7 +109,7 @@ impl DynamicLinear {
             return Err(DynamicError::Groups { group_len }.into());
         }
         let largest_input = largest_input(&activations)?;
-        let codes = pack(weight, weight_zero_points.as_deref(), activations.codes(), kernel)?;
+        let codes = pack(weight, weight_zero_points.as_deref(), activations.codes(), orders, kernel)?;
         codes.check_accumulators(largest_input, None)?;
         let head = Head { name, n, k, activation };
         let weights = DynamicWeights::PerChannel { codes, scales: weight_scales };

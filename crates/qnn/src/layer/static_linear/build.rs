@@ -1,7 +1,7 @@
 //! What a `StaticLinear` is made of, and how it is checked.
 
 use qcore::{ActivationFunction, CodeRange, QParams, output_multiplier};
-use qkernels::{Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
+use qkernels::{KOrders, Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::activation_codes::ActivationCodes;
 use crate::layer::head::{Head, head_methods};
@@ -82,6 +82,15 @@ impl StaticLinear {
     /// [`LayerError`] if lengths disagree, a scale is unusable, or the sums of a channel could
     /// leave int32.
     pub fn new(parts: StaticParts<'_>, kernel: Kernel) -> Result<Self, LayerError> {
+        Self::with_orders(parts, None, kernel)
+    }
+
+    /// [`new`](Self::new), with the orders of k of the weights, if they are known.
+    pub(crate) fn with_orders(
+        parts: StaticParts<'_>,
+        orders: Option<&KOrders>,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
         let StaticParts { name, weight, weight_scales, weight_zero_points, bias, input, activation } = parts;
         let (n, k) = (weight.rows(), weight.cols());
         if n == 0 || k == 0 {
@@ -93,7 +102,7 @@ impl StaticLinear {
         let input_codes = codes_of("input", &input)?;
         let factor = |(channel, &scale): (usize, &f32)| sum_scale(channel, input.scale(), scale);
         let factors = weight_scales.iter().enumerate().map(factor).collect::<Result<_, _>>()?;
-        let weights = pack(weight, weight_zero_points.as_deref(), input.codes(), kernel)?;
+        let weights = pack(weight, weight_zero_points.as_deref(), input.codes(), orders, kernel)?;
         let largest_input = input.codes().largest_distance(input.zero_point());
         weights.check_accumulators(largest_input, bias.as_deref())?;
         let (output, multipliers) = (None, Vec::new());
@@ -191,16 +200,19 @@ impl StaticLinear {
     }
 }
 
-/// Packs codes (n, k) and their zero points for activations whose codes are in `activations`.
+/// Packs codes (n, k) and their zero points for activations whose codes are in `activations`, with
+/// their orders of k if they are known.
 pub(crate) fn pack(
     weight: MatRef<'_, i8>,
     zero_points: Option<&[i8]>,
     activations: CodeRange,
+    orders: Option<&KOrders>,
     kernel: Kernel,
 ) -> Result<PackedWeights, PackError> {
     let zero_points = zero_points.map(|codes| codes.iter().map(|&code| code.into()).collect::<Vec<_>>());
     let zero_points = zero_points.as_deref().map_or(ZeroPoints::PerTensor(0), ZeroPoints::PerChannel);
-    PackedWeights::from_nk(Weights::new(weight, zero_points).for_activations(activations), kernel)
+    let weights = Weights::new(weight, zero_points).for_activations(activations);
+    PackedWeights::from_nk(orders.into_iter().fold(weights, Weights::with_orders), kernel)
 }
 
 fn check_len(tensor: &'static str, n: usize, len: usize) -> Result<(), LayerError> {
