@@ -11,7 +11,7 @@ use bytemuck::must_cast_mut;
 use super::super::avx2_madd::{self, broadcast};
 use super::super::simd::{
     add_two_groups, load_i8x16_as_i16, load_i8x32, load_u8x16, maddubs_madd_add, prefetch, prefetch_vector,
-    store_u8x16, store_u8x32,
+    shuffle_four_rows, store_u8x16, store_u8x32,
 };
 use super::super::tile::{self, Blocks, Lines};
 use super::super::{store, vec256};
@@ -136,11 +136,11 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
             };
         }
         windows!(quads, x, b, {
-            add_quads::<M, V>(&mut partial[0], x, b, 0);
-            add_quads::<M, V>(&mut partial[0], x, b, 2);
+            add_quads::<M, V, 0>(&mut partial[0], x, b);
+            add_quads::<M, V, 2>(&mut partial[0], x, b);
         });
         windows!(mixed, x, b, {
-            add_quads::<M, V>(&mut partial[0], x, b, 0);
+            add_quads::<M, V, 0>(&mut partial[0], x, b);
             add_pairs::<M, V>(&mut partial[0], x, b, 2);
             add_pairs::<M, V>(&mut partial[0], x, b, 3);
         });
@@ -175,7 +175,7 @@ fn request_results<T, const M: usize, const V: usize>(out: &mut MatMut<'_, T>, r
 #[target_feature(enable = "avx2")]
 fn row<const V: usize>(strip: &mut Strip<'_, '_>) {
     const M: usize = 1;
-    let sign = sign_of(strip.a.signed);
+    let sign = load_i8x32(sign_of(strip.a.signed));
     while let Some(mut tile) = strip.next_tile_of(1) {
         let Some((order, windows)) = tile.orders.of(0, tile.groups) else {
             unreachable!("a panel without its order")
@@ -222,10 +222,8 @@ fn row<const V: usize>(strip: &mut Strip<'_, '_>) {
 }
 
 /// What makes codes u8: 128 if they are i8.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sign_of(signed: bool) -> __m256i {
-    _mm256_set1_epi8(if signed { i8::MIN } else { 0 })
+fn sign_of(signed: bool) -> &'static [i8; 4 * LANES] {
+    if signed { &[i8::MIN; 4 * LANES] } else { &[0; 4 * LANES] }
 }
 
 /// The codes of a row's window, twice: as u8, in their order.
@@ -314,15 +312,16 @@ fn prefetch_weights<const M: usize, const V: usize>(b: &Weights<V>) {
 fn put_in_order<const M: usize>(
     to: &mut Ordered<M>,
     rows: &Blocks<'_, M, WINDOW>,
-    sign: __m256i,
+    sign: &[i8; 4 * LANES],
     window: &Window,
     bytes: bool,
 ) {
     if bytes {
         return put_bytes_in_order(to, rows, sign, window);
     }
+    let sign = _mm256_castsi256_si128(load_i8x32(sign));
     for (to, codes) in to.iter_mut().zip(rows.at(window.first())) {
-        store_u8x32(to, _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), _mm256_castsi256_si128(sign))));
+        store_u8x32(to, _mm256_cvtepu8_epi16(_mm_xor_si128(load_u8x16(codes), sign)));
     }
 }
 
@@ -332,14 +331,17 @@ fn put_in_order<const M: usize>(
 fn put_bytes_in_order<const M: usize>(
     to: &mut Ordered<M>,
     rows: &Blocks<'_, M, WINDOW>,
-    sign: __m256i,
+    sign: &[i8; 4 * LANES],
     window: &Window,
 ) {
-    let control = _mm256_broadcastsi128_si256(load_u8x16(&window.control));
-    let flips = _mm256_cmpgt_epi8(_mm256_setzero_si256(), _mm256_slli_epi16::<1>(control));
-    let flips = _mm256_xor_si256(flips, sign);
     let rows = rows.at(window.first());
     let to: &mut [[u8; WINDOW]] = to.as_flattened_mut().as_chunks_mut().0;
+    if let (4, Some(to), Some(rows)) = (M, to.first_chunk_mut(), rows.first_chunk()) {
+        return shuffle_four_rows(to, *rows, &window.control, sign);
+    }
+    let control = _mm256_broadcastsi128_si256(load_u8x16(&window.control));
+    let flips = _mm256_cmpgt_epi8(_mm256_setzero_si256(), _mm256_slli_epi16::<1>(control));
+    let flips = _mm256_xor_si256(flips, load_i8x32(sign));
     let (pairs, rest) = to[..M].as_chunks_mut::<2>();
     for (i, to) in pairs.iter_mut().enumerate() {
         let codes = _mm256_castsi128_si256(load_u8x16(rows[2 * i]));
@@ -368,31 +370,27 @@ fn pair_of_words(x: &[u8; 2 * WINDOW], pair: usize) -> [u8; 4] {
     x.as_chunks().0[pair]
 }
 
-/// Adds the products of groups `g` and `g + 1`, which words of 16 bits hold.
+/// Adds the products of groups `G` and `G + 1`, which words of 16 bits hold.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_quads<const M: usize, const V: usize>(
+fn add_quads<const M: usize, const V: usize, const G: usize>(
     acc: &mut [[__m256i; V]; M],
     x: &Ordered<M>,
     b: &Weights<V>,
-    g: usize,
 ) {
-    if let ([first0, first1], [second0, second1]) = (&b[g][..], &b[g + 1][..]) {
-        let weights = [load_i8x32(first0), load_i8x32(first1), load_i8x32(second0)];
-        let ones = _mm256_set1_epi16(1);
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let Some(x) = groups_of_row(x, i)[g..].first_chunk() else { return };
-            let Some(acc) = acc.first_chunk_mut() else { return };
-            *acc = add_two_groups(*acc, x, second1, weights, ones);
-        }
-        return;
+    let ones = _mm256_set1_epi16(1);
+    let two: Option<&mut [[__m256i; 2]; 4]> = acc.as_flattened_mut().as_chunks_mut().0.first_chunk_mut();
+    let weights: Option<&[[[i8; 4 * LANES]; 2]; 2]> = b[G..].as_flattened().as_chunks().0.first_chunk();
+    let rows: Option<&[[u8; WINDOW]; 4]> = x.as_flattened().as_chunks().0.first_chunk();
+    if let (2, Some(acc), Some(weights), Some(rows)) = (V, two, weights, rows) {
+        return add_two_groups::<G>(acc, rows, weights, ones);
     }
     for v in 0..V {
-        let (first, second) = (load_i8x32(&b[g][v]), load_i8x32(&b[g + 1][v]));
+        let (first, second) = (load_i8x32(&b[G][v]), load_i8x32(&b[G + 1][v]));
         for (i, acc) in acc.iter_mut().enumerate() {
-            let words = _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g]), first);
+            let words = _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[G]), first);
             let words =
-                _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[g + 1]), second));
+                _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[G + 1]), second));
             acc[v] = widen_add(acc[v], words);
         }
     }
