@@ -265,7 +265,7 @@ impl<'a, W: Weight> Weights<'a, W> {
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackEffort, PackedWeights, Weights};
-    /// let w: Vec<i8> = (0..16 * 64).map(|at| [3i8, 100, -7, 120][at % 4]).collect();
+    /// let w: Vec<i8> = (0..16 * 64).map(|at| [3i8, -7, 100, 120][at % 4]).collect();
     /// let w = Weights::from(MatRef::new(&w, 16, 64)?);
     /// let kernel = Kernel::select()?;
     /// let usual = PackedWeights::from_nk(w, kernel)?;

@@ -165,7 +165,7 @@ impl PackedWeights {
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
     /// let small = PackedWeights::from_nk(MatRef::new(&[7i8; 64], 4, 16)?, Kernel::select()?)?;
-    /// let large = PackedWeights::from_nk(MatRef::new(&[127i8; 64], 4, 16)?, Kernel::select()?)?;
+    /// let large = PackedWeights::from_nk(MatRef::new(&[-128i8; 64], 4, 16)?, Kernel::select()?)?;
     /// let proofs = small.kernel().name() == "avx2_6x16";
     /// assert_eq!((small.proven_columns(), large.proven_columns()), (if proofs { 4 } else { 0 }, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
