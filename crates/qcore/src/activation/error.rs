@@ -17,7 +17,7 @@ use crate::tensor::QuantizeError;
 #[non_exhaustive]
 pub enum ActivationError {
     /// A bound of the clamp is NaN, or `min` is greater than `max`.
-    #[error("clamp bounds {min} and {max} are not in order")]
+    #[error("clamp bounds {min:?} and {max:?} are not in order")]
     Clamp {
         /// The lower bound.
         min: f32,

@@ -178,7 +178,7 @@ impl ActivationFunction {
     ///
     /// assert!(ActivationFunction::Clamp { min: 0.0, max: f32::INFINITY }.check().is_ok());
     /// let error = ActivationFunction::Clamp { min: 1.0, max: 0.5 }.check().unwrap_err();
-    /// assert_eq!(error.to_string(), "clamp bounds 1 and 0.5 are not in order");
+    /// assert_eq!(error.to_string(), "clamp bounds 1.0 and 0.5 are not in order");
     /// ```
     pub fn check(self) -> Result<ActivationFunction, ActivationError> {
         match self {

@@ -187,6 +187,23 @@ impl CodeRange {
         self.min <= other.min && other.max <= self.max
     }
 
+    /// The codes that are in both ranges: 0 at least.
+    ///
+    /// ```
+    /// use qcore::CodeRange;
+    ///
+    /// let both = CodeRange::U8.intersection(CodeRange::signed(7)?);
+    /// assert_eq!((both.min(), both.max()), (0, 63));
+    /// # Ok::<(), qcore::CodeRangeError>(())
+    /// ```
+    #[must_use]
+    pub const fn intersection(self, other: CodeRange) -> CodeRange {
+        CodeRange {
+            min: if self.min > other.min { self.min } else { other.min },
+            max: if self.max < other.max { self.max } else { other.max },
+        }
+    }
+
     /// The largest `|code - zero_point|`. Together with the sums of the weights it bounds an
     /// accumulator.
     ///

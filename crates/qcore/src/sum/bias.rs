@@ -105,13 +105,13 @@ fn each_channel(
 ///
 /// ```
 /// let error = qcore::quantize_bias(1.0, 1e-5, 1e-6).unwrap_err();
-/// assert_eq!(error.to_string(), "bias 1 at scale 1e-11 does not fit 32 bits");
+/// assert_eq!(error.to_string(), "bias 1.0 at scale 1e-11 does not fit 32 bits");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum BiasError {
     /// The bias is too large for the scale.
-    #[error("bias {bias} at scale {scale:e} does not fit 32 bits")]
+    #[error("bias {bias:?} at scale {scale:e} does not fit 32 bits")]
     DoesNotFit {
         /// The bias.
         bias: f32,
@@ -140,7 +140,7 @@ pub enum BiasError {
 ///
 /// ```
 /// let error = qcore::quantize_biases(&[0.0, 1.0], 1e-5, &[1.0, 1e-6]).unwrap_err();
-/// assert_eq!(error.to_string(), "channel 1: bias 1 at scale 1e-11 does not fit 32 bits");
+/// assert_eq!(error.to_string(), "channel 1: bias 1.0 at scale 1e-11 does not fit 32 bits");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 #[non_exhaustive]
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn errors_name_the_channel_and_the_numbers() {
         let error = quantize_biases(&[0.0, 3.0], 1e-6, &[1.0, 1e-6]).unwrap_err();
-        assert_eq!(error.to_string(), "channel 1: bias 3 at scale 1e-12 does not fit 32 bits");
+        assert_eq!(error.to_string(), "channel 1: bias 3.0 at scale 1e-12 does not fit 32 bits");
         assert_eq!(quantize_biases_clamped(&[0.0, 3.0], 1e-6, &[1.0, 1e-6]), Ok(vec![0, i32::MAX]));
         assert!(matches!(quantize_biases(&[0.0], 1.0, &[]), Err(BiasesError::Length { .. })));
         for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0, 1e-45] {

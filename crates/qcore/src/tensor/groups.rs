@@ -222,7 +222,10 @@ pub fn dequantize_per_group<C: Code>(
 #[non_exhaustive]
 pub enum GroupError {
     /// The group length is 0, or there are more elements than can be counted.
-    #[error("groups of {group_len} in {rows} rows of {row_len}: a group has a value, and all can be counted")]
+    #[error(
+        "groups of {group_len} in {rows} rows of {row_len}; a group has at least 1 value, and all rows at most {}",
+        usize::MAX
+    )]
     Shape {
         /// The number of rows.
         rows: usize,

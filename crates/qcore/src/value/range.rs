@@ -193,7 +193,7 @@ pub enum RangeError {
         value: f32,
     },
     /// The bounds are not finite or not in order.
-    #[error("the bounds must be finite and in order, got {min} and {max}")]
+    #[error("the bounds must be finite and in order, got {min:?} and {max:?}")]
     Bounds {
         /// The lower bound given.
         min: f32,

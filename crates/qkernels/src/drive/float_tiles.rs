@@ -16,7 +16,6 @@ use crate::kernel::token::Kernel;
 use crate::left::rows::staggered;
 use crate::matrix::view::MatRef;
 use crate::matrix::workspace::{PanelScratch, RowScratch, lines_of};
-use crate::output::stage::FloatStage;
 use crate::weights::entries::Entries;
 use crate::weights::scaled::ScaledWeights;
 
@@ -24,14 +23,13 @@ use crate::weights::scaled::ScaledWeights;
 pub(crate) struct FloatProduct<'p, A> {
     pub(crate) a: MatRef<'p, A>,
     pub(crate) w: &'p ScaledWeights,
-    pub(crate) stage: &'p FloatStage<'p>,
 }
 
 impl<A: Float> FloatProduct<'_, A> {
     /// The body for a block of so many rows, if panels are expanded to f32 for it.
     fn expanded_for(&self, rows: usize) -> Option<&'static FloatExpanded> {
         let affine = self.w.entries().has_zero_points_apart();
-        self.kernel().desc().float_body(self.w.kr())?.expanded_for(rows, affine)
+        self.w.kernel().desc().float_body(self.w.kr())?.expanded_for(rows, affine)
     }
 
     /// Panel `p` in f32, less its zero points, in the order of the body for many rows.
@@ -39,7 +37,7 @@ impl<A: Float> FloatProduct<'_, A> {
         let (kr, columns) = (self.w.kr(), self.w.columns(p).0);
         let depth = self.w.k().next_multiple_of(kr);
         let to = lines_of(to, depth * columns);
-        self.kernel().expand_floats(
+        self.w.kernel().expand_floats(
             kr,
             &mut Expansion {
                 b: codes,
@@ -65,12 +63,8 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     where
         Self: 'p;
 
-    fn kernel(&self) -> Kernel {
-        self.w.kernel()
-    }
-
-    fn stage(&self) -> &FloatStage<'_> {
-        self.stage
+    fn weights(&self) -> &ScaledWeights {
+        self.w
     }
 
     fn tile(&self) -> (usize, usize) {
@@ -78,7 +72,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
     }
 
     fn tile_rows(&self, rows: usize) -> usize {
-        let body = self.kernel().desc().float_body(self.w.kr());
+        let body = self.w.kernel().desc().float_body(self.w.kr());
         let few = body.map_or(PLAIN_ROWS, |body| body.rows);
         self.expanded_for(rows).map_or(few, |expanded| expanded.rows)
     }
@@ -89,10 +83,6 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
 
     fn even_tiles(&self) -> bool {
         true
-    }
-
-    fn columns(&self, p: usize) -> (usize, usize) {
-        self.w.columns(p)
     }
 
     fn extent(&self, part: &Part) -> Extent {
@@ -115,13 +105,13 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         let sums = &mut scratch.float_sums;
         sums.resize(if entries.has_minimums() { a.rows() * entries.parts } else { 0 }, 0.0);
         let order = self.w.input_order().unwrap_or_default();
-        let kernel = (self.kernel(), self.w.kr());
+        let kernel = (self.w.kernel(), self.w.kr());
         FloatRows::new((&a, order), kernel, &mut scratch.floats, (entries.part_len, sums))
     }
 
     fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
         let PanelScratch { codes, floats, scales, minimums, group_floats, zero_points, .. } = scratch;
-        let (all, nr, kernel) = (self.w.entries(), self.w.panel_columns(), self.kernel());
+        let (all, nr, kernel) = (self.w.entries(), self.w.panel_columns(), self.w.kernel());
         // Few rows read codes of 4 bits as they are; for more they are expanded once.
         let few = kernel.desc().float_body(self.w.kr()).and_then(|body| body.nibbles.as_ref());
         let (codes, lines) = match self.w.codes() {
@@ -171,7 +161,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             // Channels without depth have no groups of scales that a kernel could read.
             return y.fill(0.0);
         }
-        self.kernel().run_float(&mut FloatTile {
+        self.w.kernel().run_float(&mut FloatTile {
             a: &rows.values[tile.start * rows.stride..],
             a_stride: rows.stride,
             rows: tile.len(),
@@ -190,7 +180,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
             scratch,
         });
         if !panel.minimums.is_empty() {
-            self.kernel().vectorize(AddMinimums {
+            self.w.kernel().vectorize(AddMinimums {
                 columns: panel.columns,
                 nr: self.w.panel_columns(),
                 minimums: panel.minimums,

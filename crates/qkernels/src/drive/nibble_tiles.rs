@@ -10,10 +10,8 @@ use crate::drive::parts::Part;
 use crate::kernel::desc::ActivationForm;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NIBBLE_STEP, NibbleLine, NibbleTile, PLAIN_NIBBLE_ROWS};
 use crate::kernel::part_sums::PartSums;
-use crate::kernel::token::Kernel;
 use crate::left::rows::{Source, copy_row, staggered};
 use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
-use crate::output::stage::FloatStage;
 use crate::weights::entries::PanelEntries;
 use crate::weights::nibbles::PackedNibbles;
 use crate::weights::scaled::ScaledWeights;
@@ -26,7 +24,6 @@ pub(crate) struct NibbleProduct<'p, S> {
     pub(crate) w: &'p ScaledWeights,
     /// The codes of `w`.
     pub(crate) codes: &'p PackedNibbles,
-    pub(crate) stage: &'p FloatStage<'p>,
 }
 
 /// A block of rows of i8.
@@ -79,16 +76,12 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
     where
         Self: 'p;
 
-    fn kernel(&self) -> Kernel {
-        self.codes.kernel()
-    }
-
-    fn stage(&self) -> &FloatStage<'_> {
-        self.stage
+    fn weights(&self) -> &ScaledWeights {
+        self.w
     }
 
     fn tile(&self) -> (usize, usize) {
-        let body = self.kernel().desc().nibbles.as_ref();
+        let body = self.w.kernel().desc().nibbles.as_ref();
         let rows = if self.w.has_minimums_or_parts() {
             body.and_then(|body| body.parts.as_ref()).map(|parts| parts.rows)
         } else {
@@ -99,10 +92,6 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
 
     fn even_tiles(&self) -> bool {
         true
-    }
-
-    fn columns(&self, p: usize) -> (usize, usize) {
-        self.w.columns(p)
     }
 
     fn extent(&self, part: &Part) -> Extent {
@@ -128,7 +117,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         }
         sums.resize(rows.len() * entries.parts, 0);
         value_sums.resize(if entries.has_minimums() { sums.len() } else { 0 }, 0);
-        self.kernel().vectorize(CopyRows {
+        self.w.kernel().vectorize(CopyRows {
             source: self.a,
             rows: rows.clone(),
             row_bytes,
@@ -173,7 +162,7 @@ impl<S: Source> Tiles for NibbleProduct<'_, S> {
         for (origin, i) in origins.iter_mut().zip(tokens) {
             *origin = self.origin(i);
         }
-        self.kernel().run_nibbles(&mut NibbleTile {
+        self.w.kernel().run_nibbles(&mut NibbleTile {
             a: &block.bytes[tile.start * block.stride..],
             a_stride: block.stride,
             b: panel.lines,

@@ -11,10 +11,10 @@ use crate::cpu::caches::Caches;
 use crate::cpu::vectorize::Task;
 use crate::drive::blocking::{Blocking, Extent};
 use crate::drive::parts::{Divisible, Part};
-use crate::kernel::token::Kernel;
 use crate::matrix::view::MatMut;
 use crate::matrix::workspace::{Arena, PanelScratch, RowScratch, lines_of};
 use crate::output::stage::FloatStage;
+use crate::weights::scaled::ScaledWeights;
 
 /// A product that is computed tile by tile, each of a block of rows and a panel.
 pub(crate) trait Tiles: Sync {
@@ -28,11 +28,8 @@ pub(crate) trait Tiles: Sync {
     where
         Self: 'p;
 
-    /// The kernel that tiles run on.
-    fn kernel(&self) -> Kernel;
-
-    /// The stage that is applied to the sums.
-    fn stage(&self) -> &FloatStage<'_>;
+    /// The weights, whose panels and kernel are those of the product.
+    fn weights(&self) -> &ScaledWeights;
 
     /// Rows and columns of a whole tile.
     fn tile(&self) -> (usize, usize);
@@ -50,9 +47,6 @@ pub(crate) trait Tiles: Sync {
     /// Whether a block may be cut into tiles between any rows. (Else each tile but the last has all
     /// its rows: rows in bands are laid out for that.)
     fn even_tiles(&self) -> bool;
-
-    /// Columns of panel `p`, with its padding and without.
-    fn columns(&self, p: usize) -> (usize, usize);
 
     /// The size of a part, in the units that blocks are cut into.
     fn extent(&self, part: &Part) -> Extent;
@@ -76,19 +70,24 @@ pub(crate) trait Tiles: Sync {
 }
 
 /// A product as parts for threads.
-pub(crate) struct PanelWalk<T>(pub(crate) T);
+pub(crate) struct PanelWalk<'p, T> {
+    pub(crate) product: T,
+    /// What is applied to the sums.
+    pub(crate) stage: &'p FloatStage<'p>,
+}
 
-impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
+impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<'_, T> {
     fn tile(&self) -> (usize, usize) {
-        self.0.tile()
+        self.product.tile()
     }
 
     fn run(&self, part: &Part, out: &mut MatMut<'_, Y>, arena: &mut Arena) {
         if part.rows.is_empty() || part.panels.is_empty() {
             return;
         }
-        let product = &self.0;
-        let (kernel, stage, (mr, nr)) = (product.kernel(), product.stage(), product.tile());
+        let Self { product, stage } = self;
+        let (weights, (mr, nr)) = (product.weights(), product.tile());
+        let kernel = weights.kernel();
         let _set_up = kernel.set_up();
         let block = Blocking::new(Caches::of_this_cpu(), product.extent(part));
         let Arena { rows: row_scratch, panel: panel_scratch, float_sums, .. } = arena;
@@ -108,7 +107,7 @@ impl<T: Tiles, Y: Float> Divisible<MatMut<'_, Y>> for PanelWalk<T> {
                 let rows = product.rows(rows, row_scratch);
                 for p in panels.clone() {
                     let panel = product.panel(p, count, panel_scratch);
-                    let (columns, used) = product.columns(p);
+                    let (columns, used) = weights.columns(p);
                     let first_column = (p - part.panels.start) * nr;
                     let bias = stage.bias.map(|bias| &bias[p * nr..p * nr + used]);
                     for tile in 0..tiles {

@@ -10,12 +10,9 @@ use crate::kernel::desc::ActivationForm;
 use crate::kernel::part_sums::PartSums;
 use crate::kernel::scaled_tile::ScaledTile;
 use crate::kernel::strip::Rows;
-use crate::kernel::token::Kernel;
 use crate::left::rows::{self, Allowed, RowSums, Source};
 use crate::matrix::workspace::{MOST_ROWS, PanelScratch, RowScratch, Tokens};
-use crate::output::stage::FloatStage;
 use crate::weights::entries::PanelEntries;
-use crate::weights::packed::PackedWeights;
 use crate::weights::scaled::{ScaledPanel, ScaledWeights};
 
 /// A product with a scale for each group of k.
@@ -24,9 +21,6 @@ pub(crate) struct ScaledProduct<'p, S> {
     /// The scales and zero points of the rows, or those of all rows.
     pub(crate) tokens: &'p Tokens,
     pub(crate) w: &'p ScaledWeights,
-    /// The codes of `w`.
-    pub(crate) codes: &'p PackedWeights,
-    pub(crate) stage: &'p FloatStage<'p>,
 }
 
 /// A block of rows in the form in which they are read.
@@ -57,34 +51,26 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     where
         Self: 'p;
 
-    fn kernel(&self) -> Kernel {
-        self.codes.kernel()
-    }
-
-    fn stage(&self) -> &FloatStage<'_> {
-        self.stage
+    fn weights(&self) -> &ScaledWeights {
+        self.w
     }
 
     fn tile(&self) -> (usize, usize) {
-        let desc = self.kernel().desc();
+        let desc = self.w.kernel().desc();
         (desc.mr, desc.nr)
     }
 
     fn even_tiles(&self) -> bool {
-        self.kernel().desc().band == 1
-    }
-
-    fn columns(&self, p: usize) -> (usize, usize) {
-        self.w.columns(p)
+        self.w.kernel().desc().band == 1
     }
 
     fn extent(&self, part: &Part) -> Extent {
-        part.extent(self.kernel().desc(), self.w.k())
+        part.extent(self.w.kernel().desc(), self.w.k())
     }
 
     fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> Block<'r> {
         let allowed = Allowed { form: self.form(), signed: false, ragged: false };
-        let (a, _) = rows::load(self.a, rows.clone(), self.kernel(), allowed, &mut scratch.bytes);
+        let (a, _) = rows::load(self.a, rows.clone(), self.w.kernel(), allowed, &mut scratch.bytes);
         let RowScratch { sums, value_sums, pairs, .. } = scratch;
         self.sum_rows(&rows, a, sums, value_sums);
         let (entries, largest_value) = (self.w.entries(), self.a.largest_distance());
@@ -108,7 +94,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
     ) {
         let &Panel { panel: ScaledPanel { codes, columns, entries }, sums } = panel;
         let PanelEntries { scales, zero_points, minimums, part_scales, part_minimums } = entries;
-        let (desc, a) = (self.kernel().desc(), block.a.skip_rows(tile.start));
+        let (desc, a) = (self.w.kernel().desc(), block.a.skip_rows(tile.start));
         if self.w.k() == 0 {
             return y.fill(0.0);
         }
@@ -118,7 +104,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
             *to = self.origin(token + i);
         }
         let (factors, factor_stride) = self.tokens.factors_of(token..token + tile.len(), &mut same);
-        self.kernel().run_scaled(&mut ScaledTile {
+        self.w.kernel().run_scaled(&mut ScaledTile {
             a: a.bytes,
             a_stride: a.stride,
             b: codes,
@@ -148,7 +134,7 @@ impl<S: Source> Tiles for ScaledProduct<'_, S> {
 impl<S: Source> ScaledProduct<'_, S> {
     /// The form in which rows are read.
     fn form(&self) -> ActivationForm {
-        self.kernel().desc().scaled_form()
+        self.w.kernel().desc().scaled_form()
     }
 
     /// What this form adds to codes.
@@ -159,7 +145,7 @@ impl<S: Source> ScaledProduct<'_, S> {
     /// The groups of kr consecutive k that a part consists of, or a group without parts; the last
     /// one may be shorter.
     fn part_steps(&self) -> usize {
-        self.kernel().desc().groups(self.w.entries().part_len.min(self.w.k()))
+        self.w.kernel().desc().groups(self.w.entries().part_len.min(self.w.k()))
     }
 
     /// Sums rows in their form, part by part, if the weights have zero points or minimums, or are
@@ -168,13 +154,13 @@ impl<S: Source> ScaledProduct<'_, S> {
         sums.clear();
         value_sums.clear();
         let entries = self.w.entries();
-        let desc = self.kernel().desc();
+        let desc = self.w.kernel().desc();
         let weight_shift = desc.scaled.as_ref().map_or(0, |body| body.weight_shift);
         if !entries.has_zero_points_apart() && !entries.has_minimums() && weight_shift == 0 {
             return;
         }
         sums.resize(rows.len() * entries.parts, 0);
-        self.kernel().vectorize(RowSums {
+        self.w.kernel().vectorize(RowSums {
             rows: a,
             desc,
             form: self.form(),

@@ -142,7 +142,12 @@ impl KernelDesc {
     /// The k of packed weights is padded to a multiple of this, so a panel has whole groups of
     /// whichever kernel runs it.
     pub(crate) fn largest_kr(&self) -> usize {
-        self.proven.iter().chain(&self.ordered).map(|proven| proven.kr).fold(self.kr, usize::max)
+        self.panel_forms().map(|form| form.kr).fold(self.kr, usize::max)
+    }
+
+    /// The kernels that run some panels of weights that are packed for this one.
+    pub(crate) fn panel_forms(&self) -> impl Iterator<Item = &'static KernelDesc> {
+        self.proven.iter().copied().chain(self.ordered)
     }
 
     /// The most groups that a kernel which may run a panel sums in 16 bits. Blocks of k are

@@ -32,6 +32,15 @@ pub enum KernelError {
         /// The kernel that brings it along. Pack weights for that one.
         base: &'static str,
     },
+    /// The kernel sums in 16 bits, too, and reads the k of a panel in an order of the panel's own.
+    /// It runs only panels for which packing finds such an order.
+    #[error("kernel {name} is for panels with an order of k alone, which packing for {base} finds")]
+    OrderedPanelsOnly {
+        /// The kernel.
+        name: &'static str,
+        /// The kernel that brings it along. Pack weights for that one.
+        base: &'static str,
+    },
 }
 
 /// A kernel that this CPU can run. Holding one is the proof: it is only made after every feature

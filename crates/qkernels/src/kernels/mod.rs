@@ -85,9 +85,10 @@ mod tests {
     #[test]
     fn proven_kernels_stand_in_for_the_one_that_names_them() {
         for desc in all() {
-            assert_eq!(desc.narrow_groups, 0, "{} is for any weights", desc.name);
+            assert_eq!((desc.kind, desc.narrow_groups), (PanelKind::Any, 0), "{}", desc.name);
             for proven in desc.proven {
                 assert!(proven.proven.is_empty() && proven.narrow_groups > 0, "{}", proven.name);
+                assert_eq!(proven.kind, PanelKind::Proven, "{}", proven.name);
                 assert_eq!(proven.name, format!("{}_{}x{}", proven.family, proven.mr, proven.nr));
                 // Their panels have the same columns and their tiles the same slots, and one copy
                 // of the rows serves them all.

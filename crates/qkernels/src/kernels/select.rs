@@ -5,7 +5,7 @@ use core::fmt;
 use std::env;
 
 use crate::cpu::detect::{Feature, Features};
-use crate::kernel::desc::KernelDesc;
+use crate::kernel::desc::{KernelDesc, PanelKind};
 use crate::kernel::token::{Kernel, KernelError};
 use crate::kernels;
 
@@ -37,6 +37,9 @@ pub enum SelectError {
         /// The first feature that the CPU lacks.
         missing: Feature,
     },
+    /// The kernel runs some panels of weights that are packed for another one.
+    #[error("{ISA_VARIABLE}: {0}")]
+    SomePanelsOnly(KernelError),
 }
 
 /// Why a kernel was selected.
@@ -69,7 +72,8 @@ impl fmt::Display for Reason {
 /// ```
 ///
 /// # Errors
-/// [`SelectError`] if `forced` names no kernel, or only kernels that need more than `features`.
+/// [`SelectError`] if `forced` names no kernel, only kernels that need more than `features`, or a
+/// kernel for some panels.
 pub fn choose(
     features: Features,
     forced: Option<&str>,
@@ -85,9 +89,14 @@ pub fn choose(
             Some(missing) => first_missing = first_missing.or(Some(missing)),
         }
     }
-    Err(match first_missing {
-        Some(missing) => SelectError::Unsupported { name: name.to_owned(), missing },
-        None => SelectError::Unknown { name: name.to_owned(), known: families() },
+    if let Some(missing) = first_missing {
+        return Err(SelectError::Unsupported { name: name.to_owned(), missing });
+    }
+    let mut forms = kernels::all().flat_map(KernelDesc::panel_forms);
+    let error = forms.find(|form| [form.name, form.family].contains(&name)).map(check_any_weights);
+    Err(match error {
+        Some(Err(error)) => SelectError::SomePanelsOnly(error),
+        _ => SelectError::Unknown { name: name.to_owned(), known: families() },
     })
 }
 
@@ -144,8 +153,11 @@ impl Kernel {
     ///         Ok(kernel) => println!("{kernel}"),
     ///         Err(error) => println!("{error}"), // kernel avx_vnni_6x16 needs avxvnni, which this CPU lacks
     ///     }
-    ///     for proven in desc.proven.iter().chain(&desc.ordered) {
+    ///     for proven in desc.proven {
     ///         assert!(matches!(Kernel::new(proven), Err(KernelError::ProvenPanelsOnly { .. })));
+    ///     }
+    ///     if let Some(ordered) = desc.ordered {
+    ///         assert!(matches!(Kernel::new(ordered), Err(KernelError::OrderedPanelsOnly { .. })));
     ///     }
     /// }
     /// ```
@@ -180,12 +192,13 @@ impl Kernel {
 }
 
 fn check_any_weights(desc: &KernelDesc) -> Result<(), KernelError> {
-    if desc.narrow_groups == 0 {
-        return Ok(());
+    let base = kernels::all().find(|base| base.panel_forms().any(|form| form == desc));
+    let (name, base) = (desc.name, base.map_or("no kernel", |base| base.name));
+    match desc.kind {
+        PanelKind::Any => Ok(()),
+        PanelKind::Proven => Err(KernelError::ProvenPanelsOnly { name, base }),
+        PanelKind::Ordered => Err(KernelError::OrderedPanelsOnly { name, base }),
     }
-    let base =
-        kernels::all().find(|base| base.proven.iter().chain(&base.ordered).any(|&of_base| of_base == desc));
-    Err(KernelError::ProvenPanelsOnly { name: desc.name, base: base.map_or("no kernel", |base| base.name) })
 }
 
 fn selection() -> Result<(Kernel, Reason), SelectError> {

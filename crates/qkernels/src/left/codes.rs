@@ -97,7 +97,8 @@ impl<'a, A: Activation> Activations<'a, A> {
 
     /// As [`new`](Self::new), for activations whose codes all lie in `codes`. Products with weights
     /// that are packed [for such activations](crate::Weights::for_activations) require this. Every
-    /// code is checked.
+    /// code is checked. Codes that `A` lacks are no codes of these activations: u8 within -64..=63
+    /// are u8 within 0..=63.
     ///
     /// ```
     /// use qcore::CodeRange;
@@ -128,8 +129,7 @@ impl<'a, A: Activation> Activations<'a, A> {
                 return Err(OutsideError { row, col, code, min, max });
             }
         }
-        // If the range is wider than that of `A`, this keeps the codes that `A` has.
-        let codes = if A::RANGE.contains_range(codes) { codes } else { A::RANGE };
+        let codes = A::RANGE.intersection(codes);
         Ok(Self::known(view, zero_point, codes, codes.largest_distance(zero_point)))
     }
 

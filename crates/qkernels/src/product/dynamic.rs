@@ -1,8 +1,6 @@
 //! Dynamic quantization: the parameters of float activations are chosen from the values at hand,
 //! and their codes are made as the product reads them.
 
-use core::fmt;
-
 use qcore::{Float, Kind, QParams, Range, Scheme, SchemeError, ZeroScale};
 
 use crate::cpu::threads::Threads;
@@ -18,7 +16,7 @@ use crate::output::stage::sealed::Stage;
 use crate::output::stage::{DequantizeTo, StoredFloat};
 use crate::product::gemm::{Call, GemmError, check_shapes};
 use crate::weights::packed::PackedWeights;
-use crate::weights::scales::GROUP_STEP;
+use crate::weights::scales::{GROUP_STEP, Place};
 
 /// How activations are quantized when they arrive.
 ///
@@ -68,7 +66,7 @@ impl Default for Dynamic {
 #[non_exhaustive]
 pub enum DynamicError {
     /// The scheme has no parameters for the values of a row, or for all values.
-    #[error("no scale for {}: {error}", Place(*row, *group))]
+    #[error("no scale for {}: {error}", Place("row", *row, *group))]
     Scheme {
         /// The row (0 for parameters per tensor).
         row: usize,
@@ -79,8 +77,8 @@ pub enum DynamicError {
     },
     /// The scale of a row times the scale of a channel is more than f32 holds.
     #[error(
-        "the scale {row_scale} of {} times {channel_scale} of channel {channel} leaves the range of f32",
-        Place(*row, *group)
+        "the scale {row_scale:e} of {} times {channel_scale:e} of channel {channel} leaves the range of f32",
+        Place("row", *row, *group)
     )]
     ScaleRange {
         /// The row (0 for parameters per tensor).
@@ -98,8 +96,8 @@ pub enum DynamicError {
     /// make no number. They are refused where twice what all of them together can reach, those of
     /// minimums included, is more than f32 holds.
     #[error(
-        "the scale {row_scale} of {} times {scale} of a group, times a sum of up to {largest_sum}, leaves the range of f32",
-        Place(*row, *group)
+        "the scale {row_scale:e} of {} times {scale:e} of a group, times a sum of up to {largest_sum:e}, leaves the range of f32",
+        Place("row", *row, *group)
     )]
     GroupRange {
         /// The row (0 for parameters per tensor).
@@ -114,7 +112,7 @@ pub enum DynamicError {
         largest_sum: f64,
     },
     /// The values of a block need a scale that f16 does not hold ([`Dynamic::GgmlQ8_0`]).
-    #[error("{} needs the scale {scale}, but f16 holds no more than 65504", Place(*row, Some(*group)))]
+    #[error("{} needs the scale {scale:e}, but f16 holds no more than 65504", Place("row", *row, Some(*group)))]
     HalfScale {
         /// The row.
         row: usize,
@@ -124,7 +122,9 @@ pub enum DynamicError {
         scale: f32,
     },
     /// The length of groups is not a whole number of the steps in which kernels read k.
-    #[error("activations in groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}")]
+    #[error(
+        "activations in groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}, and not 0"
+    )]
     GroupLength {
         /// The length asked for.
         group_len: usize,
@@ -178,18 +178,6 @@ pub enum DynamicError {
     /// The product could not be computed.
     #[error(transparent)]
     Gemm(#[from] GemmError),
-}
-
-/// A row, or a group of it, in messages.
-struct Place(usize, Option<usize>);
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place(row, None) => write!(f, "row {row}"),
-            Place(row, Some(group)) => write!(f, "group {group} of row {row}"),
-        }
-    }
 }
 
 /// Computes a layer on floats through an integer product (W8A8, dynamic). `x` (m, k) is quantized

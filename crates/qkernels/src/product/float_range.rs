@@ -68,7 +68,7 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
     y.clear();
     y.resize(n, 0.0f32);
     if let Ok(out) = MatMut::new(&mut y, 1, n) {
-        let product = PanelWalk(FloatProduct { a, w, stage: &FloatStage::new() });
+        let product = PanelWalk { product: FloatProduct { a, w }, stage: &FloatStage::new() };
         parts::run_whole(&product, (1, n, w.k()), out, Threads::Serial, &mut workspace.arenas);
     }
     // The caller's stage is left out: its ReLU would make 0 of a sum that went the wrong way.

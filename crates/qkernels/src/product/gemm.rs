@@ -118,7 +118,8 @@ pub fn gemm<A: Left, S: OutputStage>(
 /// product over threads of their own, each with a workspace of its own. (Rows are spread by calling
 /// [`gemm`](fn@gemm) on some rows of `a` and of the output.)
 ///
-/// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]. `out` is
+/// `columns` are whole panels of `w`, best taken from [`PackedWeights::column_ranges`]. They may be
+/// none, from the start of a panel or from n on: nothing is written then. `out` is
 /// (m, `columns.len()`), for instance split off by [`MatMut::split_at_col`]. The stage is that of
 /// the whole product, with entries for all n channels; only a residual has the shape of `out`. The
 /// bits are those of the whole product.

@@ -125,12 +125,12 @@ pub(super) fn run<S: Source, Y: Float>(
     w.check_accumulators(a.largest_distance()).map_err(GemmError::from)?;
     let shape = (a.rows(), w.n(), w.k());
     match w.codes() {
-        Ok(codes) => {
-            let product = PanelWalk(ScaledProduct { a, tokens, w, codes, stage });
+        Ok(_) => {
+            let product = PanelWalk { product: ScaledProduct { a, tokens, w }, stage };
             parts::run_whole(&product, shape, out, threads, arenas);
         }
         Err(codes) => {
-            let product = PanelWalk(NibbleProduct { a, tokens, w, codes, stage });
+            let product = PanelWalk { product: NibbleProduct { a, tokens, w, codes }, stage };
             parts::run_whole(&product, shape, out, threads, arenas);
         }
     }

@@ -68,7 +68,7 @@ pub fn weight_only<A: Float, Y: Float>(
         return Ok(());
     }
     float_range::check(a, w, workspace)?;
-    let product = PanelWalk(FloatProduct { a, w, stage });
+    let product = PanelWalk { product: FloatProduct { a, w }, stage };
     parts::run_whole(&product, (m, n, w.k()), out, threads, &mut workspace.arenas);
     Ok(())
 }

@@ -121,8 +121,9 @@ impl Entries {
         let part_minimums = part_minimums.unwrap_or_default();
         let whole = part_count.max(1);
         let group_of_part = |at: usize| (at / whole, at % whole * part_len / group_len);
-        check_finite("scale", scales, groups, part_scales, group_of_part)?;
-        check_finite("minimum", minimums, groups, part_minimums, group_of_part)?;
+        let in_groups = (groups, per_channel);
+        check_finite("scale", scales, in_groups, part_scales, group_of_part)?;
+        check_finite("minimum", minimums, in_groups, part_minimums, group_of_part)?;
         let first = zero_points.first().copied().unwrap_or(0);
         let common_zero_point = zero_points.iter().all(|&of| of == first).then_some(first);
         // Codes of 4 bits lose it as they are expanded, or their sums do.
@@ -251,23 +252,27 @@ impl Entries {
     }
 }
 
-/// An error if one of `values`, or its product with a part's integer, is not finite.
+/// An error if one of `values`, or its product with a part's integer, is not finite. Channels have
+/// so many groups, or are `per_channel` one without a number.
 fn check_finite(
     operand: &'static str,
     values: &[f32],
-    groups: usize,
+    (groups, per_channel): (usize, bool),
     of_parts: &[i8],
     group_of_part: impl Fn(usize) -> (usize, usize),
 ) -> Result<(), ScaleError> {
+    let error = |operand, channel, group, value| {
+        Err(ScaleError::NotFinite { operand, channel, group: (!per_channel).then_some(group), value })
+    };
     if let Some((at, value)) = first_non_finite(values) {
-        return Err(ScaleError::NotFinite { operand, channel: at / groups, group: at % groups, value });
+        return error(operand, at / groups, at % groups, value);
     }
     for (at, &of_part) in of_parts.iter().enumerate() {
         let (channel, group) = group_of_part(at);
         let value = values[channel * groups + group] * f32::from(of_part);
         if !value.is_finite() {
             let operand = if operand == "scale" { "scale of a part" } else { "minimum of a part" };
-            return Err(ScaleError::NotFinite { operand, channel, group, value });
+            return error(operand, channel, group, value);
         }
     }
     Ok(())

@@ -38,9 +38,11 @@ impl ScaledWeights {
         }
         let mut seen = vec![false; k];
         for (position, &input) in order.iter().enumerate() {
-            match seen.get_mut(input as usize) {
-                Some(seen) if !*seen => *seen = true,
-                _ => return Err(ScaleError::Order { position, input, k }),
+            let Some(seen) = seen.get_mut(input as usize) else {
+                return Err(ScaleError::NoInput { position, input, k });
+            };
+            if core::mem::replace(seen, true) {
+                return Err(ScaleError::SameInput { position, input });
             }
         }
         let in_place = order.iter().enumerate().all(|(position, &input)| position == input as usize);

@@ -174,9 +174,11 @@ impl PackedWeights {
         self.proven_runs().map(|(columns, _)| columns.len()).sum()
     }
 
-    /// How the windows of those panels that have an order and begin in `columns` are summed. (A
-    /// panel has an order if [`column_kernels`](Self::column_kernels) gives it to the kernel's
-    /// [`ordered`](crate::KernelDesc::ordered) form.)
+    /// How the windows of those panels that have an order and any of `columns` are summed. (A panel
+    /// has an order if [`column_kernels`](Self::column_kernels) gives it to the kernel's
+    /// [`ordered`](crate::KernelDesc::ordered) form.) Columns from n on are in no panel. A panel that
+    /// is in two ranges counts in both; those of `column_kernels` and
+    /// [`column_ranges`](Self::column_ranges) are whole panels.
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
@@ -189,11 +191,12 @@ impl PackedWeights {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn window_counts(&self, columns: Range<usize>) -> WindowCounts {
-        let nr = self.kernel.desc().nr;
-        let panels = columns.start.div_ceil(nr)..columns.end.div_ceil(nr);
-        let orders = self.panel_kernels.panel_orders();
-        let orders = orders.get(panels.start..panels.end.min(orders.len())).unwrap_or_default();
-        orders.iter().map(WindowCounts::of).sum()
+        let (nr, end) = (self.kernel.desc().nr, columns.end.min(self.n()));
+        if columns.start >= end {
+            return WindowCounts::default();
+        }
+        let orders = self.panel_kernels.panel_orders().get(columns.start / nr..end.div_ceil(nr));
+        orders.unwrap_or_default().iter().map(WindowCounts::of).sum()
     }
 
     /// `sum_k (w[n][k] - zero_point[n])` of each output channel.

@@ -88,7 +88,7 @@ impl ScaledWeights {
             None => Ok(weights),
             Some(at) => Err(ScaleError::ZeroPoint {
                 channel: at / weights.groups(),
-                group: at % weights.groups(),
+                group: scales.group_len.map(|_| at % weights.groups()),
                 zero_point: zero_points[at],
             }),
         }

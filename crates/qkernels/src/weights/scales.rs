@@ -1,5 +1,7 @@
 //! The scales of weights and what else their formats have, as callers give them.
 
+use core::fmt;
+
 /// Why scales and zero points do not fit weights.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -20,38 +22,39 @@ pub enum ScaleError {
     #[error("zero points beside those that the weights were packed with")]
     ZeroPoints,
     /// The length of a group is not a whole number of the steps in which kernels read k.
-    #[error("groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}")]
+    #[error("groups of {group_len} along k; their length must be a multiple of {GROUP_STEP}, and not 0")]
     GroupLength {
         /// The length asked for.
         group_len: usize,
     },
     /// A zero point of 4-bit weights is no code of theirs.
     #[error(
-        "the zero point of group {group} of channel {channel} is {zero_point}; codes of 4 bits are 0 to 15"
+        "the zero point of {} is {zero_point}; codes of 4 bits are 0 to 15",
+        Place("channel", *channel, *group)
     )]
     ZeroPoint {
         /// The output channel.
         channel: usize,
-        /// Its group.
-        group: usize,
+        /// Its group, if scales are those of groups.
+        group: Option<usize>,
         /// The zero point.
         zero_point: i8,
     },
     /// A scale or a minimum is NaN or infinite, or becomes infinite times that of a part.
-    #[error("the {operand} of group {group} of channel {channel} is {value}; it must be finite")]
+    #[error("the {operand} of {} is {value}; it must be finite", Place("channel", *channel, *group))]
     NotFinite {
         /// `"scale"` or `"minimum"`, or that `"of a part"`.
         operand: &'static str,
         /// The output channel.
         channel: usize,
-        /// Its group.
-        group: usize,
+        /// Its group, if scales are those of groups.
+        group: Option<usize>,
         /// The scale or the minimum, times that of the part.
         value: f32,
     },
     /// Groups cannot be cut into parts this long.
     #[error(
-        "parts of {part_len} in groups of {group_len} along k; they must divide a group and be a multiple of {GROUP_STEP}"
+        "parts of {part_len} in groups of {group_len} along k; they must divide a group and be a multiple of {GROUP_STEP}, and not 0"
     )]
     PartLength {
         /// The length of a part asked for.
@@ -74,16 +77,16 @@ pub enum ScaleError {
         minimum: i8,
     },
     /// An order of inputs has too few or too many of them.
-    #[error("an order of {len} inputs for weights of k = {k}")]
+    #[error("expected an order of k = {k} inputs, got {len}")]
     OrderLength {
         /// Depth of the weights.
         k: usize,
         /// Inputs of the order.
         len: usize,
     },
-    /// An order of inputs has one that is not there, or has it twice.
-    #[error("input {input} at position {position} of the order is none of 0..{k}, or is there twice")]
-    Order {
+    /// An order of inputs has one that is not there.
+    #[error("input {input} at position {position} of the order is none of 0..{k}")]
+    NoInput {
         /// Where in the order it is.
         position: usize,
         /// The input.
@@ -91,6 +94,25 @@ pub enum ScaleError {
         /// Depth of the weights.
         k: usize,
     },
+    /// An order of inputs has one twice.
+    #[error("input {input} is in the order twice, the second time at position {position}")]
+    SameInput {
+        /// Where in the order it is the second time.
+        position: usize,
+        /// The input.
+        input: u32,
+    },
+}
+
+/// A row or a channel, and perhaps a group of it, in messages.
+pub(crate) struct Place(pub(crate) &'static str, pub(crate) usize, pub(crate) Option<usize>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place(of, index, group) = self;
+        group.map_or(Ok(()), |group| write!(f, "group {group} of "))?;
+        write!(f, "{of} {index}")
+    }
 }
 
 /// The length of a group must be a multiple of this. Then every step of any kernel lies in one

@@ -274,7 +274,7 @@ fn functions_and_scales_that_make_no_sense_are_refused() {
     }
     for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let error = Requantize::<u8>::real(scales, ActivationFunction::Gelu, scale).unwrap_err();
-        assert_eq!(error.to_string(), format!("output scale {scale} is not positive and finite"));
+        assert_eq!(error.to_string(), format!("output scale {scale:e} is not positive and finite"));
         let stage = Requantize::<u8>::new(scales).unwrap();
         assert!(stage.with_activation(ActivationFunction::Relu, scale).is_err());
     }

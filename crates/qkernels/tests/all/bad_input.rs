@@ -88,6 +88,32 @@ fn activations_of_other_codes_than_the_weights_are_packed_for() {
     assert_eq!(outside, OutsideError { row: 0, col: 1, code: -65, min: -64, max: 63 });
 }
 
+/// Of u8 within -64..=63 there are 0..=63 alone.
+#[test]
+fn activations_within_codes_that_their_type_lacks() {
+    let a = Activations::within(MatRef::new(&[63u8; 5], 1, 5).unwrap(), 0, CodeRange::signed(7).unwrap());
+    for (bits, refused) in [(5, Some(GemmError::ActivationCodes { expected: 31, got: 63 })), (6, None)] {
+        let codes = CodeRange::unsigned(bits).unwrap();
+        for kernel in Kernel::available() {
+            let w = Weights::from(MatRef::new(&[1i8; 10], 2, 5).unwrap()).for_activations(codes);
+            let (w, mut y) = (PackedWeights::from_nk(w, kernel).unwrap(), [CANARY; 2]);
+            let out = MatMut::new(&mut y, 1, 2).unwrap();
+            let result = gemm(a.unwrap(), &w, &Int32::new(), out, Threads::Serial, &mut Workspace::new());
+            assert_eq!(result.err(), refused);
+            assert_eq!(y, if refused.is_some() { [CANARY; 2] } else { [63 * 5; 2] });
+        }
+    }
+    // A bias may leave just the room that these codes need.
+    let bias = [i32::MAX - 63 * 5, 0];
+    for kernel in Kernel::available() {
+        let w = PackedWeights::from_nk(MatRef::new(&[1i8; 10], 2, 5).unwrap(), kernel).unwrap();
+        let (stage, mut y) = (Int32::new().with_bias(&bias), [CANARY; 2]);
+        let out = MatMut::new(&mut y, 1, 2).unwrap();
+        gemm(a.unwrap(), &w, &stage, out, Threads::Serial, &mut Workspace::new()).unwrap();
+        assert_eq!(y, [i32::MAX, 63 * 5]);
+    }
+}
+
 #[test]
 fn an_output_of_another_shape() {
     for (rows, cols) in [(2, 2), (4, 2), (3, 1), (3, 3), (2, 3), (0, 0)] {

@@ -194,13 +194,12 @@ fn orders_that_are_none_are_refused_with_numbers() {
     let w = ScaledWeights::new(w, WeightScales::per_channel(&[1.0, 2.0])).unwrap();
     let error = |order: &[u32]| w.clone().with_input_order(order).unwrap_err();
     assert_eq!(error(&[0, 1, 2]), ScaleError::OrderLength { k: 4, len: 3 });
-    assert_eq!(error(&[0, 1, 2, 3, 4]).to_string(), "an order of 5 inputs for weights of k = 4");
-    assert_eq!(error(&[3, 1, 4, 0]), ScaleError::Order { position: 2, input: 4, k: 4 });
-    assert_eq!(error(&[3, u32::MAX, 0, 1]), ScaleError::Order { position: 1, input: u32::MAX, k: 4 });
-    assert_eq!(
-        error(&[3, 1, 2, 1]).to_string(),
-        "input 1 at position 3 of the order is none of 0..4, or is there twice"
-    );
+    assert_eq!(error(&[0, 1, 2, 3, 4]).to_string(), "expected an order of k = 4 inputs, got 5");
+    assert_eq!(error(&[3, 1, 4, 0]).to_string(), "input 4 at position 2 of the order is none of 0..4");
+    assert_eq!(error(&[3, u32::MAX, 0, 1]), ScaleError::NoInput { position: 1, input: u32::MAX, k: 4 });
+    let twice = error(&[3, 1, 2, 1]);
+    assert_eq!(twice, ScaleError::SameInput { position: 3, input: 1 });
+    assert_eq!(twice.to_string(), "input 1 is in the order twice, the second time at position 3");
     // Without depth there is nothing to order.
     let none = pack(kernel, MatRef::new(&[0i8; 0], 3, 0).unwrap());
     let none = ScaledWeights::new(none, WeightScales::per_group(&[], 32)).unwrap();

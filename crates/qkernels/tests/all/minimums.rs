@@ -311,7 +311,7 @@ fn what_does_not_fit_is_refused_with_numbers() {
         large[3] = 3e38;
         let mut twice = ten;
         twice[9] = -2;
-        let is = |operand, value| ScaleError::NotFinite { operand, channel: 1, group: 1, value };
+        let is = |operand, value| ScaleError::NotFinite { operand, channel: 1, group: Some(1), value };
         let scales = WeightScales::per_group(&large, 64).with_parts(16, &twice);
         assert_eq!(refused(scales), is("scale of a part", f32::NEG_INFINITY));
         twice[9] = 2;

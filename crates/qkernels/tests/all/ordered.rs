@@ -7,8 +7,9 @@
 use proptest::prelude::*;
 use qcore::CodeRange;
 use qkernels::{
-    Activations, Int32, KOrders, KOrdersError, Kernel, MatRef, PackEffort, PackError, PackedWeights,
-    ScaledWeights, Threads, WeightScales, Weights, WindowCounts, Workspace, kernels,
+    Activations, Features, ISA_VARIABLE, Int32, KOrders, KOrdersError, Kernel, KernelError, MatRef,
+    PackEffort, PackError, PackedWeights, ScaledWeights, Threads, WeightScales, Weights, WindowCounts,
+    Workspace, choose, kernels,
 };
 
 use crate::oracle::{CANARY, Noise, Right, TestCode, product, sums};
@@ -214,8 +215,16 @@ fn nearly_all_windows_of_trained_weights_have_an_order() {
         // Each range of columns has its own part.
         let parts: WindowCounts = usual.column_ranges(4).map(|columns| usual.window_counts(columns)).sum();
         assert_eq!(parts, counts);
-        assert_eq!(usual.window_counts(n..n), WindowCounts::default());
         assert_eq!(usual.window_counts(0..usize::MAX), counts);
+        // A panel counts if any of its columns is asked for.
+        let panel = |p: usize| usual.window_counts(16 * p..16 * (p + 1));
+        assert_eq!(usual.window_counts(5..6), panel(0));
+        assert_eq!(usual.window_counts(15..17), panel(0) + panel(1));
+        assert_eq!(usual.window_counts(n - 1..usize::MAX), panel(n / 16 - 1));
+        #[expect(clippy::reversed_empty_ranges, reason = "ranges that a caller may compute")]
+        for none in [0..0, 5..5, n..n, n..usize::MAX, 17..5] {
+            assert_eq!(usual.window_counts(none), WindowCounts::default());
+        }
         // More effort finds no less, and none finds nothing.
         let thorough = PackedWeights::from_nk(w.with_effort(PackEffort::Thorough), kernel).unwrap();
         assert!(thorough.window_counts(0..n).quads >= counts.quads, "{kernel}");
@@ -345,6 +354,16 @@ fn codes_of_seven_bits_have_orders_without_flips() {
 #[test]
 fn the_ordered_kernel_is_no_kernel_for_any_weights() {
     for desc in kernels::all().filter_map(|desc| desc.ordered) {
-        assert!(Kernel::new(desc).is_err(), "{}", desc.name);
+        let (name, family) = (desc.name, desc.family);
+        let base = "avx2_6x16"; // the first of those that bring it along
+        let error = KernelError::OrderedPanelsOnly { name, base };
+        assert_eq!(Kernel::new(desc).unwrap_err(), error);
+        let message =
+            format!("kernel {name} is for panels with an order of k alone, which packing for {base} finds");
+        assert_eq!(error.to_string(), message);
+        for forced in [name, family] {
+            let error = choose(Features::of_this_cpu(), Some(forced)).unwrap_err();
+            assert_eq!(error.to_string(), format!("{ISA_VARIABLE}: {message}"));
+        }
     }
 }

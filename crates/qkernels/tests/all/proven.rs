@@ -7,8 +7,8 @@ use std::ops::Range;
 use qcore::{CodeRange, QParams};
 use qkernels::{
     Activations, Dequantize, Features, FloatActivations, FloatStage, Int32, Kernel, KernelDesc, KernelError,
-    MatMut, MatRef, PackEffort, PackError, PackedWeights, ScaledWeights, Scales, Threads, WeightScales,
-    Weights, Workspace, ZeroPoints, choose, gemm_columns, kernels, report, weight_only,
+    MatMut, MatRef, PackEffort, PackError, PackedWeights, ScaledWeights, Scales, SelectError, Threads,
+    WeightScales, Weights, Workspace, ZeroPoints, choose, gemm_columns, kernels, report, weight_only,
 };
 
 use crate::oracle::{CANARY, Conformance, Noise, Right, TestCode, pack, product, sums};
@@ -373,7 +373,8 @@ fn a_kernel_of_proven_panels_packs_nothing_itself() {
         assert!(!kernels::all().any(|desc| desc == proven));
         assert!(Kernel::available().all(|kernel| kernel.desc() != proven));
         assert!(report().is_ok_and(|report| report.rows.iter().all(|(desc, _)| *desc != proven)));
-        assert!(choose(Features::of_this_cpu(), Some(proven.name)).is_err());
+        let forced = choose(Features::of_this_cpu(), Some(proven.name)).unwrap_err();
+        assert_eq!(forced, SelectError::SomePanelsOnly(expected));
     }
     for kernel in Kernel::available() {
         // Weights of 7 are proven. The token of their panels is no token for other panels.

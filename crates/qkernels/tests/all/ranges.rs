@@ -45,7 +45,7 @@ fn scales_of_rows_and_channels_without_a_product() {
         );
         assert_eq!(
             error.to_string(),
-            format!("the scale {row_scale} of row 1 times 10000 of channel 1 leaves the range of f32")
+            format!("the scale {row_scale:e} of row 1 times 1e4 of channel 1 leaves the range of f32")
         );
         let error = run(per_token, Scales::PerTensor(-1e4)).unwrap_err();
         assert_eq!(

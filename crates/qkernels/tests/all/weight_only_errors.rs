@@ -2,8 +2,8 @@
 //! written.
 
 use qkernels::{
-    FloatStage, GROUP_STEP, GemmError, Kernel, MatMut, MatRef, ScaleError, ScaledWeights, StageError,
-    Threads, WeightScales, Workspace, weight_only,
+    FloatStage, GROUP_STEP, GemmError, Kernel, MatMut, MatRef, PackedNibbles, ScaleError, ScaledWeights,
+    StageError, Threads, WeightScales, Workspace, weight_only,
 };
 
 use crate::oracle::pack;
@@ -23,13 +23,28 @@ fn bad_operands_are_refused_with_numbers() {
         for group_len in [0, 1, 8, GROUP_STEP + 1, 39] {
             let error = scaled(WeightScales::per_group(&[1.0; 80], group_len)).unwrap_err();
             assert_eq!(error, ScaleError::GroupLength { group_len });
+            assert_eq!(
+                error.to_string(),
+                format!("groups of {group_len} along k; their length must be a multiple of 16, and not 0")
+            );
         }
         let error = scaled(WeightScales::per_group(&[1.0, 2.0, f32::INFINITY, 4.0], 32)).unwrap_err();
         assert_eq!(error.to_string(), "the scale of group 0 of channel 1 is inf; it must be finite");
-        assert!(matches!(
-            scaled(WeightScales::per_channel(&[f32::NAN, 1.0])),
-            Err(ScaleError::NotFinite { operand: "scale", .. })
-        ));
+        // A channel's own scale is none of a group.
+        let error = scaled(WeightScales::per_channel(&[1.0, f32::NAN])).unwrap_err();
+        assert_eq!(error.to_string(), "the scale of channel 1 is NaN; it must be finite");
+        let nibbles = PackedNibbles::from_nk(MatRef::new(&[1u8; 2 * 40], 2, 40).unwrap(), kernel).unwrap();
+        let nibbles = |scales| ScaledWeights::of_nibbles(nibbles.clone(), scales).unwrap_err().to_string();
+        let (channels, groups) =
+            (WeightScales::per_channel(&[1.0; 2]), WeightScales::per_group(&[1.0; 4], 32));
+        assert_eq!(
+            nibbles(channels.with_zero_points(&[0, 16])),
+            "the zero point of channel 1 is 16; codes of 4 bits are 0 to 15"
+        );
+        assert_eq!(
+            nibbles(groups.with_zero_points(&[0, 0, 0, -1])),
+            "the zero point of group 1 of channel 1 is -1; codes of 4 bits are 0 to 15"
+        );
 
         let w = scaled(WeightScales::per_channel(&[1.0, 2.0])).unwrap();
         let (a, mut y) = ([1.0f32; 80], [9.0f32; 9]);

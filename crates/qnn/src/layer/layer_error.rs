@@ -72,9 +72,11 @@ pub enum LayerError {
         zero_point: i32,
     },
     /// The scheme puts the zero point of a group where no code is.
-    #[error("the zero point {zero_point} of group {group} is no i8")]
+    #[error("weights: the zero point {zero_point} of group {group} of channel {channel} is no i8")]
     GroupZeroPoint {
-        /// The group, counted row by row.
+        /// The output channel.
+        channel: usize,
+        /// Its group.
         group: usize,
         /// Its zero point.
         zero_point: i32,

@@ -2,11 +2,12 @@
 //! codes that they give.
 
 use qcore::{
-    ChannelAxis, ChannelError, CodeRange, Groups, QParams, Range, channel_ranges, first_non_finite,
-    group_params, quantize_per_channel, quantize_per_group,
+    ChannelAxis, ChannelError, CodeRange, GroupError, Groups, QParams, Range, RangeError, channel_ranges,
+    first_non_finite, group_params, quantize_per_channel, quantize_per_group,
 };
 use qkernels::{
-    Kernel, MatRef, PackEffort, PackedNibbles, PackedWeights, ScaledWeights, WeightScales, Weights,
+    Kernel, MatRef, PackEffort, PackedNibbles, PackedWeights, ScaleError, ScaledWeights, WeightScales,
+    Weights,
 };
 
 use super::float::FloatLinear;
@@ -111,27 +112,26 @@ pub(crate) fn scaled_weights(
 ) -> Result<ScaledWeights, LayerError> {
     check_shape(n, k)?;
     let group = match config.granularity {
+        WeightGranularity::PerGroup(0) => return Err(ScaleError::GroupLength { group_len: 0 }.into()),
         WeightGranularity::PerGroup(len) => Some(len),
         WeightGranularity::PerChannel | WeightGranularity::PerTensor => None,
     };
     let groups = Groups::new(n, k, group.unwrap_or(k))?;
+    let named = |error: GroupError| if group.is_some() { error.into() } else { of_channels(error, k) };
     let params = match config.granularity {
         WeightGranularity::PerTensor => {
-            let whole = group_params(weight, Groups::new(1, groups.len(), groups.len())?, &config.scheme)?;
-            whole.repeat(n)
+            let whole = Groups::new(1, groups.len(), groups.len())?;
+            group_params(weight, whole, &config.scheme).map_err(named)?.repeat(n)
         }
         WeightGranularity::PerChannel | WeightGranularity::PerGroup(_) => {
-            group_params(weight, groups, &config.scheme)?
+            group_params(weight, groups, &config.scheme).map_err(named)?
         }
     };
     let mut codes = vec![0i8; weight.len()];
-    quantize_per_group(weight, groups, &params, &mut codes)?;
+    quantize_per_group(weight, groups, &params, &mut codes).map_err(named)?;
     let scales: Vec<f32> = params.iter().map(QParams::scale).collect();
-    let zero_points = params.iter().enumerate().map(|(group, params)| {
-        let zero_point = params.zero_point();
-        i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
-    });
-    let zero_points = zero_points.collect::<Result<Vec<i8>, _>>()?;
+    let zero_points =
+        i8_zero_points(params.iter().map(QParams::zero_point), groups.per_row(), group.is_some())?;
     if let Some(least) = least_nibble(config.scheme.codes, &zero_points) {
         let nibble = |&code: &i8| code.wrapping_sub(least);
         let codes: Vec<u8> = codes.iter().map(|code| nibble(code).cast_unsigned()).collect();
@@ -146,6 +146,35 @@ pub(crate) fn scaled_weights(
     let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
     let zero_points = affine.then_some(&zero_points[..]);
     StoredCodes::Bytes(MatRef::new(&codes, n, k)?).scaled(&scales, zero_points, group, kernel)
+}
+
+/// The error of groups that are the channels of `k` weights each, which have no numbers as groups.
+fn of_channels(error: GroupError, k: usize) -> LayerError {
+    LayerError::Channel(match error {
+        GroupError::Range { error: error @ RangeError::NonFinite { index, .. }, .. } => {
+            ChannelError::Range { channel: index / k, error }
+        }
+        GroupError::Range { group: channel, error } => ChannelError::Range { channel, error },
+        GroupError::Scheme { group: channel, error } => ChannelError::Scheme { channel, error },
+        GroupError::Quantize { group: channel, error } => ChannelError::Quantize { channel, error },
+        error => return error.into(),
+    })
+}
+
+/// The zero points of each channel's `groups`, or of channels that are not `in_groups`.
+pub(crate) fn i8_zero_points(
+    zero_points: impl Iterator<Item = i32>,
+    groups: usize,
+    in_groups: bool,
+) -> Result<Vec<i8>, LayerError> {
+    let checked = |(at, zero_point): (usize, i32)| {
+        let (channel, group) = (at / groups, at % groups);
+        i8::try_from(zero_point).map_err(|_| match in_groups {
+            true => LayerError::GroupZeroPoint { channel, group, zero_point },
+            false => LayerError::ZeroPoint { channel, zero_point },
+        })
+    };
+    zero_points.enumerate().map(checked).collect()
 }
 
 /// The code that is packed as 0, if codes and zero points fit 4 bits.
@@ -216,10 +245,8 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
         _ => Ok(whole),
     };
     let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
-    match params.iter().position(|params| i8::try_from(params.zero_point()).is_err()) {
-        None => Ok(params),
-        Some(channel) => Err(LayerError::ZeroPoint { channel, zero_point: params[channel].zero_point() }),
-    }
+    i8_zero_points(params.iter().map(QParams::zero_point), 1, false)?;
+    Ok(params)
 }
 
 /// The codes (n, k) of the layer's weights, by the parameters of each channel.

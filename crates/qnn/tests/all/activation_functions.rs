@@ -199,7 +199,7 @@ fn what_is_no_function_is_refused() {
     let x = vec![0.0; bad.k()];
     let mut y = vec![7.0; bad.n()];
     let (input, out) = (MatRef::new(&x, 1, bad.k()).unwrap(), MatMut::new(&mut y, 1, bad.n()).unwrap());
-    let message = "clamp bounds 1 and 0 are not in order";
+    let message = "clamp bounds 1.0 and 0.0 are not in order";
     let error = bad.forward(input, out, Threads::Serial).unwrap_err().to_string();
     assert!(error.ends_with(message), "{error}");
     assert!(y.iter().all(|&y| y == 7.0));

@@ -157,7 +157,7 @@ fn minimums_and_parts_are_checked() {
         // Parts of 39 are as many as those of 32.
         fails(
             &field("part", 39.into()),
-            r#"layer "fc": parts of 39 in groups of 64 along k; they must divide a group and be a multiple of 16"#,
+            r#"layer "fc": parts of 39 in groups of 64 along k; they must divide a group and be a multiple of 16, and not 0"#,
         );
         fails(&without("group"), &format!(r#"layer "fc" is {form}: "part" must not be there"#));
         fails(&without("part"), r#"tensor "fc.weight_part_minimum" is unexpected"#);
@@ -192,7 +192,7 @@ fn groups_of_the_input_are_checked() {
     fails(&|dynamic| *dynamic = serde_json::json!({"per": "ggml_q8_0"}), message);
     fails(
         &|dynamic| dynamic["group"] = 0.into(),
-        r#"layer "fc": activations in groups of 0 along k; their length must be a multiple of 16"#,
+        r#"layer "fc": activations in groups of 0 along k; their length must be a multiple of 16, and not 0"#,
     );
     let without = |field: &'static str| {
         move |dynamic: &mut serde_json::Value| drop(dynamic.as_object_mut().unwrap().remove(field))

@@ -276,13 +276,18 @@ fn what_does_not_fit_is_named() {
     fails(MatMulNBits { n: 3, ..node() }, r#"layer "q": B has 48 elements, expected 72"#);
     fails(MatMulNBits { bits: 8, ..node() }, r#"layer "q": B has 48 elements, expected 96"#);
     fails(MatMulNBits { block_size: 32, ..node() }, r#"layer "q": B has 48 elements, expected 64"#);
-    for huge in [
-        MatMulNBits { n: usize::MAX, ..node() },
-        MatMulNBits { k: usize::MAX, ..node() },
-        MatMulNBits { n: usize::MAX, k: usize::MAX, block_size: 1 << 63, bits: 8, ..node() },
+    // More than `usize` counts, and still the number that the shape asks for.
+    let most = usize::MAX as u128;
+    let longest = 1 << (usize::BITS - 1);
+    for (huge, expected) in [
+        (MatMulNBits { n: usize::MAX, ..node() }, most * 24),
+        (MatMulNBits { k: usize::MAX, ..node() }, most + 1),
+        (
+            MatMulNBits { n: usize::MAX, k: usize::MAX, block_size: longest, bits: 8, ..node() },
+            most * (most + 1),
+        ),
     ] {
-        let error = make(&huge, W4A8, Kernel::select().unwrap()).unwrap_err();
-        assert!(matches!(error, NBitsError::Length { operand: "B", got: 48, .. }), "{error}");
+        fails(huge, &format!(r#"layer "q": B has 48 elements, expected {expected}"#));
     }
     fails(MatMulNBits { scales: &SCALES[1..], ..node() }, r#"layer "q": scales has 5 elements, expected 6"#);
     let zeros = Some(NBitsZeros::Packed(&[0; 3]));

@@ -212,7 +212,7 @@ fn zero_points_of_gptq_are_those_that_the_caller_says() {
     ];
     let layout = PackedLayout::Gptq { bits: 8, group: None, zeros: GptqZeros::LessOne };
     let error = take(&eight, layout, W4A8, kernel).unwrap_err();
-    assert_eq!(error, r#"layer "q": the zero point 128 of group 0 is no i8"#);
+    assert_eq!(error, r#"layer "q": weights: the zero point 128 of channel 0 is no i8"#);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn what_does_not_fit_is_named() {
             t[2] = ("q.scales", Dtype::F32, vec![1, 8], f32s(&[0.5, f32::NAN, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]))
         },
         plain(None),
-        r#"layer "q": the scale of group 0 of channel 1 is NaN; it must be finite"#,
+        r#"layer "q": the scale of channel 1 is NaN; it must be finite"#,
     );
     fails(
         &|t| t.push(("q.g_idx", Dtype::I32, vec![15], i32s(&[0; 15]))),

@@ -222,7 +222,17 @@ fn bad_weights_are_refused_with_numbers() {
     assert_eq!(new(&[], 0, 3, None, &config), LayerError::Empty { n: 0, k: 3 });
     assert_eq!(new(&[1.0; 5], 2, 3, None, &config).to_string(), "the groups have 6 elements, the data 5");
     let error = new(&[1.0, f32::NAN], 1, 2, None, &config);
-    assert_eq!(error.to_string(), "group 0: value NaN at index 1 is not finite");
+    assert_eq!(error.to_string(), "channel 0: value NaN at index 1 is not finite");
+    // Of one scale for all, too, the channel is named.
+    let whole = WeightConfig { granularity: WeightGranularity::PerTensor, ..config };
+    for config in [config, whole] {
+        let error = new(&[1.0, 2.0, 3.0, f32::INFINITY], 2, 2, None, &config);
+        assert_eq!(error.to_string(), "channel 1: value inf at index 3 is not finite");
+    }
+    let error = new(&[f32::NAN; 64], 1, 64, None, &config.in_groups_of(32));
+    assert_eq!(error.to_string(), "group 0: value NaN at index 0 is not finite");
+    let error = new(&[1.0; 64], 1, 64, None, &config.in_groups_of(0));
+    assert_eq!(error.to_string(), "groups of 0 along k; their length must be a multiple of 16, and not 0");
     let error = new(&[1.0; 6], 2, 3, Some(&[1.0]), &config);
     assert_eq!(error, LayerError::Length { tensor: "the bias", n: 2, len: 1 });
     assert!(matches!(
@@ -235,8 +245,8 @@ fn bad_weights_are_refused_with_numbers() {
         LayerError::Scale(ScaleError::GroupLength { group_len: 5 })
     );
     let unsigned = WeightConfig { scheme: Scheme::activations_u8(), ..config };
-    assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), LayerError::Group(_)));
+    assert!(matches!(new(&[1.0; 2], 1, 2, None, &unsigned), LayerError::Channel(_)));
     let kind = Kind::Affine { range: AffineRange::AsObservedDistantZero };
     let distant = WeightConfig { scheme: Scheme { kind, ..affine() }, ..config };
-    assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), LayerError::GroupZeroPoint { group: 0, .. }));
+    assert!(matches!(new(&[9.0, 10.0], 1, 2, None, &distant), LayerError::ZeroPoint { channel: 0, .. }));
 }

@@ -9,7 +9,8 @@
 
 use core::arch::x86_64::*;
 
-use super::simd;
+use super::float_ends;
+use super::simd::{self, store_f32x16 as store};
 use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
 
@@ -119,27 +120,14 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
                 }
             }
         }
-        let scales = tile.scales[q * tile.nr..].as_chunks().0;
-        for v in 0..V {
-            simd::prefetch(&scales[first + v], AHEAD / 8);
-            let scale = simd::load_f32x16(&scales[first + v]);
-            for i in 0..M {
-                let [s0, s1, s2, s3] = acc[i][v];
-                let sum = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
-                sums[i][v] = _mm512_fmadd_ps(sum, scale, sums[i][v]);
-            }
-        }
+        let scales = &tile.scales[q * tile.nr..];
+        float_ends::add_group!(_mm512_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    for i in 0..M {
-        let (to, _) = tile.sums[i * tile.columns..].as_chunks_mut::<LANES>();
-        for v in 0..V {
-            simd::store_f32x16(&mut to[first + v], sums[i][v]);
-        }
-    }
+    float_ends::store_sums!(tile, first, sums);
 }
 
 /// One or two rows of 4-bit weights as they are packed, whose panels are one vector of columns: the
@@ -166,9 +154,10 @@ fn run_nibbles(tile: &mut FloatTile<'_>) {
 #[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
+    const V: usize = 1;
     let groups = tile.groups;
     let values = scaled_codes(&core::array::from_fn(|code| code as i8 - tile.zero_point));
-    let mut sums = [_mm512_setzero_ps(); M];
+    let mut sums = [[_mm512_setzero_ps(); V]; M];
     let mut start = 0usize;
     for q in 0.. {
         let end = groups.min(start.saturating_add(tile.scale_groups));
@@ -217,23 +206,14 @@ fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
                 add_products!(2 * l + 1, 3, 28);
             }
         }
-        let scale = &tile.scales[q * tile.nr..].as_chunks().0[0];
-        simd::prefetch(scale, AHEAD / 8);
-        let scale = simd::load_f32x16(scale);
-        for i in 0..M {
-            let [s0, s1, s2, s3] = acc[i];
-            let sum = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
-            sums[i] = _mm512_fmadd_ps(sum, scale, sums[i]);
-        }
+        let scales = &tile.scales[q * tile.nr..];
+        float_ends::add_group!(_mm512_fmadd_ps, sums, scales, 0, |i, _v| sum_of_four(acc[i]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    let to = tile.sums.as_chunks_mut().0;
-    for i in 0..M {
-        simd::store_f32x16(&mut to[i], sums[i]);
-    }
+    float_ends::store_sums!(tile, 0, sums);
 }
 
 /// For four bits from bit 0, 4, 8 and 12 on, the exponent for which they count [`BODY`]'s unit.
@@ -264,4 +244,19 @@ fn bytes_on_top(lanes: __m512i) -> [__m512i; KR] {
 #[target_feature(enable = "avx512f")]
 fn scaled_codes(codes: &[i8; LANES]) -> __m512 {
     _mm512_cvtepi32_ps(_mm512_slli_epi32::<24>(simd::load_i8x16_as_i32(codes)))
+}
+
+/// The scales of a vector of columns. Those of groups to come are requested.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(scales: &[f32; LANES]) -> __m512 {
+    simd::prefetch(scales, AHEAD / 8);
+    simd::load_f32x16(scales)
+}
+
+/// The sum of four sums of each column.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_of_four([s0, s1, s2, s3]: [__m512; KR]) -> __m512 {
+    _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3))
 }

@@ -63,7 +63,7 @@ pub enum StageError {
         instead: &'static str,
     },
     /// The scale of the output is not a positive, finite number.
-    #[error("output scale {scale} is not positive and finite")]
+    #[error("output scale {scale:e} is not positive and finite")]
     OutputScale {
         /// The scale.
         scale: f32,
@@ -90,7 +90,7 @@ pub enum StageError {
     },
     /// A scaled sum and a scaled residual might both leave f32. Then there is nothing to round.
     #[error(
-        "factor {multiplier} of channel {channel} and the residual's factor {residual_multiplier} may both leave the range of f32"
+        "factor {multiplier:e} of channel {channel} and the residual's factor {residual_multiplier:e} may both leave the range of f32"
     )]
     ResidualRange {
         /// The output channel.

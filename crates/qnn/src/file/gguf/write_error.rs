@@ -62,7 +62,7 @@ pub enum GgufWriteError {
         got: Vec<usize>,
     },
     /// The source's bias has another value, which the layer would lose.
-    #[error("tensor {tensor:?} has {expected} for channel {channel}, the layer has {got}")]
+    #[error("tensor {tensor:?} has {expected:?} for channel {channel}, the layer has {got:?}")]
     BiasValue {
         /// The tensor of the bias.
         tensor: String,

@@ -111,22 +111,25 @@ impl<F: Float> MatMulNBits<'_, F> {
             return Err(NBitsError::BlockSize { layer: layer(), block_size });
         }
         let (blocks, of_byte) = (k.div_ceil(block_size), 8 / bits as usize);
-        let check = |operand, expected, got| match expected == got {
-            true => Ok(()),
-            false => Err(NBitsError::Length { layer: layer(), operand, expected, got }),
+        // No slice is as long as what saturates here.
+        let check = |operand, [rows, columns, each]: [usize; 3], got| {
+            let expected = (rows as u128 * columns as u128).saturating_mul(each as u128);
+            match expected == got as u128 {
+                true => Ok(()),
+                false => Err(NBitsError::Length { layer: layer(), operand, expected, got }),
+            }
         };
-        // Slices are shorter than what saturates here.
-        let row = (block_size / of_byte).saturating_mul(blocks);
-        check("B", n.saturating_mul(row), b.len())?;
-        check("scales", n.saturating_mul(blocks), self.scales.len())?;
+        let of_block = block_size / of_byte;
+        check("B", [n, blocks, of_block], b.len())?;
+        check("scales", [n, blocks, 1], self.scales.len())?;
         if let Some(bias) = self.bias {
-            check("bias", n, bias.len())?;
+            check("bias", [n, 1, 1], bias.len())?;
         }
         let order = match self.g_idx {
             None => None,
             Some(g_idx) => {
                 if g_idx.len() != blocks.saturating_mul(block_size) {
-                    check("g_idx", k, g_idx.len())?;
+                    check("g_idx", [k, 1, 1], g_idx.len())?;
                 }
                 let of_inputs = g_idx.iter().map(|&block| block.into());
                 let order = input_order(of_inputs, k, block_size);
@@ -143,11 +146,11 @@ impl<F: Float> MatMulNBits<'_, F> {
             None => (vec![1 << (bits - 1); n * blocks], None),
             Some(NBitsZeros::Packed(zeros)) => {
                 let of_row = blocks.div_ceil(of_byte);
-                check("zero_points", n.saturating_mul(of_row), zeros.len())?;
+                check("zero_points", [n, of_row, 1], zeros.len())?;
                 (each(n, blocks, |j, g| code(zeros, j * of_row, g).into()), None)
             }
             Some(NBitsZeros::Floats(zeros)) => {
-                check("zero_points", scales.len(), zeros.len())?;
+                check("zero_points", [n, blocks, 1], zeros.len())?;
                 let zeros = widened(zeros);
                 if let Some((at, zero_point)) = qcore::first_non_finite(&zeros) {
                     let (layer, channel, block) = (name.to_owned(), at / blocks, at % blocks);
@@ -156,7 +159,7 @@ impl<F: Float> MatMulNBits<'_, F> {
                 float_zeros(&zeros, &scales, bits)
             }
         };
-        let codes = each(n, k, |j, p| code(b, j * row, p));
+        let codes = each(n, k, |j, p| code(b, j * blocks * of_block, p));
         Ok(Parts { bits, group: Some(block_size), codes, scales, zero_points, minimums, order })
     }
 }

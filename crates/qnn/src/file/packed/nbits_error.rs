@@ -31,9 +31,8 @@ pub enum NBitsError {
         layer: String,
         /// `"B"`, `"scales"`, `"zero_points"`, `"g_idx"` or `"bias"`, as ONNX Runtime names them.
         operand: &'static str,
-        /// Elements that the shape asks for, the most that there are if their number has no place
-        /// in `usize`.
-        expected: usize,
+        /// Elements that the shape asks for, which `usize` may not count.
+        expected: u128,
         /// Elements given.
         got: usize,
     },

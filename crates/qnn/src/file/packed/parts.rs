@@ -4,7 +4,7 @@ use qkernels::{Kernel, MatRef, ScaledWeights};
 
 use crate::layer::layer_error::LayerError;
 use crate::layer::stored::StoredGroups;
-use crate::layer::weight_codes::StoredCodes;
+use crate::layer::weight_codes::{StoredCodes, i8_zero_points};
 
 /// Codes of 4 or 8 bits, one to a byte, and what stands beside them.
 pub(in crate::file) struct Parts {
@@ -43,11 +43,8 @@ impl Parts {
         let groups = StoredGroups { len: group, minimums, parts: None, order };
         // Zero points that are codes, of bytes less 128.
         let middle = if bits == 8 { 128 } else { 0 };
-        let of_group = |(group, &zero_point): (usize, &u16)| {
-            let zero_point = i32::from(zero_point) - middle;
-            i8::try_from(zero_point).map_err(|_| LayerError::GroupZeroPoint { group, zero_point })
-        };
-        let zeros = zero_points.iter().enumerate().map(of_group).collect::<Result<Vec<i8>, _>>()?;
+        let zeros = zero_points.iter().map(|&zero_point| i32::from(zero_point) - middle);
+        let zeros = i8_zero_points(zeros, zero_points.len() / n.max(1), group.is_some())?;
         // One of 16 has no place among codes of 4 bits.
         if bits == 4 && zero_points.iter().all(|&zero_point| zero_point < 16) {
             let codes = StoredCodes::Nibbles(MatRef::new(&codes, n, k)?);

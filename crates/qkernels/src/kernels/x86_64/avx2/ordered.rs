@@ -250,7 +250,7 @@ fn groups(x: __m256i) -> [__m256i; WINDOW / 4] {
     ]
 }
 
-/// [`add_quads`] of one row.
+/// Adds the products of groups `g` and `g + 1` of one row, which words of 16 bits hold.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_quads_of_row<const V: usize>(acc: &mut [__m256i; V], x: &[__m256i; 4], b: &Weights<V>, g: usize) {
@@ -261,16 +261,16 @@ fn add_quads_of_row<const V: usize>(acc: &mut [__m256i; V], x: &[__m256i; 4], b:
     }
 }
 
-/// [`add_pairs`] of one row.
+/// Adds the products of group `g` of one row, two of which words of 16 bits hold.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_pairs_of_row<const V: usize>(acc: &mut [__m256i; V], x: &[__m256i; 4], b: &Weights<V>, g: usize) {
     for v in 0..V {
-        acc[v] = widen_add(acc[v], _mm256_maddubs_epi16(x[g], load_i8x32(&b[g][v])));
+        acc[v] = maddubs_madd_add(acc[v], x[g], &b[g][v], _mm256_set1_epi16(1));
     }
 }
 
-/// [`add_words`] of one row.
+/// Adds the products of one row's window as words, as it lies.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_words_of_row<const V: usize>(
@@ -283,16 +283,20 @@ fn add_words_of_row<const V: usize>(
     let Some(codes) = a.get(window.first()..).and_then(|a| a.first_chunk()) else { return };
     let codes = _mm256_xor_si256(_mm256_broadcastsi128_si256(load_u8x16(codes)), sign);
     let zero = _mm256_setzero_si256();
-    let (first, second) =
-        (groups(_mm256_unpacklo_epi8(codes, zero)), groups(_mm256_unpackhi_epi8(codes, zero)));
-    let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
-    let (pairs, _) = pairs.as_chunks::<V>();
-    for (pair, weights) in pairs.iter().enumerate().take(WINDOW / 2) {
-        let x = if pair < WINDOW / 4 { first[pair] } else { second[pair - WINDOW / 4] };
-        for v in 0..V {
-            let products = _mm256_madd_epi16(x, load_i8x16_as_i16(&weights[v]));
-            acc[v] = _mm256_add_epi32(acc[v], products);
-        }
+    let words = [groups(_mm256_unpacklo_epi8(codes, zero)), groups(_mm256_unpackhi_epi8(codes, zero))];
+    for (pair, &x) in words.as_flattened().iter().enumerate() {
+        add_pair_of_words(acc, x, b, pair);
+    }
+}
+
+/// Adds the products of one row's pair `pair` of words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_pair_of_words<const V: usize>(acc: &mut [__m256i; V], x: __m256i, b: &Weights<V>, pair: usize) {
+    let weights = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>().0.as_chunks::<V>().0;
+    for v in 0..V {
+        let products = _mm256_madd_epi16(x, load_i8x16_as_i16(&weights[pair][v]));
+        acc[v] = _mm256_add_epi32(acc[v], products);
     }
 }
 
@@ -364,13 +368,15 @@ fn groups_of_row<const M: usize>(x: &Ordered<M>, i: usize) -> &[[u8; 4]; WINDOW 
     &x.as_flattened().as_chunks().0.as_chunks().0[i]
 }
 
-/// Pair `pair` of the words of a row's window.
-#[inline(always)]
-fn pair_of_words(x: &[u8; 2 * WINDOW], pair: usize) -> [u8; 4] {
-    x.as_chunks().0[pair]
+/// The same, each in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lanes_of_row<const M: usize>(x: &Ordered<M>, i: usize) -> [__m256i; WINDOW / 4] {
+    let [x0, x1, x2, x3] = *groups_of_row(x, i);
+    [broadcast(x0), broadcast(x1), broadcast(x2), broadcast(x3)]
 }
 
-/// Adds the products of groups `G` and `G + 1`, which words of 16 bits hold.
+/// Adds the products of groups `G` and `G + 1`, which words of 16 bits hold, of each row.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_quads<const M: usize, const V: usize, const G: usize>(
@@ -385,18 +391,12 @@ fn add_quads<const M: usize, const V: usize, const G: usize>(
     if let (2, Some(acc), Some(weights), Some(rows)) = (V, two, weights, rows) {
         return add_two_groups::<G>(acc, rows, weights, ones);
     }
-    for v in 0..V {
-        let (first, second) = (load_i8x32(&b[G][v]), load_i8x32(&b[G + 1][v]));
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let words = _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[G]), first);
-            let words =
-                _mm256_add_epi16(words, _mm256_maddubs_epi16(broadcast(groups_of_row(x, i)[G + 1]), second));
-            acc[v] = widen_add(acc[v], words);
-        }
+    for (i, acc) in acc.iter_mut().enumerate() {
+        add_quads_of_row(acc, &lanes_of_row(x, i), b, G);
     }
 }
 
-/// Adds the products of group `g`, two of which words of 16 bits hold.
+/// [`add_pairs_of_row`] for each row.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_pairs<const M: usize, const V: usize>(
@@ -405,31 +405,18 @@ fn add_pairs<const M: usize, const V: usize>(
     b: &Weights<V>,
     g: usize,
 ) {
-    let ones = _mm256_set1_epi16(1);
     for (i, acc) in acc.iter_mut().enumerate() {
-        let x = broadcast(groups_of_row(x, i)[g]);
-        for v in 0..V {
-            acc[v] = maddubs_madd_add(acc[v], x, &b[g][v], ones);
-        }
+        add_pairs_of_row(acc, &lanes_of_row(x, i), b, g);
     }
 }
 
-/// Adds the products of words with weights in pairs of k.
+/// [`add_pair_of_words`] for each pair and row.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_words<const M: usize, const V: usize>(acc: &mut [[__m256i; V]; M], x: &Ordered<M>, b: &Weights<V>) {
-    let (pairs, _) = b.as_flattened().as_flattened().as_chunks::<{ 2 * LANES }>();
-    let (pairs, _) = pairs.as_chunks::<V>();
-    for (pair, weights) in pairs.iter().enumerate().take(WINDOW / 2) {
-        let mut w = [_mm256_setzero_si256(); V];
-        for v in 0..V {
-            w[v] = load_i8x16_as_i16(&weights[v]);
-        }
-        for i in 0..M {
-            let x = broadcast(pair_of_words(&x[i], pair));
-            for v in 0..V {
-                acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(x, w[v]));
-            }
+    for pair in 0..WINDOW / 2 {
+        for (acc, x) in acc.iter_mut().zip(x) {
+            add_pair_of_words(acc, broadcast(x.as_chunks().0[pair]), b, pair);
         }
     }
 }

@@ -14,11 +14,11 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::lanes::{LANES, QUARTERS, load, store};
+use super::lanes::{LANES, QUARTERS, load, store, sum_of_four};
 use crate::kernel::desc::FloatExpanded;
 use crate::kernel::float_tile::{Expansion, FloatTile};
-use crate::kernels::x86_64::simd;
 use crate::kernels::x86_64::tile::rows_apart;
+use crate::kernels::x86_64::{float_ends, simd};
 
 /// For panels of two k.
 pub(super) const PAIRS: FloatExpanded = FloatExpanded { expand: expand::<2>, run: run::<2>, ..BODY };
@@ -203,7 +203,6 @@ fn columns<const KR: usize, const M: usize>(tile: &mut FloatTile<'_>) {
 }
 
 /// M rows, and the strip of V vectors of columns from vector `first` on.
-#[expect(clippy::needless_range_loop, reason = "constant indices, which the compiler can unroll")]
 #[target_feature(enable = "avx2,fma")]
 fn body<const M: usize, const V: usize>(
     tile: &mut FloatTile<'_>,
@@ -232,24 +231,17 @@ fn body<const M: usize, const V: usize>(
         }
         let scales = &tile.scales[chunk.group * tile.nr..];
         for q in 0..chunk.groups {
-            let scales = scales[q * tile.nr..].as_chunks().0;
-            for v in 0..V {
-                let scale = load(&scales[first + v]);
-                for i in 0..M {
-                    let [s0, s1, s2, s3] =
-                        [&chains[0][q][i][v], &chains[1][q][i][v], &chains[2][q][i][v], &chains[3][q][i][v]];
-                    let (s0, s1) = (_mm256_add_ps(load(s0), load(s1)), _mm256_add_ps(load(s2), load(s3)));
-                    sums[i][v] = _mm256_fmadd_ps(_mm256_add_ps(s0, s1), scale, sums[i][v]);
-                }
-            }
+            float_ends::add_group!(_mm256_fmadd_ps, sums, scales[q * tile.nr..], first, |i, v| {
+                sum_of_four([
+                    load(&chains[0][q][i][v]),
+                    load(&chains[1][q][i][v]),
+                    load(&chains[2][q][i][v]),
+                    load(&chains[3][q][i][v]),
+                ])
+            });
         }
     }
-    for i in 0..M {
-        let to = tile.sums[i * tile.columns..].as_chunks_mut().0;
-        for v in 0..V {
-            store(&mut to[first + v], sums[i][v]);
-        }
-    }
+    float_ends::store_sums!(tile, first, sums);
 }
 
 /// The sums of a tile's rows and of a strip's columns, as they wait in L1.

@@ -24,3 +24,10 @@ pub(super) fn load(values: &[f32; LANES]) -> __m256 {
 pub(super) fn store(values: &mut [f32; LANES], v: __m256) {
     simd::store_i32x8(bytemuck::must_cast_mut(values), _mm256_castps_si256(v));
 }
+
+/// The sum of four sums of each column.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_of_four([s0, s1, s2, s3]: [__m256; QUARTERS]) -> __m256 {
+    _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3))
+}

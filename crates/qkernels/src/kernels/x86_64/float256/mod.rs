@@ -14,9 +14,9 @@ mod lanes;
 
 use core::arch::x86_64::*;
 
-use lanes::{LANES, QUARTERS, load, store};
+use lanes::{LANES, QUARTERS, load, store, sum_of_four};
 
-use super::simd;
+use super::{float_ends, simd};
 use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleLine};
@@ -132,24 +132,16 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
                 }
             }
         }
-        let scales = tile.scales[q * tile.nr..].as_chunks().0;
-        for v in 0..V {
-            let scale = load(&scales[first + v]);
-            for i in 0..M {
-                sums[i][v] = _mm256_fmadd_ps(sum_of_columns::<KR>(acc[i][v]), scale, sums[i][v]);
-            }
-        }
+        let scales = &tile.scales[q * tile.nr..];
+        float_ends::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| {
+            sum_of_columns::<KR>(acc[i][v])
+        });
         start = end;
         if start >= groups {
             break;
         }
     }
-    for i in 0..M {
-        let to = tile.sums[i * tile.columns..].as_chunks_mut().0;
-        for v in 0..V {
-            store(&mut to[first + v], sums[i][v]);
-        }
-    }
+    float_ends::store_sums!(tile, first, sums);
 }
 
 /// One or two rows of 4-bit weights as they are packed: the sums of `body` for groups of four k, in
@@ -242,26 +234,14 @@ fn nibbles<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatT
                 add_half!(words, pair, 2 * whole);
             }
         }
-        let scales = tile.scales[q * tile.nr..].as_chunks().0;
-        for v in 0..V {
-            let scale = load(&scales[first + v]);
-            for i in 0..M {
-                let [s0, s1, s2, s3] = acc[i][v];
-                let sum = _mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3));
-                sums[i][v] = _mm256_fmadd_ps(sum, scale, sums[i][v]);
-            }
-        }
+        let scales = &tile.scales[q * tile.nr..];
+        float_ends::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    for i in 0..M {
-        let to = tile.sums[i * tile.columns..].as_chunks_mut().0;
-        for v in 0..V {
-            store(&mut to[first + v], sums[i][v]);
-        }
-    }
+    float_ends::store_sums!(tile, first, sums);
 }
 
 /// The low words (`pair` 0) or the high ones of V vectors of a line, with ones above them.
