@@ -5,10 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use qcore::{ActivationFunction, CodeRange, QParams, Scheme, ZeroScale};
-use qkernels::{Dynamic, Kernel, MatRef, PackedNibbles, PackedWeights, ScaledWeights, WeightScales};
+use qkernels::{
+    Dynamic, Kernel, MatRef, PackEffort, PackedNibbles, PackedWeights, ScaledWeights, WeightScales,
+};
 use qnn::{
-    DynamicLinear, FloatLinear, FloatMlp, Linear, QuantConfig, StaticLinear, StaticParts, WeightConfig,
-    WeightOnlyLinear, layers_to_bytes,
+    DynamicLinear, FloatLinear, FloatMlp, Linear, QuantConfig, SaveOptions, StaticLinear, StaticParts,
+    WeightConfig, WeightOnlyLinear, layers_to_bytes,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -179,6 +181,10 @@ fn main() -> Result<()> {
         write("layer_file", name, &layers_to_bytes(&layer)?)?;
         if matches!(name, "static" | "float" | "dynamic_choices") {
             write("quant_mlp", name, &layers_to_bytes(&layer)?)?;
+        }
+        if matches!(name, "static" | "dynamic_choices") {
+            let with_orders = SaveOptions::new().with_k_orders(PackEffort::Usual).to_bytes(&layer)?;
+            write("layer_file", &format!("{name}_k_orders"), &with_orders)?;
         }
     }
     let float = FloatMlp::new(vec![linear("fc1", 3, 2)?, linear("fc2", 2, 3)?])?;
