@@ -180,9 +180,10 @@ pub(crate) fn search(weights: &[[i8; COLUMNS]; WINDOW], largest: u8, tests: usiz
 /// relies on nothing that the search found.
 #[inline(always)]
 pub(crate) fn fits(weights: &[[i8; COLUMNS]; WINDOW], kind: WindowKind, largest: u8) -> bool {
-    let limit = |end: u16| end / u16::from(largest.max(1));
-    let (most_positive, most_negative) = (limit(i16::MAX.unsigned_abs()), limit(i16::MIN.unsigned_abs()));
-    words(kind).iter().all(|slots| {
+    let most_positive = i16::MAX.unsigned_abs() / u16::from(largest.max(1));
+    let most_negative = i16::MIN.unsigned_abs() / u16::from(largest.max(1));
+    let mut above = false;
+    for slots in words(kind) {
         let (mut positive, mut negative) = ([0; COLUMNS], [0; COLUMNS]);
         for &slot in *slots {
             let columns = positive.iter_mut().zip(&mut negative).zip(&weights[usize::from(slot)]);
@@ -191,9 +192,11 @@ pub(crate) fn fits(weights: &[[i8; COLUMNS]; WINDOW], kind: WindowKind, largest:
                 *negative += u16::from(w.min(0).unsigned_abs());
             }
         }
-        let above = |sums: &[u16], most| sums.iter().fold(false, |above, &sum| above | (sum > most));
-        !above(&positive, most_positive) && !above(&negative, most_negative)
-    })
+        for (&positive, &negative) in positive.iter().zip(&negative) {
+            above |= positive > most_positive || negative > most_negative;
+        }
+    }
+    !above
 }
 
 #[cfg(test)]

@@ -26,8 +26,9 @@ impl Source<'_> {
         match self {
             Source::Search(tests) => search(weights, largest, tests),
             Source::Given(orders) => {
-                let order = orders.window(p, w).and_then(|(ks, flips)| given(ks, flips, weights, largest));
-                order.unwrap_or(WindowOrder::unchanged(WindowKind::Words))
+                let unchanged = WindowOrder::unchanged(WindowKind::Words);
+                let Some((ks, flips)) = orders.window(p, w) else { return unchanged };
+                given(ks, flips, weights, largest).unwrap_or(unchanged)
             }
         }
     }
@@ -36,19 +37,45 @@ impl Source<'_> {
 /// The fastest kind of window that an order suits, if any.
 #[inline(always)]
 fn given(ks: [u8; WINDOW], flips: u16, weights: &WindowWeights, largest: u8) -> Option<WindowOrder> {
-    let mut places = WindowWeights::default();
-    let mut exact = flips == 0 || largest == u8::MAX;
-    for (to, k) in places.iter_mut().zip(ks) {
-        let weights = &weights[usize::from(k) % WINDOW];
-        *to = *weights;
-        if flips >> k & 1 == 1 {
-            exact &= !weights.contains(&i8::MIN);
-            *to = to.map(i8::wrapping_neg);
+    let mut order = WindowOrder { ks, flips, ..WindowOrder::unchanged(WindowKind::Words) };
+    let exact = flips == 0 || (largest == u8::MAX && flips & with_lowest(weights) == 0);
+    let places = in_places(weights, &order.control());
+    // (A closure would not be compiled for the vectors that the caller has.)
+    for kind in WindowKind::ALL {
+        if exact && kind != WindowKind::Words && fits(&places, kind, largest) {
+            order.kind = kind;
+            return Some(order);
         }
     }
-    let fast = WindowKind::ALL.into_iter().filter(|kind| exact && *kind != WindowKind::Words);
-    let mut fast = fast.map(|kind| WindowOrder { kind, ks, flips });
-    fast.find(|order| fits(&places, order.kind, largest))
+    None
+}
+
+/// A bit for each k: whether it has a -128, which has no negative.
+#[inline(always)]
+fn with_lowest(weights: &WindowWeights) -> u16 {
+    let mut ks = 0;
+    for (k, of_k) in weights.iter().enumerate() {
+        let mut lowest = false;
+        for &w in of_k {
+            lowest |= w == i8::MIN;
+        }
+        ks |= u16::from(lowest) << k;
+    }
+    ks
+}
+
+/// The weights of a window in the order of `control`.
+#[inline(always)]
+fn in_places(weights: &WindowWeights, control: &[u8; WINDOW]) -> WindowWeights {
+    let mut places = WindowWeights::default();
+    for (to, control) in places.iter_mut().zip(control) {
+        let weights = &weights[usize::from(control & !FLIP) % WINDOW];
+        let flip = if control & FLIP == 0 { 0 } else { -1 };
+        for (to, &w) in to.iter_mut().zip(weights) {
+            *to = (w ^ flip).wrapping_sub(flip);
+        }
+    }
+    places
 }
 
 /// Memory that all panels use in turn.
@@ -84,7 +111,7 @@ pub(crate) fn in_order(
     found.clear();
     found.extend((0..windows.len()).map(|_| WindowOrder::unchanged(WindowKind::Words)));
     for (w, (found, pairs)) in found.iter_mut().zip(panel.chunks_exact(len)).enumerate() {
-        *found = source.order(p, w, &of_pairs(pairs, columns), largest);
+        *found = source.order(p, w, &read::<2>(pairs, columns), largest);
     }
     let time: f32 = found.iter().map(|window| time(window.kind)).sum();
     if time >= most_time * windows.len() as f32 {
@@ -105,8 +132,10 @@ pub(crate) fn in_order(
                 to.copy_from_slice(pairs);
                 continue;
             }
-            write(to, columns, &window.control, &of_pairs(pairs, columns), &mut order.offsets);
-            proven &= fits(&of_places(to, columns), kind, largest);
+            let weights = read::<2>(pairs, columns);
+            write(to, columns, &in_places(&weights, &window.control));
+            add_flips(&mut order.offsets, &weights, &window.control);
+            proven &= fits(&read::<4>(to, columns), kind, largest);
         }
     }
     // No search has ever found what the proof refuses. But it is the proof that counts.
@@ -116,54 +145,56 @@ pub(crate) fn in_order(
     proven.then_some(order)
 }
 
-/// Writes the weights of a window in the order of `control`. Adds to `offsets` what its flips add
-/// to sums.
+/// Adds to `offsets` what the flips of `control` add to sums.
 #[inline(always)]
-fn write(
-    to: &mut [i8],
-    columns: usize,
-    control: &[u8; WINDOW],
-    weights: &WindowWeights,
-    offsets: &mut [i32; ORDERED_COLUMNS],
-) {
-    for (place, &control) in control.iter().enumerate() {
+fn add_flips(offsets: &mut [i32; ORDERED_COLUMNS], weights: &WindowWeights, control: &[u8; WINDOW]) {
+    for control in control.iter().filter(|control| *control & FLIP != 0) {
         let weights = &weights[usize::from(control & !FLIP) % WINDOW];
-        let quads = to[place / 4 * 4 * columns..].as_chunks_mut::<4>().0;
-        if control & FLIP == 0 {
-            quads.iter_mut().zip(weights).take(columns).for_each(|(quad, &w)| quad[place % 4] = w);
-            continue;
-        }
-        for ((quad, &w), offset) in quads.iter_mut().zip(weights).zip(offsets.iter_mut()).take(columns) {
-            quad[place % 4] = w.wrapping_neg();
+        for (offset, &w) in offsets.iter_mut().zip(weights) {
             *offset = offset.wrapping_add(255 * i32::from(w));
         }
     }
 }
 
-/// The weights of a window of pairs of k.
+/// The weights of a window whose `KR` consecutive k, or places, of each column lie side by side.
 #[inline(always)]
-fn of_pairs(window: &[i8], columns: usize) -> WindowWeights {
+fn read<const KR: usize>(window: &[i8], columns: usize) -> WindowWeights {
     let mut weights = WindowWeights::default();
-    for (pair, of_columns) in window.chunks_exact(2 * columns).enumerate().take(WINDOW / 2) {
-        for (j, &[first, second]) in of_columns.as_chunks().0.iter().enumerate().take(ORDERED_COLUMNS) {
-            (weights[2 * pair][j], weights[2 * pair + 1][j]) = (first, second);
+    let of_groups = weights.as_chunks_mut::<KR>().0.iter_mut();
+    for (group, of_columns) in of_groups.zip(window.chunks_exact(KR * columns)) {
+        // Vectors are for all columns. Few panels have fewer.
+        if let Some(all) = of_columns.as_chunks::<KR>().0.first_chunk::<ORDERED_COLUMNS>() {
+            for (i, of_k) in group.iter_mut().enumerate() {
+                for (w, of_column) in of_k.iter_mut().zip(all) {
+                    *w = of_column[i];
+                }
+            }
+            continue;
+        }
+        for (j, of_column) in of_columns.as_chunks::<KR>().0.iter().enumerate() {
+            for (of_k, &w) in group.iter_mut().zip(of_column) {
+                of_k[j] = w;
+            }
         }
     }
     weights
 }
 
-/// The weights of the places of a window in groups of four.
+/// Writes the weights of the places of a window in groups of four.
 #[inline(always)]
-fn of_places(window: &[i8], columns: usize) -> WindowWeights {
-    let mut weights = WindowWeights::default();
-    for (group, of_columns) in window.chunks_exact(4 * columns).enumerate().take(WINDOW / 4) {
-        for (j, quad) in of_columns.as_chunks::<4>().0.iter().enumerate().take(ORDERED_COLUMNS) {
-            for (i, &w) in quad.iter().enumerate() {
-                weights[4 * group + i][j] = w;
+fn write(window: &mut [i8], columns: usize, places: &WindowWeights) {
+    for (group, of_columns) in places.as_chunks::<4>().0.iter().zip(window.chunks_exact_mut(4 * columns)) {
+        let quads = of_columns.as_chunks_mut().0;
+        if let Some(all) = quads.first_chunk_mut::<ORDERED_COLUMNS>() {
+            for (j, to) in all.iter_mut().enumerate() {
+                *to = [group[0][j], group[1][j], group[2][j], group[3][j]];
             }
+            continue;
+        }
+        for (j, to) in quads.iter_mut().enumerate().take(ORDERED_COLUMNS) {
+            *to = [group[0][j], group[1][j], group[2][j], group[3][j]];
         }
     }
-    weights
 }
 
 /// The reverse of [`in_order`].
