@@ -322,7 +322,7 @@ fn pack_vectors<W: Weight, const KR: usize>(
         // Columns that there are not stay zeros.
         let end = match place.count {
             ..=4 => pack_columns::<W, KR, 4>(packed, place, k.clone(), w),
-            ..=8 => pack_columns::<W, KR, 8>(packed, place, k.clone(), w),
+            5..=8 => pack_columns::<W, KR, 8>(packed, place, k.clone(), w),
             _ => pack_columns::<W, KR, BYTES>(packed, place, k.clone(), w),
         };
         if end < k.end {
