@@ -16,7 +16,7 @@ mod transpose;
 
 use core::ops::Range;
 
-use interleave::{Place, pack_any_columns, pack_columns, pack_rows};
+use interleave::{Place, pack_any_columns, pack_columns, pack_rows, pack_wide};
 use transpose::BYTES;
 
 use crate::kernel::desc::KernelDesc;
@@ -95,6 +95,24 @@ impl PanelLayout {
         let (p, column) = (j / self.nr, j % self.nr);
         let (group, at) = (k >> kr.trailing_zeros(), k & (kr - 1));
         self.panel(p).start + (group * self.columns(p) + column) * kr + at
+    }
+
+    /// The groups of panel `p` that hold `k`, and the columns that they are of.
+    fn groups_of<'p, const KR: usize>(
+        &self,
+        packed: &'p mut [i8],
+        p: usize,
+        k: &Range<usize>,
+    ) -> (&'p mut [[i8; KR]], Range<usize>) {
+        let groups = packed[self.range(p, k.start..k.end.next_multiple_of(KR))].as_chunks_mut().0;
+        (groups, p * self.nr..p * self.nr + self.used_columns(p))
+    }
+
+    /// Where the columns from `column` on are that one vector holds, from the group of `k` on. A
+    /// panel is as wide as whole vectors.
+    fn place_of_columns(&self, column: usize, k: usize, kr: usize) -> Place {
+        let width = self.columns(column / self.nr);
+        Place { column, count: BYTES.min(self.n - column), at: self.place(column, k, kr), step: width * kr }
     }
 
     /// The bytes of the groups of panel `p` that hold `k`, whatever its kr. `k` must begin and end
@@ -211,11 +229,8 @@ fn pack_groups<W: Weight, const KR: usize, const C: usize>(
                 let panels = first..layout.panels().min(first + ABREAST);
                 pack_panels::<W, KR>(layout, packed, panels.clone(), k.clone(), &w.transposed());
                 for p in panels {
-                    totals.add::<KR>(
-                        packed[groups(p, &k)].as_chunks().0,
-                        layout.columns(p),
-                        columns(p).start,
-                    );
+                    let groups = packed[groups(p, &k)].as_chunks().0;
+                    totals.add::<KR>(groups, layout.columns(p), columns(p).start);
                 }
             }
         }
@@ -235,39 +250,102 @@ fn pack_panels<W: Weight, const KR: usize>(
 ) {
     /// Vectors that a row has for the panels, or for some of them.
     const VECTORS: usize = 16;
-    let mut column = panels.start * layout.nr;
     let end = layout.n.min(panels.end * layout.nr);
     let whole = k.start..k.end - k.len() % KR;
-    let place = |column: usize| Place {
-        at: layout.place(column, k.start, KR),
-        step: layout.columns(column / layout.nr) * KR,
-    };
-    if layout.nr.is_multiple_of(BYTES) {
-        let mut places = [Place { at: 0, step: 0 }; VECTORS];
-        while column + BYTES <= end {
-            let count = VECTORS.min((end - column) / BYTES);
+    // Panels as wide as whole vectors, the last one as half ones.
+    if layout.nr.is_multiple_of(BYTES) && layout.last_columns.is_multiple_of(BYTES / 2) {
+        let mut column = panels.start * layout.nr;
+        let mut places = [Place::default(); VECTORS];
+        while column < end {
+            // The last vector may have fewer columns.
+            let count = VECTORS.min((end - column) / BYTES).max(1);
             for (v, to) in places[..count].iter_mut().enumerate() {
-                *to = place(column + v * BYTES);
+                *to = layout.place_of_columns(column + v * BYTES, whole.start, KR);
             }
-            pack_columns::<W, KR>(packed, &mut places[..count], column, whole.clone(), w);
+            pack_vectors::<W, KR>(layout, packed, &mut places[..count], whole.clone(), w);
             column += count * BYTES;
         }
-    }
-    // What is left: columns that fill no vector, and a group that is not whole.
-    for p in panels {
-        let columns = p * layout.nr..p * layout.nr + layout.used_columns(p);
-        let groups = packed[layout.range(p, k.start..k.end.next_multiple_of(KR))].as_chunks_mut().0;
-        let width = layout.columns(p);
-        if column < columns.end {
-            let rest = column.max(columns.start)..columns.end;
-            let groups = groups.get_mut(rest.start - columns.start..).unwrap_or_default();
-            pack_any_columns::<W, KR>(groups, width, rest, whole.clone(), w);
+    } else {
+        for p in panels.clone() {
+            let (groups, columns) = layout.groups_of(packed, p, &k);
+            pack_any_columns::<W, KR>(groups, layout.columns(p), columns, whole.clone(), w);
         }
-        if whole.end < k.end {
+    }
+    if whole.end < k.end {
+        for p in panels {
+            let width = layout.columns(p);
+            let (groups, columns) = layout.groups_of(packed, p, &k);
             let last = groups.len() - width;
             pack_any_columns::<W, KR>(&mut groups[last..], width, columns, whole.end..k.end, w);
         }
     }
+}
+
+/// Packs the groups of `k`, all of them whole, of the columns at `places`, one beside the other.
+#[inline(always)]
+fn pack_vectors<W: Weight, const KR: usize>(
+    layout: &PanelLayout,
+    packed: &mut [i8],
+    places: &mut [Place],
+    k: Range<usize>,
+    w: &MatRef<'_, W>,
+) {
+    /// So few vectors of each row are read one after the other, down all rows.
+    const FEW: usize = 4;
+    /// Rows of more vectors that are read by turns.
+    const ROWS: usize = 8;
+    /// How far behind the vectors lines are requested, in bytes.
+    const AHEAD: usize = 128;
+    /// Larger matrices come from beyond L2, and lines are requested: the hardware does not read
+    /// ahead where few bytes of each row follow each other.
+    const NEAR: usize = 512 << 10;
+    let mut k = k;
+    if places.len() > FEW {
+        let wide = k.start..k.end - k.len() % ROWS;
+        k.start = wide.end;
+        let far = w.rows().saturating_mul(w.row_stride()) > NEAR;
+        // Several small groups fill cache lines of a panel before those of the next panel are
+        // written. (Starts of panels are often multiples of 4 KiB apart, of which a cache holds few
+        // lines.)
+        match (KR, far) {
+            (2, false) => pack_wide::<W, KR, { ROWS / 2 }, 0>(packed, places, wide, w),
+            (2, true) => pack_wide::<W, KR, { ROWS / 2 }, AHEAD>(packed, places, wide, w),
+            (4, false) => pack_wide::<W, KR, { ROWS / 4 }, 0>(packed, places, wide, w),
+            (4, true) => pack_wide::<W, KR, { ROWS / 4 }, AHEAD>(packed, places, wide, w),
+            _ => k = wide.start..k.end,
+        }
+    }
+    if k.is_empty() {
+        return;
+    }
+    for place in places {
+        // Columns that there are not stay zeros.
+        let end = match place.count {
+            ..=4 => pack_columns::<W, KR, 4>(packed, place, k.clone(), w),
+            5..=8 => pack_columns::<W, KR, 8>(packed, place, k.clone(), w),
+            _ => pack_columns::<W, KR, BYTES>(packed, place, k.clone(), w),
+        };
+        if end < k.end {
+            pack_last_rows::<W, KR>(layout, packed, place, end..k.end, w);
+        }
+    }
+}
+
+/// Packs the groups of `k`, all of them whole, of the columns at `place`, where what lies behind a
+/// row is not of the slice.
+#[cold]
+#[inline(never)]
+fn pack_last_rows<W: Weight, const KR: usize>(
+    layout: &PanelLayout,
+    packed: &mut [i8],
+    place: &Place,
+    k: Range<usize>,
+    w: &MatRef<'_, W>,
+) {
+    let (p, first) = (place.column / layout.nr, place.column % layout.nr);
+    let (groups, _) = layout.groups_of(packed, p, &k);
+    let columns = place.column..place.column + place.count;
+    pack_any_columns::<W, KR>(&mut groups[first..], layout.columns(p), columns, k, w);
 }
 
 /// Packs weights with any strides, for any kr, element by element.
@@ -331,13 +409,14 @@ mod tests {
     /// the rows.
     #[test]
     fn u8_weights_are_packed_less_128_and_summed_from_both_orientations() {
-        for (n, k) in [(3, 2), (17, 33), (300, 37), (33, 300), (800, 9), (40, 515)] {
+        for (n, k) in [(3, 2), (17, 33), (300, 37), (33, 300), (800, 9), (40, 515), (300, 64), (25, 64)] {
             let zero_points: Vec<i32> = (0..n).map(|j| (j * 37 % 256) as i32).collect();
             let w = |j: usize, p: usize| ((j * 131 + p * 29 + j * p) % 256) as u8;
             let nk: Vec<u8> = (0..n * (k + 1)).map(|i| w(i / (k + 1), i % (k + 1))).collect();
             let kn: Vec<u8> = (0..k * (n + 1)).map(|i| w(i % (n + 1), i / (n + 1))).collect();
             let nk = MatRef::with_strides(&nk, n, k, k + 1, 1).unwrap();
-            let kn = MatRef::with_strides(&kn, k, n, n + 1, 1).unwrap().transposed();
+            // (There is nothing behind the last row.)
+            let kn = MatRef::with_strides(&kn[..k * (n + 1) - 1], k, n, n + 1, 1).unwrap().transposed();
             let signed: Vec<i8> =
                 (0..n * k).map(|i| w(i / k, i % k).wrapping_sub(128).cast_signed()).collect();
             let distances =

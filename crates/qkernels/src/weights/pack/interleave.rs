@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::matrix::view::MatRef;
 use crate::weights::operand::Weight;
-use crate::weights::pack::transpose::{BYTES, Bytes, transposed};
+use crate::weights::pack::transpose::{BYTES, Bytes, masked, request, row_starts, transposed};
 
 /// Writes the groups of `k`, which begins with one, of a panel `width` columns wide. Its `columns`
 /// are adjacent elements of `w` (n, k). `C` columns have `BYTES` bytes in a group.
@@ -73,60 +73,89 @@ fn pack_row<W: Weight, const KR: usize>(groups: &mut [[i8; KR]], width: usize, c
     }
 }
 
-/// Where groups of some columns are in the panels.
-#[derive(Clone, Copy)]
+/// Adjacent columns, as many as a vector has bytes or fewer, and where their groups are.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Place {
-    /// Where the first group of them is.
+    /// The first of them.
+    pub(crate) column: usize,
+    /// How many there are. What a vector has behind them becomes zeros.
+    pub(crate) count: usize,
+    /// Where the next group of them is in the panels.
     pub(crate) at: usize,
-    /// How far it is to the next.
+    /// How far it is to the one after it.
     pub(crate) step: usize,
 }
 
-/// Writes the groups of `k`, all of them whole, of adjacent columns from `first_column` on: `BYTES`
-/// of them at each of `places`, which move on. The rows of `w` (k, n) have those of all columns.
+/// Writes the groups of `k`, all of them whole, of the columns at `place`, which moves on. These
+/// are at most `MOST`, and the panel has room for so many. The rows of `w` (k, n) have those of all
+/// columns.
+///
+/// The vectors of a row may reach past its end, into the next row, so a few columns take no longer
+/// than a vector of them. Groups near the end of the last row are left to be written, from the k
+/// that is returned.
 #[inline(always)]
-pub(crate) fn pack_columns<W: Weight, const KR: usize>(
+pub(crate) fn pack_columns<W: Weight, const KR: usize, const MOST: usize>(
     packed: &mut [i8],
-    places: &mut [Place],
-    first_column: usize,
+    place: &mut Place,
     k: Range<usize>,
     w: &MatRef<'_, W>,
-) {
-    // Several small groups fill cache lines of a panel before those of the next panel are written.
-    // (Starts of panels are often multiples of 4 KiB apart, of which a cache holds few lines.)
-    let together = if KR < 8 { k.len() - k.len() % 8 } else { 0 };
-    let (first, rest) = (k.start..k.start + together, k.start + together..k.end);
-    match KR {
-        2 => pack_groups_of_columns::<W, KR, 4>(packed, places, first_column, first, w),
-        4 => pack_groups_of_columns::<W, KR, 2>(packed, places, first_column, first, w),
-        _ => {}
+) -> usize {
+    let Place { column, count, mut at, step, .. } = *place;
+    let mut mask = [0; BYTES];
+    for (i, mask) in mask.iter_mut().enumerate() {
+        *mask = if i < count { -1 } else { 0 };
     }
-    pack_groups_of_columns::<W, KR, 1>(packed, places, first_column, rest, w);
+    let (stride, mut first) = (w.row_stride(), k.start);
+    let all = w.skip_rows(first).get(column..).unwrap_or_default();
+    while first < k.end
+        && let Some(rest) = all.get((first - k.start) * stride..)
+        && let Some(rows) = row_starts::<W, KR, BYTES>(rest, stride)
+    {
+        // This is a loop because a closure for `map` would be called.
+        let mut vectors = [[0; BYTES]; KR];
+        for (r, vector) in vectors.iter_mut().enumerate() {
+            *vector = masked(signed(rows[r]), mask);
+        }
+        let group = transposed::<KR, 1>(vectors);
+        let to = packed.get_mut(at..).and_then(|to| to.as_chunks_mut::<KR>().0.first_chunk_mut::<MOST>());
+        if let (Some(to), Some(from)) = (to, group.as_flattened().as_chunks().0.first_chunk()) {
+            *to = *from;
+        }
+        at += step;
+        first += KR;
+    }
+    place.at = at;
+    first
 }
 
-/// [`pack_columns`] of `G` groups at a time.
+/// Writes the groups of `k`, `G` at a time, of whole vectors of adjacent columns at `places`, which
+/// move on. The rows of `w` (k, n) have those of all columns. Lines `AHEAD` bytes behind them are
+/// requested, if that is not 0.
 #[inline(always)]
-fn pack_groups_of_columns<W: Weight, const KR: usize, const G: usize>(
+pub(crate) fn pack_wide<W: Weight, const KR: usize, const G: usize, const AHEAD: usize>(
     packed: &mut [i8],
     places: &mut [Place],
-    first_column: usize,
     k: Range<usize>,
     w: &MatRef<'_, W>,
 ) {
+    let column = places.first().map_or(0, |place| place.column);
     for first in k.step_by(G * KR) {
         // These are loops because closures for `from_fn` would be called.
         let mut rows: [[&[[W; BYTES]]; KR]; G] = [[&[]; KR]; G];
         for (g, rows) in rows.iter_mut().enumerate() {
             for (r, chunks) in rows.iter_mut().enumerate() {
                 let row = w.row_slice(first + g * KR + r).unwrap_or_default();
-                *chunks = &row[first_column..].as_chunks().0[..places.len()];
+                *chunks = &row[column..].as_chunks().0[..places.len()];
             }
         }
-        for (v, Place { at, step }) in places.iter_mut().enumerate() {
+        for (v, Place { at, step, .. }) in places.iter_mut().enumerate() {
             for rows in &rows {
                 let mut vectors = [[0; BYTES]; KR];
                 for (vector, chunks) in vectors.iter_mut().zip(rows) {
                     *vector = signed(&chunks[v]);
+                    if AHEAD > 0 {
+                        request(&chunks[v], AHEAD);
+                    }
                 }
                 if let Some(to) = packed[*at..].as_chunks_mut().0.first_chunk_mut::<KR>() {
                     *to = transposed::<KR, 1>(vectors);

@@ -1,4 +1,5 @@
-//! Transposing blocks of bytes by what vector registers do best: interleaving two of them.
+//! Transposing blocks of bytes by what vector registers do best: interleaving two of them. And what
+//! else packing does with vectors.
 //!
 //! Number the elements of `V` vectors by the vector and the place in it. Interleaving the first
 //! half of all elements with the second moves the first bit of each number to its end. Once that is
@@ -65,6 +66,71 @@ fn interleaved<const SIZE: usize>(a: Bytes, b: Bytes) -> [Bytes; 2] {
         both[at / BYTES][at % BYTES] = from[element / 2 * SIZE + byte];
     }
     both
+}
+
+/// The bits of a vector that `mask` has.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn masked(vector: Bytes, mask: Bytes) -> Bytes {
+    use core::arch::x86_64::*;
+
+    use bytemuck::must_cast as cast;
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn and(a: __m128i, b: __m128i) -> __m128i {
+        _mm_and_si128(a, b)
+    }
+    // SAFETY: every x86-64 CPU has SSE2.
+    cast(unsafe { and(cast(vector), cast(mask)) })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn masked(mut vector: Bytes, mask: Bytes) -> Bytes {
+    for (byte, mask) in vector.iter_mut().zip(mask) {
+        *byte &= mask;
+    }
+    vector
+}
+
+/// The first `N` elements of each of `R` rows that begin `stride` elements apart, the first at the
+/// start of `values`. They may reach past the end of a row, into whatever lies behind it; `None` if
+/// they reach past that of `values`. All rows are checked at once, since few elements of each are
+/// read.
+#[inline(always)]
+pub(crate) fn row_starts<T, const R: usize, const N: usize>(
+    values: &[T],
+    stride: usize,
+) -> Option<[&[T; N]; R]> {
+    let mut starts = [values.first_chunk()?; R];
+    if stride.checked_mul(R - 1)?.checked_add(N)? > values.len() {
+        return None;
+    }
+    for (r, row) in starts.iter_mut().enumerate() {
+        // SAFETY: r < R, so the slice ends N elements or more behind this start.
+        let start = unsafe { values.as_ptr().add(r * stride) };
+        // SAFETY: as above, and the result borrows `values`.
+        *row = unsafe { &*start.cast() };
+    }
+    Some(starts)
+}
+
+/// Requests the cache line that is `ahead` bytes behind the start of `values`. It need not belong
+/// to them.
+#[inline(always)]
+pub(crate) fn request<T>(values: &[T], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+        let line = values.as_ptr().cast::<i8>().wrapping_add(ahead);
+        // SAFETY: this is a hint. It reads nothing that the program could see and never faults,
+        // whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, ahead);
 }
 
 #[cfg(test)]
