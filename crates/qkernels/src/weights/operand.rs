@@ -280,8 +280,8 @@ impl<'a, W: Weight> Weights<'a, W> {
         Self { effort, ..self }
     }
 
-    /// Packs with these orders of k, instead of a search. An order that does not suit its weights is
-    /// not used. Packing refuses those of a matrix of another shape.
+    /// Packs with these orders of k, instead of a search. An order that does not suit its weights
+    /// is not used. Packing refuses those of a matrix of another shape.
     pub fn with_orders(self, orders: &'a KOrders) -> Self {
         Self { orders: Some(orders), ..self }
     }

@@ -53,8 +53,8 @@ impl PackedWeights {
     ///
     /// # Errors
     /// [`PackError`] if the packed size overflows or there is no memory for it, if a channel's sums
-    /// leave 32 bits, if the zero points or orders of k do not fit the weights, or if `kernel` is one of those
-    /// that [`column_kernels`](Self::column_kernels) gives for proven panels.
+    /// leave 32 bits, if the zero points or orders of k do not fit the weights, or if `kernel` is
+    /// one of those that [`column_kernels`](Self::column_kernels) gives for proven panels.
     pub fn from_nk<'a, W: Weight>(w: impl Into<Weights<'a, W>>, kernel: Kernel) -> Result<Self, PackError> {
         kernel.check_any_weights()?;
         let w = w.into();
@@ -176,8 +176,8 @@ impl PackedWeights {
 
     /// How the windows of those panels that have an order and any of `columns` are summed. (A panel
     /// has an order if [`column_kernels`](Self::column_kernels) gives it to the kernel's
-    /// [`ordered`](crate::KernelDesc::ordered) form.) Columns from n on are in no panel. A panel that
-    /// is in two ranges counts in both; those of `column_kernels` and
+    /// [`ordered`](crate::KernelDesc::ordered) form.) Columns from n on are in no panel. A panel
+    /// that is in two ranges counts in both; those of `column_kernels` and
     /// [`column_ranges`](Self::column_ranges) are whole panels.
     ///
     /// ```

@@ -92,24 +92,21 @@ fn activations_of_other_codes_than_the_weights_are_packed_for() {
 #[test]
 fn activations_within_codes_that_their_type_lacks() {
     let a = Activations::within(MatRef::new(&[63u8; 5], 1, 5).unwrap(), 0, CodeRange::signed(7).unwrap());
-    for (bits, refused) in [(5, Some(GemmError::ActivationCodes { expected: 31, got: 63 })), (6, None)] {
-        let codes = CodeRange::unsigned(bits).unwrap();
-        for kernel in Kernel::available() {
-            let w = Weights::from(MatRef::new(&[1i8; 10], 2, 5).unwrap()).for_activations(codes);
-            let (w, mut y) = (PackedWeights::from_nk(w, kernel).unwrap(), [CANARY; 2]);
-            let out = MatMut::new(&mut y, 1, 2).unwrap();
-            let result = gemm(a.unwrap(), &w, &Int32::new(), out, Threads::Serial, &mut Workspace::new());
-            assert_eq!(result.err(), refused);
-            assert_eq!(y, if refused.is_some() { [CANARY; 2] } else { [63 * 5; 2] });
-        }
-    }
     // A bias may leave just the room that these codes need.
     let bias = [i32::MAX - 63 * 5, 0];
     for kernel in Kernel::available() {
-        let w = PackedWeights::from_nk(MatRef::new(&[1i8; 10], 2, 5).unwrap(), kernel).unwrap();
-        let (stage, mut y) = (Int32::new().with_bias(&bias), [CANARY; 2]);
-        let out = MatMut::new(&mut y, 1, 2).unwrap();
-        gemm(a.unwrap(), &w, &stage, out, Threads::Serial, &mut Workspace::new()).unwrap();
+        let w = Weights::from(MatRef::new(&[1i8; 10], 2, 5).unwrap());
+        let run = |w, stage: &Int32<'_>, y: &mut [i32; 2]| {
+            let (w, y) = (PackedWeights::from_nk(w, kernel).unwrap(), MatMut::new(y, 1, 2).unwrap());
+            gemm(a.unwrap(), &w, stage, y, Threads::Serial, &mut Workspace::new())
+        };
+        for (bits, refused) in [(5, Some(GemmError::ActivationCodes { expected: 31, got: 63 })), (6, None)] {
+            let (w, mut y) = (w.for_activations(CodeRange::unsigned(bits).unwrap()), [CANARY; 2]);
+            assert_eq!(run(w, &Int32::new(), &mut y).err(), refused);
+            assert_eq!(y, if refused.is_some() { [CANARY; 2] } else { [63 * 5; 2] });
+        }
+        let mut y = [CANARY; 2];
+        run(w, &Int32::new().with_bias(&bias), &mut y).unwrap();
         assert_eq!(y, [i32::MAX, 63 * 5]);
     }
 }

@@ -81,10 +81,10 @@ impl<'p> SaveOptions<'p> {
     }
 
     /// Searches for the orders of k in which the weights of static and dynamic layers, those of 8
-    /// bits per channel, are multiplied fastest on CPUs with no more than AVX2, and writes them into
-    /// the file ([`qkernels::KOrders`], 4 % of the weights' bytes). Loading the model there need not
-    /// search then. The orders, and so the bytes, are the same on whatever CPU they are searched
-    /// for.
+    /// bits per channel, are multiplied fastest on CPUs with no more than AVX2, and writes them
+    /// into the file ([`qkernels::KOrders`], 4 % of the weights' bytes). Loading the model there
+    /// need not search then. The orders, and so the bytes, are the same on whatever CPU they are
+    /// searched for.
     pub fn with_k_orders(self, effort: PackEffort) -> Self {
         Self { k_orders: Some(effort), ..self }
     }

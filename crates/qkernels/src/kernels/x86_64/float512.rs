@@ -9,8 +9,8 @@
 
 use core::arch::x86_64::*;
 
-use super::float_ends;
 use super::simd::{self, store_f32x16 as store};
+use super::tile;
 use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
 
@@ -121,13 +121,13 @@ fn body<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatTile
             }
         }
         let scales = &tile.scales[q * tile.nr..];
-        float_ends::add_group!(_mm512_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
+        tile::add_group!(_mm512_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    float_ends::store_sums!(tile, first, sums);
+    tile::store_sums!(tile, first, sums);
 }
 
 /// One or two rows of 4-bit weights as they are packed, whose panels are one vector of columns: the
@@ -207,13 +207,13 @@ fn nibbles<const M: usize, const AFFINE: bool>(tile: &mut FloatTile<'_>) {
             }
         }
         let scales = &tile.scales[q * tile.nr..];
-        float_ends::add_group!(_mm512_fmadd_ps, sums, scales, 0, |i, _v| sum_of_four(acc[i]));
+        tile::add_group!(_mm512_fmadd_ps, sums, scales, 0, |i, _v| sum_of_four(acc[i]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    float_ends::store_sums!(tile, 0, sums);
+    tile::store_sums!(tile, 0, sums);
 }
 
 /// For four bits from bit 0, 4, 8 and 12 on, the exponent for which they count [`BODY`]'s unit.

@@ -9,7 +9,6 @@ mod avx512_vnni;
 mod avx_vnni;
 mod float256;
 mod float512;
-mod float_ends;
 mod nibbles256;
 mod scaled;
 mod simd;

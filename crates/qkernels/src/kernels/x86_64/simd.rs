@@ -154,14 +154,14 @@ pub(super) fn maddubs_madd_add(mut sums: __m256i, x: __m256i, bytes: &[i8; 32], 
     sums
 }
 
-/// Adds the products of four rows' u8 and the weights of two groups of four k, from group `G` of 16 k
-/// on, for two vectors of columns, by `vpmaddubsw`. The words of both groups together must not
+/// Adds the products of four rows' u8 and the weights of two groups of four k, from group `G` of 16
+/// k on, for two vectors of columns, by `vpmaddubsw`. The words of both groups together must not
 /// saturate. `ones` are words of 1.
 ///
 /// This takes all registers: beside eight sums, they hold three vectors of weights and what a row
-/// needs. The compiler would keep the codes of all rows in registers, and sums on the stack. (It did
-/// so with six of the eight even where a row was a block of its own: 33 cycles for 16 k instead of
-/// 30, AMD Zen 4.)
+/// needs. The compiler would keep the codes of all rows in registers, and sums on the stack. (It
+/// did so with six of the eight even where a row was a block of its own: 33 cycles for 16 k instead
+/// of 30, AMD Zen 4.)
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn add_two_groups<const G: usize>(

@@ -11,10 +11,10 @@ use crate::matrix::view::MatRef;
 use crate::weights::operand::{PackError, Weight, Weights};
 
 impl KOrders {
-    /// Searches for the orders of weights (n, k), on the threads and with the effort that they have.
-    /// (With [`PackEffort::Fast`](crate::PackEffort::Fast) there is no search. All k stay where they
-    /// are then.) What is found depends neither on `kernel`, which only makes the search fast, nor
-    /// on the threads.
+    /// Searches for the orders of weights (n, k), on the threads and with the effort that they
+    /// have. (With [`PackEffort::Fast`](crate::PackEffort::Fast) there is no search. All k stay
+    /// where they are then.) What is found depends neither on `kernel`, which only makes the search
+    /// fast, nor on the threads.
     ///
     /// # Errors
     /// [`PackError`] if there is no memory for them.

@@ -34,9 +34,9 @@ pub enum KOrdersError {
 /// multiplies its weights faster ([`PackEffort`](crate::PackEffort) says how).
 ///
 /// To search for them takes longer than all else that packing does. A file that has them beside the
-/// weights is packed at once ([`Weights::with_orders`]). They do not depend on the CPU: any machine
-/// finds them, and finds the same. Nothing relies on them: packing proves what it makes of them, and
-/// all results are exact whatever they are.
+/// weights is packed at once ([`Weights::with_orders`](crate::Weights::with_orders)). They do not
+/// depend on the CPU: any machine finds them, and finds the same. Nothing relies on them: packing
+/// proves what it makes of them, and all results are exact whatever they are.
 ///
 /// As [`bytes`](Self::as_bytes), panel after panel, each has ten for a window (0.04 for a weight):
 ///

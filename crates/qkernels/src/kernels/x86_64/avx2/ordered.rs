@@ -83,7 +83,12 @@ type Ordered<const M: usize> = [[u8; 2 * WINDOW]; M];
 #[target_feature(enable = "avx2")]
 fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
     let sign = sign_of(strip.a.signed);
-    while let Some(mut tile) = strip.next_tile_of(M) {
+    let Lines(ring) = &mut Lines([[[0u8; 2 * WINDOW]; M]; RING]);
+    // Where the ring has the tile's first window, and how many of its windows are there already.
+    let (mut start, mut there) = (0, 0);
+    loop {
+        let another = strip.next_rows() == M && strip.rows - strip.done >= 2 * M;
+        let Some(mut tile) = strip.next_tile_of(M) else { break };
         let Some((order, windows)) = tile.orders.of(0, tile.groups) else {
             unreachable!("a panel without its order")
         };
@@ -106,11 +111,15 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         }
         let [quads, mixed, pairs, _] = order.counts;
         let bytes = quads + mixed + pairs;
-        let rows = Blocks::new(tile.a, tile.a_stride, WINDOW * windows.len());
-        let Lines(ring) = &mut Lines([[[0u8; 2 * WINDOW]; M]; RING]);
-        for w in 0..AHEAD.min(windows.len()) {
-            put_in_order(&mut ring[w % RING], &rows, sign, &windows[w], w < bytes);
+        let depth = WINDOW * windows.len();
+        let rows = Blocks::new(tile.a, tile.a_stride, depth);
+        for w in there..AHEAD.min(windows.len()) {
+            put_in_order(&mut ring[(start + w) % RING], &rows, sign, &windows[w], w < bytes);
         }
+        // The panel's next tile has the same windows, whose first are ordered beside the last of
+        // this one: a short tile is over before anything could hide what that takes.
+        let next = tile.a.get(M * tile.a_stride..).filter(|_| another && windows.len() >= AHEAD);
+        let next = next.map(|a| Blocks::new(a, tile.a_stride, depth));
         let mut w = 0;
         macro_rules! windows {
             ($count:expr, $x:ident, $b:ident, $products:block) => {
@@ -118,17 +127,21 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
                 // While it is sure that there is a window ahead, and of bytes, nothing is asked.
                 let sure = end.min(bytes.saturating_sub(AHEAD)).max(w);
                 for ($b, ahead) in b[w..sure].iter().zip(&windows[(w + AHEAD).min(windows.len())..]) {
-                    put_bytes_in_order(&mut ring[(w + AHEAD) % RING], &rows, sign, ahead);
-                    let $x = &ring[w % RING];
+                    put_bytes_in_order(&mut ring[(start + w + AHEAD) % RING], &rows, sign, ahead);
+                    let $x = &ring[(start + w) % RING];
                     prefetch_weights::<M, V>($b);
                     $products
                     w += 1;
                 }
                 while w < end {
-                    if let Some(ahead) = windows.get(w + AHEAD) {
-                        put_in_order(&mut ring[(w + AHEAD) % RING], &rows, sign, ahead, w + AHEAD < bytes);
+                    let (to, ahead) = (&mut ring[(start + w + AHEAD) % RING], w + AHEAD);
+                    if let Some(window) = windows.get(ahead) {
+                        put_in_order(to, &rows, sign, window, ahead < bytes);
+                    } else if let Some(next) = &next {
+                        let ahead = ahead - windows.len();
+                        put_in_order(to, next, sign, &windows[ahead], ahead < bytes);
                     }
-                    let ($x, $b) = (&ring[w % RING], &b[w]);
+                    let ($x, $b) = (&ring[(start + w) % RING], &b[w]);
                     prefetch_weights::<M, V>($b);
                     $products
                     w += 1;
@@ -152,6 +165,7 @@ fn body<const M: usize, const V: usize>(strip: &mut Strip<'_, '_>) {
         windows!(windows.len() - bytes, x, b, {
             add_words::<M, V>(&mut partial[0], x, b);
         });
+        (start, there) = ((start + windows.len()) % RING, if next.is_some() { AHEAD } else { 0 });
         tile::last_sums!(vec256, tile, partial, M, V);
     }
 }

@@ -18,7 +18,7 @@ use super::lanes::{LANES, QUARTERS, load, store, sum_of_four};
 use crate::kernel::desc::FloatExpanded;
 use crate::kernel::float_tile::{Expansion, FloatTile};
 use crate::kernels::x86_64::tile::rows_apart;
-use crate::kernels::x86_64::{float_ends, simd};
+use crate::kernels::x86_64::{simd, tile};
 
 /// For panels of two k.
 pub(super) const PAIRS: FloatExpanded = FloatExpanded { expand: expand::<2>, run: run::<2>, ..BODY };
@@ -231,7 +231,7 @@ fn body<const M: usize, const V: usize>(
         }
         let scales = &tile.scales[chunk.group * tile.nr..];
         for q in 0..chunk.groups {
-            float_ends::add_group!(_mm256_fmadd_ps, sums, scales[q * tile.nr..], first, |i, v| {
+            tile::add_group!(_mm256_fmadd_ps, sums, scales[q * tile.nr..], first, |i, v| {
                 sum_of_four([
                     load(&chains[0][q][i][v]),
                     load(&chains[1][q][i][v]),
@@ -241,7 +241,7 @@ fn body<const M: usize, const V: usize>(
             });
         }
     }
-    float_ends::store_sums!(tile, first, sums);
+    tile::store_sums!(tile, first, sums);
 }
 
 /// The sums of a tile's rows and of a strip's columns, as they wait in L1.

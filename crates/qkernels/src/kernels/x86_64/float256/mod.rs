@@ -16,7 +16,7 @@ use core::arch::x86_64::*;
 
 use lanes::{LANES, QUARTERS, load, store, sum_of_four};
 
-use super::{float_ends, simd};
+use super::{simd, tile};
 use crate::kernel::desc::{FloatBody, FloatNibbles};
 use crate::kernel::float_tile::FloatTile;
 use crate::kernel::nibble_tile::{NIBBLE_COLUMNS, NibbleLine};
@@ -133,15 +133,13 @@ fn body<const KR: usize, const G: usize, const M: usize, const V: usize, const A
             }
         }
         let scales = &tile.scales[q * tile.nr..];
-        float_ends::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| {
-            sum_of_columns::<KR>(acc[i][v])
-        });
+        tile::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| sum_of_columns::<KR>(acc[i][v]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    float_ends::store_sums!(tile, first, sums);
+    tile::store_sums!(tile, first, sums);
 }
 
 /// One or two rows of 4-bit weights as they are packed: the sums of `body` for groups of four k, in
@@ -235,13 +233,13 @@ fn nibbles<const M: usize, const V: usize, const AFFINE: bool>(tile: &mut FloatT
             }
         }
         let scales = &tile.scales[q * tile.nr..];
-        float_ends::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
+        tile::add_group!(_mm256_fmadd_ps, sums, scales, first, |i, v| sum_of_four(acc[i][v]));
         start = end;
         if start >= groups {
             break;
         }
     }
-    float_ends::store_sums!(tile, first, sums);
+    tile::store_sums!(tile, first, sums);
 }
 
 /// The low words (`pair` 0) or the high ones of V vectors of a line, with ones above them.
