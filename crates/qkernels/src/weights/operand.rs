@@ -202,7 +202,7 @@ pub struct Weights<'a, W> {
 ///
 /// `avx2` sums products in 16 bits where packing proves that they cannot saturate. As weights lie,
 /// large ones meet in nearly every panel. In an order of their own they need not, and products of
-/// several rows are up to 1.3 times as fast. (All results are exact in any order. Other kernels
+/// several rows are up to 1.4 times as fast. (All results are exact in any order. Other kernels
 /// need no order, and search for none.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
