@@ -246,6 +246,9 @@ impl<'a, W: Weight> Weights<'a, W> {
     /// ([`Activations::within`](crate::Activations::within), or floats that are quantized to them).
     /// They refuse all others, whatever the kernel. (The proof needs no lower bound.)
     ///
+    /// Codes below 0 are those of i8 activations, which are compared as the u8 that they become,
+    /// 128 more: -64..=63 is at most 191.
+    ///
     /// ```
     /// use qcore::CodeRange;
     /// use qkernels::{Kernel, MatRef, PackedWeights, Weights};
@@ -265,8 +268,8 @@ impl<'a, W: Weight> Weights<'a, W> {
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackEffort, PackedWeights, Weights};
-    /// let w: Vec<i8> = (0..16 * 64).map(|at| [3i8, -7, 100, 120][at % 4]).collect();
-    /// let w = Weights::from(MatRef::new(&w, 16, 64)?);
+    /// let w: Vec<i8> = (0..16 * 128).map(|at| [3i8, -7, 100, 120][at % 4]).collect();
+    /// let w = Weights::from(MatRef::new(&w, 16, 128)?);
     /// let kernel = Kernel::select()?;
     /// let usual = PackedWeights::from_nk(w, kernel)?;
     /// let fast = PackedWeights::from_nk(w.with_effort(PackEffort::Fast), kernel)?;
@@ -280,8 +283,9 @@ impl<'a, W: Weight> Weights<'a, W> {
         Self { effort, ..self }
     }
 
-    /// Packs with these orders of k, instead of a search. An order that does not suit its weights
-    /// is not used. Packing refuses those of a matrix of another shape.
+    /// Packs with these orders of k, instead of a search. They are best found for the same
+    /// activations ([`for_activations`](Self::for_activations)). An order that does not suit its
+    /// weights is not used. Packing refuses those of a matrix of another shape.
     pub fn with_orders(self, orders: &'a KOrders) -> Self {
         Self { orders: Some(orders), ..self }
     }

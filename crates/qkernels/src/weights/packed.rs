@@ -182,11 +182,11 @@ impl PackedWeights {
     ///
     /// ```
     /// use qkernels::{Kernel, MatRef, PackedWeights};
-    /// let w: Vec<i8> = (0..32 * 64).map(|at| [3i8, 100, -7, 120][at % 4]).collect();
-    /// let w = PackedWeights::from_nk(MatRef::new(&w, 32, 64)?, Kernel::select()?)?;
+    /// let w: Vec<i8> = (0..32 * 128).map(|at| [3i8, -7, 100, 120][at % 4]).collect();
+    /// let w = PackedWeights::from_nk(MatRef::new(&w, 32, 128)?, Kernel::select()?)?;
     /// for (columns, kernel) in w.column_kernels() {
     ///     let windows = w.window_counts(columns.clone());
-    ///     println!("{columns:?} on {kernel}, windows: {windows}"); // with `avx2`: 8 in all
+    ///     println!("{columns:?} on {kernel}, windows: {windows}"); // with `avx2`: 16 of fours
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 
-use qcore::ActivationFunction;
+use qcore::{ActivationFunction, CodeRange};
 use qkernels::{KOrders, MatRef, PackEffort, PackedWeights, ScaledWeights, Threads, Weights};
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
@@ -56,7 +56,8 @@ pub fn save_layers<M: Layers + ?Sized>(model: &M, path: impl AsRef<Path>) -> Res
     SaveOptions::new().save(model, path)
 }
 
-/// What a file has besides the model.
+/// What a file has besides the model. (A [`QuantMlp`](crate::QuantMlp) is saved so as its
+/// [`as_mlp`](crate::QuantMlp::as_mlp).)
 ///
 /// ```
 /// use qkernels::PackEffort;
@@ -84,7 +85,10 @@ impl<'p> SaveOptions<'p> {
     /// bits per channel, are multiplied fastest on CPUs with no more than AVX2, and writes them
     /// into the file ([`qkernels::KOrders`], 4 % of the weights' bytes). Loading the model there
     /// need not search then. The orders, and so the bytes, are the same on whatever CPU they are
-    /// searched for.
+    /// searched for. Without a search ([`PackEffort::Fast`]) none are written.
+    ///
+    /// A model that is loaded does not keep them: each file for which they are asked is searched
+    /// for anew.
     pub fn with_k_orders(self, effort: PackEffort) -> Self {
         Self { k_orders: Some(effort), ..self }
     }
@@ -194,7 +198,7 @@ impl Writer<'_> {
         let (name, n, input) = (layer.name(), layer.n(), layer.input());
         self.describe(name, Form::Static, layer.activation()).input =
             Some(InputDescription::of(name, input)?);
-        self.add_weights(name, layer.weights(), layer.weight_scales())?;
+        self.add_weights(name, layer.weights(), layer.weight_scales(), input.codes())?;
         if let Some(bias) = layer.bias() {
             self.add_tensor(name, "bias", Tensor::of_i32(vec![n], bias));
         }
@@ -208,7 +212,9 @@ impl Writer<'_> {
         let dynamic = DynamicDescription::of(name, layer.activations())?;
         self.describe(name, Form::Dynamic, layer.activation()).dynamic = Some(dynamic);
         match layer.weights() {
-            DynamicWeights::PerChannel { codes, scales } => self.add_weights(name, codes, scales)?,
+            DynamicWeights::PerChannel { codes, scales } => {
+                self.add_weights(name, codes, scales, layer.activations().codes())?;
+            }
             // Without a group, weights of 8 bits are read as those of the other kind, whose
             // scales are all positive.
             DynamicWeights::Scaled(weights) => self.add_scaled(name, weights, weights.bits() == 8),
@@ -272,10 +278,16 @@ impl Writer<'_> {
         }
     }
 
-    fn add_weights(&mut self, name: &str, weights: &PackedWeights, scales: &[f32]) -> Result<(), SaveError> {
+    fn add_weights(
+        &mut self,
+        name: &str,
+        weights: &PackedWeights,
+        scales: &[f32],
+        activations: CodeRange,
+    ) -> Result<(), SaveError> {
         let (n, k) = (weights.n(), weights.k());
         let codes = weights.unpack();
-        self.add_k_orders(name, &codes, weights)?;
+        self.add_k_orders(name, &codes, weights, activations)?;
         self.add_tensor(name, "weight", Tensor::of_i8(vec![n, k], codes));
         self.add_tensor(name, "weight_scale", Tensor::of_f32(vec![n], scales));
         if !weights.zero_points().is_empty() {
@@ -286,13 +298,24 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Adds the orders of k of `codes`, if they are asked for.
-    fn add_k_orders(&mut self, name: &str, codes: &[i8], weights: &PackedWeights) -> Result<(), SaveError> {
+    /// Adds the orders of k of `codes`, if they are asked for and of use.
+    fn add_k_orders(
+        &mut self,
+        name: &str,
+        codes: &[i8],
+        weights: &PackedWeights,
+        activations: CodeRange,
+    ) -> Result<(), SaveError> {
         let Some(effort) = self.options.k_orders else { return Ok(()) };
+        // Without a search, loading makes a better one. Any weights are proven for u8 of 7 bits.
+        if effort == PackEffort::Fast || (activations.min() >= 0 && activations.max() < 128) {
+            return Ok(());
+        }
         // The codes are there, so they are of this shape.
         let Ok(codes) = MatRef::new(codes, weights.n(), weights.k()) else { return Ok(()) };
         let (n, k) = (codes.rows(), codes.cols());
-        let codes = Weights::from(codes).with_effort(effort).with_threads(self.options.threads);
+        let codes = Weights::from(codes).for_activations(activations);
+        let codes = codes.with_effort(effort).with_threads(self.options.threads);
         let orders = KOrders::find(codes, weights.kernel())
             .map_err(|error| SaveError::KOrders { layer: name.to_owned(), error })?;
         self.add_tensor(name, K_ORDERS, Tensor::of_u8(k_orders_shape(n, k).to_vec(), orders.as_bytes()));

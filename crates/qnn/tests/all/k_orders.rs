@@ -3,8 +3,8 @@
 
 use qkernels::{KOrdersError, Kernel, MatMut, PackEffort, Threads};
 use qnn::{
-    DynamicWeights, FloatMlp, Linear, LinearWorkspace, LoadError, Method, Mlp, PassConfig, SaveOptions,
-    WeightConfig, layers_to_bytes, quantize_model,
+    ActivationCodes, DynamicWeights, FloatMlp, Linear, LinearWorkspace, LoadError, Method, Mlp, PassConfig,
+    QuantConfig, QuantMlp, SaveOptions, WeightConfig, layers_to_bytes, quantize_model,
 };
 
 use crate::contents::Contents;
@@ -89,16 +89,40 @@ fn files_have_them_if_they_are_asked_for() {
         assert!(options.to_bytes(&restored).unwrap() == plain, "{kernel}");
         assert!(options.with_k_orders(PackEffort::Usual).to_bytes(&restored).unwrap() == bytes, "{kernel}");
     }
+    // Orders without a search would be worse than none.
+    assert!(SaveOptions::new().with_k_orders(PackEffort::Fast).to_bytes(&model).unwrap() == plain);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     SaveOptions::new().with_k_orders(PackEffort::Usual).save(&model, &path).unwrap();
     assert!(std::fs::read(path).unwrap() == bytes);
 }
 
+/// They are found for the codes of a layer's input, for which loading packs it.
+#[test]
+fn layers_of_seven_bits_are_as_fast_with_them() {
+    let float = FloatMlp::new(vec![linear("fc1", 64, 320)]).unwrap();
+    let inputs: Vec<f32> = (0..640).map(|at| (at as f32 * 0.37).sin()).collect();
+    let calibrated = float.calibrate([rows(&inputs, 320)]).unwrap();
+    for activations in ActivationCodes::ALL {
+        let config = QuantConfig { activations, reduce_range: true, ..Default::default() };
+        let model = calibrated.quantize(&config).unwrap();
+        let bytes = SaveOptions::new().with_k_orders(PackEffort::Usual).to_bytes(model.as_mlp()).unwrap();
+        // Any weights are proven for u8 of 7 bits.
+        let none = bytes == model.to_bytes().unwrap();
+        assert_eq!(none, activations == ActivationCodes::U8);
+        for kernel in Kernel::available() {
+            let searched = QuantMlp::from_bytes(&model.to_bytes().unwrap(), Some(kernel)).unwrap();
+            let given = QuantMlp::from_bytes(&bytes, Some(kernel)).unwrap();
+            let [searched, given] = [searched, given].map(|model| windows(&model.as_mlp().layers()[0]));
+            assert_eq!(given, searched, "{kernel}");
+        }
+    }
+}
+
 #[test]
 fn no_order_changes_a_result() {
     let model = model();
-    let bytes = SaveOptions::new().with_k_orders(PackEffort::Fast).to_bytes(&model).unwrap();
+    let bytes = SaveOptions::new().with_k_orders(PackEffort::Usual).to_bytes(&model).unwrap();
     let mut contents = Contents::of(&bytes);
     for (name, (_, _, data)) in &mut contents.tensors {
         if name.ends_with("orders") {

@@ -13,8 +13,9 @@ use crate::weights::operand::{PackError, Weight, Weights};
 impl KOrders {
     /// Searches for the orders of weights (n, k), on the threads and with the effort that they
     /// have. (With [`PackEffort::Fast`](crate::PackEffort::Fast) there is no search. All k stay
-    /// where they are then.) What is found depends neither on `kernel`, which only makes the search
-    /// fast, nor on the threads.
+    /// where they are then.) What is found depends on the activations that the weights are for
+    /// ([`Weights::for_activations`]), but neither on `kernel`, which only makes the search fast,
+    /// nor on the threads, nor on zero points, which are not looked at.
     ///
     /// # Errors
     /// [`PackError`] if there is no memory for them.

@@ -49,11 +49,11 @@ pub enum KOrdersError {
 ///
 /// ```
 /// use qkernels::{KOrders, Kernel, MatRef, PackEffort, PackedWeights, Weights};
-/// let w: Vec<i8> = (0..16 * 64).map(|at| [3i8, 100, -7, 120][at % 4]).collect();
-/// let w = Weights::from(MatRef::new(&w, 16, 64)?);
+/// let w: Vec<i8> = (0..16 * 128).map(|at| [3i8, -7, 100, 120][at % 4]).collect();
+/// let w = Weights::from(MatRef::new(&w, 16, 128)?);
 /// let kernel = Kernel::select()?;
 /// let orders = KOrders::find(w.with_effort(PackEffort::Thorough), kernel)?;
-/// let read = KOrders::from_bytes(16, 64, orders.as_bytes())?; // of a file
+/// let read = KOrders::from_bytes(16, 128, orders.as_bytes())?; // of a file
 /// let packed = PackedWeights::from_nk(w.with_orders(&read), kernel)?;
 /// assert_eq!(packed.unpack(), PackedWeights::from_nk(w, kernel)?.unpack());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -3,7 +3,7 @@
 use std::collections::TryReserveError;
 
 use super::k_orders::KOrders;
-use super::{WindowOrder, fits, search, time};
+use super::{TILE_TIME, WindowOrder, fits, search, time};
 use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS, PanelOrder, WINDOW, Window, WindowKind};
 
 /// The weights of a window: for each k or place, those of all columns. Columns that a panel lacks
@@ -96,8 +96,8 @@ impl Scratch {
 }
 
 /// Puts each window of panel `p` in the fastest order that `source` has for it, if they then take
-/// less than `most_time` on average. Activations are at most `largest`. Writes the windows to
-/// `windows`, as many as the panel has.
+/// less than `most_time` on average, with the time of a tile. Activations are at most `largest`.
+/// Writes the windows to `windows`, as many as the panel has.
 #[inline(always)]
 pub(crate) fn in_order(
     panel: &mut [i8],
@@ -114,7 +114,7 @@ pub(crate) fn in_order(
         *found = source.order(p, w, &read::<2>(pairs, columns), largest);
     }
     let time: f32 = found.iter().map(|window| time(window.kind)).sum();
-    if time >= most_time * windows.len() as f32 {
+    if time + TILE_TIME >= most_time * windows.len() as f32 {
         return None;
     }
     pairs.clear();
