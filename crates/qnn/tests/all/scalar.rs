@@ -183,10 +183,13 @@ fn a_dead_neuron_keeps_its_bias_and_is_noted() {
 /// keeps apart: the report says so where it matters.
 #[test]
 fn proven_channels_are_counted() {
-    let fc1 = FloatLinear::new("fc1", 1, 2, vec![1.0, 1.0], vec![0.0]).unwrap();
+    // Two large weights side by side, and windows enough to make up for what a tile takes.
+    let weight = (0..128).map(|k| if k < 2 { 1.0 } else { 0.1 }).collect();
+    let fc1 = FloatLinear::new("fc1", 1, 128, weight, vec![0.0]).unwrap();
     let fc2 = FloatLinear::new("fc2", 3, 1, vec![1.0, -1.0, 0.5], vec![0.0; 3]).unwrap();
     let float = FloatMlp::new(vec![fc1, fc2]).unwrap();
-    let x = MatRef::new(&[0.0, 1.0, 0.5, 0.25], 2, 2).unwrap();
+    let x: Vec<f32> = (0..256).map(|at| at as f32 / 255.0).collect();
+    let x = MatRef::new(&x, 2, 128).unwrap();
     let model = float.calibrate([x]).unwrap().quantize(&QuantConfig::default()).unwrap().to_bytes().unwrap();
     for kernel in Kernel::available() {
         let report = QuantMlp::from_bytes(&model, Some(kernel)).unwrap().report(&float, x).unwrap();
@@ -202,7 +205,7 @@ fn proven_channels_are_counted() {
         assert_eq!(proven, if proofs { [Some(1), Some(3)] } else { [None; 2] }, "{kernel}");
         let expected = match desc.ordered {
             None => [None; 2],
-            Some(_) => [Some(1), Some(usize::from(desc.proven.is_empty()))],
+            Some(_) => [Some(8), Some(usize::from(desc.proven.is_empty()))],
         };
         assert_eq!(windows, expected, "{kernel}");
         assert_eq!(report.to_string().contains(line), proofs, "{report}");
