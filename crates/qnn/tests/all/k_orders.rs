@@ -3,32 +3,17 @@
 
 use qkernels::{KOrdersError, Kernel, MatMut, PackEffort, Threads};
 use qnn::{
-    ActivationCodes, DynamicWeights, FloatMlp, Linear, LinearWorkspace, LoadError, Method, Mlp, PassConfig,
-    QuantConfig, QuantMlp, SaveOptions, WeightConfig, layers_to_bytes, quantize_model,
+    ActivationCodes, DynamicWeights, FloatMlp, Linear, LinearWorkspace, LoadError, Mlp, QuantConfig,
+    QuantMlp, SaveOptions, layers_to_bytes,
 };
 
 use crate::contents::Contents;
-use crate::small::{linear, rows};
+use crate::small::{linear, mixed_model, rows};
 
 const INPUTS: usize = 40;
 
-/// A model with layers of every form.
 fn model() -> Mlp {
-    let float = FloatMlp::new(vec![
-        linear("fc1", 50, INPUTS),
-        linear("fc2", 33, 50),
-        linear("fc3", 9, 33),
-        linear("fc4", 8, 9),
-        linear("fc5", 4, 8),
-    ])
-    .unwrap();
-    let mut model = Mlp::from(float);
-    let config = PassConfig::default()
-        .with_rule("fc1", Method::Dynamic(Default::default()))
-        .with_rule("fc3", Method::WeightOnly(WeightConfig::default().in_groups_of(16)))
-        .with_rule("fc4", Method::Float);
-    quantize_model(&mut model, &config, [rows(&inputs(), INPUTS)], Mlp::run_batch, |_| {}).unwrap();
-    model
+    mixed_model(&[50, 33, 9, 8, 4], rows(&inputs(), INPUTS))
 }
 
 fn inputs() -> Vec<f32> {

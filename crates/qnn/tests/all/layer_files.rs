@@ -2,28 +2,13 @@
 //! goes unnoticed.
 
 use qkernels::Kernel;
-use qnn::{
-    FloatMlp, LayerFile, Method, Mlp, PassConfig, QuantMlp, WeightConfig, layers_to_bytes, quantize_model,
-};
+use qnn::{LayerFile, Mlp, QuantMlp, layers_to_bytes};
 
-use crate::small::{linear, rows};
+use crate::small::{mixed_model, rows};
 
 /// A model with layers of every form.
 fn mixed_file() -> Vec<u8> {
-    let float = FloatMlp::new(vec![
-        linear("fc1", 2, 3),
-        linear("fc2", 33, 2),
-        linear("fc3", 1, 33),
-        linear("fc4", 1, 1),
-    ])
-    .unwrap();
-    let mut model = Mlp::from(float);
-    let config = PassConfig::default()
-        .with_rule("fc1", Method::Dynamic(Default::default()))
-        .with_rule("fc3", Method::WeightOnly(WeightConfig::default().in_groups_of(16)))
-        .with_rule("fc4", Method::Float);
-    quantize_model(&mut model, &config, [rows(&[0.0, 1.0, 0.5], 3)], Mlp::run_batch, |_| {}).unwrap();
-    layers_to_bytes(&model).unwrap()
+    layers_to_bytes(&mixed_model(&[2, 33, 1, 1], rows(&[0.0, 1.0, 0.5], 3))).unwrap()
 }
 
 #[test]
