@@ -3,6 +3,7 @@
 use std::collections::TryReserveError;
 
 use super::k_orders::KOrders;
+use super::window::with_lowest;
 use super::{TILE_TIME, WindowOrder, fits, search, time};
 use crate::kernel::panel_order::{FLIP, ORDERED_COLUMNS, PanelOrder, WINDOW, Window, WindowKind};
 
@@ -48,20 +49,6 @@ fn given(ks: [u8; WINDOW], flips: u16, weights: &WindowWeights, largest: u8) -> 
         }
     }
     None
-}
-
-/// A bit for each k: whether it has a -128, which has no negative.
-#[inline(always)]
-fn with_lowest(weights: &WindowWeights) -> u16 {
-    let mut ks = 0;
-    for (k, of_k) in weights.iter().enumerate() {
-        let mut lowest = false;
-        for &w in of_k {
-            lowest |= w == i8::MIN;
-        }
-        ks |= u16::from(lowest) << k;
-    }
-    ks
 }
 
 /// The weights of a window in the order of `control`.

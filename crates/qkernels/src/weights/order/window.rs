@@ -67,12 +67,13 @@ impl Window {
             known: 0,
             squares: sizes.iter().map(|size| size >> 4).sum(),
         };
+        let lowest = with_lowest(weights);
         for (k, magnitudes) in of_ks.iter().enumerate() {
             let rank = sizes.iter().map(|&size| u32::from(size > sizes[k])).sum::<u32>() as usize % WINDOW;
             window.ks[rank] = k as u8;
             window.magnitudes[rank] = *magnitudes;
             window.magnitudes[WINDOW + rank] = magnitudes.flipped();
-            let negatable = !weights[k].iter().fold(false, |lowest, &w| lowest | (w == i8::MIN));
+            let negatable = lowest >> k & 1 == 0;
             window.signs |= u32::from(largest == u8::MAX && negatable) << (WINDOW + rank);
         }
         window
@@ -145,4 +146,18 @@ impl Window {
         let may_be_flipped = |k: usize| self.signs >> (WINDOW + k) & 1 == 1;
         (!together).then_some(if may_be_flipped(second) { second } else { first })
     }
+}
+
+/// A bit for each k: whether it has a -128, which has no negative.
+#[inline(always)]
+pub(super) fn with_lowest(weights: &[[i8; COLUMNS]; WINDOW]) -> u16 {
+    let mut ks = 0;
+    for (k, of_k) in weights.iter().enumerate() {
+        let mut lowest = false;
+        for &w in of_k {
+            lowest |= w == i8::MIN;
+        }
+        ks |= u16::from(lowest) << k;
+    }
+    ks
 }
