@@ -5,7 +5,8 @@
 //! - [`PackedWeights`]: i8 weights in the order in which a kernel reads them, with their sums.
 //! - [`gemm`]: the product of u8 or i8 [`Activations`] with packed weights, through an output stage
 //!   ([`Int32`], [`Dequantize`], [`Requantize`]), on the calling thread or a pool ([`Threads`]).
-//! - [`gemm_dynamic`], [`gemm_rows`]: floats that are quantized as they are read.
+//! - [`gemm_dynamic`], [`gemm_rows`]: floats that are quantized as they are read, perhaps divided by
+//!   a scale of their channel before ([`FloatRows`]).
 //! - [`ScaledWeights`]: weights of 8 or 4 bits with scales per channel or per group of k, for
 //!   products of integers ([`gemm_scaled`]) and of floats ([`weight_only`]).
 //! - [`quantize`], [`dequantize`], [`range`](range()): qcore's loops over slices, vectorized.
@@ -70,6 +71,7 @@ pub use kernel::desc::{ActivationForm, KernelDesc};
 pub use kernel::token::{Kernel, KernelError};
 pub use kernels::select::{ISA_VARIABLE, Reason, Report, SelectError, choose, report};
 pub use left::codes::{Activation, Activations, Left, OutsideError};
+pub use left::float_rows::{FloatRows, InputScaleError};
 pub use left::floats::FloatActivations;
 pub use matrix::signs::CodesError;
 pub use matrix::view::{MatMut, MatRef, ViewError};

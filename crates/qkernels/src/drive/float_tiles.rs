@@ -13,15 +13,16 @@ use crate::kernel::float_tile::{Expansion, FloatTile, PLAIN_ROWS};
 use crate::kernel::group_floats::{GroupFloats, Widen as WidenHalves};
 use crate::kernel::nibble_tile::NibbleLine;
 use crate::kernel::token::Kernel;
+use crate::left::float_rows::FloatRows;
+use crate::left::floats::RowBlocks;
 use crate::left::rows::staggered;
-use crate::matrix::view::MatRef;
 use crate::matrix::workspace::{PanelScratch, RowScratch, lines_of};
 use crate::weights::entries::Entries;
 use crate::weights::scaled::ScaledWeights;
 
 /// A weight-only product.
 pub(crate) struct FloatProduct<'p, A> {
-    pub(crate) a: MatRef<'p, A>,
+    pub(crate) a: FloatRows<'p, A>,
     pub(crate) w: &'p ScaledWeights,
 }
 
@@ -55,7 +56,7 @@ impl<A: Float> FloatProduct<'_, A> {
 
 impl<A: Float> Tiles for FloatProduct<'_, A> {
     type Rows<'r>
-        = FloatRows<'r>
+        = WideRows<'r>
     where
         Self: 'r;
     type Panel<'p>
@@ -98,7 +99,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         }
     }
 
-    fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> FloatRows<'r> {
+    fn rows<'r>(&'r self, rows: Range<usize>, scratch: &'r mut RowScratch) -> WideRows<'r> {
         // The rows are there: products check shapes.
         let a = self.a.row_range(rows).unwrap_or(self.a);
         let entries = self.w.entries();
@@ -106,7 +107,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
         sums.resize(if entries.has_minimums() { a.rows() * entries.parts } else { 0 }, 0.0);
         let order = self.w.input_order().unwrap_or_default();
         let kernel = (self.w.kernel(), self.w.kr());
-        FloatRows::new((&a, order), kernel, &mut scratch.floats, (entries.part_len, sums))
+        WideRows::new((&a, order), kernel, &mut scratch.floats, (entries.part_len, sums))
     }
 
     fn panel<'p>(&'p self, p: usize, rows: usize, scratch: &'p mut PanelScratch) -> FloatPanel<'p> {
@@ -149,7 +150,7 @@ impl<A: Float> Tiles for FloatProduct<'_, A> {
 
     fn compute(
         &self,
-        rows: &FloatRows<'_>,
+        rows: &WideRows<'_>,
         tile: Range<usize>,
         panel: &FloatPanel<'_>,
         y: &mut [f32],
@@ -278,18 +279,18 @@ impl Task for AddMinimums<'_> {
 }
 
 /// A block of rows in f32, divided by the kernel's unit and padded with zeros to whole groups of k.
-pub(crate) struct FloatRows<'r> {
+pub(crate) struct WideRows<'r> {
     values: &'r [f32],
     stride: usize,
     /// For each part of a group the sums of all rows, if minimums need them.
     sums: &'r [f32],
 }
 
-impl<'r> FloatRows<'r> {
+impl<'r> WideRows<'r> {
     /// The columns of `a` are read in `order`, unless it is empty. `sums` of parts of some length
     /// are asked for if it is not empty.
     fn new<A: Float>(
-        (a, order): (&MatRef<'_, A>, &[u32]),
+        (a, order): (&FloatRows<'_, A>, &[u32]),
         (kernel, kr): (Kernel, usize),
         buffer: &'r mut Vec<f32>,
         (part_len, sums): (usize, &'r mut [f32]),
@@ -307,14 +308,17 @@ impl<'r> FloatRows<'r> {
         }
         // Units are at least 1, so nothing overflows here.
         let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);
-        kernel.vectorize(Widen { a, order, factor, row_len, stride, buffer, part_len, sums });
+        let altered = !order.is_empty() || !a.divisors().is_empty();
+        kernel.vectorize(Widen { a, order, altered, factor, row_len, stride, buffer, part_len, sums });
         Self { values: buffer, stride, sums }
     }
 }
 
 struct Widen<'t, 'a, A> {
-    a: &'t MatRef<'a, A>,
+    a: &'t FloatRows<'a, A>,
     order: &'t [u32],
+    /// Whether there is an order, or values are divided.
+    altered: bool,
     factor: f32,
     row_len: usize,
     stride: usize,
@@ -328,17 +332,27 @@ impl<A: Float> Task for Widen<'_, '_, A> {
 
     #[inline(always)]
     fn run(self) {
-        for i in 0..self.a.rows() {
+        let (a, mut wide) = (self.a.view(), None);
+        for i in 0..a.rows() {
             let row = &mut self.buffer[i * self.stride..][..self.row_len];
-            let (values, padding) = row.split_at_mut(self.a.cols());
-            match self.a.row_slice(i) {
-                _ if !self.order.is_empty() => {
-                    let row = self.a.row_elements_in(i, self.order);
-                    values.iter_mut().zip(row).for_each(|(to, from)| *to = from.widen());
+            let (values, padding) = row.split_at_mut(a.cols());
+            match a.row_slice(i) {
+                _ if self.altered => {
+                    if self.a.divisors().is_empty() {
+                        let row = a.row_elements_in(i, self.order);
+                        values.iter_mut().zip(row).for_each(|(to, from)| *to = from.widen());
+                    } else {
+                        let mut blocks = RowBlocks::new(self.a, i, &mut wide).in_order(self.order);
+                        let mut to = &mut *values;
+                        while let Some(block) = blocks.next() {
+                            let Some(to) = to.split_off_mut(..block.len()) else { break };
+                            to.copy_from_slice(block);
+                        }
+                    }
                 }
                 Some(source) => A::widen_slice(source, values),
                 None => {
-                    values.iter_mut().zip(self.a.row_elements(i)).for_each(|(to, from)| *to = from.widen());
+                    values.iter_mut().zip(a.row_elements(i)).for_each(|(to, from)| *to = from.widen());
                 }
             }
             let sums = self.sums.iter_mut().skip(i).step_by(self.a.rows());

@@ -7,12 +7,13 @@ use qcore::{CodeRange, Float, GgmlQ8_0, QParams};
 
 use crate::kernel::strip::Rows;
 use crate::kernel::token::Kernel;
+use crate::left::float_rows::FloatRows;
 use crate::left::rows::{Allowed, Source};
 use crate::matrix::signs::{CodesError, largest_byte, shift};
-use crate::matrix::view::MatRef;
 
 /// Float activations (m, k) with a known scale and zero point. The product is that of their codes
-/// ([`QParams::quantize`] of each element), which are made as rows are read.
+/// ([`QParams::quantize`] of each element), which are made as rows are read. [`FloatRows`] may
+/// divide elements first.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -27,7 +28,7 @@ use crate::matrix::view::MatRef;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct FloatActivations<'a, F> {
-    view: MatRef<'a, F>,
+    rows: FloatRows<'a, F>,
     params: RowParams<'a>,
     codes: CodeRange,
     shift: i32,
@@ -50,21 +51,21 @@ pub(crate) enum RowParams<'a> {
 }
 
 impl<'a, F: Float> FloatActivations<'a, F> {
-    /// The values of `view`, quantized by `params`.
+    /// The values of `rows`, a [`MatRef`](crate::MatRef) or [`FloatRows`], quantized by `params`.
     ///
     /// # Errors
     /// [`CodesError`] if the codes of `params` fit neither u8 nor i8.
-    pub fn new(view: MatRef<'a, F>, params: QParams) -> Result<Self, CodesError> {
-        Self::with(view, RowParams::Same(params), params.codes())
+    pub fn new(rows: impl Into<FloatRows<'a, F>>, params: QParams) -> Result<Self, CodesError> {
+        Self::with(rows.into(), RowParams::Same(params), params.codes())
     }
 
-    /// The rows of `view`, quantized by `params`. The codes of all entries are `codes`.
+    /// These rows, quantized by `params`. The codes of all entries are `codes`.
     pub(crate) fn with(
-        view: MatRef<'a, F>,
+        rows: FloatRows<'a, F>,
         params: RowParams<'a>,
         codes: CodeRange,
     ) -> Result<Self, CodesError> {
-        Ok(Self { view, params, codes, shift: shift(codes)?, order: &[] })
+        Ok(Self { rows, params, codes, shift: shift(codes)?, order: &[] })
     }
 
     /// As if the columns lay in this order, if there is one.
@@ -75,18 +76,18 @@ impl<'a, F: Float> FloatActivations<'a, F> {
     /// Row `i`, in the order of columns.
     #[inline(always)]
     fn blocks<'t>(&'t self, i: usize, wide: &'t mut Wide) -> RowBlocks<'t, 'a, F> {
-        RowBlocks::new(&self.view, i, wide).in_order(self.order)
+        RowBlocks::new(&self.rows, i, wide).in_order(self.order)
     }
 }
 
 #[expect(private_interfaces, reason = "sealed: only this crate names it")]
 impl<F: Float> Source for FloatActivations<'_, F> {
     fn rows(&self) -> usize {
-        self.view.rows()
+        self.rows.rows()
     }
 
     fn cols(&self) -> usize {
-        self.view.cols()
+        self.rows.cols()
     }
 
     fn shift(&self) -> i32 {
@@ -131,7 +132,12 @@ impl<F: Float> Source for FloatActivations<'_, F> {
 
 /// Writes the codes of row `i` as bytes: those of u8, or of i8.
 #[inline(always)]
-pub(crate) fn quantize_bytes<F: Float>(x: &MatRef<'_, F>, i: usize, params: &RowParams<'_>, to: &mut [u8]) {
+pub(crate) fn quantize_bytes<F: Float>(
+    x: &FloatRows<'_, F>,
+    i: usize,
+    params: &RowParams<'_>,
+    to: &mut [u8],
+) {
     quantize_row(RowBlocks::new(x, i, &mut None), params, to, |code| code as u8);
 }
 
@@ -147,7 +153,7 @@ fn word(code: i32) -> [u8; 2] {
     (code as i16).to_ne_bytes()
 }
 
-/// Values that are widened or gathered at a time.
+/// Values that are widened, gathered or divided at a time.
 const BLOCK: usize = 256;
 
 /// The room for them, once it is needed. Adjacent f32 never need it, and to fill it with zeros
@@ -212,31 +218,34 @@ fn quantize_ggml<F: Float, T>(
     }
 }
 
-/// A row in f32, block after block, or in one block if it is f32 already.
+/// A row in f32, block after block, or in one block if it is f32 already. This is where values are
+/// divided that have a divisor.
 ///
 /// This is not a function that takes a closure. The closure would be compiled separately, without
 /// the caller's instructions.
 pub(crate) struct RowBlocks<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     i: usize,
     /// The first column of the next block.
     next: usize,
     /// The columns in the order in which they are read; empty if that is their own.
     order: &'t [u32],
+    /// Whether there is an order, or values are divided. Other rows pay for one look at this.
+    altered: bool,
     wide: &'t mut Wide,
 }
 
 impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
     /// Row `i` of `x`.
     #[inline(always)]
-    pub(crate) fn new(x: &'t MatRef<'x, F>, i: usize, wide: &'t mut Wide) -> Self {
-        Self { x, i, next: 0, order: &[], wide }
+    pub(crate) fn new(x: &'t FloatRows<'x, F>, i: usize, wide: &'t mut Wide) -> Self {
+        Self { x, i, next: 0, order: &[], altered: !x.divisors().is_empty(), wide }
     }
 
-    /// As if the columns lay in this order; in their own if it is empty.
+    /// As if the columns lay in this order, each with its divisor; in their own if it is empty.
     #[inline(always)]
     pub(crate) fn in_order(self, order: &'t [u32]) -> Self {
-        Self { order, ..self }
+        Self { order, altered: self.altered || !order.is_empty(), ..self }
     }
 
     /// The next block; `None` after the last.
@@ -246,8 +255,8 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         if first >= self.x.cols() {
             return None;
         }
-        if !self.order.is_empty() {
-            return Some(self.gather(BLOCK));
+        if self.altered {
+            return Some(self.altered(BLOCK));
         }
         self.take(first, self.x.cols() - first)
     }
@@ -263,8 +272,8 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
         }
         let group = first / group_len;
         let len = (group_len - (first - group * group_len)).min(cols - first);
-        if !self.order.is_empty() {
-            return Some((group, self.gather(len)));
+        if self.altered {
+            return Some((group, self.altered(len)));
         }
         Some((group, self.take(first, len)?))
     }
@@ -272,37 +281,65 @@ impl<'t, 'x, F: Float> RowBlocks<'t, 'x, F> {
     /// Up to `most` values from `first` on, which is their start.
     #[inline(always)]
     fn take(&mut self, first: usize, most: usize) -> Option<&[f32]> {
-        let row = self.x.row_slice(self.i);
+        let row = self.x.view().row_slice(self.i);
         if let Some(row) = row.and_then(F::as_f32s) {
             self.next = first + most;
             return row.get(first..first + most);
         }
+        Some(self.widen(first, most))
+    }
+
+    /// Up to `most` values from `first` on, which is their start, widened.
+    #[inline(always)]
+    fn widen(&mut self, first: usize, most: usize) -> &mut [f32] {
         let len = BLOCK.min(most);
         self.next = first + len;
         let wide = &mut self.wide.get_or_insert([0.0; BLOCK])[..len];
-        match row {
+        match self.x.view().row_slice(self.i) {
             Some(row) => F::widen_slice(&row[first..first + len], wide),
             None => {
-                for (wide, x) in wide.iter_mut().zip(self.x.row_elements_from(self.i, first)) {
+                for (wide, x) in wide.iter_mut().zip(self.x.view().row_elements_from(self.i, first)) {
                     *wide = x.widen();
                 }
             }
         }
-        Some(wide)
+        wide
     }
 
-    /// The next columns in another order, `most` at most.
+    /// The next columns in another order, or divided, or both, `most` at most.
     #[inline(always)]
-    fn gather(&mut self, most: usize) -> &[f32] {
+    fn altered(&mut self, most: usize) -> &[f32] {
+        let divisors = self.x.divisors();
+        if !self.order.is_empty() {
+            return self.gather(most, divisors);
+        }
+        let first = self.next;
+        let values = self.widen(first, most.min(self.x.cols() - first));
+        // Slices of the same length make this vector code.
+        let divisors = &divisors[first..first + values.len()];
+        for (value, divisor) in values.iter_mut().zip(divisors) {
+            *value /= divisor;
+        }
+        values
+    }
+
+    /// The next columns in another order, `most` at most, divided if there are divisors.
+    #[inline(always)]
+    fn gather(&mut self, most: usize, divisors: &[f32]) -> &[f32] {
         let columns = self.order.get(self.next..).unwrap_or_default();
         let columns = &columns[..BLOCK.min(most).min(columns.len())];
         self.next += columns.len();
         // All are widened at once, which is vector code.
         let mut block = [F::default(); BLOCK];
-        let row = self.x.row_elements_in(self.i, columns);
+        let row = self.x.view().row_elements_in(self.i, columns);
         block.iter_mut().zip(row).for_each(|(to, x)| *to = x);
         let wide = &mut self.wide.get_or_insert([0.0; BLOCK])[..columns.len()];
         F::widen_slice(&block, wide);
+        if !divisors.is_empty() {
+            for (value, &column) in wide.iter_mut().zip(columns) {
+                *value /= divisors[column as usize];
+            }
+        }
         wide
     }
 }

@@ -6,9 +6,10 @@ use qcore::{Float, Kind, QParams, Range, Scheme, SchemeError, ZeroScale};
 use crate::cpu::threads::Threads;
 use crate::cpu::vectorize::Task;
 use crate::kernel::token::Kernel;
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::{FloatActivations, RowBlocks, RowParams, Wide};
 use crate::matrix::signs::CodesError;
-use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::view::MatMut;
 use crate::matrix::workspace::{Tokens, Workspace};
 use crate::output::channels::Largest;
 use crate::output::operands::RowTerms;
@@ -182,7 +183,8 @@ pub enum DynamicError {
 
 /// Computes a layer on floats through an integer product (W8A8, dynamic). `x` (m, k) is quantized
 /// as `how` says, multiplied exactly in int32, and restored by `x_scale * stage_scale[channel]` in
-/// one f32 multiplication. Bias and ReLU of the stage follow.
+/// one f32 multiplication. Bias and ReLU of the stage follow. `x` is a
+/// [`MatRef`](crate::MatRef), or [`FloatRows`] that are divided as they are read.
 ///
 /// The scale of `stage` is that of the weights alone. Values that are not finite do not count for
 /// the range: NaN becomes the zero point, and infinities saturate. A row's codes are made while it
@@ -207,8 +209,8 @@ pub enum DynamicError {
 /// the product of two scales is not finite, and for everything that [`gemm`](crate::gemm) refuses.
 /// Shapes are compared first of all. Activations with scales for groups are refused: these weights
 /// have none.
-pub fn gemm_dynamic<F: Float, T: StoredFloat>(
-    x: MatRef<'_, F>,
+pub fn gemm_dynamic<'x, F: Float, T: StoredFloat>(
+    x: impl Into<FloatRows<'x, F>>,
     how: Dynamic,
     w: &PackedWeights,
     stage: &DequantizeTo<'_, T>,
@@ -216,6 +218,7 @@ pub fn gemm_dynamic<F: Float, T: StoredFloat>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
+    let x = x.into();
     let Workspace { operands, tokens, arenas } = workspace;
     let (kernel, columns) = (w.kernel(), 0..w.n());
     check_shapes((x.rows(), x.cols()), w, &columns, stage, (out.rows(), out.cols()))?;
@@ -277,7 +280,7 @@ impl Tokens {
     /// must be [checked](Dynamic::check_rows).
     pub(super) fn choose_as<F: Float>(
         &mut self,
-        x: &MatRef<'_, F>,
+        x: &FloatRows<'_, F>,
         how: Dynamic,
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
@@ -304,7 +307,7 @@ impl Tokens {
     /// Parameters for each row of `x`.
     fn choose<F: Float>(
         &mut self,
-        x: &MatRef<'_, F>,
+        x: &FloatRows<'_, F>,
         scheme: &Scheme,
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
@@ -332,7 +335,7 @@ impl Tokens {
 
 /// The range of the finite values of some rows.
 struct RangeOf<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     rows: core::ops::Range<usize>,
 }
 
@@ -352,7 +355,7 @@ impl<F: Float> Task for RangeOf<'_, '_, F> {
 
 /// The parameters of each row, by the range of its finite values.
 struct ChooseRows<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     scheme: &'t Scheme,
     /// Empty, with room for all rows.
     params: &'t mut Vec<QParams>,
@@ -378,7 +381,7 @@ impl<F: Float> Task for ChooseRows<'_, '_, F> {
 
 /// The range of the finite values of row `i`.
 #[inline(always)]
-fn range_of_row<F: Float>(x: &MatRef<'_, F>, i: usize, wide: &mut Wide) -> Option<Range> {
+fn range_of_row<F: Float>(x: &FloatRows<'_, F>, i: usize, wide: &mut Wide) -> Option<Range> {
     let mut whole = None;
     let mut blocks = RowBlocks::new(x, i, wide);
     while let Some(block) = blocks.next() {

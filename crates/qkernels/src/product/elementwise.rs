@@ -6,8 +6,8 @@ use qcore::{Code, Float, LengthError, QParams, QuantizeError, Range, RangeError}
 use crate::cpu::stream::{self, BLOCK, Block, Stream};
 use crate::cpu::vectorize::Task;
 use crate::kernel::token::Kernel;
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::RowBlocks;
-use crate::matrix::view::MatRef;
 
 /// [`qcore::quantize_slice`] in the vector code of `kernel`'s level.
 ///
@@ -133,7 +133,8 @@ pub fn range(kernel: Kernel, x: &[f32]) -> Result<Range, RangeError> {
 }
 
 /// Row, column and value of the first element that is NaN or infinite, row by row:
-/// [`qcore::first_non_finite`] in the vector code of `kernel`'s level.
+/// [`qcore::first_non_finite`] in the vector code of `kernel`'s level. Of [`FloatRows`] that are
+/// divided it is the first quotient, which may be infinite where the element is not.
 ///
 /// ```
 /// use qkernels::{Kernel, MatRef, first_non_finite};
@@ -142,8 +143,11 @@ pub fn range(kernel: Kernel, x: &[f32]) -> Result<Range, RangeError> {
 /// assert_eq!(first_non_finite(kernel, &x), Some((1, 1, f32::INFINITY)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn first_non_finite<F: Float>(kernel: Kernel, x: &MatRef<'_, F>) -> Option<(usize, usize, f32)> {
-    struct Find<'t, 'x, F>(&'t MatRef<'x, F>);
+pub fn first_non_finite<'x, F: Float>(
+    kernel: Kernel,
+    x: impl Into<FloatRows<'x, F>>,
+) -> Option<(usize, usize, f32)> {
+    struct Find<'t, 'x, F>(&'t FloatRows<'x, F>);
     impl<F: Float> Task for Find<'_, '_, F> {
         type Output = Option<(usize, usize, f32)>;
         #[inline(always)]
@@ -164,7 +168,7 @@ pub fn first_non_finite<F: Float>(kernel: Kernel, x: &MatRef<'_, F>) -> Option<(
             None
         }
     }
-    kernel.vectorize(Find(x))
+    kernel.vectorize(Find(&x.into()))
 }
 
 #[cfg(test)]

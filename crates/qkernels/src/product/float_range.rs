@@ -12,8 +12,9 @@ use crate::cpu::vectorize::Task;
 use crate::drive::float_tiles::FloatProduct;
 use crate::drive::panel_walk::PanelWalk;
 use crate::drive::parts;
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::RowBlocks;
-use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::view::MatMut;
 use crate::matrix::workspace::Workspace;
 use crate::output::stage::FloatStage;
 use crate::product::gemm::GemmError;
@@ -37,13 +38,13 @@ fn most(w: &ScaledWeights) -> f32 {
 
 /// An error if a result of `a` is not the finite one that it should be. `a` has the depth of `w`.
 pub(crate) fn check<A: Float>(
-    a: MatRef<'_, A>,
+    a: FloatRows<'_, A>,
     w: &ScaledWeights,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
     let (kernel, most) = (w.kernel(), most(w));
-    // The type (f16, for instance) may not reach that far.
-    let out_of_reach = A::narrow(most).widen() == f32::INFINITY;
+    // The type (f16, for instance) may not reach that far. Quotients may.
+    let out_of_reach = a.divisors().is_empty() && A::narrow(most).widen() == f32::INFINITY;
     if out_of_reach || kernel.vectorize(WithinAll { a: &a.without_repeats(), most }) {
         return Ok(());
     }
@@ -62,7 +63,7 @@ pub(crate) fn check<A: Float>(
 
 /// The first channel whose sum for the single row `a` is infinite, though it should be finite, or
 /// is NaN.
-fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
+fn first_lost<A: Float>(a: FloatRows<'_, A>, w: &ScaledWeights, workspace: &mut Workspace) -> Option<usize> {
     let n = w.n();
     let mut y = core::mem::take(&mut workspace.operands.results);
     y.clear();
@@ -81,17 +82,15 @@ fn first_lost<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, workspace: &mut Wor
 }
 
 /// The sum of the single row `a` and a channel in f64. No such sum leaves the range of f64.
-fn exact<A: Float>(a: MatRef<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
-    let term = |(k, a): (usize, A)| f64::from(a.widen()) * w.value(channel, k);
-    match w.input_order() {
-        None => a.row_elements(0).enumerate().map(term).sum(),
-        Some(order) => a.row_elements_in(0, order).enumerate().map(term).sum(),
-    }
+fn exact<A: Float>(a: FloatRows<'_, A>, w: &ScaledWeights, channel: usize) -> f64 {
+    let input = |k: usize| w.input_order().map_or(k, |order| order[k] as usize);
+    let term = |k: usize| a.get(0, input(k)).map_or(0.0, f64::from) * w.value(channel, k);
+    (0..w.k()).map(term).sum()
 }
 
 /// Whether all elements of `a` are at most `most` in magnitude and none is NaN.
 struct WithinAll<'t, 'a, A> {
-    a: &'t MatRef<'a, A>,
+    a: &'t FloatRows<'a, A>,
     most: f32,
 }
 

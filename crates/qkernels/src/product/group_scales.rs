@@ -4,8 +4,8 @@ use qcore::{CodeRange, Float, GgmlQ8_0, Kind, QParams, Range, Scheme, ZeroScale}
 
 use crate::cpu::vectorize::Task;
 use crate::kernel::token::Kernel;
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::{RowBlocks, RowParams};
-use crate::matrix::view::MatRef;
 use crate::matrix::workspace::Tokens;
 use crate::product::dynamic::{Dynamic, DynamicError};
 use crate::weights::scaled::ScaledWeights;
@@ -110,7 +110,7 @@ impl Tokens {
     /// Parameters for each group of each row of `x`, which is longer than a group.
     pub(super) fn choose_groups<F: Float>(
         &mut self,
-        x: &MatRef<'_, F>,
+        x: &FloatRows<'_, F>,
         scheme: &Scheme,
         group_len: usize,
         kernel: Kernel,
@@ -139,7 +139,7 @@ impl Tokens {
     /// The blocks of each row of `x`.
     pub(super) fn choose_blocks<F: Float>(
         &mut self,
-        x: &MatRef<'_, F>,
+        x: &FloatRows<'_, F>,
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
         let groups = self.start_groups(x, GgmlQ8_0::BLOCK_LEN)?;
@@ -161,7 +161,11 @@ impl Tokens {
     }
 
     /// Makes room for the scales of groups. How many groups a row has.
-    fn start_groups<F: Float>(&mut self, x: &MatRef<'_, F>, group_len: usize) -> Result<usize, DynamicError> {
+    fn start_groups<F: Float>(
+        &mut self,
+        x: &FloatRows<'_, F>,
+        group_len: usize,
+    ) -> Result<usize, DynamicError> {
         self.clear();
         let (rows, cols) = (x.rows(), x.cols());
         let (groups, memory) = (cols.div_ceil(group_len), DynamicError::Memory { rows, cols });
@@ -202,7 +206,7 @@ impl Tokens {
 
 /// The ranges of the finite values of each group of a row.
 struct GroupRanges<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     row: usize,
     group_len: usize,
     /// `None` for each group before.
@@ -228,7 +232,7 @@ impl<F: Float> Task for GroupRanges<'_, '_, F> {
 
 /// The blocks of a row.
 struct RowOfBlocks<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     row: usize,
     blocks: &'t mut [GgmlQ8_0],
 }

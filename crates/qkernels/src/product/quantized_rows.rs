@@ -7,6 +7,7 @@ use crate::cpu::threads::Threads;
 use crate::cpu::vectorize::Task;
 use crate::kernel::token::Kernel;
 use crate::left::codes::{Activation, Activations};
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::{RowParams, quantize_bytes};
 use crate::matrix::signs::shift;
 use crate::matrix::view::{MatMut, MatRef};
@@ -84,18 +85,19 @@ impl QuantizedRows {
 
     /// Replaces all rows by those of `x` (m, k), quantized as `how` says, in the vector code of
     /// `kernel`'s level. As in [`gemm_dynamic`](crate::gemm_dynamic), values that are not finite do
-    /// not count for the range.
+    /// not count for the range. [`FloatRows`] may divide values first.
     ///
     /// # Errors
     /// [`DynamicError`] if the scheme has no parameters for the values, its codes fit neither u8
     /// nor i8, rows cannot have such groups, or there is no memory for the scales or the codes.
     /// There are no rows then.
-    pub fn quantize<F: Float>(
+    pub fn quantize<'x, F: Float>(
         &mut self,
-        x: MatRef<'_, F>,
+        x: impl Into<FloatRows<'x, F>>,
         how: Dynamic,
         kernel: Kernel,
     ) -> Result<(), DynamicError> {
+        let x = x.into();
         (self.rows, self.cols) = (0, x.cols());
         self.group_len = how.group_len();
         how.check_rows(self.cols)?;
@@ -231,7 +233,7 @@ fn multiply<A: Activation, T: StoredFloat>(
 }
 
 struct QuantizeRows<'t, 'x, F> {
-    x: &'t MatRef<'x, F>,
+    x: &'t FloatRows<'x, F>,
     params: RowParams<'t>,
     to: &'t mut [u8],
 }

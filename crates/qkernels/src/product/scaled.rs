@@ -8,10 +8,11 @@ use crate::drive::panel_walk::PanelWalk;
 use crate::drive::parts;
 use crate::drive::scaled_tiles::ScaledProduct;
 use crate::kernel::desc::ActivationForm;
+use crate::left::float_rows::FloatRows;
 use crate::left::floats::FloatActivations;
 use crate::left::rows::Source;
 use crate::matrix::signs::shift;
-use crate::matrix::view::{MatMut, MatRef};
+use crate::matrix::view::MatMut;
 use crate::matrix::workspace::{Arena, Tokens, Workspace};
 use crate::output::stage::FloatStage;
 use crate::product::dynamic::{Dynamic, DynamicError};
@@ -28,7 +29,8 @@ use crate::weights::scaled::ScaledWeights;
 /// ```
 ///
 /// `x` may have a scale for each group of k of its own ([`Dynamic::PerGroup`],
-/// [`Dynamic::GgmlQ8_0`]): then `x_scale[i]` is that of the group. Where weights have minimums or
+/// [`Dynamic::GgmlQ8_0`]): then `x_scale[i]` is that of the group. [`FloatRows`] are divided by
+/// scales of channels as they are read. Where weights have minimums or
 /// parts of groups, [`qcore::group_term_with_minimum`] defines the
 /// terms.
 ///
@@ -65,8 +67,8 @@ use crate::weights::scaled::ScaledWeights;
 /// parameters for the values, its codes are unusable, its groups are not those of the weights
 /// ([`ScaledWeights::check_activations`]), the product of two scales is not finite, the terms of
 /// several groups might not be, or a group's sum might leave int32.
-pub fn gemm_scaled<F: Float, Y: Float>(
-    x: MatRef<'_, F>,
+pub fn gemm_scaled<'x, F: Float, Y: Float>(
+    x: impl Into<FloatRows<'x, F>>,
     how: Dynamic,
     w: &ScaledWeights,
     stage: &FloatStage<'_>,
@@ -74,6 +76,7 @@ pub fn gemm_scaled<F: Float, Y: Float>(
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), DynamicError> {
+    let x = x.into();
     let (m, n) = check_shapes((x.rows(), x.cols()), w, stage, (out.rows(), out.cols()))?;
     w.check_activations(how)?;
     if m == 0 || n == 0 {

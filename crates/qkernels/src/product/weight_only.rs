@@ -6,7 +6,8 @@ use crate::cpu::threads::Threads;
 use crate::drive::float_tiles::FloatProduct;
 use crate::drive::panel_walk::PanelWalk;
 use crate::drive::parts;
-use crate::matrix::view::{MatMut, MatRef};
+use crate::left::float_rows::FloatRows;
+use crate::matrix::view::MatMut;
 use crate::matrix::workspace::Workspace;
 use crate::output::stage::{FloatStage, check_len};
 use crate::product::float_range;
@@ -17,7 +18,8 @@ use crate::weights::scaled::ScaledWeights;
 /// where all k of a group have one scale and one zero point. Where there are minimums or parts of
 /// groups, weights have the values that [`WeightScales`](crate::WeightScales) says.
 ///
-/// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `w` determines n, k and the
+/// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `a` is a
+/// [`MatRef`](crate::MatRef), or [`FloatRows`] that are divided as they are read. `w` determines n, k and the
 /// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
 /// even. Weights are never dequantized as a whole: in a register, or panel by panel for many rows,
 /// each becomes f32 minus its zero point, exactly. With a kept `workspace` a serial call allocates
@@ -55,14 +57,15 @@ use crate::weights::scaled::ScaledWeights;
 /// # Errors
 /// [`GemmError`] if shapes disagree, the bias has the wrong number of entries, or sums leave the
 /// range of f32 on their way.
-pub fn weight_only<A: Float, Y: Float>(
-    a: MatRef<'_, A>,
+pub fn weight_only<'a, A: Float, Y: Float>(
+    a: impl Into<FloatRows<'a, A>>,
     w: &ScaledWeights,
     stage: &FloatStage<'_>,
     out: MatMut<'_, Y>,
     threads: Threads<'_>,
     workspace: &mut Workspace,
 ) -> Result<(), GemmError> {
+    let a = a.into();
     let (m, n) = check_shapes((a.rows(), a.cols()), w, stage, (out.rows(), out.cols()))?;
     if m == 0 || n == 0 {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Why a layer or a model could not be run.
 
-use qkernels::{DynamicError, GemmError, OutsideError, StageError, ViewError};
+use qkernels::{DynamicError, GemmError, InputScaleError, OutsideError, StageError, ViewError};
 
 use crate::config::activation_codes::ActivationCodes;
 
@@ -28,7 +28,8 @@ pub enum ForwardError {
         /// Columns of the output.
         cols: usize,
     },
-    /// A value of the input is NaN or infinite, so it has no code. Only int8 layers refuse it.
+    /// A value of the input is NaN or infinite, so it has no code. Only int8 layers refuse it. Where
+    /// a layer has an input scale, the value is the quotient by that.
     #[error("input value {value} at row {row}, column {col} is not finite")]
     NonFinite {
         /// The first row with such a value.
@@ -71,6 +72,14 @@ pub enum ForwardError {
     /// A code is none of those that the layer takes: it has codes of 7 bits, say, and got one of 8.
     #[error(transparent)]
     OutsideCode(#[from] OutsideError),
+    /// A layer was to take the codes of another one's output, which are none of its input. This is
+    /// a defect, because models hand on codes only between layers that are linked.
+    #[error("the codes of a layer's output are not those of the next one's input")]
+    NotLinked,
+    /// An input scale cannot divide the input. This is a defect, because a layer is checked when it
+    /// is made.
+    #[error(transparent)]
+    InputScale(#[from] InputScaleError),
     /// The product was refused. Callers can cause this by columns that are not whole panels, and by
     /// weight-only products that leave f32. In other cases it is a defect, because a layer is
     /// checked when it is made.

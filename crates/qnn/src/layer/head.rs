@@ -1,9 +1,10 @@
 //! What every layer has, whatever its form.
 
 use qcore::ActivationFunction;
-use qkernels::FloatStage;
+use qkernels::{FloatRows, FloatStage, MatRef};
 
 use super::forward_error::ForwardError;
+use super::layer_error::LayerError;
 
 /// What every layer has, whatever its form.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,58 @@ pub(crate) fn float_stage(
         Some(bias) => stage.with_bias(bias)?,
     };
     Ok(stage.with_activation(activation)?)
+}
+
+/// `scale`, if it can divide rows of k values.
+pub(crate) fn checked_input_scale(k: usize, scale: Vec<f32>) -> Result<Option<Vec<f32>>, LayerError> {
+    let no_rows = MatRef::<f32>::new(&[], 0, k)?;
+    FloatRows::divided_by(no_rows, &scale)?;
+    Ok(Some(scale))
+}
+
+/// The methods about the `input_scale` of a quantized layer.
+macro_rules! input_scale_methods {
+    () => {
+        /// What each input channel is divided by (k), if there is anything
+        /// ([`with_input_scale`](Self::with_input_scale)).
+        pub fn input_scale(&self) -> Option<&[f32]> {
+            self.input_scale.as_deref()
+        }
+
+        /// The same layer, which divides each value of its input by the scale of its channel, `x /
+        /// s` in f32, before anything else is done with it ([`qkernels::FloatRows`]). No matrix of
+        /// quotients is in memory. Scales have no unit. A scale that the layer had is replaced.
+        ///
+        /// That is one side of SmoothQuant (Xiao, Lin, Seznec, Wu, Demouth, Han: "SmoothQuant",
+        /// 2022, equation 3): `Y = (X diag(s)^-1) (diag(s) W)`. The other side is the caller's: the
+        /// weights of channel k were multiplied by `s[k]` **before** they were quantized, and what
+        /// is said about the layer's input, its range or its codes, is said about `x / s`.
+        ///
+        /// ```
+        /// use qkernels::{Kernel, MatRef, Threads};
+        /// use qnn::{FloatLinear, Linear, LinearWorkspace, WeightConfig, WeightOnlyLinear};
+        /// let smoothed = FloatLinear::without_bias("fc1", 1, 2, vec![0.5, 0.01 * 100.0])?; // diag(s) W
+        /// let layer = WeightOnlyLinear::quantize(&smoothed, &WeightConfig::default(), Kernel::select()?)?;
+        /// let layer = Linear::from(layer.with_input_scale(vec![1.0, 100.0])?);
+        /// let x = MatRef::new(&[1.0, 250.0], 1, 2)?;
+        /// let y = layer.forward_vec(x, Threads::Serial, &mut LinearWorkspace::new())?;
+        /// assert!((y[0] - (1.0 * 0.5 + 250.0 * 0.01_f32)).abs() < 0.02);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
+        /// # Errors
+        /// [`LayerError::InputScale`] if there is not one scale for each input, or one is not
+        /// finite and greater than 0.
+        pub fn with_input_scale(mut self, scale: Vec<f32>) -> Result<Self, LayerError> {
+            self.input_scale = checked_input_scale(self.k(), scale)?;
+            Ok(self)
+        }
+
+        /// The bytes of the input scale.
+        fn input_scale_bytes(&self) -> usize {
+            4 * self.input_scale.as_ref().map_or(0, Vec::len)
+        }
+    };
 }
 
 /// The methods that show a layer's `head`.
@@ -82,4 +135,4 @@ macro_rules! head_setters {
     };
 }
 
-pub(crate) use {head_methods, head_setters};
+pub(crate) use {head_methods, head_setters, input_scale_methods};

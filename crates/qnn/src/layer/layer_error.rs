@@ -3,7 +3,7 @@
 use qcore::{
     AccumulatorError, ActivationError, BiasError, ChannelError, GroupError, NoFittingScale, ParamError,
 };
-use qkernels::{DynamicError, PackError, ScaleError, ViewError};
+use qkernels::{DynamicError, InputScaleError, PackError, ScaleError, ViewError};
 
 /// Why codes and scales do not make a layer, or an f32 layer has no codes and scales.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -171,6 +171,10 @@ pub enum LayerError {
     /// No kernel multiplies groups of this length, or a scale is not finite.
     #[error(transparent)]
     Scale(#[from] ScaleError),
+    /// An input scale has not one value for each input, or one of them is not finite and greater
+    /// than 0.
+    #[error(transparent)]
+    InputScale(#[from] InputScaleError),
     /// The weights have not the groups that activations have, or these can have no such groups.
     #[error(transparent)]
     Activations(#[from] DynamicError),

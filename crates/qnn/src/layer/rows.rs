@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use qcore::{Float, argmax};
-use qkernels::{Kernel, MatMut, MatRef, Threads, first_non_finite};
+use qkernels::{FloatRows, Kernel, MatMut, MatRef, Threads, first_non_finite};
 
 use super::forward_error::ForwardError;
 
@@ -92,8 +92,19 @@ pub(crate) fn gather<'b>(x: &MatRef<'_, f32>, buffer: &'b mut Vec<f32>) -> Resul
     Ok(values)
 }
 
-/// Checks that every value of `x` is finite.
-pub(crate) fn check_finite<F: Float>(x: &MatRef<'_, F>, kernel: Kernel) -> Result<(), ForwardError> {
+/// `x` (m, k), divided by the input scale of a layer if it has one.
+pub(crate) fn divided<'a, F: Float>(
+    x: MatRef<'a, F>,
+    input_scale: Option<&'a [f32]>,
+) -> Result<FloatRows<'a, F>, ForwardError> {
+    match input_scale {
+        None => Ok(x.into()),
+        Some(scale) => Ok(FloatRows::divided_by(x, scale)?),
+    }
+}
+
+/// Checks that every value of `x` is finite, and every quotient if it is divided.
+pub(crate) fn check_finite<F: Float>(x: FloatRows<'_, F>, kernel: Kernel) -> Result<(), ForwardError> {
     match first_non_finite(kernel, x) {
         Some((row, col, value)) => Err(ForwardError::NonFinite { row, col, value }),
         None => Ok(()),

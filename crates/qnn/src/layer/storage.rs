@@ -9,7 +9,8 @@ use core::ops::Add;
 pub struct Storage {
     /// Weights, and the order of their inputs if they have one of their own.
     pub weights: usize,
-    /// Scales, of weights, of parts of them, and of the input.
+    /// Scales, of weights, of parts of them, and of the input: one of all its codes, and the ones
+    /// that channels are divided by, if there are any, 4 bytes each.
     pub scales: usize,
     /// Zero points, of weights and of the input, and minimums of weights.
     pub zero_points: usize,
@@ -26,6 +27,11 @@ impl Storage {
     /// ```
     pub fn total(&self) -> usize {
         self.weights + self.scales + self.zero_points + self.bias
+    }
+
+    /// The same and the `bytes` of an input scale.
+    pub(crate) fn with_input_scale(self, bytes: usize) -> Self {
+        Self { scales: self.scales + bytes, ..self }
     }
 }
 

@@ -6,9 +6,9 @@ use qkernels::{Kernel, MatMut, MatRef, ScaledWeights, Threads, weight_only};
 
 use super::float::FloatLinear;
 use super::forward_error::ForwardError;
-use super::head::{Head, float_stage, head_methods, head_setters};
+use super::head::{Head, checked_input_scale, float_stage, head_methods, head_setters, input_scale_methods};
 use super::layer_error::LayerError;
-use super::rows::{check_input, check_output};
+use super::rows::{check_input, check_output, divided};
 use super::storage::Storage;
 use super::weight_codes::{check_bias, check_shape, scaled_storage, scaled_weights};
 use super::workspace::LinearWorkspace;
@@ -41,6 +41,7 @@ pub struct WeightOnlyLinear {
     pub(crate) head: Head,
     weights: ScaledWeights,
     bias: Option<Vec<f32>>,
+    input_scale: Option<Vec<f32>>,
 }
 
 impl WeightOnlyLinear {
@@ -69,7 +70,7 @@ impl WeightOnlyLinear {
         let (n, k) = (weights.n(), weights.k());
         check_shape(n, k)?;
         check_bias(bias.as_deref(), n)?;
-        Ok(Self { head: Head::unnamed(n, k), weights, bias })
+        Ok(Self { head: Head::unnamed(n, k), weights, bias, input_scale: None })
     }
 
     /// The int8 form of `layer`, with the same name, activation function and bias.
@@ -83,6 +84,7 @@ impl WeightOnlyLinear {
 
     head_methods!();
     head_setters!();
+    input_scale_methods!();
 
     /// Codes, scales and zero points, and minimums and parts where there are any.
     pub fn weights(&self) -> &ScaledWeights {
@@ -94,23 +96,24 @@ impl WeightOnlyLinear {
         self.bias.as_deref()
     }
 
-    /// The weights (n, k) that the layer multiplies by, row-major.
+    /// The weights (n, k) that the layer multiplies by, row-major. Where there is an input scale,
+    /// they multiply `x / s`.
     pub fn unpack(&self) -> Vec<f32> {
         self.weights.dequantize()
     }
 
-    /// Bytes in memory: packed weights, scales, zero points and bias.
+    /// Bytes in memory: packed weights, scales, also those of inputs, zero points and bias.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len)
+        self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len) + self.input_scale_bytes()
     }
 
-    /// Bytes that must be stored: weights, scales, zero points (a byte each, unless all are 0, or 8
-    /// for 4 bits), minimums, bias.
+    /// Bytes that must be stored: weights, scales, also those of inputs, zero points (a byte each,
+    /// unless all are 0, or 8 for 4 bits), minimums, bias.
     pub fn storage(&self) -> Storage {
-        scaled_storage(&self.weights, self.bias.as_deref())
+        scaled_storage(&self.weights, self.bias.as_deref()).with_input_scale(self.input_scale_bytes())
     }
 
-    /// Computes `out` (m, n) of `x` (m, k). [`weight_only`] says how precise it is, and what the
+    /// Computes `out` (m, n) of `x` (m, k), divided by the input scale if there is one. [`weight_only`] says how precise it is, and what the
     /// bits depend on.
     ///
     /// # Errors
@@ -126,6 +129,7 @@ impl WeightOnlyLinear {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
         let stage = float_stage(self.bias(), self.activation())?;
+        let x = divided(x, self.input_scale())?;
         Ok(weight_only(x, &self.weights, &stage, out, threads, &mut workspace.gemm)?)
     }
 }

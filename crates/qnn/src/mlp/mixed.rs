@@ -9,8 +9,7 @@ use super::float::FloatMlp;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::rows::{block_rows, blocks, check_finite};
-use crate::layer::rows::{check_input, check_output, grown, in_vec};
+use crate::layer::rows::{block_rows, blocks, check_input, check_output, grown, in_vec};
 use crate::layer::static_linear::sequence;
 use crate::layer::workspace::{Between, LinearWorkspace};
 use crate::tree::chain::{ChainError, check_chain};
@@ -62,12 +61,15 @@ impl Layers for Mlp {
     }
 
     /// Links static layers that follow each other, so that codes go from one to the next. Where
-    /// that is impossible, real values go between them, and [`unlinked`](Mlp::unlinked) says why.
+    /// that is impossible, real values go between them, and [`unlinked`](Mlp::unlinked) says why. A
+    /// layer with an input scale is given real values, too: it takes codes of quotients, which no
+    /// layer before it gives.
     fn replaced(&mut self) {
         self.unlinked.clear();
         for i in 1..self.layers.len() {
             let (before, after) = self.layers.split_at_mut(i);
             if let (Some(Linear::Static(layer)), Linear::Static(next)) = (before.last_mut(), &after[0])
+                && next.input_scale().is_none()
                 && let Err(error) = layer.set_output(*next.input())
             {
                 self.unlinked.push((i - 1, error));
@@ -102,7 +104,7 @@ impl Mlp {
 
     /// The names of static layers that give real values instead of codes to the static layer after
     /// them, and why: a multiplier leaves f32, or the next layer's zero point is none of its codes.
-    /// Healthy models have none.
+    /// Healthy models have none. (A layer before one with an input scale is not among them.)
     pub fn unlinked(&self) -> impl Iterator<Item = (&str, &LayerError)> {
         self.unlinked.iter().filter_map(|(index, error)| Some((self.layers.get(*index)?.name(), error)))
     }
@@ -144,7 +146,7 @@ impl Mlp {
     /// f32 layers allocate.
     ///
     /// Integer layers give the same bits as if each ran on the whole batch, whatever the threads.
-    /// Static layers that follow each other hand on codes. (The last bits of f32 layers depend on
+    /// Static layers that follow each other hand on codes, but for those with an input scale. (The last bits of f32 layers depend on
     /// the CPU and the batch.)
     ///
     /// Rows go through the layers in blocks, so the workspace does not grow with m. There are two
@@ -167,7 +169,7 @@ impl Mlp {
         // All rows are checked before the first block, so nothing is written if one of the last
         // rows is not finite.
         if let Some(Linear::Static(first)) = self.layers.first() {
-            check_finite(&x, first.weights().kernel())?;
+            first.check_finite(x)?;
         }
         let mut between = core::mem::take(&mut workspace.between);
         let done = self.forward_blocks(x, out, threads, workspace, &mut between);
@@ -234,7 +236,7 @@ impl Mlp {
                     _ => None,
                 });
                 if let (Some(first), true) = (layers.clone().next(), next > 0) {
-                    check_finite(&input, first.weights().kernel())?;
+                    first.check_finite(input)?;
                 }
                 sequence::run(layers, input, target, threads, workspace)?;
             }
@@ -268,7 +270,7 @@ impl Mlp {
         while let Some(Linear::Static(layer)) = self.layers.get(end) {
             end += 1;
             match self.layers.get(end) {
-                Some(Linear::Static(next)) if layer.output() == Some(next.input()) => {}
+                Some(Linear::Static(next)) if next.takes_codes_of(layer) => {}
                 _ => break,
             }
         }

@@ -15,7 +15,8 @@ use crate::tree::chain::ChainError;
 use crate::tree::layers::Layers;
 
 /// An [`Mlp`] that was checked to compute with integers only: every layer is static, all take codes
-/// of the same type, and each gives the codes that the next one takes.
+/// of the same type, and each gives the codes that the next one takes. So none but the first has an
+/// input scale.
 /// [`CalibratedMlp::quantize`](crate::CalibratedMlp::quantize) makes one, a quantized [`Mlp`] can
 /// become one, and files can hold one. It never changes and is `Send + Sync`, so one model serves
 /// any number of threads, each with its own workspace.
@@ -59,8 +60,8 @@ pub enum QuantizeModelError {
     /// A layer has no int8 form, or cannot give the codes that the next one takes.
     #[error(transparent)]
     Layer(#[from] Refusal),
-    /// A layer is not static, takes codes of another type than the first layer, or is packed for
-    /// another kernel.
+    /// A layer is not static, takes codes of another type than the first layer, is packed for
+    /// another kernel, or has an input scale and is not the first.
     #[error("layer {layer:?} is {got}, expected {expected}")]
     Form {
         /// The layer.
@@ -87,6 +88,9 @@ impl TryFrom<Mlp> for QuantMlp {
                 return form(Form::Static.name(), layer.form().name());
             };
             let (got, kernel) = (layer.input_codes(), layer.weights().kernel());
+            if like.is_some() && layer.input_scale().is_some() {
+                return form("static without an input scale", "static with one");
+            }
             match *like.get_or_insert((got, kernel)) {
                 (codes, _) if codes != got => return form(codes.name(), got.name()),
                 (_, first) if first != kernel => return form(first.name(), kernel.name()),

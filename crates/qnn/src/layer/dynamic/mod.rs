@@ -13,9 +13,11 @@ use self::weights::DynamicWeights;
 use crate::config::weights::{WeightConfig, WeightGranularity};
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::head::{Head, float_stage, head_methods, head_setters};
+use crate::layer::head::{
+    Head, checked_input_scale, float_stage, head_methods, head_setters, input_scale_methods,
+};
 use crate::layer::layer_error::LayerError;
-use crate::layer::rows::{check_finite, check_input, check_output};
+use crate::layer::rows::{check_finite, check_input, check_output, divided};
 use crate::layer::static_linear::build::pack;
 use crate::layer::storage::Storage;
 use crate::layer::weight_codes::{
@@ -49,6 +51,7 @@ pub struct DynamicLinear {
     weights: DynamicWeights,
     bias: Option<Vec<f32>>,
     activations: Dynamic,
+    input_scale: Option<Vec<f32>>,
 }
 
 /// The parts that make a [`DynamicLinear`] with weights of 8 bits and a scale for each channel.
@@ -113,7 +116,7 @@ impl DynamicLinear {
         codes.check_accumulators(largest_input, None)?;
         let head = Head { name, n, k, activation };
         let weights = DynamicWeights::PerChannel { codes, scales: weight_scales };
-        Ok(Self { head, weights, bias, activations })
+        Ok(Self { head, weights, bias, activations, input_scale: None })
     }
 
     /// Makes a layer of weights of 4 bits, or with a scale for each group of k. Symmetric i8
@@ -135,7 +138,7 @@ impl DynamicLinear {
         weights.check_activations(activations)?;
         weights.check_accumulators(largest_input(&activations)?)?;
         let weights = DynamicWeights::Scaled(weights.for_activations(activations));
-        Ok(Self { head: Head::unnamed(n, k), weights, bias, activations })
+        Ok(Self { head: Head::unnamed(n, k), weights, bias, activations, input_scale: None })
     }
 
     /// The integer form of `layer`, packed for `kernel`. `weights` says how weights become codes;
@@ -173,6 +176,7 @@ impl DynamicLinear {
 
     head_methods!();
     head_setters!();
+    input_scale_methods!();
 
     /// Codes, scales and zero points, and minimums and parts where there are any.
     pub fn weights(&self) -> &DynamicWeights {
@@ -195,17 +199,18 @@ impl DynamicLinear {
         !matches!(self.activations, Dynamic::PerToken(_) | Dynamic::PerGroup { .. } | Dynamic::GgmlQ8_0)
     }
 
-    /// Bytes in memory: packed weights with their sums, scales and bias.
+    /// Bytes in memory: packed weights with their sums, scales, also those of inputs, and bias.
     pub fn bytes(&self) -> usize {
-        self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len)
+        self.weights.bytes() + 4 * self.bias.as_ref().map_or(0, Vec::len) + self.input_scale_bytes()
     }
 
-    /// Bytes that must be stored: weights, scales, zero points (a byte each), bias.
+    /// Bytes that must be stored: weights, scales, also those of inputs, zero points (a byte each),
+    /// bias.
     pub fn storage(&self) -> Storage {
-        self.weights.storage(self.bias())
+        self.weights.storage(self.bias()).with_input_scale(self.input_scale_bytes())
     }
 
-    /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
+    /// Divides `x` (m, k) by the input scale if there is one, quantizes it, multiplies, applies the activation function, and writes real values
     /// (m, n). Input and output may each be f32, f16 or bf16.
     ///
     /// Per token and per group, a row has the same bits whatever the batch; per tensor, rows share
@@ -213,8 +218,8 @@ impl DynamicLinear {
     /// allocated.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong, a value is NaN or infinite, or the scheme has no scale
-    /// for a row; nothing is written then.
+    /// [`ForwardError`] if a shape is wrong, a value (or its quotient) is NaN or infinite, or the
+    /// scheme has no scale for a row; nothing is written then.
     pub fn forward<F: Float, T: StoredFloat>(
         &self,
         x: MatRef<'_, F>,
@@ -224,7 +229,8 @@ impl DynamicLinear {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
-        check_finite(&x, self.weights.kernel())?;
+        let x = divided(x, self.input_scale())?;
+        check_finite(x, self.weights.kernel())?;
         let gemm = &mut workspace.gemm;
         match &self.weights {
             DynamicWeights::PerChannel { codes, scales } => {

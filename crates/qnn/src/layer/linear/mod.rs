@@ -123,6 +123,17 @@ impl Linear {
         }
     }
 
+    /// What each input channel is divided by (k), if there is anything
+    /// ([`DynamicLinear::with_input_scale`]); an f32 layer divides by nothing.
+    pub fn input_scale(&self) -> Option<&[f32]> {
+        match self {
+            Linear::Float(_) => None,
+            Linear::Static(layer) => layer.input_scale(),
+            Linear::Dynamic(layer) => layer.input_scale(),
+            Linear::WeightOnly(layer) => layer.input_scale(),
+        }
+    }
+
     /// The form that the layer has.
     pub fn form(&self) -> Form {
         match self {

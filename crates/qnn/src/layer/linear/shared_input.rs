@@ -8,7 +8,7 @@ use super::Linear;
 use crate::config::activation_codes::ActivationCodes;
 use crate::layer::dynamic::DynamicLinear;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::rows::{check_finite, check_input, grown, in_vec, row};
+use crate::layer::rows::{check_finite, check_input, divided, grown, in_vec, row};
 use crate::layer::static_linear::build::StaticLinear;
 use crate::layer::static_linear::sequence::matrix;
 use crate::layer::workspace::LinearWorkspace;
@@ -16,7 +16,8 @@ use crate::layer::workspace::LinearWorkspace;
 impl Linear {
     /// As [`forward_vec`](Self::forward_vec) of each of `layers`, which all read `x` (m, k), with
     /// the same bits. Where all of them quantize it alike, which is so after the pass made them all
-    /// dynamic, or static by what it saw, that is done once.
+    /// dynamic, or static by what it saw, that is done once. (Layers whose input scales differ do
+    /// not.)
     ///
     /// ```
     /// use qkernels::{MatRef, Threads};
@@ -40,13 +41,14 @@ impl Linear {
         let shared = match layers.first() {
             Some(Linear::Dynamic(first)) if layers.iter().all(|layer| quantizes_as(layer, first)) => {
                 check_input(&x, first.k())?;
-                check_finite(&x, first.weights().kernel())?;
+                let x = divided(x, first.input_scale())?;
+                check_finite(x, first.weights().kernel())?;
                 workspace.rows.quantize(x, *first.activations(), first.weights().kernel())?;
                 true
             }
             Some(Linear::Static(first)) if layers.iter().all(|layer| takes_codes_of(layer, first)) => {
                 check_input(&x, first.k())?;
-                check_finite(&x, first.weights().kernel())?;
+                first.check_finite(x)?;
                 keep_codes(first, &x, workspace)?;
                 true
             }
@@ -83,17 +85,24 @@ impl Linear {
     }
 }
 
-/// Whether `layer` is dynamic, of the same width as `first`, and quantizes its input alike.
+/// Whether `layer` is dynamic, of the same width as `first`, and divides and quantizes its input
+/// alike.
 fn quantizes_as(layer: &Linear, first: &DynamicLinear) -> bool {
-    matches!(layer, Linear::Dynamic(layer) if (layer.k(), layer.activations()) == (first.k(), first.activations()))
+    let how = |layer: &DynamicLinear| (layer.k(), *layer.activations());
+    matches!(layer, Linear::Dynamic(layer)
+        if how(layer) == how(first) && layer.input_scale() == first.input_scale())
 }
 
-/// Whether `layer` is static, of the same width as `first`, and takes the same codes.
+/// Whether `layer` is static, of the same width as `first`, divides its input alike, and takes the
+/// same codes.
 fn takes_codes_of(layer: &Linear, first: &StaticLinear) -> bool {
-    matches!(layer, Linear::Static(layer) if (layer.k(), layer.input()) == (first.k(), first.input()))
+    let how = |layer: &StaticLinear| (layer.k(), *layer.input());
+    matches!(layer, Linear::Static(layer)
+        if how(layer) == how(first) && layer.input_scale() == first.input_scale())
 }
 
-/// Writes the codes of `x`, as `layer` takes them, to the workspace.
+/// Writes the codes of `x`, as `layer` takes them, to the workspace: those of quotients if it has an
+/// input scale.
 fn keep_codes(
     layer: &StaticLinear,
     x: &MatRef<'_, f32>,
@@ -101,9 +110,14 @@ fn keep_codes(
 ) -> Result<(), ForwardError> {
     let LinearWorkspace { codes, row: buffer, .. } = workspace;
     let (kernel, input) = (layer.weights().kernel(), layer.input());
-    let codes = grown(codes, x.rows(), x.cols())?;
+    let (codes, mut quotients) = (grown(codes, x.rows(), x.cols())?, Vec::new());
     for (i, codes) in codes.chunks_exact_mut(x.cols()).enumerate() {
-        let values = row(x, i, buffer);
+        let mut values = row(x, i, buffer);
+        if let Some(scale) = layer.input_scale() {
+            quotients.clear();
+            quotients.extend(values.iter().zip(scale).map(|(value, scale)| value / scale));
+            values = &quotients;
+        }
         match layer.input_codes() {
             ActivationCodes::U8 => quantize(kernel, values, input, codes)?,
             ActivationCodes::I8 => quantize(kernel, values, input, must_cast_slice_mut::<u8, i8>(codes))?,

@@ -4,7 +4,7 @@ use qcore::{ActivationFunction, CodeRange, QParams, output_multiplier};
 use qkernels::{KOrders, Kernel, MatRef, PackError, PackedWeights, Weights, ZeroPoints};
 
 use crate::config::activation_codes::ActivationCodes;
-use crate::layer::head::{Head, head_methods};
+use crate::layer::head::{Head, checked_input_scale, head_methods, input_scale_methods};
 use crate::layer::layer_error::LayerError;
 use crate::layer::storage::Storage;
 
@@ -15,6 +15,9 @@ use crate::layer::storage::Storage;
 /// are usable. The layer takes codes ([`forward_codes`](Self::forward_codes),
 /// [`forward_values`](Self::forward_values)), so that layers can follow each other without a float
 /// between them. It also takes f32 and quantizes it itself ([`forward`](Self::forward)).
+///
+/// Where a layer has an input scale ([`with_input_scale`](Self::with_input_scale)), its codes are
+/// those of `x / s`. No other layer gives these, so models hand real values to such a layer.
 ///
 /// ```
 /// use qcore::{CodeRange, QParams};
@@ -48,6 +51,8 @@ pub struct StaticLinear {
     input: QParams,
     input_codes: ActivationCodes,
     output: Option<(QParams, ActivationCodes)>,
+    /// What each input is divided by before it becomes a code.
+    input_scale: Option<Vec<f32>>,
     /// The number that turns a channel's sum into a real value.
     factors: Vec<f32>,
     /// The number that turns a channel's sum into a code. Empty without `output`.
@@ -105,13 +110,24 @@ impl StaticLinear {
         let weights = pack(weight, weight_zero_points.as_deref(), input.codes(), orders, kernel)?;
         let largest_input = input.codes().largest_distance(input.zero_point());
         weights.check_accumulators(largest_input, bias.as_deref())?;
-        let (output, multipliers) = (None, Vec::new());
         let head = Head { name, n, k, activation };
-        Ok(Self { head, weights, weight_scales, bias, input, input_codes, output, factors, multipliers })
+        Ok(Self {
+            head,
+            weights,
+            weight_scales,
+            bias,
+            input,
+            input_codes,
+            output: None,
+            input_scale: None,
+            factors,
+            multipliers: Vec::new(),
+        })
     }
 
     /// Makes the layer able to give codes with the parameters `output`, which are those of the next
-    /// layer's input.
+    /// layer's input. (A next layer with an [input scale](Self::input_scale) takes no codes of this
+    /// one, whatever their parameters: its codes are those of quotients.)
     ///
     /// # Errors
     /// [`LayerError`] if the codes are neither in u8 nor in i8, the zero point is none of them, or
@@ -134,6 +150,7 @@ impl StaticLinear {
     }
 
     head_methods!();
+    input_scale_methods!();
 
     /// The weights, packed; [`PackedWeights::unpack`] gives the codes (n, k) back.
     pub fn weights(&self) -> &PackedWeights {
@@ -152,7 +169,8 @@ impl StaticLinear {
         self.bias.as_deref()
     }
 
-    /// Scale, zero point and codes of the input.
+    /// Scale, zero point and codes of the input, after it was divided by the
+    /// [input scale](Self::input_scale) if there is one.
     pub fn input(&self) -> &QParams {
         &self.input
     }
@@ -167,21 +185,24 @@ impl StaticLinear {
         self.output.as_ref().map(|(params, _)| params)
     }
 
-    /// Bytes in memory: packed weights with their sums, scales, multipliers and bias.
+    /// Bytes in memory: packed weights with their sums, scales, also those of inputs, multipliers
+    /// and bias.
     pub fn bytes(&self) -> usize {
         let floats = self.weight_scales.len() + self.factors.len() + self.multipliers.len();
-        self.weights.bytes() + 4 * (floats + self.bias.as_ref().map_or(0, Vec::len))
+        let floats = floats + self.bias.as_ref().map_or(0, Vec::len);
+        self.weights.bytes() + 4 * floats + self.input_scale_bytes()
     }
 
     /// Bytes that must be stored: weights, scales, zero points of weights (a byte each), bias,
-    /// scale and zero point of the input (four each).
+    /// scale and zero point of the input (four each), and its scales by channel if it has any.
     pub fn storage(&self) -> Storage {
-        Storage {
+        let storage = Storage {
             weights: self.n() * self.k(),
             scales: 4 * self.weight_scales.len() + 4,
             zero_points: self.weights.zero_points().len() + 4,
             bias: 4 * self.bias.as_ref().map_or(0, Vec::len),
-        }
+        };
+        storage.with_input_scale(self.input_scale_bytes())
     }
 
     /// Scale, zero point and codes of the output, and the type of those codes.

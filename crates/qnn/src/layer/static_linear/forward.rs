@@ -12,20 +12,20 @@ use qkernels::{
 use super::build::StaticLinear;
 use crate::config::activation_codes::ActivationCodes;
 use crate::layer::forward_error::ForwardError;
-use crate::layer::rows::check_finite;
-use crate::layer::rows::{check_input, check_output};
+use crate::layer::rows::{check_finite, check_input, check_output, divided};
 use crate::layer::workspace::LinearWorkspace;
 
 impl StaticLinear {
-    /// Quantizes `x` (m, k), multiplies, applies the activation function, and writes real values
-    /// (m, n). Rows are quantized while they are packed for the kernel. Input and output may each
+    /// Divides `x` (m, k) by the input scale if there is one, quantizes it, multiplies, applies the
+    /// activation function, and writes real values (m, n). Rows are quantized while they are packed for the kernel. Input and output may each
     /// be f32, f16 or bf16.
     ///
     /// A row has the same bits whatever the batch, the threads and the kernel. With a kept
     /// workspace nothing is allocated.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong or a value is NaN or infinite; nothing is written then.
+    /// [`ForwardError`] if a shape is wrong or a value (or its quotient) is NaN or infinite; nothing
+    /// is written then.
     pub fn forward<F: Float, T: StoredFloat>(
         &self,
         x: MatRef<'_, F>,
@@ -35,7 +35,7 @@ impl StaticLinear {
     ) -> Result<(), ForwardError> {
         check_input(&x, self.k())?;
         check_output(&out, x.rows(), self.n())?;
-        check_finite(&x, self.weights().kernel())?;
+        self.check_finite(x)?;
         self.values(self.quantized(x)?, out, threads, &mut workspace.gemm)
     }
 
@@ -59,23 +59,31 @@ impl StaticLinear {
         // An output without columns fits any number of rows, and an input with a stride of 0 may
         // claim any number: too many to look at.
         if !columns.is_empty() {
-            check_finite(&x, self.weights().kernel())?;
+            self.check_finite(x)?;
         }
         let stage = self.value_stage::<T>()?;
         let x = self.quantized(x)?;
         Ok(gemm_columns(x, self.weights(), columns, &stage, out, &mut workspace.gemm)?)
     }
 
-    /// The left operand that `x` is. Its codes are made while the product reads them.
+    /// Checks that every value of `x` is finite, after it was divided by the input scale if there
+    /// is one.
+    pub(crate) fn check_finite<F: Float>(&self, x: MatRef<'_, F>) -> Result<(), ForwardError> {
+        check_finite(divided(x, self.input_scale())?, self.weights().kernel())
+    }
+
+    /// The left operand that the real values `x` are. They are divided by the input scale, and
+    /// their codes are made, while the product reads them.
     pub(crate) fn quantized<'a, F: Float>(
-        &self,
+        &'a self,
         x: MatRef<'a, F>,
     ) -> Result<FloatActivations<'a, F>, ForwardError> {
-        Ok(FloatActivations::new(x, *self.input())?)
+        Ok(FloatActivations::new(divided(x, self.input_scale())?, *self.input())?)
     }
 
     /// Multiplies codes (m, k), applies the activation function, and writes codes (m, n) with the
-    /// parameters [`output`](Self::output).
+    /// parameters [`output`](Self::output). Where the layer has an
+    /// [input scale](Self::input_scale), the codes are those of `x / s` and taken as they are.
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, the layer has no output parameters, `C` or `D` is not
@@ -91,7 +99,8 @@ impl StaticLinear {
         self.codes(self.activations(x)?, out, threads, &mut workspace.gemm)
     }
 
-    /// Multiplies codes (m, k), applies the activation function, and writes real values (m, n).
+    /// Multiplies codes (m, k), applies the activation function, and writes real values (m, n). The
+    /// codes are as those of [`forward_codes`](Self::forward_codes).
     ///
     /// # Errors
     /// [`ForwardError`] if a shape is wrong, `C` is not the type of the input's codes, or a code is
@@ -107,7 +116,8 @@ impl StaticLinear {
     }
 
     /// Multiplies codes (m, k) and writes the int32 sums (m, n) with the bias, before any scale.
-    /// This is for tests, and for callers that have output stages of their own.
+    /// This is for tests, and for callers that have output stages of their own. The codes are as
+    /// those of [`forward_codes`](Self::forward_codes).
     ///
     /// # Errors
     /// As [`forward_values`](Self::forward_values).

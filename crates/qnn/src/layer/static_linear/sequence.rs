@@ -10,7 +10,15 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::rows::grown;
 use crate::layer::workspace::LinearWorkspace;
 
-/// Runs `layers` on `x`, which is finite. Each layer takes the codes that the one before it gives.
+impl StaticLinear {
+    /// Whether the codes that `before` gives are those of this layer's input. Where that is divided
+    /// by an input scale, they are none, whatever parameters they have.
+    pub(crate) fn takes_codes_of(&self, before: &StaticLinear) -> bool {
+        self.input_scale().is_none() && before.output() == Some(self.input())
+    }
+}
+
+/// Runs `layers` on `x`, which is finite, also divided by the first one's input scale. Each layer takes the codes that the one before it gives.
 /// Codes of both types are kept as bytes.
 pub(crate) fn run<'l>(
     layers: impl Iterator<Item = &'l StaticLinear>,
@@ -34,6 +42,9 @@ pub(crate) fn run<'l>(
                 }
             };
         };
+        if !following.takes_codes_of(layer) {
+            return Err(ForwardError::NotLinked);
+        }
         let output = grown(next_codes, m, layer.n())?;
         match following.input_codes() {
             ActivationCodes::U8 => step::<u8>(layer, real, codes, output, m, threads, gemm)?,
