@@ -95,6 +95,17 @@ fn layers(kernel: Kernel) -> Result<Vec<(&'static str, Linear)>> {
             "dynamic_input_groups",
             DynamicLinear::quantize(&wide, per_group, &grouped, kernel)?.with_name("a").into(),
         ),
+        (
+            "static_input_scale",
+            fixed(QParams::new(0.5, 3, CodeRange::U8)?)?.with_input_scale(vec![0.5, 2.0, 1.5])?.into(),
+        ),
+        ("dynamic_input_scale", dynamic(Dynamic::default())?.with_input_scale(vec![0.5, 2.0, 1.5])?.into()),
+        (
+            "weight_only_input_scale",
+            WeightOnlyLinear::quantize(&float, &WeightConfig::default(), kernel)?
+                .with_input_scale(vec![0.5, 2.0, 1.5])?
+                .into(),
+        ),
         ("dynamic_ggml", DynamicLinear::quantize(&wide, Dynamic::GgmlQ8_0, &blocks, kernel)?.into()),
         ("float", float.clone().into()),
     ])
@@ -179,7 +190,7 @@ fn main() -> Result<()> {
     let kernel = Kernel::select()?;
     for (name, layer) in layers(kernel)? {
         write("layer_file", name, &layers_to_bytes(&layer)?)?;
-        if matches!(name, "static" | "float" | "dynamic_choices") {
+        if matches!(name, "static" | "static_input_scale" | "float" | "dynamic_choices") {
             write("quant_mlp", name, &layers_to_bytes(&layer)?)?;
         }
         if matches!(name, "static" | "dynamic_choices") {

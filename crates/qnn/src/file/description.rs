@@ -29,8 +29,10 @@ const VERSION_WITH_MINIMUMS: u32 = 5;
 const VERSION_WITH_ORDERS: u32 = 6;
 /// The version of a file that has orders of k, in which weights are packed.
 const VERSION_WITH_K_ORDERS: u32 = 7;
+/// The version of a file that has layers whose input is divided by a scale of its channel.
+const VERSION_WITH_INPUT_SCALES: u32 = 8;
 /// The latest version.
-const LATEST: u32 = VERSION_WITH_K_ORDERS;
+const LATEST: u32 = VERSION_WITH_INPUT_SCALES;
 /// How sums become codes: by [`qcore::requantize`] with the f32 multipliers
 /// `input_scale * weight_scale / output_scale`.
 const REQUANTIZE: &str = "f32_round_ties_even_then_zero_point";
@@ -87,6 +89,9 @@ pub(crate) struct LayerDescription {
     /// Whether the columns of a dynamic or weight-only layer are in another order than its inputs.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub(crate) input_order: bool,
+    /// Whether a layer of any form but f32 divides its input by a scale of each channel.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) input_scale: bool,
     /// Whether a static or dynamic layer, whose weights have 8 bits and nothing but channels, has
     /// the orders of k in which they are packed.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
@@ -205,7 +210,9 @@ fn version(layers: &[LayerDescription], tensors: &[String]) -> u32 {
     };
     let has_input_groups =
         |layer: &LayerDescription| layer.dynamic.as_ref().is_some_and(DynamicDescription::has_groups);
-    if layers.iter().any(|layer| layer.k_orders) {
+    if layers.iter().any(|layer| layer.input_scale) {
+        VERSION_WITH_INPUT_SCALES
+    } else if layers.iter().any(|layer| layer.k_orders) {
         VERSION_WITH_K_ORDERS
     } else if layers.iter().any(|layer| layer.input_order || has_input_groups(layer)) {
         VERSION_WITH_ORDERS
@@ -235,6 +242,7 @@ impl LayerDescription {
             minimums: false,
             part: None,
             input_order: false,
+            input_scale: false,
             k_orders: false,
         }
     }

@@ -21,6 +21,10 @@
 //! `X.weight_k_orders` U8 (n / 16, k / 16, both rounded up, 10), which are
 //! [`KOrders`](qkernels::KOrders): packing then need not search for them.
 //!
+//! Layers of all forms but `float` may divide their input by a scale of each channel:
+//! `X.input_channel_scale` F32 (k) then has these, finite and greater than 0. (`X.input_scale` of a
+//! static layer is the one scale of its codes, those of the quotients.)
+//!
 //! Tensors that are no part of a layer are F32; the description names them.
 //!
 //! The metadata have one key, `qnn`, so that the same model makes the same bytes; its value is the
@@ -172,6 +176,7 @@ impl<'d> LayerFile<'d> {
             part,
             input_order,
             k_orders,
+            input_scale,
             ..
         } = described;
         let form = named("form", &Form::ALL.map(|form| (form.name(), form)), form)?;
@@ -187,6 +192,7 @@ impl<'d> LayerFile<'d> {
             ("part", part.is_some(), scaled && group.is_some() && part.is_some()),
             ("input_order", input_order, scaled && input_order),
             ("k_orders", k_orders, plain && k_orders),
+            ("input_scale", input_scale, form != Form::Float && input_scale),
         ];
         if let Some((field, _, expected)) = fields.into_iter().find(|(_, there, expected)| there != expected)
         {
@@ -231,6 +237,10 @@ impl<'d> LayerFile<'d> {
             },
         };
         let orders = if k_orders { Some(self.read_k_orders(&name, n, k)?) } else { None };
+        let input_scale = match input_scale {
+            false => None,
+            true => Some(self.file.take_shaped(&format!("{name}.{INPUT_SCALE}"), Dtype::F32, &[k])?.to_f32()),
+        };
         let rest = self.read_rest(&name, n, input, dynamic, groups)?;
         let codes = nibbles.and_then(|k| weight.to_nibbles(k));
         if nibbles.is_some() && codes.is_none() {
@@ -252,6 +262,7 @@ impl<'d> LayerFile<'d> {
                     },
                 },
                 orders,
+                input_scale,
                 activation,
             };
             stored.layer(rest, kernel)
@@ -317,6 +328,10 @@ impl<'d> LayerFile<'d> {
         Ok(FloatLinear::from_parts(name, n, k, weight.to_f32(), bias)?.with_activation(activation).into())
     }
 }
+
+/// The tensor of the scales that a layer's input is divided by. (A static layer has another
+/// `input_scale`.)
+pub(crate) const INPUT_SCALE: &str = "input_channel_scale";
 
 /// The tensor of a layer's orders of k.
 pub(crate) const K_ORDERS: &str = "weight_k_orders";

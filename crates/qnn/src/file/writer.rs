@@ -9,7 +9,7 @@ use qkernels::{KOrders, MatRef, PackEffort, PackedWeights, ScaledWeights, Thread
 
 use super::description::{Description, DynamicDescription, InputDescription, LayerDescription};
 use super::error::{KEY, SaveError};
-use super::reader::{K_ORDERS, k_orders_shape};
+use super::reader::{INPUT_SCALE, K_ORDERS, k_orders_shape};
 use super::tensors::Tensor;
 use crate::config::form::Form;
 use crate::layer::dynamic::DynamicLinear;
@@ -112,6 +112,7 @@ impl<'p> SaveOptions<'p> {
                 Linear::Dynamic(layer) => writer.add_dynamic(layer),
                 Linear::WeightOnly(layer) => writer.add_weight_only(layer),
             };
+            let added = added.map(|()| writer.add_input_scale(layer));
             failed = failed.take().or(added.err());
         });
         model.visit_tensors(&mut |tensor| failed = failed.take().or(writer.add_other(tensor).err()));
@@ -233,6 +234,15 @@ impl Writer<'_> {
             self.add_tensor(name, "bias", Tensor::of_f32(vec![n], bias));
         }
         Ok(())
+    }
+
+    /// Adds the input scale of the last layer, if it has one.
+    fn add_input_scale(&mut self, layer: &Linear) {
+        let Some(scale) = layer.input_scale() else { return };
+        self.add_tensor(layer.name(), INPUT_SCALE, Tensor::of_f32(vec![layer.k()], scale));
+        if let Some(description) = self.layers.last_mut() {
+            description.input_scale = true;
+        }
     }
 
     /// Adds weights, and what the description of the last layer has to say about them: the length

@@ -21,6 +21,8 @@ pub(crate) struct StoredLayer<'w> {
     /// The orders of k of the weights, if they are known. Only weights of 8 bits with nothing but
     /// channels have them.
     pub(crate) orders: Option<KOrders>,
+    /// What each input is divided by (k), if there is anything.
+    pub(crate) input_scale: Option<Vec<f32>>,
     pub(crate) activation: ActivationFunction,
 }
 
@@ -98,8 +100,8 @@ impl StoredGroups {
 impl StoredLayer<'_> {
     /// The layer, packed for `kernel`.
     pub(crate) fn layer(self, form: StoredForm, kernel: Kernel) -> Result<Linear, LayerError> {
-        let Self { name, weight, weight_scales, weight_zero_points, orders, activation } = self;
-        Ok(match form {
+        let Self { name, weight, weight_scales, weight_zero_points, orders, input_scale, activation } = self;
+        let layer: Linear = match form {
             StoredForm::Static { bias, input } => {
                 let parts = StaticParts {
                     name,
@@ -136,6 +138,14 @@ impl StoredLayer<'_> {
                 let layer = WeightOnlyLinear::from_weights(weights, bias)?;
                 layer.with_name(name).with_activation(activation).into()
             }
+        };
+        let Some(scale) = input_scale else { return Ok(layer) };
+        Ok(match layer {
+            Linear::Static(layer) => layer.with_input_scale(scale)?.into(),
+            Linear::Dynamic(layer) => layer.with_input_scale(scale)?.into(),
+            Linear::WeightOnly(layer) => layer.with_input_scale(scale)?.into(),
+            // No such layer is made above.
+            Linear::Float(layer) => layer.into(),
         })
     }
 }

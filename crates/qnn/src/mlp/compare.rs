@@ -81,6 +81,8 @@ pub(crate) struct Comparison<'m, C> {
     tallies: Tallies,
     /// The f32 inputs of all layers for one block, then the logits.
     float_values: Vec<Vec<f32>>,
+    /// The first inputs, divided by the first layer's input scale; empty if it has none.
+    quotients: Vec<f32>,
     codes: Vec<C>,
     sums: Vec<i32>,
     values: Vec<f32>,
@@ -98,6 +100,7 @@ impl<'m, C: Activation> Comparison<'m, C> {
                 agreement: Agreement::default(),
             },
             float_values: vec![Vec::new(); inputs],
+            quotients: Vec::new(),
             codes: Vec::new(),
             sums: Vec::new(),
             values: Vec::new(),
@@ -108,11 +111,13 @@ impl<'m, C: Activation> Comparison<'m, C> {
     pub(crate) fn run(mut self, x: MatRef<'_, f32>) -> Result<Tallies, ForwardError> {
         for rows in blocks(x.rows(), BLOCK_ROWS) {
             let m = rows.len();
+            let first_row = rows.start;
             self.read_block(&x, rows)?;
-            let input = self.layers.first().map(|first| *first.input());
-            if let Some(input) = input {
+            if let Some(&first) = self.layers.first() {
+                self.divide(first).map_err(|error| error.of_block_at(first_row))?;
+                let values = if self.quotients.is_empty() { &self.float_values[0] } else { &self.quotients };
                 self.codes.clear();
-                self.codes.extend(self.float_values[0].iter().map(|&v| C::from_clamped(input.quantize(v))));
+                self.codes.extend(values.iter().map(|&v| C::from_clamped(first.input().quantize(v))));
             }
             for index in 0..self.float.layers().len() {
                 self.compare_layer(index, m)?;
@@ -142,13 +147,30 @@ impl<'m, C: Activation> Comparison<'m, C> {
         })
     }
 
+    /// Fills `quotients` for the block of rows, if the first layer has an input scale.
+    fn divide(&mut self, first: &StaticLinear) -> Result<(), ForwardError> {
+        self.quotients.clear();
+        let scales = first.input_scale().unwrap_or_default();
+        let values = self.float_values[0].iter().zip(scales.iter().cycle());
+        self.quotients.extend(values.map(|(value, scale)| value / scale));
+        match first_non_finite(&self.quotients) {
+            None => Ok(()),
+            Some((at, value)) => {
+                let k = first.k();
+                Err(ForwardError::NonFinite { row: at / k, col: at % k, value })
+            }
+        }
+    }
+
     /// Runs layer `index` on the codes of its input, counts, and leaves the codes of its output for
     /// the next layer.
     fn compare_layer(&mut self, index: usize, m: usize) -> Result<(), ForwardError> {
         let layer = self.layers[index];
         let next = self.layers.get(index + 1).map(|next| *next.input());
         let tally = &mut self.tallies.layers[index];
-        let (input, output) = (&self.float_values[index], &self.float_values[index + 1]);
+        let divided = index == 0 && !self.quotients.is_empty();
+        let input = if divided { &self.quotients } else { &self.float_values[index] };
+        let output = &self.float_values[index + 1];
         tally.clipped.count_share(clipped_fraction(input, layer.input()), input.len());
         tally.peaks.add(input, layer.k());
 

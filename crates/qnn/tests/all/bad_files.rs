@@ -132,10 +132,10 @@ fn another_program_s_file_is_told_apart() {
         "format is \"gguf\", expected qnn.layers"
     );
     let next = |c: &mut Contents| {
-        c.description["version"] = 8.into();
+        c.description["version"] = 9.into();
         c.description["groups"] = 32.into(); // what only the next version knows must not come first
     };
-    assert_eq!(error(next).to_string(), "version 8 of the format, expected 7");
+    assert_eq!(error(next).to_string(), "version 9 of the format, expected 8");
     assert!(matches!(error(|c| c.description["groups"] = 32.into()), LoadError::Description(_)));
     assert!(matches!(error(|c| c.description["layers"] = "fc1".into()), LoadError::Description(_)));
     for (field, expected) in [

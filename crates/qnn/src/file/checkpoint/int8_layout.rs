@@ -143,8 +143,16 @@ impl Checkpoint<'_> {
             let weight = MatRef::new(bytemuck::cast_slice::<u8, i8>(&weight.data), n, k)?;
             let name = name.to_owned();
             let weight = StoredCodes::Bytes(weight);
-            StoredLayer { name, weight, weight_scales, weight_zero_points, orders: None, activation }
-                .layer(rest, kernel)
+            StoredLayer {
+                name,
+                weight,
+                weight_scales,
+                weight_zero_points,
+                orders: None,
+                input_scale: None,
+                activation,
+            }
+            .layer(rest, kernel)
         };
         build().map_err(|error: LayerError| CheckpointError::of_layer(name, error))
     }

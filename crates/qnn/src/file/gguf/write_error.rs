@@ -73,6 +73,14 @@ pub enum GgufWriteError {
         /// The layer's.
         got: f32,
     },
+    /// The layer divides its input by scales of channels, for which files have no place.
+    #[error("layer {layer:?} divides its k = {k} inputs by scales, which GGUF does not have")]
+    InputScale {
+        /// The layer.
+        layer: String,
+        /// Its inputs.
+        k: usize,
+    },
     /// Rows are no whole number of blocks.
     #[error("tensor {tensor:?} has rows of {k} weights, which are no whole blocks of {block_len}")]
     Row {

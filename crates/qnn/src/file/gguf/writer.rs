@@ -88,10 +88,14 @@ impl<'f> GgufWriter<'f> {
     /// have in the file.
     ///
     /// # Errors
-    /// As [`replace`](Self::replace), and if the layer has another form, or another bias than the
-    /// source's `name.bias`. Nothing is replaced then.
+    /// As [`replace`](Self::replace), and if the layer has another form, an
+    /// [input scale](Linear::input_scale), or another bias than the source's `name.bias`. Nothing is
+    /// replaced then.
     pub fn replace_layer(&mut self, layer: &Linear) -> Result<BlockFormat, GgufWriteError> {
         let form = || GgufWriteError::Form { layer: layer.name().to_owned(), form: layer.form() };
+        if let Some(scale) = layer.input_scale() {
+            return Err(GgufWriteError::InputScale { layer: layer.name().to_owned(), k: scale.len() });
+        }
         let (weights, bias) = match layer {
             Linear::WeightOnly(layer) => (Weights::of(layer.weights()), layer.bias()),
             Linear::Dynamic(layer) => (Weights::of_dynamic(layer.weights()), layer.bias()),
