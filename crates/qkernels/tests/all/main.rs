@@ -17,6 +17,7 @@ mod fixture;
 mod fixtures;
 mod float_errors;
 mod float_product;
+mod float_rows;
 mod forced;
 mod generic;
 mod group_activations;

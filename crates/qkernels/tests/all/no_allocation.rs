@@ -6,10 +6,10 @@ use std::cell::Cell;
 use half::{bf16, f16};
 use qcore::{CodeRange, Float, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
-    Kernel, MatMut, MatRef, OutputStage, PackedWeights, QuantizedRows, Requantize, RequantizeFixedPoint,
-    Residual, Scales, Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic, gemm_scaled,
-    gemm_scaled_rows, quantize, weight_only,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatRows,
+    FloatStage, Int32, Kernel, MatMut, MatRef, OutputStage, PackedWeights, QuantizedRows, Requantize,
+    RequantizeFixedPoint, Residual, Scales, Threads, Workspace, ZeroPoints, gemm, gemm_columns, gemm_dynamic,
+    gemm_scaled, gemm_scaled_rows, quantize, weight_only,
 };
 
 use crate::oracle::in_parts::Layer;
@@ -130,6 +130,9 @@ fn the_second_product_through_any_route_allocates_nothing() {
         let column_major = MatRef::with_strides(&halves, m, k, 1, m).unwrap();
         let params = QParams::new(0.02, 99, CodeRange::U8).unwrap();
         let known = FloatActivations::new(column_major, params).unwrap();
+        let divisors: Vec<f32> = noise.floats(k, 0.5).into_iter().map(f32::abs).collect();
+        let divided = FloatRows::divided_by(column_major, &divisors).unwrap();
+        let known_divided = FloatActivations::new(divided, params).unwrap();
         let per_channel = Scales::PerChannel(&scales);
         let (reals, to_halves) =
             (Dequantize::new(per_channel).unwrap(), DequantizeTo::new(Scales::PerTensor(0.01)).unwrap());
@@ -148,6 +151,8 @@ fn the_second_product_through_any_route_allocates_nothing() {
                     gemm_dynamic(x, how, w, &reals, out, Threads::Serial, ws).unwrap();
                     let out = MatMut::new(&mut y_halves, m, n).unwrap();
                     gemm_dynamic(column_major, how, w, &to_halves, out, Threads::Serial, ws).unwrap();
+                    let out = MatMut::new(&mut y, m, n).unwrap();
+                    gemm_dynamic(divided, how, w, &reals, out, Threads::Serial, ws).unwrap();
                 }
                 let out = MatMut::new(&mut y_codes, m, n).unwrap();
                 gemm(known, w, &in_fixed_point, out, Threads::Serial, ws).unwrap();
@@ -155,6 +160,8 @@ fn the_second_product_through_any_route_allocates_nothing() {
                 gemm(known, w, &with_residual, out, Threads::Serial, ws).unwrap();
                 let out = MatMut::new(&mut y, m, columns.len()).unwrap();
                 gemm_columns(known, w, columns.clone(), &reals, out, ws).unwrap();
+                let out = MatMut::new(&mut y, m, n).unwrap();
+                gemm(known_divided, w, &reals, out, Threads::Serial, ws).unwrap();
             };
             assert!(allocations(&mut products) > 0, "{kernel}: a new workspace is empty");
             assert_eq!(allocations(&mut products), 0, "{kernel}, m = {m}, n = {n}, k = {k}");

@@ -5,8 +5,8 @@ use std::thread;
 use half::f16;
 use qcore::{CodeRange, Q31Multiplier, QParams, Scheme};
 use qkernels::{
-    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatStage, Int32,
-    Kernel, MatMut, MatRef, Output, OutputStage, PackedNibbles, PackedWeights, Requantize,
+    Activations, Dequantize, DequantizeTo, Dynamic, FixedPointRounding, FloatActivations, FloatRows,
+    FloatStage, Int32, Kernel, MatMut, MatRef, Output, OutputStage, PackedNibbles, PackedWeights, Requantize,
     RequantizeFixedPoint, Residual, ScaledWeights, Scales, Threads, WeightScales, Weights, Workspace,
     ZeroPoints, gemm, gemm_dynamic, gemm_scaled, weight_only,
 };
@@ -142,7 +142,13 @@ fn products_of_floats() {
                         .unwrap();
                     }
                 }
+                let divisors = vec![0.5; k];
+                let divided = FloatRows::divided_by(halves, &divisors).unwrap();
+                let (how, to) = (Dynamic::default(), out.reborrow());
+                gemm_dynamic(divided, how, &w, &stage, to, Threads::Serial, &mut workspace).unwrap();
                 let stage = FloatStage::new();
+                weight_only(divided, &scaled, &stage, out.reborrow(), Threads::Serial, &mut workspace)
+                    .unwrap();
                 weight_only(x, &scaled, &stage, out.reborrow(), Threads::Serial, &mut workspace).unwrap();
                 weight_only(halves, &scaled, &stage, out.reborrow(), Threads::Serial, &mut workspace)
                     .unwrap();

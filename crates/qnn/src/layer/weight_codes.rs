@@ -227,6 +227,15 @@ pub(crate) fn check_bias(bias: Option<&[f32]>, n: usize) -> Result<(), LayerErro
 /// Channels whose weights are all 0 have no scale of their own and take the whole tensor's, so that
 /// their bias gets units as fine as the others'.
 pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
+    params_of_weights(layer, layer.weight(), config)
+}
+
+/// [`scheme_params`] of a layer that has these weights instead.
+pub(crate) fn params_of_weights(
+    layer: &FloatLinear,
+    weight: &[f32],
+    config: &WeightConfig,
+) -> Result<Vec<QParams>, LayerError> {
     let WeightConfig { scheme, granularity } = config;
     if let WeightGranularity::PerGroup(group_len) = *granularity {
         return Err(LayerError::Groups { group_len });
@@ -234,7 +243,7 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
     if !CodeRange::I8.contains_range(scheme.codes) {
         return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
-    let ranges = channel_ranges(layer.weight(), channel_axis(layer)?)?;
+    let ranges = channel_ranges(weight, channel_axis(layer)?)?;
     let choose =
         |channel, range: Range| scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error });
     // The layer has a channel, so there is a range.

@@ -19,7 +19,7 @@ use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::layer::rows::check_input;
 use crate::layer::static_linear::build::StaticLinear;
-use crate::layer::weight_codes::scheme_params;
+use crate::layer::weight_codes::params_of_weights;
 
 /// Why there is no report.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -107,13 +107,15 @@ pub struct LayerReport {
     /// Codes of the input. Not all that its type has, if the range was reduced
     /// ([`QuantConfig::reduce_range`](crate::QuantConfig::reduce_range)).
     pub input_codes: CodeRange,
-    /// Scale of the input.
+    /// Scale of the input: of its codes, which are those of quotients if a layer has
+    /// [an input scale](StaticLinear::input_scale) for each channel.
     pub input_scale: f32,
     /// Zero point of the input.
     pub input_zero_point: i32,
     /// Smallest and largest of the channels' weight scales.
     pub weight_scales: (f32, f32),
-    /// Share, 0 to 1, of the f32 model's inputs of this layer that are clipped: they lie outside
+    /// Share, 0 to 1, of the f32 model's inputs of this layer that are clipped (their quotients if
+    /// the layer divides them): they lie outside
     /// the calibrated range by more than half a step, so they have no code of their own.
     pub clipped: f64,
     /// Share, 0 to 1, of the int8 model's outputs of this layer that were clamped to the largest
@@ -229,10 +231,15 @@ impl QuantMlp {
 }
 
 /// The weight scale that each channel needs: its own, or that of the whole tensor if no channel of
-/// the layer has a smaller one.
+/// the layer has a smaller one. Where the input is divided by scales, weights were multiplied by
+/// them before.
 fn asked_scales(layer: &StaticLinear, float: &FloatLinear) -> Result<Vec<f32>, LayerError> {
+    let by_input = layer.input_scale().unwrap_or(&[1.0]).iter().cycle();
+    let weight: Vec<f32> =
+        float.weight().iter().zip(by_input).map(|(weight, scale)| weight * scale).collect();
     let scales = |granularity| {
-        let params = scheme_params(float, &WeightConfig { granularity, ..WeightConfig::default() })?;
+        let config = WeightConfig { granularity, ..WeightConfig::default() };
+        let params = params_of_weights(float, &weight, &config)?;
         Ok(params.iter().map(QParams::scale).collect::<Vec<_>>())
     };
     let whole = scales(WeightGranularity::PerTensor)?;

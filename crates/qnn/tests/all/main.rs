@@ -20,6 +20,7 @@ mod evidence;
 mod fixture;
 mod gguf;
 mod input_groups;
+mod input_scale;
 mod integer_models;
 mod k_orders;
 mod layer_files;

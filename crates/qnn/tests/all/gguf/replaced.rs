@@ -316,6 +316,11 @@ fn layers_that_the_source_does_not_have_are_refused() {
     let float = Linear::from(FloatLinear::without_bias("q", 2, 32, floats(2, 32)).unwrap());
     let error = replace(&file_with(None), &float).unwrap_err();
     assert!(matches!(&error, GgufWriteError::Form { layer, .. } if layer == "q"), "{error}");
+    let Linear::WeightOnly(plain) = layer(None) else { unreachable!() };
+    assert!(replace(&file_with(None), &plain.clone().into()).is_ok());
+    let divides = plain.with_input_scale(vec![2.0; 32]).unwrap().into();
+    let error = replace(&file_with(None), &divides).unwrap_err().to_string();
+    assert_eq!(error, r#"layer "q" divides its k = 32 inputs by scales, which GGUF does not have"#);
 }
 
 #[test]
