@@ -5,8 +5,8 @@
 //! - [`PackedWeights`]: i8 weights in the order in which a kernel reads them, with their sums.
 //! - [`gemm`]: the product of u8 or i8 [`Activations`] with packed weights, through an output stage
 //!   ([`Int32`], [`Dequantize`], [`Requantize`]), on the calling thread or a pool ([`Threads`]).
-//! - [`gemm_dynamic`], [`gemm_rows`]: floats that are quantized as they are read, perhaps divided by
-//!   a scale of their channel before ([`FloatRows`]).
+//! - [`gemm_dynamic`], [`gemm_rows`]: floats that are quantized as they are read, and may be
+//!   divided by a scale of their channel before ([`FloatRows`]).
 //! - [`ScaledWeights`]: weights of 8 or 4 bits with scales per channel or per group of k, for
 //!   products of integers ([`gemm_scaled`]) and of floats ([`weight_only`]).
 //! - [`quantize`], [`dequantize`], [`range`](range()): qcore's loops over slices, vectorized.

@@ -19,11 +19,11 @@ use crate::weights::scaled::ScaledWeights;
 /// groups, weights have the values that [`WeightScales`](crate::WeightScales) says.
 ///
 /// `a` is (m, k) and `out` is (m, n). Each may be f32, f16 or bf16. `a` is a
-/// [`MatRef`](crate::MatRef), or [`FloatRows`] that are divided as they are read. `w` determines n, k and the
-/// kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest, ties to
-/// even. Weights are never dequantized as a whole: in a register, or panel by panel for many rows,
-/// each becomes f32 minus its zero point, exactly. With a kept `workspace` a serial call allocates
-/// nothing.
+/// [`MatRef`](crate::MatRef), or [`FloatRows`] that are divided as they are read. `w` determines n,
+/// k and the kernel. 16-bit activations are widened exactly. Results are rounded once, to nearest,
+/// ties to even. Weights are never dequantized as a whole: in a register, or panel by panel for
+/// many rows, each becomes f32 minus its zero point, exactly. With a kept `workspace` a serial call
+/// allocates nothing.
 ///
 /// # Precision
 /// Each element of `out` has the same bits whatever the threads, the strides and the other rows of

@@ -28,8 +28,8 @@ pub enum ForwardError {
         /// Columns of the output.
         cols: usize,
     },
-    /// A value of the input is NaN or infinite, so it has no code. Only int8 layers refuse it. Where
-    /// a layer has an input scale, the value is the quotient by that.
+    /// A value of the input is NaN or infinite, so it has no code. Only int8 layers refuse it.
+    /// Where a layer has an input scale, the value is the quotient by that.
     #[error("input value {value} at row {row}, column {col} is not finite")]
     NonFinite {
         /// The first row with such a value.

@@ -113,8 +113,8 @@ impl WeightOnlyLinear {
         scaled_storage(&self.weights, self.bias.as_deref()).with_input_scale(self.input_scale_bytes())
     }
 
-    /// Computes `out` (m, n) of `x` (m, k), divided by the input scale if there is one. [`weight_only`] says how precise it is, and what the
-    /// bits depend on.
+    /// Computes `out` (m, n) of `x` (m, k), divided by the input scale if there is one.
+    /// [`weight_only`] says how precise it is, and what the bits depend on.
     ///
     /// # Errors
     /// [`ForwardError`] if the shapes of `x` and `out` do not fit the layer, or sums may leave f32;

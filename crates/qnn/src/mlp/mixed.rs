@@ -146,8 +146,8 @@ impl Mlp {
     /// f32 layers allocate.
     ///
     /// Integer layers give the same bits as if each ran on the whole batch, whatever the threads.
-    /// Static layers that follow each other hand on codes, but for those with an input scale. (The last bits of f32 layers depend on
-    /// the CPU and the batch.)
+    /// Static layers that follow each other hand on codes, but for those with an input scale. (The
+    /// last bits of f32 layers depend on the CPU and the batch.)
     ///
     /// Rows go through the layers in blocks, so the workspace does not grow with m. There are two
     /// exceptions. If rows share a scale ([`Dynamic::PerTensor`](qkernels::Dynamic::PerTensor)), or

@@ -210,8 +210,9 @@ impl DynamicLinear {
         self.weights.storage(self.bias()).with_input_scale(self.input_scale_bytes())
     }
 
-    /// Divides `x` (m, k) by the input scale if there is one, quantizes it, multiplies, applies the activation function, and writes real values
-    /// (m, n). Input and output may each be f32, f16 or bf16.
+    /// Divides `x` (m, k) by the input scale if there is one, quantizes it, multiplies, applies the
+    /// activation function, and writes real values (m, n). Input and output may each be f32, f16 or
+    /// bf16.
     ///
     /// Per token and per group, a row has the same bits whatever the batch; per tensor, rows share
     /// a scale. Neither depends on the threads or the kernel. With a kept workspace nothing is

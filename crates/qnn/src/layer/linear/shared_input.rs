@@ -101,8 +101,8 @@ fn takes_codes_of(layer: &Linear, first: &StaticLinear) -> bool {
         if how(layer) == how(first) && layer.input_scale() == first.input_scale())
 }
 
-/// Writes the codes of `x`, as `layer` takes them, to the workspace: those of quotients if it has an
-/// input scale.
+/// Writes the codes of `x`, as `layer` takes them, to the workspace: those of quotients if it has
+/// an input scale.
 fn keep_codes(
     layer: &StaticLinear,
     x: &MatRef<'_, f32>,

@@ -17,15 +17,15 @@ use crate::layer::workspace::LinearWorkspace;
 
 impl StaticLinear {
     /// Divides `x` (m, k) by the input scale if there is one, quantizes it, multiplies, applies the
-    /// activation function, and writes real values (m, n). Rows are quantized while they are packed for the kernel. Input and output may each
-    /// be f32, f16 or bf16.
+    /// activation function, and writes real values (m, n). Rows are quantized while they are packed
+    /// for the kernel. Input and output may each be f32, f16 or bf16.
     ///
     /// A row has the same bits whatever the batch, the threads and the kernel. With a kept
     /// workspace nothing is allocated.
     ///
     /// # Errors
-    /// [`ForwardError`] if a shape is wrong or a value (or its quotient) is NaN or infinite; nothing
-    /// is written then.
+    /// [`ForwardError`] if a shape is wrong or a value (or its quotient) is NaN or infinite;
+    /// nothing is written then.
     pub fn forward<F: Float, T: StoredFloat>(
         &self,
         x: MatRef<'_, F>,

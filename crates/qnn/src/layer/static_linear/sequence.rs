@@ -18,8 +18,8 @@ impl StaticLinear {
     }
 }
 
-/// Runs `layers` on `x`, which is finite, also divided by the first one's input scale. Each layer takes the codes that the one before it gives.
-/// Codes of both types are kept as bytes.
+/// Runs `layers` on `x`, which is finite, also divided by the first one's input scale. Each layer
+/// takes the codes that the one before it gives. Codes of both types are kept as bytes.
 pub(crate) fn run<'l>(
     layers: impl Iterator<Item = &'l StaticLinear>,
     x: MatRef<'_, f32>,
