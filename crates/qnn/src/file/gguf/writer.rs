@@ -88,9 +88,8 @@ impl<'f> GgufWriter<'f> {
     /// have in the file.
     ///
     /// # Errors
-    /// As [`replace`](Self::replace), and if the layer has another form, scales that its
-    /// input is divided by, or another bias than the source's `name.bias`. Nothing is
-    /// replaced then.
+    /// As [`replace`](Self::replace), and if the layer has another form, scales that its input is
+    /// divided by, or another bias than the source's `name.bias`. Nothing is replaced then.
     pub fn replace_layer(&mut self, layer: &Linear) -> Result<BlockFormat, GgufWriteError> {
         let form = || GgufWriteError::Form { layer: layer.name().to_owned(), form: layer.form() };
         if let Some(scale) = layer.input_scale() {
