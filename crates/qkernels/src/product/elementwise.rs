@@ -140,7 +140,7 @@ pub fn range(kernel: Kernel, x: &[f32]) -> Result<Range, RangeError> {
 /// use qkernels::{Kernel, MatRef, first_non_finite};
 /// let x = [1.0, 2.0, -0.0, f32::INFINITY];
 /// let (kernel, x) = (Kernel::select()?, MatRef::new(&x, 2, 2)?);
-/// assert_eq!(first_non_finite(kernel, &x), Some((1, 1, f32::INFINITY)));
+/// assert_eq!(first_non_finite(kernel, x), Some((1, 1, f32::INFINITY)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn first_non_finite<'x, F: Float>(

@@ -89,12 +89,12 @@ fn the_first_defect_is_found_in_any_row_of_any_layout() {
             // Every other element of a row.
             let apart: Vec<f32> = x.iter().flat_map(|&v| [v, f32::NAN]).collect();
             for kernel in Kernel::available() {
-                let found = first_non_finite(kernel, &MatRef::new(&x, rows, cols).unwrap());
+                let found = first_non_finite(kernel, MatRef::new(&x, rows, cols).unwrap());
                 assert_eq!(found.map(|(i, j, v)| (i, j, v.to_bits())), expected, "{kernel}");
-                let found = first_non_finite(kernel, &MatRef::new(&halves, rows, cols).unwrap());
+                let found = first_non_finite(kernel, MatRef::new(&halves, rows, cols).unwrap());
                 assert_eq!(found.map(|(i, j, _)| (i, j)), expected.map(|(i, j, _)| (i, j)), "{kernel}");
                 let apart = MatRef::with_strides(&apart, rows, cols, 2 * cols, 2).unwrap();
-                let found = first_non_finite(kernel, &apart);
+                let found = first_non_finite(kernel, apart);
                 assert_eq!(found.map(|(i, j, v)| (i, j, v.to_bits())), expected, "{kernel}");
             }
         }

@@ -439,7 +439,7 @@ fn slices() {
     assert!(qkernels::dequantize::<u8>(kernel, &[0], &params, &mut []).is_err());
     assert!(qkernels::range(kernel, &[]).is_err());
     let rows = MatRef::<f32>::new(&[], usize::MAX, 0).unwrap();
-    assert_eq!(qkernels::first_non_finite(kernel, &rows), None);
+    assert_eq!(qkernels::first_non_finite(kernel, rows), None);
 }
 
 #[cfg(feature = "float")]

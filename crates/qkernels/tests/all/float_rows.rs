@@ -325,7 +325,8 @@ fn a_quotient_that_is_infinite_is_found() {
             (x[at], x[2 * k + at]) = (0.0, 0.0);
             let view = MatRef::new(&x, 3, k).unwrap();
             assert_eq!(first_non_finite(kernel, view), None);
-            assert_eq!(first_non_finite(kernel, &view), None);
+            let by_reference = &view;
+            assert_eq!(first_non_finite(kernel, by_reference), None);
             let divided = FloatRows::divided_by(view, &scales).unwrap();
             let infinite = f32::INFINITY.copysign(value);
             assert_eq!(first_non_finite(kernel, divided), Some((1, at, infinite)), "{kernel}");

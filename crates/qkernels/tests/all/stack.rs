@@ -178,7 +178,7 @@ fn loops_over_slices() {
             qkernels::quantize(kernel, &x, &params, &mut q).unwrap();
             qkernels::dequantize(kernel, &q, &params, &mut x).unwrap();
             qkernels::range(kernel, &x).unwrap();
-            assert!(qkernels::first_non_finite(kernel, &MatRef::new(&x, 73, 137).unwrap()).is_none());
+            assert!(qkernels::first_non_finite(kernel, MatRef::new(&x, 73, 137).unwrap()).is_none());
         });
     }
 }
