@@ -282,6 +282,18 @@ fn repeated_rows_and_columns_are_divided_each() {
             assert!(got == expected, "{kernel}, strides ({rows}, {cols})");
         }
     }
+    // All quotients but the first are so large that sums leave f32, though they cancel.
+    let codes: Vec<i8> = (0..64).map(|k| [0, 127, -127][usize::from(k > 0) + usize::from(k > 32)]).collect();
+    let divisors: Vec<f32> = (0..64).map(|k| if k == 0 { 1.0 } else { 1e-36 }).collect();
+    let view = MatRef::with_strides(&[2.0f32], 1, 64, 0, 0).unwrap();
+    for kernel in Kernel::available() {
+        let w = pack(kernel, MatRef::new(&codes, 1, 64).unwrap());
+        let w = ScaledWeights::new(w, WeightScales::per_channel(&[1.0])).unwrap();
+        let (mut y, stage) = ([0.0f32], FloatStage::new());
+        let (x, out) = (FloatRows::divided_by(view, &divisors).unwrap(), MatMut::new(&mut y, 1, 1).unwrap());
+        let done = weight_only(x, &w, &stage, out, Threads::Serial, &mut Workspace::new());
+        assert_eq!(done, Err(GemmError::FloatRange { row: 0, channel: 0 }), "{kernel}");
+    }
 }
 
 #[test]
