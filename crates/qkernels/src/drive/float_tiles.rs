@@ -16,6 +16,7 @@ use crate::kernel::token::Kernel;
 use crate::left::float_rows::FloatRows;
 use crate::left::floats::RowBlocks;
 use crate::left::rows::staggered;
+use crate::matrix::view::MatRef;
 use crate::matrix::workspace::{PanelScratch, RowScratch, lines_of};
 use crate::weights::entries::Entries;
 use crate::weights::scaled::ScaledWeights;
@@ -308,17 +309,18 @@ impl<'r> WideRows<'r> {
         }
         // Units are at least 1, so nothing overflows here.
         let factor = kernel.desc().float_body(kr).map_or(1.0, |body| 1.0 / body.unit);
-        let altered = !order.is_empty() || !a.divisors().is_empty();
-        kernel.vectorize(Widen { a, order, altered, factor, row_len, stride, buffer, part_len, sums });
+        let widen = Widen { a: a.view(), order, factor, row_len, stride, buffer, part_len, sums };
+        match a.divisors() {
+            [] => kernel.vectorize(widen),
+            _ => kernel.vectorize(Divide { rows: a, widen }),
+        }
         Self { values: buffer, stride, sums }
     }
 }
 
 struct Widen<'t, 'a, A> {
-    a: &'t FloatRows<'a, A>,
+    a: &'t MatRef<'a, A>,
     order: &'t [u32],
-    /// Whether there is an order, or values are divided.
-    altered: bool,
     factor: f32,
     row_len: usize,
     stride: usize,
@@ -332,27 +334,17 @@ impl<A: Float> Task for Widen<'_, '_, A> {
 
     #[inline(always)]
     fn run(self) {
-        let (a, mut wide) = (self.a.view(), None);
-        for i in 0..a.rows() {
+        for i in 0..self.a.rows() {
             let row = &mut self.buffer[i * self.stride..][..self.row_len];
-            let (values, padding) = row.split_at_mut(a.cols());
-            match a.row_slice(i) {
-                _ if self.altered => {
-                    if self.a.divisors().is_empty() {
-                        let row = a.row_elements_in(i, self.order);
-                        values.iter_mut().zip(row).for_each(|(to, from)| *to = from.widen());
-                    } else {
-                        let mut blocks = RowBlocks::new(self.a, i, &mut wide).in_order(self.order);
-                        let mut to = &mut *values;
-                        while let Some(block) = blocks.next() {
-                            let Some(to) = to.split_off_mut(..block.len()) else { break };
-                            to.copy_from_slice(block);
-                        }
-                    }
+            let (values, padding) = row.split_at_mut(self.a.cols());
+            match self.a.row_slice(i) {
+                _ if !self.order.is_empty() => {
+                    let row = self.a.row_elements_in(i, self.order);
+                    values.iter_mut().zip(row).for_each(|(to, from)| *to = from.widen());
                 }
                 Some(source) => A::widen_slice(source, values),
                 None => {
-                    values.iter_mut().zip(a.row_elements(i)).for_each(|(to, from)| *to = from.widen());
+                    values.iter_mut().zip(self.a.row_elements(i)).for_each(|(to, from)| *to = from.widen());
                 }
             }
             let sums = self.sums.iter_mut().skip(i).step_by(self.a.rows());
@@ -360,6 +352,40 @@ impl<A: Float> Task for Widen<'_, '_, A> {
                 *sum = sum_of(part);
             }
             values.iter_mut().for_each(|value| *value *= self.factor);
+            padding.fill(0.0);
+        }
+    }
+}
+
+/// [`Widen`] of rows that are divided. It is a task of its own, so that the loops of other rows are
+/// compiled as if there were none.
+struct Divide<'t, 'a, A> {
+    rows: &'t FloatRows<'a, A>,
+    widen: Widen<'t, 'a, A>,
+}
+
+impl<A: Float> Task for Divide<'_, '_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Widen { a, order, factor, row_len, stride, buffer, part_len, sums } = self.widen;
+        let mut wide = None;
+        for i in 0..a.rows() {
+            let (values, padding) = buffer[i * stride..][..row_len].split_at_mut(a.cols());
+            let mut blocks = RowBlocks::new(self.rows, i, &mut wide).in_order(order);
+            let mut to = &mut *values;
+            while let Some(block) = blocks.next() {
+                let Some(to) = to.split_off_mut(..block.len()) else { break };
+                to.copy_from_slice(block);
+            }
+            let sums = sums.iter_mut().skip(i).step_by(a.rows());
+            for (sum, part) in sums.zip(values.chunks(part_len)) {
+                *sum = sum_of(part);
+            }
+            for value in values {
+                *value *= factor;
+            }
             padding.fill(0.0);
         }
     }
