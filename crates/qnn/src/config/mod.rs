@@ -2,6 +2,7 @@
 
 pub(crate) mod activation_codes;
 pub(crate) mod form;
+pub(crate) mod gptq;
 pub(crate) mod method;
 pub(crate) mod mlp;
 pub(crate) mod observer;

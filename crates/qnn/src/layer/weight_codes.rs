@@ -224,8 +224,6 @@ pub(crate) fn check_bias(bias: Option<&[f32]>, n: usize) -> Result<(), LayerErro
 }
 
 /// The parameters that the scheme gives each channel of `layer`; groups have no place here.
-/// Channels whose weights are all 0 have no scale of their own and take the whole tensor's, so that
-/// their bias gets units as fine as the others'.
 pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
     let WeightConfig { scheme, granularity } = config;
     if let WeightGranularity::PerGroup(group_len) = *granularity {
@@ -235,18 +233,29 @@ pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Resul
         return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
     let ranges = channel_ranges(layer.weight(), channel_axis(layer)?)?;
-    let choose =
-        |channel, range: Range| scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error });
-    // The layer has a channel, so there is a range.
-    let whole = ranges.iter().copied().reduce(Range::merge).unwrap_or(ranges[0]);
-    let whole = choose(0, whole)?;
-    let of_channel = |(channel, &range): (usize, &Range)| match granularity {
-        WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(channel, range),
-        _ => Ok(whole),
-    };
-    let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
+    let params = params_of_channels(&ranges, *granularity, |channel, range| {
+        let channel = channel.unwrap_or(0);
+        scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error })
+    })?;
     i8_zero_points(params.iter().map(QParams::zero_point), 1, false)?;
     Ok(params)
+}
+
+/// The parameters of each channel: those that `choose` finds for the channel with this number and
+/// range, or those that it finds for the whole tensor, if channels share them or the
+/// channel's weights are all 0. Such a channel has no scale of its own, and with the tensor's its
+/// bias gets units as fine as the others'.
+pub(crate) fn params_of_channels<E>(
+    ranges: &[Range],
+    granularity: WeightGranularity,
+    choose: impl Fn(Option<usize>, Range) -> Result<QParams, E>,
+) -> Result<Vec<QParams>, E> {
+    let whole = choose(None, ranges.iter().copied().reduce(Range::merge).unwrap_or_default())?;
+    let of_channel = |(channel, &range): (usize, &Range)| match granularity {
+        WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(Some(channel), range),
+        _ => Ok(whole),
+    };
+    ranges.iter().enumerate().map(of_channel).collect()
 }
 
 /// The codes (n, k) of the layer's weights, by the parameters of each channel.
