@@ -4,6 +4,7 @@ use qkernels::Threads;
 
 use super::error::AccuracyError;
 use super::hessian::{Hessian, row_start, triangle};
+use super::lanes::{LANES, add_products};
 use super::parts::map_parts;
 
 /// `H = R R^T` with R upper triangular, for H = the damped sums of products, with its inputs sorted
@@ -140,15 +141,13 @@ fn factorize(rows: &mut [f64], k: usize, threads: Threads<'_>) -> Result<(), Not
 
 /// The sum of the products, as eight sums of every eighth product each.
 fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    let mut sums = [0.0; 8];
-    for (x, y) in x.iter().zip(y) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += x * y;
-        }
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (at, x) in x.iter().enumerate() {
+        add_products(&mut sums, x, &y[at]);
     }
-    for ((sum, x), y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
-        *sum += x * y;
+    for (lane, x) in x_rest.iter().enumerate() {
+        sums[lane] += x * y_rest[lane];
     }
     let [a, b, c, d, e, f, g, h] = sums;
     ((a + e) + (c + g)) + ((b + f) + (d + h))

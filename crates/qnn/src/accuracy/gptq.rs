@@ -13,6 +13,7 @@ use qkernels::Threads;
 use super::cholesky::{Factor, damped};
 use super::error::{AccuracyError, check_weights};
 use super::hessian::Hessian;
+use super::lanes::{LANES, Lanes, add_scaled};
 use super::nearest::{exact_value, nearest_code};
 use super::parts::map_parts;
 use crate::config::gptq::{GptqConfig, GptqOrder};
@@ -132,13 +133,8 @@ fn descending(hessian: &Hessian) -> Result<Option<Vec<u32>>, AccuracyError> {
     Ok((!order.is_sorted()).then_some(order))
 }
 
-/// The channels that are rounded together: the same operations on numbers side by side. What
-/// happens to one of them does not depend on the others.
-const LANES: usize = 8;
-/// One number of each of these channels.
-type Lanes = [f64; LANES];
-
-/// What all channels have in common.
+/// What all channels have in common. As many of them as there are lanes are rounded together: the
+/// same operations on numbers side by side, of which none depends on another lane's.
 struct Rounder<'a> {
     k: usize,
     factor: &'a Factor,
@@ -262,12 +258,10 @@ fn split_diagonal(column: &[f64]) -> (f64, &[f64]) {
     column.split_last().map_or((1.0, column), |(&diagonal, above)| (diagonal, above))
 }
 
-/// `sums` plus each error times its entry of the column, one after the other.
+/// `sums` plus each error times its entry of the column, which has as many, one after the other.
 fn add_weighted(mut sums: Lanes, errors: &[Lanes], column: &[f64]) -> Lanes {
-    for (errors, &entry) in errors.iter().zip(column) {
-        for (sum, error) in sums.iter_mut().zip(errors) {
-            *sum += error * entry;
-        }
+    for (at, errors) in errors.iter().enumerate() {
+        add_scaled(&mut sums, column[at], errors);
     }
     sums
 }

@@ -5,6 +5,7 @@ use core::ops::Range;
 use qkernels::Threads;
 
 use super::error::AccuracyError;
+use super::lanes::{LANES, Lanes, add_scaled};
 use super::parts::{map_parts, thread_count};
 
 /// The sums `x^T x` of all rows x of inputs, in f64: the Hessian of the squared error of a layer's
@@ -22,10 +23,8 @@ pub(crate) struct Hessian {
 
 /// How many rows are added while a part of the sums is in registers.
 const ROWS: usize = 16;
-/// How many sums are in registers.
-const LANES: usize = 8;
-/// How many inputs of these rows are widened together, chunk by chunk. They are 8 KiB, which stay
-/// in L1 while all sums that need them are made.
+/// How many chunks of these rows are widened together. They are 8 KiB, which stay in L1 while all
+/// sums that need them are made.
 const CHUNKS: usize = 8;
 const COLUMNS: usize = LANES * CHUNKS;
 
@@ -123,7 +122,7 @@ impl Part<'_> {
                     let row = row_start(i) - first;
                     let sums = &mut self.sums[row + start..=row + i];
                     let width = sums.len().min(COLUMNS);
-                    add_products(&mut sums[..width], &factors[..count], &tile);
+                    add_rows(&mut sums[..width], &factors[..count], &tile);
                 }
             }
         }
@@ -131,19 +130,17 @@ impl Part<'_> {
 }
 
 /// Adds to the sums, chunk by chunk, each row's factor times its values, row after row.
-fn add_products(sums: &mut [f64], factors: &[f64], tile: &[[[f64; LANES]; ROWS]; CHUNKS]) {
-    let added = |mut sums: [f64; LANES], rows: &[[f64; LANES]; ROWS]| {
-        for (&factor, row) in factors.iter().zip(rows) {
-            for (sum, &x) in sums.iter_mut().zip(row) {
-                *sum += factor * x;
-            }
+fn add_rows(sums: &mut [f64], factors: &[f64], tile: &[[Lanes; ROWS]; CHUNKS]) {
+    let added = |mut sums: Lanes, rows: &[Lanes; ROWS]| {
+        for (row, &factor) in factors.iter().enumerate() {
+            add_scaled(&mut sums, factor, &rows[row]);
         }
         sums
     };
     let (whole, rest) = sums.as_chunks_mut::<LANES>();
     let last = whole.len();
-    for (sums, rows) in whole.iter_mut().zip(tile) {
-        *sums = added(*sums, rows);
+    for (chunk, sums) in whole.iter_mut().enumerate() {
+        *sums = added(*sums, &tile[chunk]);
     }
     if !rest.is_empty() {
         let mut sums = [0.0; LANES];

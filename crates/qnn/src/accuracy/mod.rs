@@ -6,6 +6,7 @@ pub(crate) mod clip;
 pub(crate) mod error;
 pub(crate) mod gptq;
 pub(crate) mod hessian;
+pub(crate) mod lanes;
 pub(crate) mod nearest;
 #[cfg(test)]
 mod paper;
