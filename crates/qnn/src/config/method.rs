@@ -35,6 +35,16 @@ impl Method {
         }
     }
 
+    /// How weights become codes, if they do.
+    pub(crate) fn weights(&self) -> Option<&WeightConfig> {
+        match self {
+            Method::Float => None,
+            Method::Static(config) => Some(&config.weights),
+            Method::Dynamic(config) => Some(&config.weights),
+            Method::WeightOnly(config) => Some(config),
+        }
+    }
+
     /// Whether both are the same choice.
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self, other) {

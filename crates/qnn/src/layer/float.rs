@@ -138,6 +138,16 @@ impl FloatLinear {
         Ok(layer.with_activation(self.activation()))
     }
 
+    /// The same layer with this bias (n).
+    ///
+    /// # Errors
+    /// [`FloatLinearError`] if there are more or fewer values, or one is not finite.
+    pub fn with_bias(&self, bias: Vec<f32>) -> Result<Self, FloatLinearError> {
+        let weight = self.weight.clone();
+        let layer = Self::from_parts(self.name().to_owned(), self.n(), self.k(), weight, Some(bias))?;
+        Ok(layer.with_activation(self.activation()))
+    }
+
     /// The same layer with an activation function after it. If a bound or a slope is unusable
     /// ([`ActivationFunction::check`]), the layer cannot be run, quantized or saved.
     #[must_use]

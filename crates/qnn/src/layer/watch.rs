@@ -10,9 +10,19 @@ use qkernels::MatRef;
 use super::forward_error::ForwardError;
 use super::rows::gather;
 
-/// A [`Watch`] that a layer, its clones and the pass look at. Threads share what is seen.
-#[derive(Clone, Default)]
-pub(crate) struct SharedWatch(Arc<Mutex<Watch>>);
+/// Something that looks at a layer's inputs.
+pub(crate) trait See: Send {
+    /// Takes in a batch of rows of k values, all at once because some observers count batches. A
+    /// batch has a value.
+    fn see(&mut self, batch: &[f32], k: usize);
+}
+
+/// What a layer and its clones show their inputs to.
+#[derive(Clone)]
+pub(crate) struct SharedWatch(Arc<Mutex<dyn See>>);
+
+/// What layers have shown their inputs to. Threads share what is seen.
+pub(crate) struct Shared<S>(Arc<Mutex<S>>);
 
 /// What was seen of a layer's inputs.
 #[derive(Default)]
@@ -25,12 +35,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Takes in a batch of rows of k values, all at once because some observers count batches. A
-    /// batch without values does not count.
+    pub(crate) fn new(observers: Vec<Box<dyn Observer + Send>>, most_rows: usize) -> Self {
+        Self { observers, sample: Sample::new(most_rows), rows: 0 }
+    }
+}
+
+impl See for Watch {
     fn see(&mut self, batch: &[f32], k: usize) {
-        if batch.is_empty() {
-            return;
-        }
         self.observers.iter_mut().for_each(|observer| observer.observe(batch));
         for row in batch.chunks_exact(k) {
             self.sample.offer(row);
@@ -40,26 +51,45 @@ impl Watch {
 }
 
 impl SharedWatch {
-    pub(crate) fn new(observers: Vec<Box<dyn Observer + Send>>, most_rows: usize) -> Self {
-        Self(Arc::new(Mutex::new(Watch { observers, sample: Sample::new(most_rows), rows: 0 })))
-    }
-
-    /// Shows the watch a batch (any, k), all of its rows at once.
+    /// Shows the watch a batch (any, k), all of its rows at once. A batch without values does not
+    /// count.
     pub(crate) fn see(&self, x: &MatRef<'_, f32>) -> Result<(), ForwardError> {
         let mut batch = Vec::new();
-        self.lock().see(gather(x, &mut batch)?, x.cols());
+        let batch = gather(x, &mut batch)?;
+        if !batch.is_empty() {
+            lock(&self.0).see(batch, x.cols());
+        }
         Ok(())
+    }
+}
+
+impl<S: See + 'static> Shared<S> {
+    pub(crate) fn new(sees: S) -> Self {
+        Self(Arc::new(Mutex::new(sees)))
+    }
+
+    /// What a layer is given.
+    pub(crate) fn watch(&self) -> SharedWatch {
+        SharedWatch(self.0.clone())
+    }
+
+    /// What `work` gives of what was seen so far.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut S) -> R) -> R {
+        work(&mut lock(&self.0))
     }
 
     /// Takes what was seen. Nothing is left behind, so clones of the layer keep no memory.
-    pub(crate) fn take(&self) -> Watch {
-        core::mem::take(&mut *self.lock())
+    pub(crate) fn take(&self) -> S
+    where
+        S: Default,
+    {
+        core::mem::take(&mut *lock(&self.0))
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Watch> {
-        // If an observer panicked, it lost one batch at most.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// If an observer panicked, it lost one batch at most.
+fn lock<S: ?Sized>(shared: &Mutex<S>) -> MutexGuard<'_, S> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for SharedWatch {
@@ -80,13 +110,13 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most, step: 1, ..Self::default() }
     }
 
     /// Keeps the row if it is its turn. Rows with values that are not finite are never kept,
     /// because no figure can use them.
-    fn offer(&mut self, row: &[f32]) {
+    pub(crate) fn offer(&mut self, row: &[f32]) {
         let turn = self.offered.is_multiple_of(self.step.max(1));
         self.offered += 1;
         if self.most == 0 || !turn || row.iter().any(|v| !v.is_finite()) {

@@ -3,7 +3,7 @@
 
 use qcore::{
     ChannelAxis, ChannelError, CodeRange, GroupError, Groups, QParams, Range, RangeError, channel_ranges,
-    first_non_finite, group_params, quantize_per_channel, quantize_per_group,
+    first_non_finite, group_params, quantize_per_group,
 };
 use qkernels::{
     Kernel, MatRef, PackEffort, PackedNibbles, PackedWeights, ScaleError, ScaledWeights, WeightScales,
@@ -110,42 +110,125 @@ pub(crate) fn scaled_weights(
     config: &WeightConfig,
     kernel: Kernel,
 ) -> Result<ScaledWeights, LayerError> {
-    check_shape(n, k)?;
-    let group = match config.granularity {
-        WeightGranularity::PerGroup(0) => return Err(ScaleError::GroupLength { group_len: 0 }.into()),
+    let params = scaled_params(weight, n, k, config)?;
+    WeightCodes::nearest(weight, n, k, params, group_len(config))?.scaled(n, k, kernel)
+}
+
+/// Whether weights become [`ScaledWeights`]: those in groups, and those of at most 4 bits.
+fn is_scaled(codes: CodeRange, group: Option<usize>) -> bool {
+    group.is_some() || least_nibble(codes, &[]).is_some()
+}
+
+/// The parameters that `config` gives each channel or group of the weights of a dynamic layer.
+pub(crate) fn dynamic_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
+    match is_scaled(config.scheme.codes, group_len(config)) {
+        true => scaled_params(layer.weight(), layer.n(), layer.k(), config),
+        false => scheme_params(layer, config),
+    }
+}
+
+/// Consecutive k that share a scale, if `config` has groups.
+pub(crate) fn group_len(config: &WeightConfig) -> Option<usize> {
+    match config.granularity {
         WeightGranularity::PerGroup(len) => Some(len),
         WeightGranularity::PerChannel | WeightGranularity::PerTensor => None,
-    };
-    let groups = Groups::new(n, k, group.unwrap_or(k))?;
-    let named = |error: GroupError| if group.is_some() { error.into() } else { of_channels(error, k) };
-    let params = match config.granularity {
-        WeightGranularity::PerTensor => {
-            let whole = Groups::new(1, groups.len(), groups.len())?;
-            group_params(weight, whole, &config.scheme).map_err(named)?.repeat(n)
-        }
-        WeightGranularity::PerChannel | WeightGranularity::PerGroup(_) => {
-            group_params(weight, groups, &config.scheme).map_err(named)?
-        }
-    };
-    let mut codes = vec![0i8; weight.len()];
-    quantize_per_group(weight, groups, &params, &mut codes).map_err(named)?;
-    let scales: Vec<f32> = params.iter().map(QParams::scale).collect();
-    let zero_points =
-        i8_zero_points(params.iter().map(QParams::zero_point), groups.per_row(), group.is_some())?;
-    if let Some(least) = least_nibble(config.scheme.codes, &zero_points) {
-        let nibble = |&code: &i8| code.wrapping_sub(least);
-        let codes: Vec<u8> = codes.iter().map(|code| nibble(code).cast_unsigned()).collect();
-        let zero_points: Vec<i8> = zero_points.iter().map(nibble).collect();
-        return StoredCodes::Nibbles(MatRef::new(&codes, n, k)?).scaled(
-            &scales,
-            Some(&zero_points),
-            group,
-            kernel,
-        );
     }
-    let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
-    let zero_points = affine.then_some(&zero_points[..]);
-    StoredCodes::Bytes(MatRef::new(&codes, n, k)?).scaled(&scales, zero_points, group, kernel)
+}
+
+/// The groups of `weight` (n, k), which are its channels where there is no `group`.
+fn groups_of(n: usize, k: usize, group: Option<usize>) -> Result<Groups, LayerError> {
+    check_shape(n, k)?;
+    match group {
+        Some(0) => Err(ScaleError::GroupLength { group_len: 0 }.into()),
+        group => Ok(Groups::new(n, k, group.unwrap_or(k))?),
+    }
+}
+
+/// An error of groups, or of the channels of `k` weights that they are without a `group`.
+fn named(error: GroupError, k: usize, group: Option<usize>) -> LayerError {
+    if group.is_some() { error.into() } else { of_channels(error, k) }
+}
+
+/// The parameters that `config` gives each channel or group of `weight` (n, k).
+pub(crate) fn scaled_params(
+    weight: &[f32],
+    n: usize,
+    k: usize,
+    config: &WeightConfig,
+) -> Result<Vec<QParams>, LayerError> {
+    let group = group_len(config);
+    let groups = groups_of(n, k, group)?;
+    let (groups, times) = match config.granularity {
+        WeightGranularity::PerTensor => (Groups::new(1, groups.len(), groups.len())?, n),
+        WeightGranularity::PerChannel | WeightGranularity::PerGroup(_) => (groups, 1),
+    };
+    let params = group_params(weight, groups, &config.scheme);
+    Ok(params.map_err(|error| named(error, k, group))?.repeat(times))
+}
+
+/// A layer's weights as codes, however they were found.
+#[derive(Clone, Debug)]
+pub(crate) struct WeightCodes {
+    /// (n, k), row-major.
+    pub(crate) codes: Vec<i8>,
+    /// Of each channel, or of each group (n, groups), all with the same range of codes.
+    pub(crate) params: Vec<QParams>,
+    /// Consecutive k of a group; `None` where a channel is one.
+    pub(crate) group: Option<usize>,
+    /// The input of each column, if it is not the column's own.
+    pub(crate) order: Option<Vec<u32>>,
+}
+
+impl WeightCodes {
+    /// The code that is nearest to each weight.
+    pub(crate) fn nearest(
+        weight: &[f32],
+        n: usize,
+        k: usize,
+        params: Vec<QParams>,
+        group: Option<usize>,
+    ) -> Result<Self, LayerError> {
+        let mut codes = vec![0; weight.len()];
+        let quantized = quantize_per_group(weight, groups_of(n, k, group)?, &params, &mut codes);
+        quantized.map_err(|error| named(error, k, group))?;
+        Ok(Self { codes, params, group, order: None })
+    }
+
+    /// Whether they become [`ScaledWeights`] in a dynamic layer.
+    pub(crate) fn is_scaled(&self) -> bool {
+        is_scaled(self.range(), self.group)
+    }
+
+    /// The codes that there may be. There is a channel, so there are parameters.
+    fn range(&self) -> CodeRange {
+        self.params.first().map_or(CodeRange::I8, QParams::codes)
+    }
+
+    /// The codes packed with scales and zero points, those of at most 4 bits two to a byte.
+    pub(crate) fn scaled(&self, n: usize, k: usize, kernel: Kernel) -> Result<ScaledWeights, LayerError> {
+        let (Self { codes, params, group, .. }, groups) = (self, groups_of(n, k, self.group)?);
+        let scales: Vec<f32> = params.iter().map(QParams::scale).collect();
+        let zero_points =
+            i8_zero_points(params.iter().map(QParams::zero_point), groups.per_row(), group.is_some())?;
+        let packed = match least_nibble(self.range(), &zero_points) {
+            Some(least) => {
+                let nibble = |&code: &i8| code.wrapping_sub(least);
+                let codes: Vec<u8> = codes.iter().map(|code| nibble(code).cast_unsigned()).collect();
+                let zero_points: Vec<i8> = zero_points.iter().map(nibble).collect();
+                let codes = StoredCodes::Nibbles(MatRef::new(&codes, n, k)?);
+                codes.scaled(&scales, Some(&zero_points), *group, kernel)?
+            }
+            None => {
+                let affine = zero_points.iter().any(|&zero_point| zero_point != 0);
+                let zero_points = affine.then_some(&zero_points[..]);
+                StoredCodes::Bytes(MatRef::new(codes, n, k)?).scaled(&scales, zero_points, *group, kernel)?
+            }
+        };
+        Ok(match &self.order {
+            Some(order) => packed.with_input_order(order)?,
+            None => packed,
+        })
+    }
 }
 
 /// The error of groups that are the channels of `k` weights each, which have no numbers as groups.
@@ -224,8 +307,6 @@ pub(crate) fn check_bias(bias: Option<&[f32]>, n: usize) -> Result<(), LayerErro
 }
 
 /// The parameters that the scheme gives each channel of `layer`; groups have no place here.
-/// Channels whose weights are all 0 have no scale of their own and take the whole tensor's, so that
-/// their bias gets units as fine as the others'.
 pub(crate) fn scheme_params(layer: &FloatLinear, config: &WeightConfig) -> Result<Vec<QParams>, LayerError> {
     params_of_weights(layer, layer.weight(), config)
 }
@@ -244,25 +325,29 @@ pub(crate) fn params_of_weights(
         return Err(LayerError::WeightCodes { min: scheme.codes.min(), max: scheme.codes.max() });
     }
     let ranges = channel_ranges(weight, channel_axis(layer)?)?;
-    let choose =
-        |channel, range: Range| scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error });
-    // The layer has a channel, so there is a range.
-    let whole = ranges.iter().copied().reduce(Range::merge).unwrap_or(ranges[0]);
-    let whole = choose(0, whole)?;
-    let of_channel = |(channel, &range): (usize, &Range)| match granularity {
-        WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(channel, range),
-        _ => Ok(whole),
-    };
-    let params = ranges.iter().enumerate().map(of_channel).collect::<Result<Vec<_>, _>>()?;
+    let params = params_of_channels(&ranges, *granularity, |channel, range| {
+        let channel = channel.unwrap_or(0);
+        scheme.choose(range).map_err(|error| ChannelError::Scheme { channel, error })
+    })?;
     i8_zero_points(params.iter().map(QParams::zero_point), 1, false)?;
     Ok(params)
 }
 
-/// The codes (n, k) of the layer's weights, by the parameters of each channel.
-pub(crate) fn codes(layer: &FloatLinear, params: &[QParams]) -> Result<Vec<i8>, LayerError> {
-    let mut codes = vec![0_i8; layer.weight().len()];
-    quantize_per_channel(layer.weight(), channel_axis(layer)?, params, &mut codes)?;
-    Ok(codes)
+/// The parameters of each channel: those that `choose` finds for the channel with this number and
+/// range, or those that it finds for the whole tensor, if channels share them or the
+/// channel's weights are all 0. Such a channel has no scale of its own, and with the tensor's its
+/// bias gets units as fine as the others'.
+pub(crate) fn params_of_channels<E>(
+    ranges: &[Range],
+    granularity: WeightGranularity,
+    choose: impl Fn(Option<usize>, Range) -> Result<QParams, E>,
+) -> Result<Vec<QParams>, E> {
+    let whole = choose(None, ranges.iter().copied().reduce(Range::merge).unwrap_or_default())?;
+    let of_channel = |(channel, &range): (usize, &Range)| match granularity {
+        WeightGranularity::PerChannel if range.abs_max() > 0.0 => choose(Some(channel), range),
+        _ => Ok(whole),
+    };
+    ranges.iter().enumerate().map(of_channel).collect()
 }
 
 /// The zero point of each channel, or `None` if all are 0.

@@ -10,7 +10,9 @@ use super::head::{Head, checked_input_scale, float_stage, head_methods, head_set
 use super::layer_error::LayerError;
 use super::rows::{check_input, check_output, divided};
 use super::storage::Storage;
-use super::weight_codes::{check_bias, check_shape, scaled_storage, scaled_weights};
+use super::weight_codes::{
+    WeightCodes, check_bias, check_shape, group_len, scaled_params, scaled_storage, scaled_weights,
+};
 use super::workspace::LinearWorkspace;
 use crate::config::weights::WeightConfig;
 
@@ -78,7 +80,20 @@ impl WeightOnlyLinear {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn quantize(layer: &FloatLinear, config: &WeightConfig, kernel: Kernel) -> Result<Self, LayerError> {
-        let quantized = Self::new(layer.weight(), layer.n(), layer.k(), layer.bias(), config, kernel)?;
+        let (n, k) = (layer.n(), layer.k());
+        let params = scaled_params(layer.weight(), n, k, config)?;
+        let codes = WeightCodes::nearest(layer.weight(), n, k, params, group_len(config))?;
+        Self::of_codes(layer, &codes, kernel)
+    }
+
+    /// `layer` with these codes of its weights.
+    pub(crate) fn of_codes(
+        layer: &FloatLinear,
+        weights: &WeightCodes,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
+        let weights = weights.scaled(layer.n(), layer.k(), kernel)?;
+        let quantized = Self::from_weights(weights, layer.bias().map(<[f32]>::to_vec))?;
         Ok(quantized.with_name(layer.name()).with_activation(layer.activation()))
     }
 

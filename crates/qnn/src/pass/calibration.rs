@@ -12,7 +12,7 @@ use crate::config::method::Method;
 use crate::config::pass::PassConfig;
 use crate::evidence::warning::Warning;
 use crate::layer::linear::Linear;
-use crate::layer::watch::SharedWatch;
+use crate::layer::watch::{See, Shared, SharedWatch, Watch};
 use crate::tree::exchange::{or_undo, put_back, put_in};
 use crate::tree::layers::Layers;
 use crate::tree::shape::{LayerShape, Walk, check_layers};
@@ -75,31 +75,44 @@ pub fn calibrate_model<M: Layers + ?Sized, B, E>(
     run: impl FnMut(&mut M, B) -> Result<(), E>,
     progress: impl FnMut(CalibrationProgress),
 ) -> Result<Calibration, PassError<E>> {
+    let watch = |planned: &Planned| Ok(Watch::new(planned.observers()?, config.evidence_rows));
+    let (mut calibration, watches) = calibrate_with(model, config, watch, batches, run, progress)?;
+    calibration.planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch);
+    Ok(calibration)
+}
+
+/// As [`calibrate_model`], but what `watch` makes looks at the inputs of each layer, and is given
+/// back.
+pub(crate) fn calibrate_with<M: Layers + ?Sized, S: See + Default + 'static, B, E>(
+    model: &mut M,
+    config: &PassConfig,
+    watch: impl Fn(&Planned) -> Result<S, PassLayerError>,
+    batches: impl IntoIterator<Item = B>,
+    run: impl FnMut(&mut M, B) -> Result<(), E>,
+    progress: impl FnMut(CalibrationProgress),
+) -> Result<(Calibration, Vec<S>), PassError<E>> {
     let kernel = match config.kernel {
         Some(kernel) => kernel,
         None => Kernel::select().map_err(PassError::Kernel)?,
     };
-    let mut planned = plan(model, config)?;
-    check_layers(model, &shapes(&planned)).map_err(Refusal::from)?;
-    let watches = watches(&planned, config)?;
-    let batches = or_undo(
-        &mut { model },
-        |model| {
-            watch(*model, &planned, &watches)?;
-            let batches = run_batches(*model, batches, run, progress)?;
-            unwatch(*model);
-            Ok::<_, PassError<E>>(batches)
-        },
-        |model| unwatch(*model),
-    )?;
+    let planned = plan(model, config)?;
+    let watch = |planned: &Planned| {
+        let refused = |error| Refusal { layer: planned.shape.name.clone(), error };
+        Ok::<_, Refusal>(Shared::new(watch(planned).map_err(refused)?))
+    };
+    let watches = planned.iter().map(watch).collect::<Result<Vec<_>, _>>()?;
+    let watched = planned.iter().zip(&watches);
+    let watched: Vec<_> =
+        watched.map(|(planned, watch)| planned.is_watched().then(|| watch.watch())).collect();
+    let batches = run_watched(model, &shapes(&planned), &watched, batches, run, progress)?;
     if batches == 0
         && let Some(planned) = planned.iter().find(|planned| planned.observes())
     {
         return Err(PassError::NoBatches { layer: planned.shape.name.clone() });
     }
-    planned.iter_mut().zip(watches).for_each(|(planned, watch)| planned.watch = watch.take());
     let (candidates, require_integer) = (distinct(&config.candidates), config.require_integer);
-    Ok(Calibration { planned, kernel, candidates, batches, require_integer })
+    let watches = watches.iter().map(Shared::take).collect();
+    Ok((Calibration { planned, kernel, candidates, batches, require_integer }, watches))
 }
 
 /// Each candidate once. f32 is none: every comparison begins with it.
@@ -113,33 +126,47 @@ fn distinct(candidates: &[Method]) -> Vec<Method> {
     distinct
 }
 
-fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
+pub(crate) fn shapes(planned: &[Planned]) -> Vec<LayerShape> {
     planned.iter().map(|planned| planned.shape.clone()).collect()
 }
 
-/// Makes a watch for every layer. Layers that stay as they are do not use theirs.
-fn watches(planned: &[Planned], config: &PassConfig) -> Result<Vec<SharedWatch>, Refusal> {
-    let watch = |planned: &Planned| match planned.observers() {
-        Ok(observers) => Ok(SharedWatch::new(observers, config.evidence_rows)),
-        Err(error) => Err(Refusal { layer: planned.shape.name.clone(), error }),
-    };
-    planned.iter().map(watch).collect()
+/// Runs all batches through `model`, which must show the layers `shapes`, while each f32 layer
+/// shows its inputs to the watch that there is for it, and counts the batches. Nothing watches the
+/// layers afterwards, also after an error or a panic of the caller's code.
+pub(crate) fn run_watched<M: Layers + ?Sized, B, E>(
+    model: &mut M,
+    shapes: &[LayerShape],
+    watches: &[Option<SharedWatch>],
+    batches: impl IntoIterator<Item = B>,
+    run: impl FnMut(&mut M, B) -> Result<(), E>,
+    progress: impl FnMut(CalibrationProgress),
+) -> Result<usize, PassError<E>> {
+    check_layers(model, shapes).map_err(Refusal::from)?;
+    or_undo(
+        &mut { model },
+        |model| {
+            watch(*model, shapes, watches)?;
+            let batches = run_batches(*model, batches, run, progress)?;
+            unwatch(*model);
+            Ok::<_, PassError<E>>(batches)
+        },
+        |model| unwatch(*model),
+    )
 }
 
-/// Takes off all watches that another calibration left, and puts its watch on every layer that will
-/// be quantized.
+/// Takes off all watches that another calibration left, and puts its watch on every layer that has
+/// one.
 fn watch<M: Layers + ?Sized>(
     model: &mut M,
-    planned: &[Planned],
-    watches: &[SharedWatch],
+    shapes: &[LayerShape],
+    watches: &[Option<SharedWatch>],
 ) -> Result<(), Refusal> {
     unwatch(model);
-    let shapes = shapes(planned);
-    let mut walk = Walk::visit_mut(&shapes);
+    let mut walk = Walk::visit_mut(shapes);
     model.visit_mut(&mut |slot| {
         let Some(at) = walk.next(slot) else { return };
-        if let (Linear::Float(layer), false) = (slot, matches!(planned[at].method, Method::Float)) {
-            layer.set_watch(Some(watches[at].clone()));
+        if let (Linear::Float(layer), Some(Some(watch))) = (slot, watches.get(at)) {
+            layer.set_watch(Some(watch.clone()));
         }
     });
     Ok(walk.finish()?)

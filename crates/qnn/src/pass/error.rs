@@ -1,9 +1,12 @@
 //! Why the quantize pass failed.
 
-use qcore::{ObserverError, SchemeError, SettingError};
+use qcore::{ActivationFunction, ObserverError, SchemeError, SettingError};
 use qkernels::SelectError;
 
+use crate::accuracy::error::AccuracyError;
 use crate::config::form::Form;
+use crate::config::recipe::LayerPair;
+use crate::layer::float::FloatLinearError;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::layer_error::LayerError;
 use crate::tree::chain::ChainError;
@@ -21,6 +24,36 @@ pub enum PassError<E> {
     UnusedRule {
         /// The rule's pattern.
         pattern: String,
+    },
+    /// A layer saw fewer finite rows than the recipe needs.
+    #[error("layer {layer:?} saw {rows} finite rows {of}, and the recipe needs {needed}")]
+    FewRows {
+        /// The first such layer.
+        layer: String,
+        /// Of calibration, or held out.
+        of: &'static str,
+        /// Rows.
+        rows: u64,
+        /// The least.
+        needed: u64,
+    },
+    /// Two layers that a recipe names are no pair that can be balanced.
+    #[error("{first:?} and {second:?} cannot be balanced: {error}", first = .pair.first, second = .pair.second)]
+    Pair {
+        /// The pair.
+        pair: LayerPair,
+        /// Why.
+        error: PairError,
+    },
+    /// A setting of the recipe cannot be used.
+    #[error("{setting} of the recipe: {value} {reason}")]
+    Recipe {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+        /// Why.
+        reason: &'static str,
     },
     /// Layers need calibration, and there was no batch.
     #[error("layer {layer:?} and perhaps others need calibration, and there is no batch")]
@@ -44,6 +77,35 @@ pub enum PassError<E> {
     /// No kernel could be selected.
     #[error(transparent)]
     Kernel(SelectError),
+}
+
+/// Why two layers cannot be balanced.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PairError {
+    /// The model has no f32 layer of this name.
+    #[error("there is no f32 layer {layer:?}")]
+    NoSuchLayer {
+        /// The name.
+        layer: String,
+    },
+    /// The second layer does not read what the first one gives.
+    #[error("the first gives n = {n} values, the second takes k = {k}")]
+    Width {
+        /// Outputs of the first layer.
+        n: usize,
+        /// Inputs of the second.
+        k: usize,
+    },
+    /// A scale does not go through the function between them.
+    #[error("{function:?} of a multiple is not the multiple of {function:?}")]
+    Activation {
+        /// The activation function of the first layer.
+        function: ActivationFunction,
+    },
+    /// One of them is in the same place of another pair.
+    #[error("another pair has one of them in the same place")]
+    Twice,
 }
 
 /// A layer that cannot be quantized as asked.
@@ -117,6 +179,15 @@ pub enum PassLayerError {
     /// The observed range has no parameters.
     #[error("its input: {0}")]
     Input(SchemeError),
+    /// Its weights, multiplied by the scales of its inputs, are not those of a layer.
+    #[error("with inputs divided by scales of their own: {0}")]
+    Smoothed(#[from] FloatLinearError),
+    /// Its weights, balanced with those of another layer, are not those of a layer.
+    #[error("balanced with another layer: {0}")]
+    Rescaled(FloatLinearError),
+    /// A step of a recipe has no codes or scales for its weights.
+    #[error(transparent)]
+    Accuracy(#[from] AccuracyError),
     /// Codes and scales do not make a layer.
     #[error(transparent)]
     Quantize(#[from] LayerError),

@@ -1,20 +1,26 @@
 //! The plan: which form each layer will have, how the layer gets it, and what that costs.
 
-use qcore::{Observer, Range, SqnrAboutMean, clipped_fraction};
-use qkernels::{Kernel, MatMut, MatRef, Threads};
+use std::borrow::Cow;
+
+use qcore::{Observer, QParams, Range, SqnrAboutMean, clipped_fraction};
+use qkernels::{Kernel, MatRef, Threads};
 
 use super::error::{PassError, PassLayerError};
 use super::report::{Decision, PassLayer};
+use crate::accuracy::smooth::smoothed;
 use crate::config::method::{Method, StaticConfig};
 use crate::config::pass::{PassConfig, Rule};
 use crate::evidence::warning::{ChannelPeaks, Warning};
 use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
+use crate::layer::layer_error::LayerError;
 use crate::layer::linear::Linear;
-use crate::layer::rows::grown;
+use crate::layer::rows::in_vec;
 use crate::layer::static_linear::build::StaticLinear;
+use crate::layer::static_linear::quantize::static_params;
 use crate::layer::watch::Watch;
+use crate::layer::weight_codes::{WeightCodes, dynamic_params, group_len, scaled_params, scheme_params};
 use crate::layer::weight_only::WeightOnlyLinear;
 use crate::layer::workspace::LinearWorkspace;
 use crate::tree::chain::{ChainError, check_names};
@@ -29,6 +35,35 @@ pub(crate) struct Planned {
     /// The static forms whose ranges are watched, one for each observer of the watch.
     watched: Vec<StaticConfig>,
     pub(crate) watch: Watch,
+    /// What a recipe found out for the layer in the form `method`.
+    pub(crate) refined: Refined,
+}
+
+/// What the steps of a recipe found out for a layer. Without steps it is nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refined {
+    /// What each input is divided by, and its weights are multiplied by.
+    pub(crate) input_scale: Option<Vec<f32>>,
+    /// The parameters of each channel or group of weights, if they are not what the scheme says.
+    pub(crate) params: Option<Vec<QParams>>,
+    /// The codes of the weights, if they are not the nearest ones.
+    pub(crate) codes: Option<WeightCodes>,
+    /// The bias, if it is not the layer's own.
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+impl Refined {
+    /// `float` as it is quantized: with weights for inputs that are divided, and its new bias.
+    pub(crate) fn source<'f>(&self, float: &'f FloatLinear) -> Result<Cow<'f, FloatLinear>, PassLayerError> {
+        let mut source = Cow::Borrowed(float);
+        if let Some(scale) = &self.input_scale {
+            source = Cow::Owned(smoothed(float, scale)?);
+        }
+        if let Some(bias) = &self.bias {
+            source = Cow::Owned(source.with_bias(bias.clone())?);
+        }
+        Ok(source)
+    }
 }
 
 /// What `config` says about each layer.
@@ -70,7 +105,7 @@ pub(crate) fn plan<M: Layers + ?Sized, E>(
                 }
             }
         }
-        Planned { shape, method, decision, watched, watch: Watch::default() }
+        Planned { shape, method, decision, watched, watch: Watch::default(), refined: Refined::default() }
     };
     Ok(layers.into_iter().enumerate().map(decide).collect())
 }
@@ -91,6 +126,11 @@ fn name_of(config: &StaticConfig) -> String {
 }
 
 impl Planned {
+    /// Whether the layer will be quantized, and so is watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        !matches!(self.method, Method::Float)
+    }
+
     /// Whether a method needs a range of the layer's input.
     pub(crate) fn observes(&self) -> bool {
         !self.watched.is_empty()
@@ -125,13 +165,57 @@ impl Planned {
         method: &Method,
         kernel: Kernel,
     ) -> Result<Linear, PassLayerError> {
-        match method {
-            Method::Float => Ok(float.clone().into()),
-            Method::Static(config) => Ok(static_form(float, self.range(config)?, config, kernel)?.into()),
-            Method::Dynamic(config) => {
-                Ok(DynamicLinear::quantize(float, config.activations, &config.weights, kernel)?.into())
+        let Some(weights) = method.weights() else { return Ok(float.clone().into()) };
+        let (source, input) = (self.refined.source(float)?, self.input(method)?);
+        let nearest;
+        let codes = match &self.refined.codes {
+            Some(codes) => codes,
+            None => {
+                let params = self.params(&source, method, input.as_ref())?;
+                let (n, k, group) = (source.n(), source.k(), group_len(weights));
+                nearest = WeightCodes::nearest(source.weight(), n, k, params, group)?;
+                &nearest
             }
-            Method::WeightOnly(config) => Ok(WeightOnlyLinear::quantize(float, config, kernel)?.into()),
+        };
+        let quantized: Linear = match (method, input) {
+            (Method::Static(_), Some(input)) => StaticLinear::of_codes(&source, input, codes, kernel)?.into(),
+            (Method::Dynamic(config), _) => {
+                DynamicLinear::of_codes(&source, config.activations, codes, kernel)?.into()
+            }
+            (Method::WeightOnly(_), _) => WeightOnlyLinear::of_codes(&source, codes, kernel)?.into(),
+            (Method::Float | Method::Static(_), _) => source.into_owned().into(),
+        };
+        match &self.refined.input_scale {
+            Some(scale) => Ok(quantized.with_input_scale(scale.clone())?),
+            None => Ok(quantized),
+        }
+    }
+
+    /// The parameters of the input, if `method` is static.
+    pub(crate) fn input(&self, method: &Method) -> Result<Option<QParams>, PassLayerError> {
+        let Method::Static(config) = method else { return Ok(None) };
+        Ok(Some(config.input().choose(self.range(config)?).map_err(PassLayerError::Input)?))
+    }
+
+    /// The parameters of each channel or group of the weights of `source`.
+    pub(crate) fn params(
+        &self,
+        source: &FloatLinear,
+        method: &Method,
+        input: Option<&QParams>,
+    ) -> Result<Vec<QParams>, LayerError> {
+        let params = match (&self.refined.params, method) {
+            (Some(params), _) => params.clone(),
+            (None, Method::Float) => Vec::new(),
+            (None, Method::Static(config)) => scheme_params(source, &config.weights)?,
+            (None, Method::Dynamic(config)) => dynamic_params(source, &config.weights)?,
+            (None, Method::WeightOnly(config)) => {
+                scaled_params(source.weight(), source.n(), source.k(), config)?
+            }
+        };
+        match input {
+            Some(input) => static_params(source, input, params),
+            None => Ok(params),
         }
     }
 
@@ -152,15 +236,7 @@ impl Planned {
             report.clipped = (m > 0).then(|| clipped_fraction(&x, layer.input()));
         }
         if m > 0 {
-            let (n, k) = (float.n(), float.k());
-            let (mut expected, mut got, mut sqnr) = (Vec::new(), Vec::new(), SqnrAboutMean::new(n));
-            let (expected, got) = (grown(&mut expected, m, n)?, grown(&mut got, m, n)?);
-            let rows = MatRef::new(&x, m, k).map_err(ForwardError::from)?;
-            let out = MatMut::new(&mut *expected, m, n).map_err(ForwardError::from)?;
-            float.forward(rows, out, Threads::Serial)?;
-            let out = MatMut::new(&mut *got, m, n).map_err(ForwardError::from)?;
-            quantized.forward(rows, out, Threads::Serial, &mut LinearWorkspace::new())?;
-            sqnr.add(expected, got).map_err(ForwardError::from)?;
+            let (sqnr, k) = (output_sqnr(float, quantized, &x, m)?, float.k());
             report.sqnr_db = Some(sqnr.sqnr_db());
             report.sqnr_about_mean_db = sqnr.db();
             warnings.extend(Warning::of_output(&self.shape.name, quantized.form(), &sqnr));
@@ -172,4 +248,27 @@ impl Planned {
         }
         Ok((report, warnings))
     }
+}
+
+/// How close the outputs of `quantized` are to those of `float` for `x` (m, k).
+pub(crate) fn output_sqnr(
+    float: &FloatLinear,
+    quantized: &Linear,
+    x: &[f32],
+    m: usize,
+) -> Result<SqnrAboutMean, PassLayerError> {
+    let mut sqnr = SqnrAboutMean::new(float.n());
+    sqnr.add(&float_output(float, x, m)?, &output(quantized, x, m)?).map_err(ForwardError::from)?;
+    Ok(sqnr)
+}
+
+/// The output of `float` for `x` (m, k).
+pub(crate) fn float_output(float: &FloatLinear, x: &[f32], m: usize) -> Result<Vec<f32>, ForwardError> {
+    let x = MatRef::new(x, m, float.k())?;
+    in_vec(m, float.n(), |out| float.forward(x, out, Threads::Serial))
+}
+
+/// The output of `layer` for `x` (m, k).
+pub(crate) fn output(layer: &Linear, x: &[f32], m: usize) -> Result<Vec<f32>, ForwardError> {
+    layer.forward_vec(MatRef::new(x, m, layer.k())?, Threads::Serial, &mut LinearWorkspace::new())
 }

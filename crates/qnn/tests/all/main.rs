@@ -31,6 +31,7 @@ mod nbits;
 mod odd_shapes;
 mod packed;
 mod pass;
+mod recipe;
 mod reduce_range;
 mod restored;
 mod scalar;

@@ -4,6 +4,7 @@
 mod blocks;
 mod files;
 mod model;
+mod steps;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -22,9 +23,11 @@ use crate::pace;
 use crate::table::Table;
 use model::{SentenceEncoder, WIDTH};
 
-/// Sentences for calibration, then those to search in, then queries: one from each topic.
+/// Sentences for calibration, then those that are held out from it, those to search in, and
+/// queries: one from each topic.
 const SENTENCES: &str = include_str!("sentences.txt");
-const CALIBRATION: usize = 24;
+const CALIBRATION: usize = 108;
+const HELD_OUT: usize = 24;
 const SEARCHED: usize = 24;
 
 /// Sentences of a calibration batch.
@@ -37,6 +40,7 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
     let sentences: Vec<&str> = SENTENCES.lines().collect();
     let tokens = files::tokens(&sentences)?;
     let (calibration_tokens, test) = tokens.split_at(CALIBRATION);
+    let (held_out, test) = test.split_at(HELD_OUT);
 
     let trained = files::trained()?;
     let mut checkpoint = Checkpoint::parse(&trained)?;
@@ -46,8 +50,7 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
 
     let mut outcome = Outcome::new("demo encoder", "A sentence encoder in int8");
     outcome.text(format!(
-        "* all-MiniLM-L6-v2, {} sentences for calibration, {} others for the test; f32 file of {} bytes",
-        CALIBRATION,
+        "* all-MiniLM-L6-v2, {CALIBRATION} sentences for calibration, {HELD_OUT} held out from it, {} others for the test; f32 file of {} bytes",
         test.len(),
         trained.len()
     ));
@@ -78,14 +81,21 @@ pub(crate) fn outcome(tick: &dyn Fn(&str)) -> Result<Outcome> {
     outcome.text(format!(
         "\n* {dynamic} from here on: cosine of a vector in f32 and in int8, on average {cosine:.5}"
     ));
-    outcome.figure(picture(lines)?);
+    let picture = Picture {
+        name: "encoder",
+        title: "Sentence encoder: every layer keeps its signal".to_owned(),
+        caption: "The sentence encoder all-MiniLM-L6-v2: what quantizing costs each of its 36 linear layers.",
+    };
+    outcome.figure(picture.draw(lines)?);
 
-    let (table, same) = nearest(&sentences[CALIBRATION..], &float, &int8);
+    let (table, same) = nearest(&sentences[CALIBRATION + HELD_OUT..], &float, &int8);
     outcome.text(format!(
         "\n* The sentence nearest to each query: the same one in {same} of {}",
         table.rows.len()
     ));
     outcome.table(table);
+
+    steps::show(&mut outcome, &trained, [calibration_tokens, held_out, test], &float, tick)?;
 
     tick("times");
     outcome.text("\n* The 36 linear layers alone, one thread, in alternation with f32");
@@ -144,32 +154,39 @@ fn by_layer(method: &Method, report: &PassReport) -> Line {
     Line::through(&method.to_string(), sqnr.enumerate().map(|(i, db)| (i as f64 + 1.0, db)).collect())
 }
 
-fn picture(lines: Vec<Line>) -> Result<Figure> {
-    let all = || lines.iter().flat_map(|line| &line.points);
-    let (low, high) =
-        all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| (low.min(p.1), high.max(p.1)));
-    let layers = lines.first().map_or(0, |line| line.points.len());
-    // Six layers in each block.
-    let starts: Vec<f64> = (0..layers).step_by(6).map(|i| i as f64 + 1.0).collect();
-    let chart = Curve {
-        area: (10, 60, 850, 460),
-        title: "SQNR of each layer's output, dB".into(),
-        x: Axis::linear(
-            "linear layer; a block has query, key, value, output, up, down",
-            (0.0, layers as f64 + 1.0),
-            6,
-        )
-        .with_ticks(&starts),
-        y: Axis::linear("dB", ((low / 5.0).floor() * 5.0, (high / 5.0).ceil() * 5.0), 6),
-        lines,
-        levels: Vec::new(),
-    };
-    let caption =
-        "The sentence encoder all-MiniLM-L6-v2: what quantizing costs each of its 36 linear layers.";
-    Figure::draw("encoder", caption, (860, 470), |canvas| {
-        Words::TITLE.write(canvas, "Sentence encoder: every layer keeps its signal", (28, 34))?;
-        chart.draw(canvas)
-    })
+/// A picture of the SQNR of all layers.
+struct Picture {
+    name: &'static str,
+    title: String,
+    caption: &'static str,
+}
+
+impl Picture {
+    fn draw(&self, lines: Vec<Line>) -> Result<Figure> {
+        let all = || lines.iter().flat_map(|line| &line.points);
+        let (low, high) =
+            all().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), p| (low.min(p.1), high.max(p.1)));
+        let layers = lines.first().map_or(0, |line| line.points.len());
+        // Six layers in each block.
+        let starts: Vec<f64> = (0..layers).step_by(6).map(|i| i as f64 + 1.0).collect();
+        let chart = Curve {
+            area: (10, 60, 850, 460),
+            title: "SQNR of each layer's output, dB".into(),
+            x: Axis::linear(
+                "linear layer; a block has query, key, value, output, up, down",
+                (0.0, layers as f64 + 1.0),
+                6,
+            )
+            .with_ticks(&starts),
+            y: Axis::linear("dB", ((low / 5.0).floor() * 5.0, (high / 5.0).ceil() * 5.0), 6),
+            lines,
+            levels: Vec::new(),
+        };
+        Figure::draw(self.name, self.caption, (860, 470), |canvas| {
+            Words::TITLE.write(canvas, &self.title, (28, 34))?;
+            chart.draw(canvas)
+        })
+    }
 }
 
 /// The mean cosine of each vector and the same one in f32.

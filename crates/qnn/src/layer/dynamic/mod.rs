@@ -10,7 +10,7 @@ use qkernels::{
 };
 
 use self::weights::DynamicWeights;
-use crate::config::weights::{WeightConfig, WeightGranularity};
+use crate::config::weights::WeightConfig;
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::head::{
@@ -21,7 +21,7 @@ use crate::layer::rows::{check_finite, check_input, check_output, divided};
 use crate::layer::static_linear::build::pack;
 use crate::layer::storage::Storage;
 use crate::layer::weight_codes::{
-    check_bias, check_shape, codes, least_nibble, scaled_weights, scheme_params, zero_points,
+    WeightCodes, check_bias, check_shape, dynamic_params, group_len, zero_points,
 };
 use crate::layer::workspace::LinearWorkspace;
 
@@ -153,21 +153,29 @@ impl DynamicLinear {
         weights: &WeightConfig,
         kernel: Kernel,
     ) -> Result<Self, LayerError> {
-        let in_groups = matches!(weights.granularity, WeightGranularity::PerGroup(_));
-        if in_groups || least_nibble(weights.scheme.codes, &[]).is_some() {
-            let weights = scaled_weights(layer.weight(), layer.n(), layer.k(), weights, kernel)?;
-            let quantized = Self::from_weights(weights, layer.bias().map(<[f32]>::to_vec), activations)?;
+        let params = dynamic_params(layer, weights)?;
+        let codes = WeightCodes::nearest(layer.weight(), layer.n(), layer.k(), params, group_len(weights))?;
+        Self::of_codes(layer, activations, &codes, kernel)
+    }
+
+    /// The integer form of `layer` with these codes of its weights.
+    pub(crate) fn of_codes(
+        layer: &FloatLinear,
+        activations: Dynamic,
+        weights: &WeightCodes,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
+        let (n, k, bias) = (layer.n(), layer.k(), layer.bias().map(<[f32]>::to_vec));
+        if weights.is_scaled() {
+            let quantized = Self::from_weights(weights.scaled(n, k, kernel)?, bias, activations)?;
             return Ok(quantized.with_name(layer.name()).with_activation(layer.activation()));
         }
-        let params = scheme_params(layer, weights)?;
-        let codes = codes(layer, &params)?;
-        let weight = MatRef::new(&codes, layer.n(), layer.k())?;
         let parts = DynamicParts {
             name: layer.name().to_owned(),
-            weight,
-            weight_scales: params.iter().map(QParams::scale).collect(),
-            weight_zero_points: zero_points(&params),
-            bias: layer.bias().map(<[f32]>::to_vec),
+            weight: MatRef::new(&weights.codes, n, k)?,
+            weight_scales: weights.params.iter().map(QParams::scale).collect(),
+            weight_zero_points: zero_points(&weights.params),
+            bias,
             activations,
             activation: layer.activation(),
         };

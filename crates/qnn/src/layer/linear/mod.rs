@@ -11,6 +11,7 @@ use crate::layer::dynamic::DynamicLinear;
 use crate::layer::float::FloatLinear;
 use crate::layer::forward_error::ForwardError;
 use crate::layer::head::Head;
+use crate::layer::layer_error::LayerError;
 use crate::layer::rows::{check_input, in_vec};
 use crate::layer::static_linear::build::StaticLinear;
 use crate::layer::storage::Storage;
@@ -111,6 +112,17 @@ impl Linear {
     /// The activation function that follows.
     pub fn activation(&self) -> ActivationFunction {
         self.head().activation
+    }
+
+    /// The same layer, which divides each input channel by a scale (k) before anything else
+    /// ([`DynamicLinear::with_input_scale`]).
+    pub(crate) fn with_input_scale(self, scale: Vec<f32>) -> Result<Self, LayerError> {
+        Ok(match self {
+            Linear::Float(layer) => layer.into(),
+            Linear::Static(layer) => layer.with_input_scale(scale)?.into(),
+            Linear::Dynamic(layer) => layer.with_input_scale(scale)?.into(),
+            Linear::WeightOnly(layer) => layer.with_input_scale(scale)?.into(),
+        })
     }
 
     /// Whether there is a bias.

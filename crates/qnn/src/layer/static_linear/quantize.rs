@@ -8,7 +8,7 @@ use super::build::{StaticLinear, StaticParts};
 use crate::config::weights::WeightConfig;
 use crate::layer::float::FloatLinear;
 use crate::layer::layer_error::LayerError;
-use crate::layer::weight_codes::{codes, scheme_params, zero_points};
+use crate::layer::weight_codes::{WeightCodes, scheme_params, zero_points};
 
 impl StaticLinear {
     /// The int8 form of `layer` for inputs with the parameters `input`, packed for `kernel`.
@@ -36,32 +36,53 @@ impl StaticLinear {
         weights: &WeightConfig,
         kernel: Kernel,
     ) -> Result<Self, LayerError> {
-        let mut params = scheme_params(layer, weights)?;
-        let mut biases = Vec::with_capacity(params.len());
-        for (channel, (weights, params)) in
-            layer.weight().chunks_exact(layer.k()).zip(&mut params).enumerate()
-        {
-            let bias = layer.bias().map_or(0.0, |bias| bias[channel]);
-            if params.zero_point() == 0 {
-                let weights = WeightChannel { weights, bias, input: &input, codes: params.codes() };
-                *params = fitted(weights, params, channel)?;
-            }
-            let bias = quantize_bias(bias, input.scale(), params.scale())
-                .map_err(|error| LayerError::Int32Bias { channel, error })?;
-            biases.push(bias);
-        }
-        let codes = codes(layer, &params)?;
+        let params = static_params(layer, &input, scheme_params(layer, weights)?)?;
+        let codes = WeightCodes::nearest(layer.weight(), layer.n(), layer.k(), params, None)?;
+        Self::of_codes(layer, input, &codes, kernel)
+    }
+
+    /// The int8 form of `layer` with these codes of its weights, whose parameters are
+    /// [`static_params`].
+    pub(crate) fn of_codes(
+        layer: &FloatLinear,
+        input: QParams,
+        weights: &WeightCodes,
+        kernel: Kernel,
+    ) -> Result<Self, LayerError> {
+        let params = &weights.params;
+        let quantized = |(channel, (&bias, params)): (usize, (&f32, &QParams))| {
+            quantize_bias(bias, input.scale(), params.scale())
+                .map_err(|error| LayerError::Int32Bias { channel, error })
+        };
+        let quantized = |bias: &[f32]| bias.iter().zip(params).enumerate().map(quantized).collect();
         let parts = StaticParts {
             name: layer.name().to_owned(),
-            weight: MatRef::new(&codes, layer.n(), layer.k())?,
+            weight: MatRef::new(&weights.codes, layer.n(), layer.k())?,
             weight_scales: params.iter().map(QParams::scale).collect(),
-            weight_zero_points: zero_points(&params),
-            bias: layer.bias().is_some().then_some(biases),
+            weight_zero_points: zero_points(params),
+            bias: layer.bias().map(quantized).transpose()?,
             input,
             activation: layer.activation(),
         };
         Self::new(parts, kernel)
     }
+}
+
+/// `params` of the layer's channels, with scales raised where a symmetric one is so small that the
+/// bias or the sums would not fit int32 ([`WeightChannel::fit_scale`]).
+pub(crate) fn static_params(
+    layer: &FloatLinear,
+    input: &QParams,
+    mut params: Vec<QParams>,
+) -> Result<Vec<QParams>, LayerError> {
+    for (channel, (weights, params)) in layer.weight().chunks_exact(layer.k()).zip(&mut params).enumerate() {
+        let bias = layer.bias().map_or(0.0, |bias| bias[channel]);
+        if params.zero_point() == 0 {
+            let weights = WeightChannel { weights, bias, input, codes: params.codes() };
+            *params = fitted(weights, params, channel)?;
+        }
+    }
+    Ok(params)
 }
 
 /// Gives `params`, with a larger scale if the channel needs one.
