@@ -195,6 +195,38 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_a_trained_network_lose_less() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/mnist/mnist_vgg_quarter.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut layers = 0;
+        for (name, tensor) in file.iter().filter(|(_, tensor)| tensor.shape().len() > 1) {
+            let weight: Vec<f32> =
+                tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let (n, k) = (tensor.shape()[0], weight.len() / tensor.shape()[0]);
+            layers += 1;
+            for bits in [4, 8] {
+                let config = WeightConfig::with_bits(bits).unwrap();
+                let whole =
+                    channel_params(&weight, ChannelAxis::rows(n, k).unwrap(), &config.scheme).unwrap();
+                let clipped = clipped_params(&weight, n, k, &config, None).unwrap();
+                let error = |params: &[QParams]| -> f64 {
+                    let rows = weight.chunks_exact(k).zip(params);
+                    let of_row = |(row, params): (&[f32], &QParams)| -> f64 {
+                        row.iter().map(|&w| f64::from(w - params.fake_quantize(w)).powi(2)).sum()
+                    };
+                    rows.map(of_row).sum()
+                };
+                let (whole, clipped) = (error(&whole), error(&clipped));
+                // With 8 bits, whole ranges are about as good.
+                let most = if bits == 4 { 0.95 } else { 1.0 };
+                assert!(clipped <= most * whole, "{name}, {bits} bits: {clipped} of {whole}");
+            }
+        }
+        assert!(layers >= 6, "{layers}");
+    }
+
+    #[test]
     fn ranges_that_cost_nothing_stay_whole() {
         let (n, k) = (3, 16);
         let scheme = Scheme::weights_i8();

@@ -57,7 +57,7 @@ pub(super) fn show(
         outcome.text(format!("\n* {method}, all steps\n{}", gains(&report)));
         let picture = Picture {
             name: "encoder-steps",
-            title: format!("Sentence encoder, {method}: what each step gives back"),
+            title: "Sentence encoder in 4 bits: what each step gives back".to_owned(),
             caption: "The sentence encoder all-MiniLM-L6-v2 with 4-bit weights: the SQNR of each of its 36 linear layers after each step, on sentences that are held out.",
         };
         outcome.figure(picture.draw(after_steps(&report))?);
