@@ -2,7 +2,7 @@
 //! layer's inputs as the quantized layers before it give them.
 
 use super::profile::{Behind, Kept, divided};
-use super::runner::{RecipeProgress, Runner};
+use super::runner::Batches;
 use super::steps::Steps;
 use crate::accuracy::error::AccuracyError;
 use crate::accuracy::hessian::Hessian;
@@ -26,18 +26,11 @@ pub(super) struct SeenBehind {
 impl Steps {
     /// Takes the steps for one group of layers after the other. All layers are in f32 again when
     /// this returns, also after an error.
-    pub(super) fn layer_by_layer<M, B, E, C, H, R, P>(
+    pub(super) fn layer_by_layer<R: Batches>(
         &mut self,
         recipe: &Recipe<'_>,
-        runner: &mut Runner<'_, M, C, H, R, P>,
-    ) -> Result<(), PassError<E>>
-    where
-        M: Layers + ?Sized,
-        C: IntoIterator<Item = B> + Clone,
-        H: IntoIterator<Item = B> + Clone,
-        R: FnMut(&mut M, B) -> Result<(), E>,
-        P: FnMut(RecipeProgress),
-    {
+        runner: &mut R,
+    ) -> Result<(), PassError<R::Error>> {
         let sees = recipe.gptq.is_some() || recipe.bias_correction;
         if !sees && !recipe.clip_weights {
             return Ok(());
@@ -48,44 +41,37 @@ impl Steps {
                 let (groups, mut done) = (self.groups.clone(), 0);
                 let total = groups.iter().map(Vec::len).sum();
                 for group in groups {
-                    let floats = Self::floats(runner.model, &group);
+                    let floats = Self::floats(runner.model(), &group);
                     if recipe.clip_weights {
                         self.clip(&group, &floats)?;
                     }
                     if sees {
-                        let seen = self.see_behind(recipe, runner, group[0])?;
+                        let seen = self.see_behind(recipe, &mut **runner, group[0])?;
                         if let (Some(config), Some(hessian)) = (&recipe.gptq, &seen.hessian) {
                             self.gptq(&group, &floats, hessian, config, recipe.threads)?;
                         }
                         if recipe.bias_correction {
                             self.correct_biases(&group, &floats, &seen)?;
                         }
-                        self.install(runner.model, &group, floats, replaced)?;
+                        self.install(runner.model(), &group, floats, replaced)?;
                     }
                     done += group.len();
                     runner.layers_done(done, total);
                 }
-                put_back(runner.model, replaced.iter_mut());
+                put_back(runner.model(), replaced.iter_mut());
                 Ok(())
             },
-            |(runner, replaced)| put_back(runner.model, replaced.iter_mut()),
+            |(runner, replaced)| put_back(runner.model(), replaced.iter_mut()),
         )
     }
 
     /// What layer `at` sees of all batches behind the layers that are quantized by now.
-    fn see_behind<M, B, E, C, H, R, P>(
+    fn see_behind<R: Batches>(
         &self,
         recipe: &Recipe<'_>,
-        runner: &mut Runner<'_, M, C, H, R, P>,
+        runner: &mut R,
         at: usize,
-    ) -> Result<SeenBehind, PassError<E>>
-    where
-        M: Layers + ?Sized,
-        C: IntoIterator<Item = B> + Clone,
-        H: IntoIterator<Item = B> + Clone,
-        R: FnMut(&mut M, B) -> Result<(), E>,
-        P: FnMut(RecipeProgress),
-    {
+    ) -> Result<SeenBehind, PassError<R::Error>> {
         let (planned, shapes) = (&self.seen.planned[at], shapes(&self.seen.planned));
         let refused = |error: AccuracyError| {
             PassError::Layer(Refusal { layer: planned.shape.name.clone(), error: error.into() })

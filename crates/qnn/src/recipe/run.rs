@@ -3,7 +3,7 @@
 use super::equalize::{equalized, named};
 use super::profile::{Kept, Profile};
 use super::report::{RecipeReport, Step, StepGain};
-use super::runner::{RecipeProgress, RecipeStage, Runner};
+use super::runner::{Batches, RecipeProgress, RecipeStage, Runner};
 use super::smooth::mean;
 use super::steps::Steps;
 use crate::config::pass::PassConfig;
@@ -84,18 +84,7 @@ impl Recipe<'_> {
     }
 
     /// What the layers see of all batches while they are in f32.
-    fn profile<M, B, E, C, H, R, P>(
-        &self,
-        runner: &mut Runner<'_, M, C, H, R, P>,
-        config: &PassConfig,
-    ) -> Result<Steps, PassError<E>>
-    where
-        M: Layers + ?Sized,
-        C: IntoIterator<Item = B> + Clone,
-        H: IntoIterator<Item = B> + Clone,
-        R: FnMut(&mut M, B) -> Result<(), E>,
-        P: FnMut(RecipeProgress),
-    {
+    fn profile<R: Batches>(&self, runner: &mut R, config: &PassConfig) -> Result<Steps, PassError<R::Error>> {
         let watch = |planned: &Planned| Ok(Profile::new(planned.observers()?, self.rows));
         let (mut seen, mut profiles) = runner.calibrate(config, watch)?;
         for (planned, profile) in seen.planned.iter_mut().zip(&mut profiles) {
@@ -109,38 +98,31 @@ impl Recipe<'_> {
 
     /// Balances the pairs that the caller names, and leaves them so if their layers are better on
     /// average.
-    fn balance<M, B, E, C, H, R, P>(
+    fn balance<R: Batches>(
         &self,
-        runner: &mut Runner<'_, M, C, H, R, P>,
+        runner: &mut R,
         config: &PassConfig,
         plain: Steps,
         originals: &mut Vec<Linear>,
-    ) -> Result<Steps, PassError<E>>
-    where
-        M: Layers + ?Sized,
-        C: IntoIterator<Item = B> + Clone,
-        H: IntoIterator<Item = B> + Clone,
-        R: FnMut(&mut M, B) -> Result<(), E>,
-        P: FnMut(RecipeProgress),
-    {
-        let before = named(runner.model, &self.equalize);
+    ) -> Result<Steps, PassError<R::Error>> {
+        let before = named(runner.model(), &self.equalize);
         originals.extend(before.iter().cloned().map(Linear::from));
         let is_named = |at: &usize| before.iter().any(|layer| layer.name() == plain.layers[*at].name);
         let mut group: Vec<usize> = plain.groups.iter().flatten().copied().filter(is_named).collect();
         group.sort_unstable(); // as the model shows them
         let layers = equalized(before, &self.equalize)?;
-        let before = plain.measure_all(&group, &Steps::floats(runner.model, &group));
+        let before = plain.measure_all(&group, &Steps::floats(runner.model(), &group));
         for layer in layers {
             let mut layer = Linear::from(layer);
-            exchange(runner.model, &LayerShape::of(&layer), &mut layer).map_err(Refusal::from)?;
+            exchange(runner.model(), &LayerShape::of(&layer), &mut layer).map_err(Refusal::from)?;
         }
         let mut steps = self.profile(runner, config)?;
-        let after = steps.measure_all(&group, &Steps::floats(runner.model, &group));
+        let after = steps.measure_all(&group, &Steps::floats(runner.model(), &group));
         // What a layer cannot be without steps is for the pass to say.
         let (Ok(before), Ok(after)) = (before, after) else { return Ok(steps) };
         let is_kept = mean(&after) > mean(&before);
         if !is_kept {
-            put_back(runner.model, originals.iter_mut());
+            put_back(runner.model(), originals.iter_mut());
             originals.clear();
             steps = plain;
         }

@@ -47,6 +47,43 @@ impl fmt::Display for RecipeStage {
     }
 }
 
+/// The caller's model and batches: what the steps know of them.
+pub(super) trait Batches {
+    type Model: Layers + ?Sized;
+    /// The error of the caller's function that runs the model.
+    type Error;
+
+    fn model(&mut self) -> &mut Self::Model;
+
+    /// The plan for the model, and what `watch` makes of the inputs of each layer in calibration.
+    fn calibrate<S: See + Default + 'static>(
+        &mut self,
+        config: &PassConfig,
+        watch: impl Fn(&Planned) -> Result<S, PassLayerError>,
+    ) -> Result<(Calibration, Vec<S>), PassError<Self::Error>>;
+
+    /// Runs the batches of calibration while `watches` look at the layers `shapes`. After each of
+    /// them `then` is called.
+    fn watch(
+        &mut self,
+        shapes: &[LayerShape],
+        watches: &[Option<SharedWatch>],
+        stage: Option<RecipeStage>,
+        then: impl FnMut(),
+    ) -> Result<(), PassError<Self::Error>>;
+
+    /// Runs the batches that are held out, and gives what the watches saw.
+    fn watch_held_out<S: See + Default + 'static>(
+        &mut self,
+        shapes: &[LayerShape],
+        watches: &[Option<Shared<S>>],
+        stage: Option<RecipeStage>,
+    ) -> Result<Vec<S>, PassError<Self::Error>>;
+
+    /// So many of the layers are done.
+    fn layers_done(&mut self, done: usize, total: usize);
+}
+
 /// The caller's model, the batches, and how they run.
 pub(super) struct Runner<'m, M: ?Sized, C, H, R, P> {
     pub(super) model: &'m mut M,
@@ -56,7 +93,7 @@ pub(super) struct Runner<'m, M: ?Sized, C, H, R, P> {
     pub(super) progress: P,
 }
 
-impl<M, B, E, C, H, R, P> Runner<'_, M, C, H, R, P>
+impl<M, B, E, C, H, R, P> Batches for Runner<'_, M, C, H, R, P>
 where
     M: Layers + ?Sized,
     C: IntoIterator<Item = B> + Clone,
@@ -64,19 +101,23 @@ where
     R: FnMut(&mut M, B) -> Result<(), E>,
     P: FnMut(RecipeProgress),
 {
-    /// The plan for the model, and what `watch` makes of the inputs of each layer in calibration.
-    pub(super) fn calibrate<S: See + Default + 'static>(
+    type Model = M;
+    type Error = E;
+
+    fn model(&mut self) -> &mut M {
+        self.model
+    }
+
+    fn calibrate<S: See + Default + 'static>(
         &mut self,
         config: &PassConfig,
         watch: impl Fn(&Planned) -> Result<S, PassLayerError>,
     ) -> Result<(Calibration, Vec<S>), PassError<E>> {
-        let progress = batches(&mut self.progress, RecipeStage::Calibration);
+        let progress = batches(&mut self.progress, Some(RecipeStage::Calibration));
         calibrate_with(self.model, config, watch, self.calibration.clone(), &mut self.run, progress)
     }
 
-    /// Runs the batches of calibration while `watches` look at the layers `shapes`. After each of
-    /// them `then` is called.
-    pub(super) fn watch(
+    fn watch(
         &mut self,
         shapes: &[LayerShape],
         watches: &[Option<SharedWatch>],
@@ -88,39 +129,36 @@ where
             then();
             Ok(())
         };
-        let mut progress = stage.map(|stage| batches(&mut self.progress, stage));
-        run_watched(self.model, shapes, watches, self.calibration.clone(), run, |at| {
-            if let Some(progress) = &mut progress {
-                progress(at);
-            }
-        })?;
+        let progress = batches(&mut self.progress, stage);
+        run_watched(self.model, shapes, watches, self.calibration.clone(), run, progress)?;
         Ok(())
     }
 
-    /// Runs the batches that are held out, and gives what the watches saw.
-    pub(super) fn watch_held_out<S: See + Default + 'static>(
+    fn watch_held_out<S: See + Default + 'static>(
         &mut self,
         shapes: &[LayerShape],
         watches: &[Option<Shared<S>>],
         stage: Option<RecipeStage>,
     ) -> Result<Vec<S>, PassError<E>> {
         let watched: Vec<_> = watches.iter().map(|watch| watch.as_ref().map(Shared::watch)).collect();
-        let mut progress = stage.map(|stage| batches(&mut self.progress, stage));
-        run_watched(self.model, shapes, &watched, self.held_out.clone(), &mut self.run, |at| {
-            if let Some(progress) = &mut progress {
-                progress(at);
-            }
-        })?;
+        let progress = batches(&mut self.progress, stage);
+        run_watched(self.model, shapes, &watched, self.held_out.clone(), &mut self.run, progress)?;
         Ok(watches.iter().map(|watch| watch.as_ref().map_or_else(S::default, Shared::take)).collect())
     }
 
-    /// So many of the layers are done.
-    pub(super) fn layers_done(&mut self, done: usize, total: usize) {
+    fn layers_done(&mut self, done: usize, total: usize) {
         (self.progress)(RecipeProgress { stage: RecipeStage::Layers, done, total: Some(total) });
     }
 }
 
-/// Reports batches as those of a stage.
-fn batches(progress: &mut impl FnMut(RecipeProgress), stage: RecipeStage) -> impl FnMut(CalibrationProgress) {
-    move |CalibrationProgress { done, total }| progress(RecipeProgress { stage, done, total })
+/// Reports batches as those of a stage, if they are one.
+fn batches(
+    progress: &mut impl FnMut(RecipeProgress),
+    stage: Option<RecipeStage>,
+) -> impl FnMut(CalibrationProgress) {
+    move |CalibrationProgress { done, total }| {
+        if let Some(stage) = stage {
+            progress(RecipeProgress { stage, done, total });
+        }
+    }
 }

@@ -4,7 +4,7 @@ use qcore::Observer;
 
 use super::profile::{Divided, divided};
 use super::report::{Step, StepGain};
-use super::runner::{RecipeProgress, RecipeStage, Runner};
+use super::runner::{Batches, RecipeStage};
 use super::steps::Steps;
 use crate::accuracy::smooth::{largest_weights, smooth_scales};
 use crate::config::recipe::SmoothQuant;
@@ -75,18 +75,11 @@ impl Steps {
 
     /// Runs the batches of calibration once more for the ranges of inputs that are divided by the
     /// scales that were `found`: those of each layer, where a method needs them.
-    pub(super) fn observe_divided<M, B, E, C, H, R, P>(
+    pub(super) fn observe_divided<R: Batches>(
         &self,
-        runner: &mut Runner<'_, M, C, H, R, P>,
+        runner: &mut R,
         found: &[Option<Smoothing>],
-    ) -> Result<Vec<Observers>, PassError<E>>
-    where
-        M: Layers + ?Sized,
-        C: IntoIterator<Item = B> + Clone,
-        H: IntoIterator<Item = B> + Clone,
-        R: FnMut(&mut M, B) -> Result<(), E>,
-        P: FnMut(RecipeProgress),
-    {
+    ) -> Result<Vec<Observers>, PassError<R::Error>> {
         let planned = &self.seen.planned;
         let mut watches: Vec<_> = planned.iter().map(|_| Shared::new(Divided::default())).collect();
         let mut watched = vec![None; planned.len()];
