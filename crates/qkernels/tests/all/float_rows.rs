@@ -82,7 +82,7 @@ impl PerChannel<'_> {
 
 /// The products of weights with other scales: integers, integers of rows that are quantized before,
 /// floats.
-fn scaled_products<'x, F: Float, Y: Float>(
+pub(crate) fn scaled_products<'x, F: Float, Y: Float>(
     x: impl Into<FloatRows<'x, F>>,
     how: Dynamic,
     (w, bias): (&ScaledWeights, &[f32]),

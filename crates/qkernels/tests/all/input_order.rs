@@ -4,10 +4,11 @@
 use half::{bf16, f16};
 use qcore::{Float, Scheme};
 use qkernels::{
-    Dynamic, FloatStage, GemmError, Kernel, MatMut, MatRef, QuantizedRows, ScaleError, ScaledWeights,
-    Threads, WeightScales, Workspace, gemm_scaled, gemm_scaled_rows, weight_only,
+    Dynamic, FloatStage, GemmError, Kernel, MatMut, MatRef, ScaleError, ScaledWeights, Threads, WeightScales,
+    Workspace, weight_only,
 };
 
+use crate::float_rows::scaled_products;
 use crate::oracle::in_parts::Layer;
 use crate::oracle::{Noise, around, pack};
 
@@ -37,29 +38,6 @@ fn rows<F: Float>(noise: &mut Noise, m: usize, order: &[u32]) -> [Vec<F>; 2] {
     [x, by_hand]
 }
 
-/// The three products of a matrix: integers, integers of rows that are quantized before, floats.
-fn products<F: Float, Y: Float>(
-    x: MatRef<'_, F>,
-    how: Dynamic,
-    (w, bias): (&ScaledWeights, &[f32]),
-    threads: Threads<'_>,
-) -> [Vec<u32>; 3] {
-    let (stage, mut workspace) = (FloatStage::new().with_bias(bias).unwrap(), Workspace::new());
-    let mut rows = QuantizedRows::new();
-    rows.quantize(x, how, w.kernel()).unwrap();
-    [0, 1, 2].map(|which| {
-        let (m, n) = (x.rows(), w.n());
-        let mut y = vec![Y::narrow(f32::NAN); m * n];
-        let out = MatMut::new(&mut y, m, n).unwrap();
-        match which {
-            0 => gemm_scaled(x, how, w, &stage, out, threads, &mut workspace).unwrap(),
-            1 => gemm_scaled_rows(&rows, w, &stage, out, threads, &mut workspace).unwrap(),
-            _ => weight_only(x, w, &stage, out, threads, &mut workspace).unwrap(),
-        }
-        y.iter().map(|y| y.widen().to_bits()).collect()
-    })
-}
-
 fn check<F: Float, Y: Float>(noise: &mut Noise, m: usize, layer: &Layer) {
     let order = shuffled(noise, layer.k);
     let [x, by_hand] = rows::<F>(noise, m, &order);
@@ -76,9 +54,9 @@ fn check<F: Float, Y: Float>(noise: &mut Noise, m: usize, layer: &Layer) {
     for kernel in Kernel::available() {
         let plain = layer.packed(kernel);
         let ordered = plain.clone().with_input_order(&order).unwrap();
-        let expected = products::<F, Y>(by_hand, how, (&plain, &layer.bias), Threads::Serial);
+        let expected = scaled_products::<F, Y>(by_hand, how, (&plain, &layer.bias), Threads::Serial);
         for w in [ordered.clone(), ordered.with_sums()] {
-            let y = products::<F, Y>(x, how, (&w, &layer.bias), Threads::Serial);
+            let y = scaled_products::<F, Y>(x, how, (&w, &layer.bias), Threads::Serial);
             assert!(y == expected, "{kernel}: {m} x {}, {how:?}", layer.form());
         }
     }
@@ -119,7 +97,7 @@ fn integer_products_have_the_bits_of_the_definition() {
             for kernel in Kernel::available() {
                 let w = layer.packed(kernel).with_input_order(&order).unwrap();
                 let x = MatRef::new(&x, 5, k).unwrap();
-                let [y, of_rows, _] = products::<f32, f32>(x, how, (&w, &layer.bias), Threads::Serial);
+                let [y, of_rows, _] = scaled_products::<f32, f32>(x, how, (&w, &layer.bias), Threads::Serial);
                 let expected = layer.expected(&by_hand, how);
                 assert!(y == expected && of_rows == expected, "{kernel}: {}", layer.form());
             }
@@ -140,7 +118,7 @@ fn strides_and_threads_change_nothing() {
             let w = layer.packed(kernel).with_input_order(&order).unwrap();
             for how in schemes() {
                 let run = |x: MatRef<'_, f32>, threads: Threads<'_>| {
-                    products::<f32, f32>(x, how, (&w, &layer.bias), threads)
+                    scaled_products::<f32, f32>(x, how, (&w, &layer.bias), threads)
                 };
                 let serial = run(MatRef::new(&x, m, k).unwrap(), Threads::Serial);
                 for pool in &pools {

@@ -53,7 +53,8 @@ pub struct Recipe<'t> {
     pub min_rows: usize,
     /// How many rows of each layer's input the steps look at, spread over all batches. They take
     /// rows * k * 4 bytes for each layer, twice: of calibration, and of what is held out. The
-    /// default is 256.
+    /// default is 256. ([`PassConfig::evidence_rows`](crate::PassConfig::evidence_rows) is not
+    /// looked at.)
     pub rows: usize,
     /// Which threads may work on the steps. (The caller's code runs on the calling thread.) They
     /// change no bit of what is found.
